@@ -1,0 +1,59 @@
+"""The exceptions of gradwatch.
+
+GradWatchError
+├── InvalidInput (also a ValueError)   what was handed to us cannot be watched
+│   └── AlreadyWatched                 a second watch on the same model
+├── NothingToJudge                     no run, no record, or records that cannot be read
+│   └── UnreadableLog                  an event file or record that is foreign or damaged
+└── UnhealthyGradients                 findings, raised only at the edge (CI, callbacks)
+
+Messages have three parts: what was expected, what came, what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gradwatch.diagnosis.findings import Finding
+
+
+class GradWatchError(Exception):
+    """Base of everything that gradwatch raises on purpose."""
+
+    @classmethod
+    def explain(cls, *, expected: str, came: str, todo: str) -> GradWatchError:
+        """Build the error from its three parts."""
+        return cls(f"Expected {expected}, got {came}. {todo}")
+
+
+class InvalidInput(GradWatchError, ValueError):
+    """What was handed to gradwatch cannot be watched or configured so."""
+
+
+class AlreadyWatched(InvalidInput):
+    """The model already has a watch; two would count every gradient twice."""
+
+
+class NothingToJudge(GradWatchError):
+    """There is no run or record to judge: in CI a failure, never a pass."""
+
+
+class UnreadableLog(NothingToJudge):
+    """An event file or a record is foreign, truncated beyond use or of a newer schema."""
+
+
+class UnhealthyGradients(GradWatchError):
+    """Raised at the edge when a report holds findings; carries them as data.
+
+    Args:
+        message: the findings as text.
+        findings: the findings themselves, worst first.
+    """
+
+    def __init__(self, message: str, findings: tuple[Finding, ...] = ()) -> None:
+        super().__init__(message)
+        self.findings = findings
+
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[Finding, ...]]]:
+        return type(self), (str(self), self.findings)
