@@ -1,0 +1,205 @@
+"""From the values of a sampled step to a ``StepRecord``: merging, unscaling, naming."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Mapping, Sequence
+
+import numpy as np
+
+from gradwatch.capture.calls import CallKey
+from gradwatch.capture.ledger import WHOLE_STEP, Transfer
+from gradwatch.capture.parameters import describe_parameters
+from gradwatch.capture.registry import CallRegistry
+from gradwatch.capture.sampling import CLAIM, Sample
+from gradwatch.capture.statistics import HISTOGRAM_BINS, REDUCTIONS
+from gradwatch.records import (
+    LAYER_STATISTICS,
+    PARAM_STATISTICS,
+    STEP_STATISTICS,
+    Array,
+    Layer,
+    LayerSet,
+    StepRecord,
+)
+
+_BACKWARD = ("grad_output_l2_norm", "grad_input_l2_norm")
+
+Merged = dict[str, dict[int, float]]
+"""By statistic and index, one value each."""
+
+
+class Assembler:
+    """Builds the records of one session; remembers the layers met so far."""
+
+    def __init__(self) -> None:
+        self._registry = CallRegistry()
+        self._used: set[str] = set()
+        self._modules: frozenset[int] = frozenset()
+        self._notes: dict[str, None] = {}
+        self._layer_set = LayerSet()
+
+    def begin(self, modules: dict[int, str]) -> None:
+        """A step is about to be sampled; a changed set of modules begins a new layer set."""
+        current = frozenset(modules)
+        if current != self._modules:
+            self._modules = current
+            self._registry.forget()
+            self._used = set()
+            self._notes = {}
+
+    @property
+    def linked(self) -> Mapping[CallKey, Layer]:
+        """Calls whose sources are known, as they are described."""
+        return self._registry.linked
+
+    def build(self, sample: Sample, interval: int) -> StepRecord | None:
+        """The record, or ``None`` when the optimizer skipped this step."""
+        values = _mark_broken(sample.transfer.read())
+        whole = _merge(sample.transfer, values, {WHOLE_STEP})
+        if whole.get("step.found_inf", {}).get(0, 0.0) > 0:
+            return None
+        passes = find_kept_passes(sample.events, whole.get("pass.residue", {}))
+        roots = _find_kept_roots(sample, passes)
+        merged = _merge(sample.transfer, values, roots | {WHOLE_STEP})
+        scale = whole.get("step.loss_scale", {}).get(0, 1.0)
+        layer_set, columns = self._name(sample, roots)
+        step = {
+            "passes": float(len(passes)),
+            "loss_scale": scale,
+            "nonfinite_passes": float(_count_broken_passes(sample, values)),
+            "learning_rate": sample.learning_rate,
+            "interval": float(interval),
+        }
+        return StepRecord(
+            sample.global_step,
+            layer_set,
+            _fill_layers(len(layer_set.layers), columns, merged, scale),
+            _fill_params(sample, merged, scale),
+            np.array([step[name] for name in STEP_STATISTICS]),
+            _fill_histograms(layer_set, columns, merged),
+        )
+
+    def _name(self, sample: Sample, roots: set[int]) -> tuple[LayerSet, dict[int, int]]:
+        calls = [call for call in sample.calls if call.roots & roots]
+        columns = self._registry.place(calls, sample.gates)
+        self._used |= {
+            one.fqn for one in sample.watched if one.is_read(sample.used_modules, sample.operands)
+        }
+        self._notes.update(dict.fromkeys(sample.notes))
+        params = describe_parameters(sample.watched, sample.optimized, self._used)
+        current = LayerSet(self._registry.layers, params, tuple(self._notes))
+        if current != self._layer_set:
+            self._layer_set = current
+        return self._layer_set, columns
+
+
+def find_kept_passes(events: Sequence[int], residues: dict[int, float]) -> list[int]:
+    """Passes whose gradients an optimizer has used.
+
+    A pass that begins with no gradient left begins anew: what was before it was thrown away, as
+    after a step that a GradScaler has skipped, or belongs to an optimizer that has taken it.
+    """
+    kept: list[int] = []
+    waiting: list[int] = []
+    for event in events:
+        if event == CLAIM:
+            kept, waiting = kept + waiting, []
+            continue
+        if residues.get(event, 1.0) == 0:
+            waiting = []
+        waiting.append(event)
+    return kept
+
+
+def _find_kept_roots(sample: Sample, passes: list[int]) -> set[int]:
+    """Outermost calls that belong to the step; all of them if no backward was seen."""
+    if not sample.reached_roots:
+        return set(range(len(sample.root_passes)))
+    return {root for root in sample.reached_roots if sample.root_passes[root] in passes}
+
+
+def _count_broken_passes(sample: Sample, values: Array) -> int:
+    """Passes with a NaN or Inf on their way back, whether they were used or not."""
+    found = sample.transfer
+    broken = np.flatnonzero(~np.isfinite(values)).tolist()
+    roots = {found.roots[i] for i in broken if found.statistics[i] in _BACKWARD}
+    return len({sample.root_passes[root] for root in roots})
+
+
+def _mark_broken(values: Array) -> Array:
+    """What was measured and is NaN becomes infinite; NaN in a record means "not measured"."""
+    return np.where(np.isnan(values), np.inf, values)
+
+
+def _merge(found: Transfer, values: Array, roots: Container[int]) -> Merged:
+    """One value per call: norms by root of summed squares, fractions by mean, else the latest."""
+    merged: Merged = defaultdict(dict)
+    several: dict[tuple[str, int], list[float]] = {}  # few calls have more than one value
+    columns = found.statistics, found.indices, found.roots, values.tolist()
+    for statistic, index, root, value in zip(*columns, strict=True):
+        if root in roots:
+            row = merged[statistic]
+            if index in row:
+                several.setdefault((statistic, index), [row[index]]).append(value)
+            row[index] = value
+    for (statistic, index), parts in several.items():
+        merged[statistic][index] = _reduce(statistic, parts)
+    return merged
+
+
+def _reduce(statistic: str, values: list[float]) -> float:
+    reduction = REDUCTIONS.get(statistic, "last")
+    if reduction == "sum":
+        return float(np.sum(values))
+    if reduction == "l2":
+        return float(np.linalg.norm(values))
+    return float(np.mean(values)) if reduction == "mean" else values[-1]
+
+
+def _fill_layers(n_layers: int, columns: dict[int, int], merged: Merged, scale: float) -> Array:
+    result = np.full((len(LAYER_STATISTICS), n_layers), np.nan)
+    for row, statistic in enumerate(LAYER_STATISTICS):
+        found = merged.get(statistic, {})
+        for index in found.keys() & columns.keys():
+            result[row, columns[index]] = found[index]
+        if statistic in _BACKWARD:
+            result[row] /= scale
+    return result
+
+
+def _fill_histograms(
+    layer_set: LayerSet, columns: dict[int, int], merged: Merged
+) -> dict[str, Array]:
+    """Counts by bin of the activations that were counted this step, by layer key."""
+    bins = [merged.get(f"units.{place}", {}) for place in range(HISTOGRAM_BINS)]
+    return {
+        layer_set.layers[column].key: np.array([one[index] for one in bins])
+        for index, column in columns.items()
+        if index in bins[0]
+    }
+
+
+def _fill_params(sample: Sample, merged: Merged, scale: float) -> Array:
+    result = np.full((len(PARAM_STATISTICS), len(sample.watched)), np.nan)
+    for row, statistic in enumerate(PARAM_STATISTICS):
+        for index, value in merged.get(f"param.{statistic}.scaled", {}).items():
+            result[row, index] = value / scale if statistic == "grad_l2_norm" else value
+        for index, value in merged.get(f"param.{statistic}", {}).items():
+            result[row, index] = value
+    return _correct(sample, result)
+
+
+def _correct(sample: Sample, values: Array) -> Array:
+    """Take the decay's share out of updates, and sampling's doubt out of counts."""
+    rows = {name: values[row] for row, name in enumerate(PARAM_STATISTICS)}
+    grad, weight = rows["grad_l2_norm"], rows["weight_l2_norm"]
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        decay = np.array(sample.coupled_decay) * weight
+        share = np.where(decay > 0, grad / (grad + decay), 1.0)
+    rows["update_l2_norm"] *= np.where(np.isnan(share), 1.0, share)
+    broken = ~np.isfinite(grad) & ~np.isnan(rows["nonfinite_count"])
+    count = np.maximum(np.round(rows["nonfinite_count"]), 1.0)
+    seen = ~np.isnan(rows["nonfinite_count"])
+    rows["nonfinite_count"][seen] = np.where(broken, count, 0.0)[seen]
+    return values

@@ -1,0 +1,191 @@
+"""The softmax inside fused attention: computed again for a few heads and queries.
+
+``scaled_dot_product_attention`` and ``multi_head_attention_forward`` show only their output. The
+attention weights of a bounded sample follow from what they were called with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gradwatch.capture import statistics
+from gradwatch.capture.activations import ACTIVATIONS
+from gradwatch.capture.calls import Measured, Part
+from gradwatch.capture.graph import is_readable
+from gradwatch.capture.ledger import Reading
+
+MAX_HEADS = 16
+"""Pairs of a sequence and a head that are computed again."""
+
+MAX_QUERIES = 32
+"""Queries of each that are computed again, spread over the sequence. The standard error of a
+fraction is 0.022 at most, if queries know nothing of each other."""
+
+PART = Part("attention", 0, "activation", "softmax")
+
+
+def find_attention(func: Any) -> Callable[..., Measured | str] | None:
+    """What measures this function, if it is an attention."""
+    if func is F.scaled_dot_product_attention:
+        return measure_attention
+    return measure_multi_head if func is F.multi_head_attention_forward else None
+
+
+def measure_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Measured | str:
+    """Arguments of ``scaled_dot_product_attention``; shapes ``(..., heads, L, E)``."""
+    if not (is_readable(query) and is_readable(key)) or not query.numel() or not key.numel():
+        return "its attention is not seen, its inputs cannot be read"
+    length, size = query.shape[-2:]
+    with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
+        if enable_gqa:
+            key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+        rows, heads = _spread(length, MAX_QUERIES), _choose_heads(query.shape[:-2])
+        chosen = *heads, rows
+        q = query.detach()[chosen].float() * (size**-0.5 if scale is None else scale)
+        k = key.detach().expand(*query.shape[:-2], *key.shape[-2:])[heads].float()
+        scores = q @ k.transpose(-1, -2)
+        mask: Tensor | None = None
+        if is_causal:
+            mask = _make_causal(rows, k.shape[-2], k.device)
+        if attn_mask is not None:
+            mask = _make_additive(_choose_of_mask(attn_mask, chosen))
+        return _measure_scores(scores, mask)
+
+
+def measure_multi_head(*args: Any, **kwargs: Any) -> Measured | str:
+    """Arguments of ``multi_head_attention_forward``."""
+    given = {**dict(zip(_MULTI_HEAD, args, strict=False)), **kwargs}
+    if given.get("add_zero_attn") or any(
+        given.get(name) is not None for name in ("bias_k", "bias_v", "static_k", "static_v")
+    ):
+        return "its attention is not seen, it adds keys of its own"
+    query, key = given["query"].detach(), given["key"].detach()
+    if not is_readable(query) or not is_readable(key):
+        return "its attention is not seen, its inputs cannot be read"
+    with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
+        masks = [given.get("attn_mask"), given.get("key_padding_mask")]
+        if query.dim() == 2:
+            query, key = query.unsqueeze(1), key.unsqueeze(1)
+            masks[1] = None if masks[1] is None else masks[1].unsqueeze(0)
+        heads = int(given["num_heads"])
+        batch = _spread(query.shape[1], max(MAX_HEADS // heads, 1))
+        q, k = (_split(x[:, batch], heads, w, b) for x, w, b in _project(query, key, given))
+        mask = _merge_masks(masks[0], masks[1], batch, (query.shape[1], heads), len(key))
+        return measure_attention(q, k, k, mask)
+
+
+_MULTI_HEAD = (
+    *("query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight"),
+    *("in_proj_bias", "bias_k", "bias_v", "add_zero_attn", "dropout_p", "out_proj_weight"),
+    *("out_proj_bias", "training", "key_padding_mask", "need_weights", "attn_mask"),
+    *("use_separate_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"),
+)
+
+
+def _project(query: Tensor, key: Tensor, given: dict[str, Any]) -> list[tuple[Tensor, Any, Any]]:
+    size, bias = query.shape[-1], given.get("in_proj_bias")
+    if given.get("use_separate_proj_weight"):
+        weights = [given["q_proj_weight"], given["k_proj_weight"]]
+    else:
+        weights = [given["in_proj_weight"][:size], given["in_proj_weight"][size : 2 * size]]
+    biases = [None, None] if bias is None else [bias[:size], bias[size : 2 * size]]
+    return list(zip((query, key), weights, biases, strict=True))
+
+
+def _split(x: Tensor, heads: int, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Project ``(L, N, E)`` and split into heads: ``(N, heads, L, E / heads)``."""
+    y: Tensor = F.linear(x.float(), weight.detach().float(), None if bias is None else bias.float())
+    parts: Tensor = y.view(*y.shape[:-1], heads, -1)
+    return parts.permute(1, 2, 0, 3)
+
+
+def _merge_masks(
+    mask: Tensor | None,
+    padding: Tensor | None,
+    batch: slice,
+    shape: tuple[int, int],
+    n_keys: int,
+) -> Tensor | None:
+    """Both masks as one to be added, broadcast to ``(N, heads, L, S)``, of the chosen batch."""
+    merged: Tensor | None = None
+    if mask is not None:
+        merged = _make_additive(mask, excludes=True)
+        if merged.dim() == 3:
+            merged = merged.unflatten(0, shape)[batch]
+    if padding is not None:
+        hidden = _make_additive(padding[batch], excludes=True).view(-1, 1, 1, n_keys)
+        merged = hidden if merged is None else merged + hidden
+    return merged
+
+
+def _make_additive(mask: Tensor, excludes: bool = False) -> Tensor:
+    """A mask to be added; in a boolean one ``True`` takes part unless ``excludes``."""
+    if mask.dtype is not torch.bool:
+        return mask.detach().float()
+    hidden = mask if excludes else ~mask
+    return torch.zeros(mask.shape, device=mask.device).masked_fill_(hidden, float("-inf"))
+
+
+def _make_causal(rows: slice, n_keys: int, device: torch.device) -> Tensor:
+    """A mask to be added for the chosen queries, which see no key after their own."""
+    queries = torch.arange(rows.start, rows.stop, rows.step, device=device)
+    return _make_additive(torch.arange(n_keys, device=device) <= queries.unsqueeze(1))
+
+
+def _choose_of_mask(mask: Tensor, chosen: tuple[slice, ...]) -> Tensor:
+    """The part of a mask for the chosen heads and queries; what is broadcast stays so."""
+    mask = mask.reshape(*[1] * (len(chosen) + 1 - mask.dim()), *mask.shape)
+    return mask[
+        tuple(
+            slice(None) if size == 1 else part
+            for size, part in zip(mask.shape, chosen, strict=False)
+        )
+    ]
+
+
+def _choose_heads(shape: torch.Size) -> tuple[slice, ...]:
+    """Of every dimension before the last two; as many heads of as few sequences as there may be."""
+    left, chosen = MAX_HEADS, []
+    for size in reversed(shape):
+        part = _spread(size, max(left, 1))
+        chosen.append(part)
+        left //= len(range(size)[part])
+    return tuple(reversed(chosen))
+
+
+def _spread(count: int, most: int) -> slice:
+    stride = max(count // most, 1)
+    return slice(0, min(stride * most, count), stride)
+
+
+def _measure_scores(scores: Tensor, mask: Tensor | None) -> Measured:
+    """Saturation of the softmax by its largest weight; queries with one key have no choice."""
+    if mask is not None:
+        scores = scores + mask
+    weights = scores.softmax(-1).amax(-1)
+    seen = torch.zeros_like(scores[..., :1, :]) if mask is None else mask
+    has_choice = ((seen > float("-inf")).sum(-1) > 1) & ~weights.isnan()
+    derivative = torch.where(has_choice, weights * (1 - weights), 0.0)
+    count = has_choice.sum().clamp(min=1)
+    limit = statistics.SATURATION_SHARE * ACTIVATIONS["softmax"].maximum
+    pinned = (has_choice & (derivative < limit)).sum() / count
+    return iter(
+        (
+            (PART, "saturated_fraction", Reading(pinned)),
+            (PART, "derivative_mean", Reading(derivative.sum() / count)),
+        )
+    )

@@ -1,0 +1,167 @@
+"""The entries of a sampled step: one per call, in the order in which forward returns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from gradwatch.capture.forward import Frame
+from gradwatch.capture.graph import Edge, EdgeKey, find_sources, identify
+from gradwatch.capture.ledger import Ledger, Reading
+from gradwatch.records import Layer
+
+CallKey = tuple[str, int]
+"""``Layer.fqn`` and ``Layer.call``."""
+
+MAX_CALLS = 256
+"""Calls of one module in one pass that get an entry."""
+
+
+@dataclass
+class Call:
+    """One entry: a module's or an activation's call, in every pass of the step.
+
+    Attributes:
+        index: position among the calls of this step.
+        layer: what is fixed about it.
+        roots: numbers of the outermost calls inside which it ran.
+        sources: indices of the calls whose outputs it takes.
+        is_part: something inside a module that is no link in the flow of the data.
+    """
+
+    index: int
+    layer: Layer
+    roots: set[int] = field(default_factory=set)
+    sources: tuple[int, ...] = ()
+    is_part: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something inside a module, whose entry is named ``"<fqn>:<name>"``."""
+
+    name: str
+    call: int
+    role: str
+    kind: str
+    is_gate: bool = False
+
+
+Measured = Iterator[tuple[Part, str, Reading]]
+"""Values of a module's parts: which part, which statistic, the value."""
+
+
+class CallTable:
+    """All calls of one sampled step, and what was measured of them.
+
+    Args:
+        linked: calls that an earlier step has described, whose sources are known.
+    """
+
+    def __init__(self, linked: Mapping[CallKey, Layer]) -> None:
+        self.ledger = Ledger()
+        self.calls: dict[CallKey, Call] = {}
+        self.gates: set[int] = set()
+        self.notes: dict[str, None] = {}
+        self.root_passes: list[int] = []
+        self.known: dict[EdgeKey, int] = {}
+        self.pass_number = 0
+        self._linked = linked
+        self._counters: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+        self._counter = self._counters[True]
+
+    @property
+    def root(self) -> int:
+        """Number of the outermost call that is running, or ran last."""
+        return len(self.root_passes) - 1
+
+    def begin_root(self, is_training: bool = True) -> None:
+        """Another outermost call begins.
+
+        Calls in evaluation mode are counted by themselves, so that an evaluation with a graph
+        between two training calls does not change their numbers.
+        """
+        self._counter = self._counters[is_training]
+        self.root_passes.append(self.pass_number)
+
+    def begin_pass(self) -> None:
+        """Another pass begins: its first call of each module is the first again."""
+        self.pass_number += 1
+        for counter in self._counters.values():
+            counter.clear()
+        self.known.clear()
+
+    def count_calls(self, fqn: str) -> int:
+        """Calls of this name in the running pass."""
+        return self._counter[fqn]
+
+    def add(
+        self,
+        frame: Frame,
+        name: tuple[str, str, str],
+        tensors: list[Tensor],
+        starts: Iterable[Edge],
+    ) -> Call | None:
+        """The entry of one call, new or of an earlier pass; ``None`` beyond ``MAX_CALLS``.
+
+        Args:
+            frame: of the module inside which the call happened.
+            name: fqn, role and type.
+            tensors: its outputs.
+            starts: where to begin to look for the calls that feed it.
+        """
+        frame.children += 1
+        fqn = name[0]
+        key = fqn, self._counter[fqn]
+        self._counter[fqn] += 1
+        if key[1] >= MAX_CALLS:
+            self.notes[f"{fqn}: calls after the first {MAX_CALLS} of a pass have no entry"] = None
+            return None
+        call = self.calls.get(key)
+        if call is None:
+            call = Call(len(self.calls), self._linked.get(key) or _describe(key, name, tensors))
+            if key not in self._linked:
+                call.sources, passes = find_sources(starts, self.known)
+                call.layer = replace(call.layer, passes_float16=passes)
+            self.calls[key] = call
+        call.roots.add(self.root)
+        return call
+
+    def link(self, edge: Edge, call: Call) -> None:
+        """The call's output is at this edge; the call that gave it first keeps it."""
+        self.known.setdefault(identify(edge), call.index)
+
+    def note(self, statistic: str, call: Call, reading: Reading) -> None:
+        """Take in one value of a call that is running."""
+        self.ledger.add(statistic, call.index, self.root, reading)
+
+    def note_histogram(self, call: Call, counts: Tensor) -> None:
+        """Take in the counts by bin of a call that is running."""
+        places = [(f"units.{place}", call.index, self.root) for place in range(len(counts))]
+        self.ledger.add_row(places, counts, [1.0] * len(places))
+
+    def add_parts(self, fqn: str, measured: Measured, root: int) -> None:
+        """Take in what was measured inside a module."""
+        for part, statistic, reading in measured:
+            self.ledger.add(statistic, self.find_part(fqn, part, root).index, root, reading)
+
+    def find_part(self, fqn: str, part: Part, root: int) -> Call:
+        """The entry of something inside a module."""
+        key = f"{fqn}:{part.name}".lstrip(":"), part.call
+        call = self.calls.get(key)
+        if call is None:
+            layer = self._linked.get(key) or Layer(*key, part.role, part.kind)
+            call = self.calls[key] = Call(len(self.calls), layer, is_part=True)
+        if part.is_gate:
+            self.gates.add(call.index)
+        call.roots.add(root)
+        return call
+
+
+def _describe(key: CallKey, name: tuple[str, str, str], tensors: list[Tensor]) -> Layer:
+    largest = max(tensors, key=lambda one: one.numel())
+    dtype = str(largest.dtype).removeprefix("torch.")
+    return Layer(*key, *name[1:], dtype=dtype, output_numel=largest.numel())

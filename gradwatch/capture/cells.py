@@ -1,0 +1,98 @@
+"""Gates of recurrent layers: how far each one is saturated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradwatch.capture import statistics
+from gradwatch.capture.activations import ACTIVATIONS
+from gradwatch.capture.calls import Measured, Part
+from gradwatch.capture.recurrence import GATES, Unrolled, Weights, unroll
+from gradwatch.capture.statistics import widen
+
+MAX_SEQUENCES = 8
+"""Sequences of a batch that are computed again; norms are scaled up to the whole batch."""
+
+_FUNCTIONS: dict[str, tuple[str, bool]] = {
+    "input_gate": ("sigmoid", True),
+    "forget_gate": ("sigmoid", True),
+    "cell": ("tanh", False),
+    "output_gate": ("sigmoid", True),
+    "cell_state": ("tanh", False),
+    "reset_gate": ("sigmoid", True),
+    "update_gate": ("sigmoid", True),
+    "candidate": ("tanh", False),
+}
+
+
+def find_kind(module: nn.Module) -> str:
+    """``"lstm"``, ``"gru"``, ``"tanh"`` or ``"relu"``."""
+    if isinstance(module, (nn.LSTM, nn.LSTMCell)):
+        return "lstm"
+    if isinstance(module, (nn.GRU, nn.GRUCell)):
+        return "gru"
+    return str(getattr(module, "nonlinearity", "tanh"))
+
+
+def list_gates(kind: str, suffix: str = "") -> list[Part]:
+    """The entries of one layer's gates."""
+    return [_make_part(kind, gate, suffix) for gate in GATES[kind]]
+
+
+def _make_part(kind: str, gate: str, suffix: str) -> Part:
+    function, is_gate = _FUNCTIONS.get(gate, (kind, False))
+    return Part(gate + suffix, 0, "activation", function, is_gate)
+
+
+def measure_gates(one: Unrolled, suffix: str = "", valid: Tensor | None = None) -> Measured:
+    """Saturation of each gate; ``valid`` are the steps that exist, in the flattened ``(T, B)``."""
+    for gate, values in one.gates.items():
+        part = _make_part(one.kind, gate, suffix)
+        y = values if valid is None else values.flatten(0, 1)[valid]
+        activation = ACTIVATIONS[part.kind]
+        saturated, derivative = statistics.measure_saturation(activation, None, y, {})
+        yield part, "saturated_fraction", saturated
+        yield part, "derivative_mean", derivative
+        if activation.rectifies:
+            yield part, "zero_fraction", statistics.measure_zero_fraction(y)
+
+
+def measure_cell(module: nn.Module, args: tuple[Any, ...]) -> Measured:
+    """Saturation of the gates of one call of a cell, for a few rows of its batch."""
+    x, kind = widen(args[0].detach()), find_kind(module)
+    x = x.unsqueeze(0) if x.dim() == 1 else x
+    state = args[1] if len(args) > 1 else None
+    states = state if isinstance(state, tuple) else (state, state)
+    rows, size = choose_rows(len(x)), int(module.hidden_size)  # type: ignore[arg-type]
+    h, c = (_read_state(one, x, size)[rows] for one in states)
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    weights = convert([getattr(module, name) for name in names], x.dtype)
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        one = unroll(kind, x[rows].unsqueeze(0), h, c if kind == "lstm" else None, weights, None)
+        yield from measure_gates(one)
+
+
+def choose_rows(batch_size: int, is_sorted: bool = False) -> slice:
+    """At most ``MAX_SEQUENCES`` of a batch: spread over it, or its first (longest) ones."""
+    stride = 1 if is_sorted else max(batch_size // MAX_SEQUENCES, 1)
+    return slice(0, min(stride * MAX_SEQUENCES, batch_size), stride)
+
+
+def convert(found: list[Any], dtype: torch.dtype) -> Weights:
+    """Two weights, and two biases where there are any, in one dtype."""
+    w_ih, w_hh, b_ih, b_hh = (
+        None if one is None else one.detach().to(dtype) for one in (*found, None, None)[:4]
+    )
+    assert w_ih is not None
+    assert w_hh is not None
+    return w_ih, w_hh, b_ih, b_hh
+
+
+def _read_state(state: Tensor | None, x: Tensor, size: int) -> Tensor:
+    if state is None:
+        return x.new_zeros(len(x), size)
+    state = widen(state.detach())
+    return state.unsqueeze(0) if state.dim() == 1 else state

@@ -1,0 +1,89 @@
+"""Compiled models: a sampled step runs the same code eagerly, so that its layers can be seen."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as module_hooks
+
+_HOOKS_FIRE_TWICE = r"Using `torch\.compile\(module\)` when there are global hooks"
+"""Torch's warning about global hooks on a compiled module; ours are counted once."""
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether any part of the model runs through ``torch.compile``."""
+    return any(
+        type(module).__name__ == "OptimizedModule"
+        or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+
+
+_WRAPPERS = ("ModuleToTrace", "OptimizedModule")
+"""Modules into which dynamo puts the one that it is about to export."""
+
+MAX_FRAMES = 24
+"""An export is looked for among this many callers."""
+
+
+class EagerStance:
+    """``torch.compiler.set_stance("force_eager")`` while a step of a compiled model is sampled.
+
+    The compiled code stays as it is and runs again on the next step.
+
+    Args:
+        model: that may be compiled.
+        make_way: called when dynamo is about to export a module as a whole. It then looks for
+            global hooks, and fails over any; ours must be gone by then.
+    """
+
+    def __init__(self, model: nn.Module, make_way: Callable[[], None]) -> None:
+        self._model = model
+        self._make_way = make_way
+        self._handle: Any = None
+        self._stance: Any = None
+        self._filter: Any = None
+
+    def enter(self) -> None:
+        """Run eagerly from now on, if anything was compiled in this process at all."""
+        if self._handle is None:
+            self._handle = module_hooks.register_module_module_registration_hook(self._see)
+        compiles = is_compiled(self._model) or "torch._dynamo.eval_frame" in sys.modules
+        if self._stance is None and compiles:
+            self._stance = torch.compiler.set_stance("force_eager")
+            warnings.filterwarnings("ignore", message=_HOOKS_FIRE_TWICE)
+            self._filter = warnings.filters[0]
+
+    def leave(self) -> None:
+        """Back to the stance that was in force."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.remove()
+        stance, self._stance = self._stance, None
+        if stance is not None:
+            stance.__exit__(None, None, None)
+        if self._filter in warnings.filters:
+            warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
+
+    def _see(self, parent: nn.Module, *_: object) -> None:
+        """A module becomes part of another one: dynamo's exports begin with that."""
+        if type(parent).__name__ in _WRAPPERS and _is_exporting():
+            self._make_way()
+
+
+def _is_exporting() -> bool:
+    """Whether one of the callers is an export of dynamo's, and not ``torch.compile``."""
+    frame = sys._getframe(1)
+    for _ in range(MAX_FRAMES):
+        if frame is None:
+            return False
+        home = frame.f_globals.get("__name__", "")
+        if home == "torch._dynamo.functional_export" or home == "torch.export._trace":
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False

@@ -1,0 +1,270 @@
+"""The forward side of a sampled step: which watched module is running, and does the call count.
+
+Modules are seen through torch's global module hooks, which live outside the model: nothing is
+stored on a module, so pickling, copying and scripting it are untouched.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn.modules import module as module_hooks
+from torch.overrides import TorchFunctionMode
+
+from gradwatch.capture.graph import Edge, find_input_edges
+from gradwatch.capture.passes import is_in_backward
+
+Guard = Callable[..., Any]
+
+
+@dataclass(eq=False)
+class Frame:
+    """A module whose forward is running.
+
+    Attributes:
+        module: that was called.
+        fqn: its name.
+        args: what it was called with; dropped when it returns.
+        inputs: graph edges of the tensors among them.
+        records: the call belongs to training; not to evaluation, nor to a recomputation.
+        children: calls recorded inside it.
+        has_attention: an attention was seen inside it.
+    """
+
+    module: nn.Module
+    fqn: str
+    args: tuple[Any, ...]
+    inputs: frozenset[Edge]
+    records: bool
+    children: int = 0
+    has_attention: bool = False
+
+
+class ForwardObserver(Protocol):
+    """Whoever wants to know of the modules' calls."""
+
+    def begin_root(self, module: nn.Module) -> None:
+        """The outermost call that counts is about to run, outside of any backward."""
+
+    def abandon_root(self) -> None:
+        """It ended with an exception."""
+
+    def begin_recomputation(self) -> None:
+        """A reentrant checkpoint runs for the first time with a graph, inside a backward."""
+
+    def miss_thread(self) -> None:
+        """Forward has a layer run in another thread, where it is not followed."""
+
+    def record_module(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None:
+        """A call that counts has returned."""
+
+
+class _Nobody:
+    """Observes nothing."""
+
+    def begin_root(self, module: nn.Module) -> None: ...
+
+    def abandon_root(self) -> None: ...
+
+    def begin_recomputation(self) -> None: ...
+
+    def miss_thread(self) -> None: ...
+
+    def record_module(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None: ...
+
+
+class ForwardTracker:
+    """Follows the watched modules' calls while armed; enters the function mode around them.
+
+    Args:
+        names: fqn by ``id`` of each watched module.
+        guard: calls a function of ours so that its exceptions never reach the training.
+        observer: is told of the calls.
+        make_mode: makes the mode that is active while the outermost watched module runs.
+        notice: is shown the modules outside the watched ones, such as a parallel wrapper.
+    """
+
+    def __init__(
+        self,
+        names: dict[int, str],
+        guard: Guard,
+        observer: ForwardObserver,
+        make_mode: Callable[[], TorchFunctionMode],
+        notice: Callable[[nn.Module], None],
+    ) -> None:
+        self.stack: list[Frame] = []
+        self.used_modules: set[str] = set()
+        self._names = names
+        self._guard = guard
+        self._observer = observer
+        self._make_mode = make_mode
+        self._notice = notice
+        self._thread = threading.get_ident()
+        self._handles: list[Any] = []
+        self._root: Frame | None = None
+        self._mode: TorchFunctionMode | None = None
+        self._retired = False
+        self._deferred: Counter[str] = Counter()
+        self._graphed: set[str] = set()
+
+    # Arming ---------------------------------------------------------------------------------
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether calls are being followed."""
+        return bool(self._handles)
+
+    def arm(self) -> None:
+        """Start to follow."""
+        pre = module_hooks.register_module_forward_pre_hook(self._enter)
+        post = module_hooks.register_module_forward_hook(
+            self._leave, with_kwargs=True, always_call=True
+        )
+        self._handles = [pre, post]
+
+    def disarm(self) -> None:
+        """Stop at once, from outside any forward or after one was cut short."""
+        for handle in self._handles:
+            handle.remove()
+            module_hooks._global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it
+        self._handles.clear()
+        self.stack.clear()
+        self._leave_mode()
+        self._observer, self._make_mode = _Nobody(), TorchFunctionMode  # they hold us
+
+    def retire(self) -> None:
+        """Stop as soon as that is safe: a mode cannot be left in the middle of a forward."""
+        if self.stack and _count_running(self.stack[0].module):
+            self._retired = True
+        else:
+            self.disarm()
+
+    def begin_pass(self) -> None:
+        """A new forward-backward pass begins."""
+        self._deferred.clear()
+        self._graphed.clear()
+
+    # Calls ----------------------------------------------------------------------------------
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if torch.compiler.is_compiling():
+            return
+        fqn = self._names.get(id(module))
+        if threading.get_ident() != self._thread:
+            if fqn is not None and self._belongs_to_root():
+                self._guard(self._observer.miss_thread)
+            return
+        if fqn is None:
+            self._guard(self._notice, module)
+        elif not self._retired:
+            with torch._C.DisableTorchFunction():  # what we ask of tensors is not forward's doing
+                self._guard(self._push, module, fqn, args)
+
+    def _belongs_to_root(self) -> bool:
+        """Whether another thread runs a part of forward, rather than the model for itself."""
+        root = self._root
+        if root is None or not torch.is_grad_enabled():
+            return False
+        return not _count_running(root.module)
+
+    def _push(self, module: nn.Module, fqn: str, args: tuple[Any, ...]) -> None:
+        self._drop_stale_frames(module)
+        if not self.stack and is_traced():
+            return
+        frame = Frame(module, fqn, args, find_input_edges(args), self._counts(module, fqn))
+        self.stack.append(frame)
+        if frame.records and self._root is None:
+            self._begin_root(frame)
+
+    def _begin_root(self, frame: Frame) -> None:
+        self._root = frame
+        if is_in_backward():
+            self._observer.begin_recomputation()
+        else:
+            self._observer.begin_root(frame.module)
+        self._mode = self._make_mode()
+        self._mode.__enter__()
+
+    def _drop_stale_frames(self, module: nn.Module) -> None:
+        """After Ctrl-C no hook is called on the way out; the next forward finds what was left."""
+        if self.stack and self.stack[0].module is module and _count_running(module) < 2:
+            self.stack.clear()
+            self._leave_root(has_failed=True)
+
+    def _counts(self, module: nn.Module, fqn: str) -> bool:
+        if not torch.is_grad_enabled():
+            if module.training and not is_in_backward():  # perhaps a reentrant checkpoint
+                self._deferred[fqn] += 1
+                self.used_modules.add(fqn)
+            return False
+        if (
+            is_in_backward()
+        ):  # recomputed by a checkpoint: new only where the first run had no graph
+            self._deferred[fqn] -= 1
+            return self._deferred[fqn] >= 0 and fqn not in self._graphed
+        self._graphed.add(fqn)
+        return True
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> None:
+        if not self.stack or threading.get_ident() != self._thread:
+            return
+        frame = self._pop(module)
+        has_failed = len(rest) == 1  # after an exception, torch passes no keyword arguments
+        if frame is not None and frame.records and not has_failed:
+            with torch._C.DisableTorchFunction():
+                self._guard(self._observer.record_module, frame, *rest)
+        if self._root is not None and self._root not in self.stack:
+            self._leave_root(has_failed)
+        if self._retired and not self.stack:
+            self.disarm()
+
+    def _pop(self, module: nn.Module) -> Frame | None:
+        if self.stack[-1].module is not module and all(
+            one.module is not module for one in self.stack
+        ):
+            return None
+        frame = self.stack.pop()
+        while frame.module is not module:  # an exception passed through a module in between
+            frame = self.stack.pop()
+        if frame.records:
+            self.used_modules.add(frame.fqn)
+        return frame
+
+    def _leave_root(self, has_failed: bool) -> None:
+        self._leave_mode()
+        if has_failed:
+            self._guard(self._observer.abandon_root)
+
+    def _leave_mode(self) -> None:
+        mode, self._mode, self._root = self._mode, None, None
+        if mode is not None:
+            mode.__exit__(None, None, None)
+
+
+def is_traced() -> bool:
+    """Whether forward is being recorded by something else: a trace, a CUDA graph, ``vmap``."""
+    if torch._C._get_tracing_state() is not None:
+        return True
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    keys = torch._C._TorchDispatchModeKey
+    if any(torch._C._get_dispatch_mode(key) is not None for key in (keys.FAKE, keys.PROXY)):
+        return True
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
+def _count_running(module: nn.Module) -> int:
+    """How many calls of this module are on the Python stack."""
+    frame, count = sys._getframe(1), 0
+    while frame is not None:
+        if frame.f_code.co_name == "_call_impl" and frame.f_locals.get("self") is module:
+            count += 1
+        frame = frame.f_back  # type: ignore[assignment]
+    return count

@@ -1,0 +1,235 @@
+"""Activations at the one point where modules and functions meet: the torch function mode.
+
+``nn.Sigmoid`` calls ``torch.sigmoid`` as a user's ``forward`` may; both are seen here, once each.
+The mode is entered when forward enters the outermost watched module and left when it returns, so
+it never interleaves with a context of the user's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from gradwatch.capture.activations import ACTIVATIONS, Activation
+from gradwatch.capture.attention import find_attention
+from gradwatch.capture.calls import Measured
+from gradwatch.capture.graph import Edge, collect_tensors, find_input_edges
+
+_HOMES: tuple[Any, ...] = (F, torch, Tensor, torch.special)
+_SPELLINGS = {"sigmoid": ("sigmoid", "expit"), "logsigmoid": ("logsigmoid",)}
+
+
+def _list_callables(homes: Iterable[Any], names: Iterable[str]) -> list[Any]:
+    found = [getattr(home, name, None) for home in homes for name in names]
+    return [one for one in found if one is not None]
+
+
+def _map_functions() -> dict[Any, Activation]:
+    table: dict[Any, Activation] = {}
+    for name, activation in ACTIVATIONS.items():
+        spellings = [s + tail for s in _SPELLINGS.get(name, (name,)) for tail in ("", "_")]
+        for function in _list_callables(_HOMES, spellings):
+            table[function] = activation
+    return table
+
+
+FUNCTIONS: dict[Any, Activation] = _map_functions()
+"""Every spelling of every activation, such as ``Tensor.tanh_``."""
+
+CLAMPS = frozenset(
+    _list_callables(_HOMES, ("clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_"))
+    + _list_callables(_HOMES, ("threshold", "threshold_"))
+)
+"""Rectifiers when they cut at zero and nowhere else."""
+
+_CLAMPS = {
+    name: dataclasses.replace(ACTIVATIONS["relu"], name=name)
+    for name in ("clamp", "clamp_min", "threshold")
+}
+
+PRODUCTS = frozenset(
+    _list_callables((torch, Tensor), ("mul", "mul_", "multiply", "einsum", "lerp", "addcmul"))
+    + _list_callables((Tensor,), ("__mul__", "__rmul__", "__imul__"))
+)
+"""What makes a gate of an activation: its output multiplies something else that learns."""
+
+_CARRIER_NAMES = (
+    *("view", "view_as", "reshape", "unsqueeze", "squeeze", "expand", "expand_as", "permute"),
+    *("transpose", "flatten", "chunk", "split", "unbind", "contiguous", "repeat"),
+    *("repeat_interleave", "clone", "to", "float", "type_as", "__getitem__"),
+    *("add", "sub", "rsub", "mul", "neg", "__add__", "__radd__", "__sub__", "__rsub__"),
+    *("__mul__", "__rmul__", "__neg__"),
+)
+
+CARRIERS = frozenset(_list_callables((torch, Tensor), _CARRIER_NAMES))
+"""What hands a gate on: views, and arithmetic with plain numbers."""
+
+
+READINGS = frozenset(_list_callables((Tensor,), ("item", "tolist", "numpy", "__float__")))
+"""What takes values out of a tensor; questions about its shape do not use it."""
+
+
+def find_rectifier(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Activation | None:
+    """The activation that a clamp amounts to, if it is ``max(x, 0)``."""
+    name = func.__name__.strip("_").replace("clip", "clamp")
+    second = "threshold" if name == "threshold" else "min"
+    third = "value" if name == "threshold" else "max"
+    given = {**dict(zip(("input", second, third), args, strict=False)), **kwargs}
+    limits = given.get(second), given.get(third)
+    wanted = (0, 0) if name == "threshold" else (0, None)
+    are_numbers = all(one is None or isinstance(one, (int, float)) for one in limits)
+    return _CLAMPS[name] if are_numbers and limits == wanted else None
+
+
+def find_bounded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Activation:
+    """What a hardtanh amounts to: from 0 on it is a bounded ReLU, as ``nn.ReLU6`` has it."""
+    low = {**_name_options("hardtanh", args), **kwargs}.get("min_val", -1.0)
+    return ACTIVATIONS["relu6" if low == 0 else "hardtanh"]
+
+
+class FunctionObserver(Protocol):
+    """Whoever wants to know of the calls.
+
+    Attributes:
+        operands: data pointers of what forward's operations have read; added to.
+    """
+
+    operands: set[int]
+
+    def record_activation(
+        self,
+        activation: Activation,
+        x: Tensor,
+        inputs: frozenset[Edge],
+        y: Tensor,
+        options: dict[str, Any],
+    ) -> int | None:
+        """Take one call in; answer its index among the calls of this step."""
+
+    def mark_gate(self, index: int) -> None:
+        """The call with this index turned out to be a gate."""
+
+    def record_attention(self, measured: Measured | str) -> None:
+        """Take in what was computed again of a fused attention, or why it could not be."""
+
+
+class FunctionMode(TorchFunctionMode):
+    """Sees every torch function that forward calls, and passes it on unchanged."""
+
+    def __init__(self, observer: FunctionObserver, guard: Callable[..., Any]) -> None:
+        super().__init__()
+        self._observer = observer
+        self._guard = guard
+        self._gates: dict[int, tuple[weakref.ref[Tensor], int]] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        activation = FUNCTIONS.get(func)
+        if activation is None and func in CLAMPS:
+            activation = find_rectifier(func, args, kwargs)
+        elif activation is ACTIVATIONS["hardtanh"]:
+            activation = find_bounded(args, kwargs)
+        if activation is not None:
+            return self._call_activation(activation, func, args, kwargs)
+        measure = find_attention(func)
+        if measure is not None:
+            self._guard(self._record_attention, measure, args, kwargs)
+        result = func(*args, **kwargs)
+        if isinstance(result, (Tensor, tuple, list)) or func in READINGS:
+            self._guard(self._note_operands, args, kwargs)
+        if self._gates and (func in PRODUCTS or func in CARRIERS):
+            self._guard(self._follow_gates, func, args, result)
+        return result
+
+    def _note_operands(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        operands = self._observer.operands
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            for one in collect_tensors(value, depth=1):
+                with suppress(RuntimeError, ValueError):  # a tensor without memory of its own
+                    operands.add(one.data_ptr())
+
+    def _record_attention(
+        self, measure: Callable[..., Measured | str], args: Any, kwargs: dict[str, Any]
+    ) -> None:
+        if torch.is_grad_enabled():
+            self._observer.record_attention(measure(*args, **kwargs))
+
+    def _call_activation(
+        self, activation: Activation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        in_place = kwargs.get("inplace", False) or _is_in_place(func)
+        before = self._guard(_read_input, activation, args, kwargs, in_place)
+        result = func(*args, **kwargs)
+        if before is not None and isinstance(result, Tensor):
+            self._guard(self._record, activation, before, result, args, kwargs)
+        return result
+
+    def _record(
+        self,
+        activation: Activation,
+        before: tuple[Tensor, frozenset[Edge]],
+        y: Tensor,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        options = {**_name_options(activation.name, args), **kwargs}
+        index = self._observer.record_activation(activation, *before, y, options)
+        if index is not None:
+            self._gates[id(y)] = (weakref.ref(y), index)
+
+    def _find_gate(self, value: Any) -> int | None:
+        entry = self._gates.get(id(value))
+        return entry[1] if entry is not None and entry[0]() is value else None
+
+    def _follow_gates(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
+        tensors = collect_tensors(args, depth=2)
+        gates = [(one, self._find_gate(one)) for one in tensors]
+        for one, index in gates:
+            if index is None:
+                continue
+            partners = [other for other in tensors if other is not one]
+            if func in PRODUCTS and any(p.grad_fn is not None and p.dim() > 0 for p in partners):
+                self._observer.mark_gate(index)
+            elif func in CARRIERS and not partners:
+                for out in collect_tensors(result, depth=1):
+                    self._gates[id(out)] = (weakref.ref(out), index)
+
+
+def _read_input(
+    activation: Activation, args: tuple[Any, ...], kwargs: dict[str, Any], in_place: bool
+) -> tuple[Tensor, frozenset[Edge]] | None:
+    x = args[0] if args else kwargs.get("input")
+    if not isinstance(x, Tensor) or not torch.is_grad_enabled():
+        return None
+    keep = activation.needs_input and in_place
+    return (x.detach().clone() if keep else x), find_input_edges(x)
+
+
+def _is_in_place(func: Any) -> bool:
+    name: str = getattr(func, "__name__", "")
+    return name.endswith("_") and not name.endswith("__")
+
+
+_POSITIONAL = {
+    "leaky_relu": ("negative_slope",),
+    "elu": ("alpha",),
+    "celu": ("alpha",),
+    "softplus": ("beta",),
+    "hardtanh": ("min_val", "max_val"),
+    "relu6": ("min_val", "max_val"),
+    "softmax": ("dim",),
+}
+
+
+def _name_options(name: str, args: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip(_POSITIONAL.get(name, ()), args[1:], strict=False))

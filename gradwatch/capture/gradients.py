@@ -1,0 +1,95 @@
+"""Gradients of calls: hooks on the autograd nodes of what a call takes and gives."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from gradwatch.capture import statistics
+from gradwatch.capture.graph import Edge, find_input_slots
+from gradwatch.capture.ledger import Ledger, Reading
+
+MAX_RECENT = 8
+"""Readings that may be shared: what leaves one call's input arrives at the next one's output."""
+
+
+class GradientReader:
+    """Reads the gradient at each call's output and input while it lives.
+
+    Args:
+        ledger: where the values go.
+        guard: calls a function of ours so that its exceptions never reach the training.
+        counts: whether the running backward is a training pass.
+    """
+
+    def __init__(
+        self, ledger: Ledger, guard: Callable[..., Any], counts: Callable[[], bool]
+    ) -> None:
+        self.reached_roots: set[int] = set()
+        self._ledger = ledger
+        self._guard = guard
+        self._counts = counts
+        self._recent: deque[tuple[weakref.ref[Tensor], int, Reading]] = deque(maxlen=MAX_RECENT)
+        self._is_open = True
+
+    def close(self) -> None:
+        """Read no more; hooks that are still on a graph die with it."""
+        self._is_open = False
+        self._recent.clear()
+
+    def watch_output(self, edge: Edge, index: int, root: int) -> None:
+        """Read the gradient that arrives at this edge: the total over all that use it."""
+        node, number = edge
+        node.register_prehook(partial(self._see, self._read_output, number, index, root))
+
+    def watch_inputs(
+        self, outputs: tuple[Edge, ...], inputs: frozenset[Edge], index: int, root: int
+    ) -> None:
+        """Read the gradient that leaves the call through each of its inputs."""
+        for node, position in find_input_slots(outputs, inputs):
+            node.register_hook(partial(self._see_after, self._read_input, position, index, root))
+
+    def tell(self, edge: Edge, keep: Callable[[Tensor], None]) -> None:
+        """Hand the gradient that arrives at this edge to a function."""
+        node, number = edge
+        node.register_prehook(partial(self._see, partial(self._hand_on, keep), number, 0, 0))
+
+    def _see(self, read: Any, number: int, index: int, root: int, grads: Any) -> None:
+        grad = grads[number] if self._is_open else None
+        if grad is not None:
+            self._guard(read, index, root, grad)
+
+    def _see_after(self, read: Any, number: int, index: int, root: int, grads: Any, _: Any) -> None:
+        self._see(read, number, index, root, grads)
+
+    def _hand_on(self, keep: Callable[[Tensor], None], index: int, root: int, grad: Tensor) -> None:
+        if self._counts():
+            keep(grad)
+
+    def _read_output(self, index: int, root: int, grad: Tensor) -> None:
+        if not self._counts():
+            return
+        self.reached_roots.add(root)
+        flat = statistics.flatten_dense(grad)
+        self._ledger.add("grad_output_l2_norm", index, root, self._measure(grad, flat))
+        zeros = statistics.measure_zero_fraction(flat)
+        self._ledger.add("grad_zero_fraction", index, root, zeros)
+
+    def _read_input(self, index: int, root: int, grad: Tensor) -> None:
+        if self._counts():
+            self.reached_roots.add(root)
+            self._ledger.add("grad_input_l2_norm", index, root, self._measure(grad, grad))
+
+    def _measure(self, grad: Tensor, flat: Tensor) -> Reading:
+        """Norm; read once where the engine hands the same tensor on."""
+        for found, version, norm in self._recent:
+            if found() is grad and version == grad._version:
+                return norm
+        norm = statistics.measure_l2_norm(flat)
+        self._recent.append((weakref.ref(grad), grad._version, norm))
+        return norm

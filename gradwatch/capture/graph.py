@@ -1,0 +1,162 @@
+"""Reading the autograd graph: which call's output reaches which call's input.
+
+Hooks are put on graph nodes, never on tensors or modules: a node stands for the value before any
+later in-place change, and dies with the graph. Nothing is added to the graph, and nothing of it is
+kept alive: what is remembered of a node is its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Node = Any
+"""A ``torch.autograd.graph.Node``; its Python type differs from version to version."""
+
+Edge = tuple[Node, int]
+"""An output of a node: ``(node, output_nr)``."""
+
+EdgeKey = tuple[int, str, int]
+"""Stands for an edge without keeping its graph alive: sequence number, name, output number."""
+
+_NORM_PRESERVING = frozenset(
+    f"{name}Backward0"
+    for name in ("View", "UnsafeView", "ReshapeAlias", "Transpose", "Permute", "Squeeze", "T")
+) | {"UnsqueezeBackward0", "SqueezeBackward1", "AliasBackward0"}
+
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+_FakeTensor = torch._subclasses.FakeTensor
+
+MAX_INNER_NODES = 64
+"""A single call is searched for its input edges through at most this many nodes."""
+
+MAX_WALK_NODES = 20_000
+"""A walk from one call back to its predecessors visits at most this many nodes."""
+
+
+def find_edge(tensor: Tensor) -> Edge | None:
+    """The graph edge at which this tensor's gradient arrives; ``None`` for leaves."""
+    node = tensor.grad_fn
+    return None if node is None else (node, tensor.output_nr)
+
+
+def find_input_edges(values: Any) -> frozenset[Edge]:
+    """Edges of all tensors in nested containers; of a leaf the one that adds to its ``grad``."""
+    edges = set()
+    for one in collect_tensors(values):
+        node = one.grad_fn
+        if node is not None:
+            edges.add((node, one.output_nr))
+        elif one.requires_grad and one.layout is torch.strided:
+            with torch.enable_grad():
+                node = one.view_as(one).grad_fn
+            if node is not None:
+                edges.add(_get_first(node))
+    return frozenset(edges)
+
+
+def _get_first(node: Node) -> Edge:
+    edge: Edge = node.next_functions[0]
+    return edge
+
+
+def identify(edge: Edge) -> EdgeKey:
+    """A key for an edge; sequence numbers grow with every node that a thread makes."""
+    node, number = edge
+    return node._sequence_nr(), node.name(), number
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Whether there are numbers to read: not so under ``vmap``, in a trace or on ``meta``."""
+    if tensor.is_meta or tensor.layout is not torch.strided:
+        return False
+    return not (_is_wrapped(tensor) or isinstance(tensor, _FakeTensor))
+
+
+def collect_tensors(value: Any, depth: int = 4) -> list[Tensor]:
+    """All tensors in nested tuples, lists, mappings and dataclasses, to a limited depth."""
+    if isinstance(value, Tensor):
+        return [value]
+    if depth == 0 or value is None or isinstance(value, (str, bytes, int, float)):
+        return []
+    return [one for inner in _list_contents(value) for one in collect_tensors(inner, depth - 1)]
+
+
+def _list_contents(value: Any) -> Sequence[Any]:
+    if isinstance(value, (tuple, list)):
+        return value
+    if isinstance(value, Mapping):
+        return list(value.values())
+    names = getattr(type(value), "__dataclass_fields__", ())
+    return [getattr(value, name, None) for name in names]
+
+
+def skip_views(edge: Edge, stop: frozenset[Edge]) -> Edge:
+    """Follow views that keep every element down to the edge that computed the values.
+
+    A view's node leaves the graph when the view is changed in place; the node below it stays.
+    """
+    node, number = edge
+    while node.name() in _NORM_PRESERVING and len(node.next_functions) == 1:
+        below = node.next_functions[0]
+        if below[0] is None or below in stop or below[0].name().endswith("AccumulateGrad"):
+            break
+        node, number = below
+    return node, number
+
+
+def find_input_slots(outputs: Iterable[Edge], inputs: frozenset[Edge]) -> list[tuple[Node, int]]:
+    """Places inside one call where the gradient of its inputs leaves: ``(node, position)``.
+
+    The contribution of this call alone, not the sum over everything that uses the same input.
+    """
+    pending = [node for node, _ in outputs]
+    seen: set[Node] = set()
+    slots: list[tuple[Node, int]] = []
+    while pending and len(seen) < MAX_INNER_NODES:
+        node = pending.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        for position, below in enumerate(node.next_functions):
+            if below in inputs:
+                slots.append((node, position))
+            elif below[0] is not None:
+                pending.append(below[0])
+    return slots
+
+
+def find_sources(
+    edges: Iterable[Edge], known: Mapping[EdgeKey, int]
+) -> tuple[tuple[int, ...], bool]:
+    """Calls whose outputs reach these edges with no other known call between.
+
+    Returns:
+        Their indices, and whether any value on the way is float16.
+    """
+    pending = [edge for edge in edges if edge[0] is not None]
+    seen: set[Edge] = set()
+    found: set[int] = set()
+    has_float16 = False
+    while pending and len(seen) < MAX_WALK_NODES:
+        edge = pending.pop()
+        if edge in seen:
+            continue
+        seen.add(edge)
+        source = known.get(identify(edge))
+        if source is not None:
+            found.add(source)
+            continue
+        has_float16 = has_float16 or _get_dtype(edge) is torch.float16
+        pending.extend(below for below in edge[0].next_functions if below[0] is not None)
+    return tuple(sorted(found)), has_float16
+
+
+def _get_dtype(edge: Edge) -> torch.dtype | None:
+    """Type of the value at this edge, where its node tells."""
+    node, number = edge
+    described = getattr(node, "_input_metadata", ())
+    return described[number].dtype if number < len(described) else None

@@ -1,0 +1,233 @@
+"""Records the modules and activations of one sampled step, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from gradwatch.capture import statistics
+from gradwatch.capture.activations import Activation
+from gradwatch.capture.calls import Call, CallKey, CallTable, Measured
+from gradwatch.capture.forward import ForwardTracker, Frame, Guard
+from gradwatch.capture.functions import FunctionMode
+from gradwatch.capture.gradients import GradientReader
+from gradwatch.capture.graph import (
+    Edge,
+    collect_tensors,
+    find_edge,
+    find_input_edges,
+    identify,
+    is_readable,
+    skip_views,
+)
+from gradwatch.capture.insides import InsideRecorder
+from gradwatch.capture.passes import PassTracker
+from gradwatch.capture.roles import (
+    count_samples,
+    describe_module,
+    find_unit_dim,
+    is_activation_module,
+)
+from gradwatch.capture.units import FiringHistory
+from gradwatch.records import Layer
+
+
+class LayerRecorder:
+    """Records one sampled step; built when it is armed, dropped when it is done.
+
+    Args:
+        names: fqn by ``id`` of each watched module.
+        guard: calls a function of ours so that its exceptions never reach the training.
+        passes: tells training passes from others.
+        firing: which units fired lately, kept from step to step.
+        linked: calls that an earlier step has described, whose sources are known.
+        notice: is shown the modules outside the watched ones.
+        draws_units: count pre-activations by bin, for the picture of where the units sit.
+    """
+
+    def __init__(
+        self,
+        names: dict[int, str],
+        guard: Guard,
+        passes: PassTracker,
+        firing: FiringHistory,
+        linked: Mapping[CallKey, Layer],
+        notice: Callable[[nn.Module], None] = lambda module: None,
+        draws_units: bool = False,
+    ) -> None:
+        self._draws_units = draws_units
+        self.operands: set[int] = set()
+        self.table = CallTable(linked)
+        self.gradients = GradientReader(self.table.ledger, guard, passes.notice)
+        make_mode = partial(FunctionMode, self, guard)
+        self.forward = ForwardTracker(names, guard, self, make_mode, notice)
+        self._passes = passes
+        self._insides = InsideRecorder(self.table, self.gradients)
+        self._firing = firing
+        self._unit_dim = -1
+        self._pass_is_over = False
+
+    def close(self) -> None:
+        """Stop reading; hooks that are still on a graph do nothing and die with it."""
+        self.gradients.close()
+        self.forward.retire()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a forward that counts has begun."""
+        return bool(self.table.root_passes)
+
+    # Passes ---------------------------------------------------------------------------------
+
+    def begin_root(self, module: nn.Module) -> None:
+        """The outermost watched module is about to run."""
+        self._passes.begin_forward()
+        if self._pass_is_over:
+            self._pass_is_over = False
+            self.table.begin_pass()
+            self.forward.begin_pass()
+        self.table.begin_root(module.training)
+
+    def abandon_root(self) -> None:
+        """Forward ended with an exception: the next one begins anew."""
+        self._pass_is_over = True
+
+    def begin_recomputation(self) -> None:
+        """A reentrant checkpoint runs for the first time with a graph, inside a backward."""
+        if not self.has_begun:
+            self.table.begin_root()
+        self.table.notes["a reentrant checkpoint hides which layer feeds which"] = None
+        self._passes.begin_recomputation()
+
+    def miss_thread(self) -> None:
+        """Forward has a layer run in another thread, where it is not followed."""
+        self.table.notes["layers that forward runs in other threads are not seen"] = None
+
+    def end_pass(self) -> None:
+        """A backward pass has run: the next forward begins a new one."""
+        self._pass_is_over = True
+        self._insides.end_pass()
+
+    # Modules --------------------------------------------------------------------------------
+
+    def record_module(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None:
+        """A watched module's call has returned."""
+        parent = self.forward.stack[-1] if self.forward.stack else None
+        self._insides.end_module(frame, parent)
+        outputs = _find_outputs(result)
+        if not outputs:
+            return
+        role, unit_dim = describe_module(frame.module)
+        self._unit_dim = unit_dim or self._unit_dim
+        is_whole = role in ("container", "other")
+        if is_whole and all(identify(edge) in self.table.known for edge in outputs):
+            return  # its output is that of a call inside it, which has an entry
+        looks_inside = is_whole or frame.children > 0
+        inputs = frozenset() if looks_inside else frame.inputs | find_input_edges(kwargs)
+        call = self._add_module(frame, parent or frame, role, outputs, inputs)
+        if call is not None and role == "recurrent":
+            self._insides.record_recurrent(frame, kwargs, result)
+
+    def _add_module(
+        self,
+        frame: Frame,
+        parent: Frame,
+        role: str,
+        outputs: dict[Edge, Tensor],
+        inputs: frozenset[Edge],
+    ) -> Call | None:
+        below = (edge for node, _ in outputs for edge in node.next_functions)
+        name, tensors = type(frame.module).__name__, list(outputs.values())
+        call = self.table.add(parent, (frame.fqn, role, name), tensors, inputs or below)
+        if call is not None:
+            for tensor in tensors:
+                self.table.note("output_l2_norm", call, statistics.measure_l2_norm(tensor))
+            self._watch(call, outputs, inputs)
+        return call
+
+    def _watch(self, call: Call, outputs: dict[Edge, Tensor], inputs: frozenset[Edge]) -> None:
+        for edge, tensor in outputs.items():
+            self.table.link(edge, call)
+            below = edge
+            if tensor._is_view():
+                below = skip_views(edge, inputs)
+                self.table.link(below, call)
+            self.gradients.watch_output(below, call.index, self.table.root)
+        if inputs:
+            self.gradients.watch_inputs(tuple(outputs), inputs, call.index, self.table.root)
+
+    # Activations and attention --------------------------------------------------------------
+
+    @property
+    def _frame(self) -> Frame | None:
+        """The module that is running, if it counts."""
+        frame = self.forward.stack[-1] if self.forward.stack else None
+        return frame if frame is not None and frame.records else None
+
+    def record_activation(
+        self,
+        activation: Activation,
+        x: Tensor,
+        inputs: frozenset[Edge],
+        y: Tensor,
+        options: dict[str, Any],
+    ) -> int | None:
+        """One call of an activation, as a module or as a function (see ``FunctionObserver``)."""
+        edge, frame = find_edge(y), self._frame
+        if frame is None or edge is None or not is_readable(y):
+            return None
+        own = is_activation_module(frame.module)
+        fqn = frame.fqn if own else f"{frame.fqn}:{activation.name}".lstrip(":")
+        kind = type(frame.module).__name__ if own else activation.name
+        call = self.table.add(frame, (fqn, "activation", kind), [y], inputs)
+        if call is None:
+            return None
+        frame.has_attention |= activation.name == "softmax"
+        self._measure(call, activation, x, y, options)
+        self._watch(call, {edge: y}, inputs)
+        return call.index
+
+    def _measure(
+        self, call: Call, activation: Activation, x: Tensor, y: Tensor, options: dict[str, Any]
+    ) -> None:
+        if not y.numel():
+            return
+        note = self.table.note
+        note("output_l2_norm", call, statistics.measure_l2_norm(y))
+        if activation.name == "softmax":
+            y = y.detach().amax(options.get("dim", -1))
+        elif self._draws_units and x.is_floating_point() and x.data_ptr() != y.data_ptr():
+            self.table.note_histogram(call, statistics.count_histogram(x))
+        inputs = x if activation.needs_input else None
+        saturated, derivative = statistics.measure_saturation(activation, inputs, y, options)
+        note("saturated_fraction", call, saturated)
+        note("derivative_mean", call, derivative)
+        if activation.rectifies:
+            note("zero_fraction", call, statistics.measure_zero_fraction(y))
+            unit_dim = find_unit_dim(y, self._unit_dim)
+            fired = statistics.find_fired_units(y, unit_dim)
+            self._firing.observe(
+                (call.layer.fqn, call.layer.call), fired, count_samples(y, unit_dim)
+            )
+
+    def mark_gate(self, index: int) -> None:
+        """An activation's output multiplies something: it is a gate."""
+        self.table.gates.add(index)
+
+    def record_attention(self, measured: Measured | str) -> None:
+        """An attention ran as one kernel; its softmax was computed again."""
+        if self._frame is not None:
+            self._insides.record_attention(self._frame, measured)
+
+
+def _find_outputs(result: Any) -> dict[Edge, Tensor]:
+    outputs = {}
+    for one in collect_tensors(result):
+        edge = find_edge(one)
+        numeric = one.is_floating_point() or one.is_complex()
+        if edge is not None and numeric and is_readable(one):
+            outputs[edge] = one
+    return outputs

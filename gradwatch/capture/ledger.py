@@ -1,0 +1,177 @@
+"""Where the values of one sampled step gather until they travel to the host, all at once.
+
+On the device a value stays as raw as one reduction leaves it: a sum of squares, a count. Roots and
+quotients are made of it on the host, for all values together.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradwatch.records import Array
+
+Place = tuple[str, int, int]
+
+WHOLE_STEP = -1
+"""Stands for the number of a root where a value is of the step and not of a call in it."""
+
+NOBODY = ""
+"""In place of the statistic of a value that nobody asks for."""
+
+PLAIN, ROOT, REST = range(3)
+"""What the host makes of a raw value ``v`` and its divisor ``n``: ``v / n``, its square root,
+``1 - v / n``."""
+
+
+class Reading(NamedTuple):
+    """A raw value on its device, and what the host makes of it.
+
+    Attributes:
+        value: zero-dimensional, or one value for each place of a row.
+        kind: ``PLAIN``, ``ROOT`` or ``REST``.
+        divisor: of the value.
+    """
+
+    value: Tensor
+    kind: int = PLAIN
+    divisor: float = 1.0
+
+
+@dataclass
+class Ledger:
+    """Raw values with the place that each one has in the record.
+
+    A place is a statistic, the index of a call or parameter, and the number of the outermost call
+    (the root) in which it was measured. Several values of one call (accumulated passes, several
+    paths through it) are merged on the host by the statistic's reduction.
+
+    Places are kept in columns: an object for each would set off the garbage collector.
+    """
+
+    statistics: list[str] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    roots: list[int] = field(default_factory=list)
+    kinds: list[int] = field(default_factory=list)
+    divisors: list[float] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)  # place of each tensor's first value
+
+    def add(self, statistic: str, index: int, root: int, reading: Reading) -> None:
+        """Note one value; it stays on its device."""
+        value, kind, divisor = reading
+        self.starts.append(len(self.statistics))
+        self.values.append(value)
+        self.statistics.append(statistic)
+        self.indices.append(index)
+        self.roots.append(root)
+        self.kinds.append(kind)
+        self.divisors.append(divisor)
+
+    def add_row(
+        self, places: Sequence[Place], values: Tensor, divisors: Sequence[float], kind: int = PLAIN
+    ) -> None:
+        """Note the values ``(len(places),)`` of one tensor."""
+        self.starts.append(len(self.statistics))
+        self.values.append(values)
+        for statistic, index, root in places:
+            self.statistics.append(statistic)
+            self.indices.append(index)
+            self.roots.append(root)
+        self.kinds.extend([kind] * len(places))
+        self.divisors.extend(divisors)
+
+    def take(self, other: Ledger, indices: Container[int], suffix: str = "") -> None:
+        """Take over what another ledger holds of some indices; a suffix marks its statistics."""
+        first = len(self.statistics)
+        self.starts.extend(first + start for start in other.starts)
+        self.values.extend(other.values)
+        self.statistics.extend(
+            statistic + suffix if index in indices else NOBODY
+            for statistic, index in zip(other.statistics, other.indices, strict=True)
+        )
+        self.indices.extend(other.indices)
+        self.roots.extend(other.roots)
+        self.kinds.extend(other.kinds)
+        self.divisors.extend(other.divisors)
+
+    def send(self) -> Transfer:
+        """Start the one copy to the host."""
+        by_device: dict[torch.device, list[int]] = defaultdict(list)
+        for number, value in enumerate(self.values):
+            by_device[value.device].append(number)
+        with torch.no_grad():
+            parts = [self._send_from(*one) for one in by_device.items()]
+        places = self.statistics, self.indices, self.roots
+        return Transfer(*places, np.array(self.kinds), np.array(self.divisors), parts)
+
+    def _send_from(self, device: torch.device, numbers: list[int]) -> Part:
+        """Few operations for many tensors: those of one dtype and one shape go together."""
+        groups: dict[tuple[torch.dtype, bool], list[int]] = defaultdict(list)
+        for number in numbers:
+            value = self.values[number]
+            groups[value.dtype, value.dim() == 0].append(number)
+        joined: list[Tensor] = []
+        positions: list[int] = []
+        for (_, is_single), group in groups.items():
+            tensors = [self.values[number] for number in group]
+            joined.append((torch.stack if is_single else torch.cat)(tensors).to(torch.float64))
+            for number, tensor in zip(group, tensors, strict=True):
+                start = self.starts[number]
+                positions.extend(range(start, start + (1 if is_single else len(tensor))))
+        return positions, *_copy_to_host(torch.cat(joined), device)
+
+
+Part = tuple[list[int], Tensor, "torch.cuda.Event | None"]
+"""Of one device: positions, their values on the host, and the event that says they are there."""
+
+
+def _copy_to_host(values: Tensor, device: torch.device) -> tuple[Tensor, torch.cuda.Event | None]:
+    if device.type != "cuda":
+        return values.cpu(), None
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return host, event
+
+
+@dataclass
+class Transfer:
+    """Values on their way to the host, with the columns of the ledger."""
+
+    statistics: list[str]
+    indices: list[int]
+    roots: list[int]
+    kinds: Array
+    divisors: Array
+    parts: list[Part]
+
+    @property
+    def arrived(self) -> bool:
+        """Whether reading would not wait."""
+        return all(event is None or event.query() for _, _, event in self.parts)
+
+    @property
+    def is_immediate(self) -> bool:
+        """Whether the values were on the host all along."""
+        return all(event is None for _, _, event in self.parts)
+
+    def read(self) -> Array:
+        """Values in the order of the places, float64 and finished; waits until they are there."""
+        raw = np.full(len(self.statistics), np.nan)
+        for positions, values, event in self.parts:
+            if event is not None:
+                event.synchronize()
+            raw[positions] = values.numpy()
+        with np.errstate(invalid="ignore", over="ignore"):
+            result: Array = raw / self.divisors
+            is_root = self.kinds == ROOT
+            result[is_root] = np.sqrt(result[is_root])
+        return np.where(self.kinds == REST, 1 - result, result)

@@ -1,0 +1,273 @@
+"""Parameter gradients, norms and updates, through the multi-tensor kernels.
+
+Gradients are read at the end of a backward pass: after accumulation and any all-reduce, before
+clipping. Updates are read after the optimizer's step, from a fixed sample of each parameter.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from gradwatch.capture.ledger import REST, WHOLE_STEP, Ledger, Reading
+from gradwatch.capture.roles import find_role
+from gradwatch.capture.statistics import flatten_dense, measure_l2_norm, take_sample, widen
+from gradwatch.records import Param
+
+
+@dataclass
+class Watched:
+    """One distinct parameter tensor of the model."""
+
+    fqn: str
+    module: str
+    param: nn.Parameter
+    aliases: list[str] = field(default_factory=list)
+    role: str = "weight"
+    is_leaf: bool = True
+    was_trainable: bool = True
+
+    def note_trainable(self) -> None:
+        """Some loops freeze parts in turns: what could learn at any time of a step is trainable."""
+        self.was_trainable |= self.param.requires_grad
+
+    def is_read(self, used_modules: set[str], operands: set[int]) -> bool:
+        """Whether forward has used it: an operation read its memory, or its own module was called.
+
+        A module with others inside it may be called without a parameter of its own.
+        """
+        if self.is_leaf and self.module in used_modules:
+            return True
+        return find_pointer(self.param) in operands
+
+
+def find_pointer(tensor: Tensor) -> int:
+    """Where the elements begin in memory; 0 for a tensor without memory of its own."""
+    try:
+        return localise(tensor).data_ptr()
+    except (RuntimeError, ValueError):
+        return 0
+
+
+def list_parameters(modules: Iterable[tuple[str, nn.Module]]) -> list[Watched]:
+    """Distinct parameters in the model's order; tied ones once, with their further names.
+
+    Args:
+        modules: names and modules, without what wraps them.
+    """
+    found: dict[int, Watched] = {}
+    for prefix, module in modules:
+        for name, param in module._parameters.items():
+            if param is None or isinstance(param, UninitializedParameter):
+                continue
+            fqn = f"{prefix}.{name}" if prefix else name
+            if id(param) in found:
+                found[id(param)].aliases.append(fqn)
+            else:
+                role, is_leaf = _find_param_role(module, param), not module._modules
+                found[id(param)] = Watched(
+                    fqn, prefix, param, [], role, is_leaf, param.requires_grad
+                )
+    return list(found.values())
+
+
+def strip_wrappers(fqn: str) -> str:
+    """Name without what compilation and data parallelism put around a module."""
+    parts = [part for part in fqn.split(".") if part not in ("_orig_mod", "_fsdp_wrapped_module")]
+    return ".".join(parts)
+
+
+def _find_param_role(module: nn.Module, param: nn.Parameter) -> str:
+    role = find_role(module)
+    if role in ("embedding", "norm"):
+        return role
+    if param.numel() == 1:
+        return "scalar"
+    return "weight" if param.dim() >= 2 else "bias"
+
+
+def describe_parameters(
+    watched: Sequence[Watched], optimized: set[int] | None, used: set[str]
+) -> tuple[Param, ...]:
+    """What stays the same about the parameters; ``optimized`` holds ids, ``None``: all are."""
+    return tuple(
+        Param(
+            fqn=one.fqn,
+            module=one.module,
+            shape=tuple(one.param.shape),
+            role=one.role,
+            dtype=str(one.param.dtype).removeprefix("torch."),
+            trainable=one.was_trainable,
+            optimized=optimized is None or id(one.param) in optimized,
+            used=one.fqn in used,
+            aliases=tuple(one.aliases),
+        )
+        for one in watched
+    )
+
+
+def read_gradients(
+    watched: Sequence[Watched], ledger: Ledger, indices: Container[int] | None = None
+) -> None:
+    """Norm, zeros and non-finite elements of each gradient there is, of all or some parameters."""
+    for one in watched:
+        one.note_trainable()
+    present = [(i, grad) for i, grad in _list_gradients(watched) if indices is None or i in indices]
+    for (index, _), norm in zip(present, measure_norms([g for _, g in present]), strict=True):
+        ledger.add("param.grad_l2_norm", index, WHOLE_STEP, norm)
+    sizes = {index: grad.numel() for index, grad in present}
+    for rows in gather_rows(present):
+        _count_elements(rows, sizes, ledger)
+
+
+def _list_gradients(watched: Sequence[Watched]) -> list[tuple[int, Tensor]]:
+    """Gradients of which this rank holds anything, with the index of their parameter."""
+    grads = ((i, one.param.grad) for i, one in enumerate(watched))
+    local = ((i, localise(grad.detach())) for i, grad in grads if grad is not None)
+    return [(i, flatten_dense(_take_values(grad))) for i, grad in local if grad.numel()]
+
+
+def _count_elements(rows: Rows, sizes: dict[int, int], ledger: Ledger) -> None:
+    length = rows.values.shape[1]
+    zeros = [("param.zero_fraction", index, WHOLE_STEP) for index in rows.indices]
+    ledger.add_row(zeros, _count_nonzero(rows.values), [length] * len(zeros), REST)
+    broken = [("param.nonfinite_count", index, WHOLE_STEP) for index in rows.indices]
+    shares = [length / sizes[index] for index in rows.indices]
+    ledger.add_row(broken, _count_nonzero(rows.values.mul_(0)), shares)  # NaN where it is broken
+
+
+def _count_nonzero(rows: Tensor) -> Tensor:
+    count: Tensor = torch.linalg.vector_norm(rows, 0, dim=1)
+    return count
+
+
+def measure_residue(watched: Sequence[Watched]) -> Reading:
+    """Zero when no gradient is left from an earlier pass, else more than that."""
+    norms = measure_norms([grad for _, grad in _list_gradients(watched)])
+    values = [norm.value.double() for norm in norms]
+    return Reading(torch.stack(values).sum() if values else torch.zeros(()))
+
+
+def read_weights(watched: Sequence[Watched], ledger: Ledger) -> None:
+    """Norm of each parameter."""
+    norms = measure_norms([_take_values(localise(one.param.detach())) for one in watched])
+    for index, norm in enumerate(norms):
+        ledger.add("param.weight_l2_norm", index, WHOLE_STEP, norm)
+
+
+def _take_values(tensor: Tensor) -> Tensor:
+    return tensor.coalesce().values() if tensor.is_sparse else tensor
+
+
+def localise(tensor: Any) -> Tensor:
+    """The shard of this rank of a distributed tensor, else the tensor itself."""
+    if type(tensor) is Tensor or not hasattr(tensor, "to_local"):
+        return tensor  # type: ignore[no-any-return]
+    local: Tensor = tensor.to_local()
+    return local
+
+
+def measure_norms(tensors: Sequence[Tensor]) -> list[Reading]:
+    """L2 norms of many tensors; on a GPU through the multi-tensor kernels."""
+    on_gpu = [i for i, one in enumerate(tensors) if one.is_cuda and one.dtype == torch.float32]
+    if not on_gpu:
+        return [measure_l2_norm(one) for one in tensors]
+    fused = dict(zip(on_gpu, torch._foreach_norm([tensors[i] for i in on_gpu]), strict=True))
+    return [
+        Reading(fused[i]) if i in fused else measure_l2_norm(one) for i, one in enumerate(tensors)
+    ]
+
+
+@dataclass
+class Rows:
+    """Samples of equal length, one row for each tensor.
+
+    Attributes:
+        indices: of the tensors.
+        values: ``(len(indices), length)``, a copy.
+    """
+
+    indices: list[int]
+    values: Tensor
+
+
+def gather_rows(tensors: Iterable[tuple[int, Tensor]]) -> list[Rows]:
+    """Samples of tensors that have an index each; half precision as float32."""
+    groups: dict[Any, list[tuple[int, Tensor]]] = defaultdict(list)
+    for index, tensor in tensors:
+        sample = take_sample(tensor)
+        groups[sample.device, sample.dtype, sample.shape].append((index, sample))
+    return [_stack_rows(group) for (_, _, shape), group in groups.items() if shape.numel()]
+
+
+def _stack_rows(group: list[tuple[int, Tensor]]) -> Rows:
+    values = widen(torch.stack([sample for _, sample in group]))
+    return Rows([index for index, _ in group], values.flatten(1))
+
+
+@dataclass
+class Updates:
+    """Samples of the parameters before a step, to be compared with those after it."""
+
+    before: list[Rows]
+
+    @classmethod
+    def begin(cls, watched: Sequence[Watched]) -> Updates:
+        """Copy the samples."""
+        return cls(_gather_weights(watched, range(len(watched))))
+
+    def finish(
+        self,
+        watched: Sequence[Watched],
+        waiting: Container[int],
+        decay: dict[int, float],
+        ledger: Ledger,
+    ) -> None:
+        """Norm of each update, scaled from the sample to the whole parameter.
+
+        Args:
+            watched: the same parameters in the same order.
+            waiting: indices of those whose optimizer has not stepped: nothing is known of them.
+            decay: by ``id`` of a parameter, learning rate times decoupled weight decay: the part
+                of the update that is decay and not learning is taken out.
+        """
+        for old in self.before:
+            decays = [decay.get(id(watched[index].param), 0.0) for index in old.indices]
+            stepped = [index for index in old.indices if index not in waiting]
+            for new in _gather_weights(watched, stepped):
+                _add_updates(watched, old, new, decays, ledger)
+
+
+def _gather_weights(watched: Sequence[Watched], indices: Iterable[int]) -> list[Rows]:
+    return gather_rows((i, localise(watched[i].param.detach())) for i in indices)
+
+
+def _add_updates(
+    watched: Sequence[Watched], old: Rows, new: Rows, decays: Sequence[float], ledger: Ledger
+) -> None:
+    before, length = old.values, new.values.shape[1]
+    if length != before.shape[1]:  # it has changed its shape
+        return
+    if new.indices != old.indices:
+        kept = [old.indices.index(index) for index in new.indices]
+        before, decays = before[kept], [decays[number] for number in kept]
+    change = new.values.sub_(before)
+    if any(decays):  # but what has no gradient does not decay either
+        _add_decay(change, before * change.any(dim=1, keepdim=True), decays)
+    places = [("param.update_l2_norm", index, WHOLE_STEP) for index in new.indices]
+    scales = [(length / localise(watched[i].param).numel()) ** 0.5 for i in new.indices]
+    ledger.add_row(places, torch.linalg.vector_norm(change, dim=1), scales)
+
+
+def _add_decay(change: Tensor, before: Tensor, decays: Sequence[float]) -> None:
+    if len(set(decays)) == 1:
+        change.add_(before, alpha=decays[0])
+        return
+    for number, share in enumerate(decays):
+        change[number].add_(before[number], alpha=share)

@@ -1,0 +1,239 @@
+"""A watch's life around the optimizer's steps: arms the recorders, disarms them, hands on records.
+
+Between sampled steps nothing of ours exists in the process but one step hook per optimizer,
+which compares a counter.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+from torch._compile import _disable_dynamo
+from torch.optim import Optimizer
+
+from gradwatch.capture.assembly import Assembler
+from gradwatch.capture.compilation import EagerStance
+from gradwatch.capture.pace import Pace
+from gradwatch.capture.passes import is_in_backward, run_after_backward
+from gradwatch.capture.ranks import RankMerger, unwrap
+from gradwatch.capture.sampling import Sample, SampledStep
+from gradwatch.capture.schedule import Schedule
+from gradwatch.capture.shards import count_parts
+from gradwatch.capture.stepping import is_inner_step
+from gradwatch.capture.units import FiringHistory
+from gradwatch.records import StepRecord
+
+HISTOGRAM_EVERY = 10
+"""Pre-activations are counted by bin at the first sampled step and every tenth one after it."""
+
+
+class Session:
+    """Captures sampled steps of one model and hands each on as a ``StepRecord``.
+
+    Args:
+        model: whose modules and parameters are watched.
+        optimizers: whose steps are the boundaries; none means that ``mark_step`` marks them.
+        schedule: which steps are sampled.
+        on_record: receives each record, on the training's thread.
+        global_step: number of the first step.
+        budget: largest share of the training's time; ``None`` for the schedule as it is.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        schedule: Schedule,
+        on_record: Callable[[StepRecord], None],
+        global_step: int = 0,
+        budget: float | None = None,
+    ) -> None:
+        self.model, is_parallel = unwrap(model)
+        self.optimizers = tuple(optimizers)
+        self.schedule = schedule
+        self.on_record = on_record
+        self.failure: BaseException | None = None
+        self._counts = [global_step] * max(len(self.optimizers), 1)
+        self._pace = Pace(schedule, budget, global_step)
+        self._firing = FiringHistory()
+        self._assembler = Assembler()
+        self._stance = EagerStance(model, self._make_way)
+        self._ranks = RankMerger()
+        self._ranks.is_wanted = is_parallel
+        self._pending: deque[tuple[Sample, int]] = deque()
+        self._handles: list[Any] = []
+        self._step: SampledStep | None = None
+        self._lost: int | None = None
+        self._armed = 0
+        self._running = False
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps made so far."""
+        return max(self._counts)
+
+    # Life -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Attach to the optimizers; arm when the first step is sampled."""
+        self._running = True
+        for number, optimizer in enumerate(self.optimizers):
+            hook = self._make_step_hook(number)
+            self._handles.append(optimizer.register_step_post_hook(hook))
+        self._arm_if_due()
+
+    def stop(self) -> None:
+        """Detach from everything; records under way are still delivered."""
+        self._running = False
+        self._disarm()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._deliver_together(lag=0)
+
+    def guard(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function of ours; its exception ends the watching, never the training."""
+        if self.failure is not None:
+            return None
+        try:
+            return function(*args)
+        except Exception as error:
+            self.fail(error)
+            return None
+
+    def fail(self, error: Exception) -> None:
+        """Say once what went wrong, and switch off."""
+        self.failure = error
+        self._disarm()
+        text = (
+            f"gradwatch has switched itself off after an error of its own at step "
+            f"{self.global_step}: {type(error).__name__}: {error}. The training goes on unchanged."
+        )
+        try:
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+        except Warning:
+            print(text, file=sys.stderr)  # warnings are errors here, and ours must stop nothing
+
+    # Steps ----------------------------------------------------------------------------------
+
+    def _make_step_hook(self, number: int) -> Callable[..., None]:
+        def after_step(optimizer: Optimizer, *_: Any) -> None:
+            if not is_inner_step(optimizer):
+                self.after_step(number, optimizer)
+
+        return _disable_dynamo(after_step)  # a compiled step must not compile the arming
+
+    def after_step(self, number: int, optimizer: Optimizer | None) -> None:
+        """An optimizer has stepped (``None``: the step was marked by hand)."""
+        step = self._step
+        if step is not None:
+            if self._is_late(number, step):
+                self.guard(step.skip_step)
+            else:
+                self.guard(step.take_step, number, optimizer)
+        self._counts[number] += 1
+        self._arm_if_due()
+
+    def _is_late(self, number: int, step: SampledStep) -> bool:
+        """Whether this optimizer's step belongs to the step before the sampled one."""
+        return not step.has_begun and self._counts[number] < self.global_step
+
+    def _arm_if_due(self) -> None:
+        if self._step is not None or not self._running or self.global_step < self._pace.wake:
+            return
+        if is_in_backward():  # an optimizer that steps while gradients arrive
+            run_after_backward(self._arm_after_backward)
+        else:
+            self._arm_after_backward()
+
+    def _arm_after_backward(self) -> None:
+        if self._step is None and self._running and self._pace.is_due(self.global_step):
+            self.guard(self._arm)
+
+    def _arm(self) -> None:
+        self._pace.begin(self.global_step)
+        began = self._pace.read_clock()
+        self.deliver()
+        self._step = SampledStep(
+            model=self.model,
+            optimizers=self.optimizers,
+            guard=self.guard,
+            firing=self._firing,
+            linked=self._assembler.linked,
+            notice=self._notice,
+            on_finish=self._finish,
+            global_step=self.global_step,
+            draws_units=self._armed % HISTOGRAM_EVERY == 0,
+        )
+        self._armed += 1
+        self._assembler.begin(self._step.modules)
+        self._stance.enter()
+        self._step.arm()
+        self._pace.spend(began)
+
+    def _notice(self, module: nn.Module) -> None:
+        """A module outside the watched ones is called; it may be the model's parallel wrapper."""
+        if unwrap(module) == (self.model, True):
+            self._ranks.is_wanted = True
+
+    def _make_way(self) -> None:
+        """Take our hooks away for an export; what the step would tell of its layers is lost."""
+        if self._step is not None:
+            self._lost = self._step.global_step
+            self._step.recorder.forward.retire()
+            self._stance.leave()
+
+    def _disarm(self) -> None:
+        step, self._step = self._step, None
+        if step is not None:
+            step.disarm()
+            self._stance.leave()
+
+    def _finish(self, is_complete: bool) -> None:
+        step = self._step
+        assert step is not None
+        began = self._pace.read_clock()
+        if is_complete:
+            self._pending.append((step.collect(), self._pace.interval))
+        self._disarm()
+        self.deliver()
+        if self._ranks.is_wanted:
+            is_late = any(not one.transfer.is_immediate for one, _ in self._pending)
+            self._deliver_together(lag=int(is_late))
+        self._pace.settle(step.global_step, self._choose_wait())
+        self._pace.spend(began)
+        if is_in_backward():
+            self._arm_after_backward()
+
+    def _choose_wait(self) -> int:
+        """The shortest wait for the next sample; every rank takes rank 0's, once it has spoken."""
+        return self._ranks.agreed_wait if self._ranks.is_connected else self._pace.propose()
+
+    def deliver(self, wait: bool = False) -> None:
+        """Hand on the records whose numbers have arrived; all of them when ``wait`` is set.
+
+        Ranks that merge their records must all do so at the same points of the training: there
+        only ``stop`` and the end of a sampled step deliver, whatever has arrived.
+        """
+        if not self._ranks.is_wanted:
+            while self._pending and (wait or self._pending[0][0].transfer.arrived):
+                self.guard(self._build, *self._pending.popleft())
+
+    def _deliver_together(self, lag: int) -> None:
+        while len(self._pending) > lag:
+            self.guard(self._build, *self._pending.popleft())
+
+    def _build(self, sample: Sample, interval: int) -> None:
+        is_lost = sample.global_step == self._lost
+        record = None if is_lost else self._assembler.build(sample, interval)
+        parts = count_parts(self.model, [one.param for one in sample.watched])
+        self._ranks.is_wanted |= any(one > 1 for one in parts)
+        if self._ranks.connect():
+            record = self._ranks.merge(record, parts, self._pace.propose())
+        if record is not None:
+            self.on_record(record)

@@ -1,0 +1,40 @@
+"""Parameters of which each rank holds only a part: DTensors, and what the older FSDP flattens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+
+def find_flat_parameters(model: nn.Module) -> list[Any]:
+    """What ``FullyShardedDataParallel`` has made of the parameters of each part that it wraps.
+
+    While forward runs these are the leaves of the graph, whatever ``parameters()`` lists.
+    """
+    return [handle.flat_param for handle in _find_handles(model)]
+
+
+def _find_handles(model: nn.Module) -> list[Any]:
+    handles = (getattr(module, "_handle", None) for module in model.modules())
+    return [one for one in handles if getattr(one, "flat_param", None) is not None]
+
+
+def count_parts(model: nn.Module, params: Iterable[nn.Parameter]) -> list[int]:
+    """For each parameter, among how many ranks it is divided; 1 when each holds the whole.
+
+    With fewer parts than ranks, as in hybrid sharding, every part has copies.
+    """
+    counts: dict[int, int] = {}
+    for handle in _find_handles(model):
+        originals = getattr(handle.flat_param, "_params", None) or ()
+        for one in (handle.flat_param, *originals):
+            counts[id(one)] = int(handle.world_size)
+    return [counts.get(id(param)) or _count_shards(param) for param in params]
+
+
+def _count_shards(param: Any) -> int:
+    placements = enumerate(getattr(param, "placements", ()))
+    return math.prod(param.device_mesh.size(dim) for dim, one in placements if one.is_shard())
