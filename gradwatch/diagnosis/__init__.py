@@ -1,0 +1,1 @@
+"""Records to findings; pure Python and numpy, no torch."""

@@ -1,0 +1,128 @@
+"""Thresholds of the rules: named, documented, and nowhere else.
+
+Where a threshold separates two populations it stands at the middle of the gap between them on a
+log scale; ``docs/detection.md`` shows both sides as measured on the public zoo.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from gradwatch.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When a measurement counts as a sign of disease.
+
+    Attributes:
+        persistence: sampled steps in a row that a sign must last before it is a finding, or ...
+        persistence_steps: ... optimizer steps that two of them must span.
+        profile: a layer whose output gradient is below this share of the largest further down
+            is cut off from the loss (healthy nets stay above 1e-2, vanishing ones below 1e-4.3).
+        sensitivity: a weight whose ``||g||*||w||`` is below this share of the network's largest
+            has no say in the loss (healthy above 10^-1.3, vanishing below 10^-2.8).
+        update_ratio: ``||dw||/||w||`` per step below which a weight practically stands still:
+            a thousand such steps change it by less than some percent.
+        relative_update: the same against the network's fastest weight; it tells a layer that
+            starves from a network that has converged or rests.
+        weight_floor: weights smaller than this share of LeCun's scale are judged by that scale,
+            so that a vanishing weight does not make a vanishing update look large.
+        recovery: growth of the gradient's share over the window from which it counts as
+            recovering by itself (zero-initialised branches do, within a few steps).
+        opening: change per step, against its own size, from which the factor in front of a residual
+            branch counts as opening.
+        mild_gain: a stage (weight and activation together) that multiplies the gradient by more
+            than this is not to blame alone: the length of the chain is, ...
+        long_chain: ... when it has at least this many stages.
+        shared_blame: in such a chain, depth is also to blame when the lesser of the activations'
+            and the weights' shares is at least this share of the whole loss.
+        saturated_fraction: share of pinned elements of a hidden activation.
+        output_gain: share of the gradient that an activation at the network's output lets through;
+            below it since the first step, the outputs are pinned and not sure.
+        flat_fraction: the same of an activation that is flat on one side only, such as ELU or SiLU.
+        saturated_derivative: mean |phi'| against its maximum below which saturation, and not the
+            function's own slope, is the cause.
+        dead_fraction: share of units that never fired over the window; ``dead_note`` is worth a
+            note.
+        dead_least: least share that must be dead beyond chance in a layer of few units, at
+            ``dead_quantile`` standard deviations (1.64: 95 %).
+        dead_chance: a unit counts as dead only when, firing ``dead_rarity`` times more rarely than
+            the living ones, it would have stayed silent over the window with less than this
+            probability.
+        dead_rarity: see ``dead_chance``.
+        dead_collapse: share of zeros of a layer that is all but silent, so that its last living
+            units say nothing about the others, ...
+        dead_collapse_from: ... if it was below this at the layer's first record.
+        exploding_growth: growth of gradients or outputs over depth or time.
+        divergence: growth of the error signal over its first values that counts as diverging.
+        weight_growth: growth of a hidden weight over its first norm, or LeCun's scale if that is
+            larger, that counts as diverging.
+        mild_growth: a growth per stage below which depth, and not the weights, is to blame.
+        underflow_zero_fraction: share of half-precision gradients flushed to zero.
+        underflow_rms: gradient scale at which float16 starts to flush (smallest subnormal 6e-8).
+        overflow_rms: scale of a layer's output from which it may leave float16's range (65504) in
+            what follows: a square does at 256, which some elements reach at an eighth of that.
+        lost_records: sampled steps over which a half-precision weight with a gradient has lost
+            all but nothing of its updates.
+        progress: the error signal at the output has to fall below this share of its first values
+            to count as learning.
+        patience: optimizer steps without progress before a loss over time is held to do harm.
+        time_gain: gradient at the first time steps against the last.
+        disconnected_records: sampled steps in a row without any gradient.
+        ignore_kinds, ignore_layers: findings to silence, by kind and by ``fnmatch`` pattern.
+    """
+
+    persistence: int = 3
+    persistence_steps: int = 25
+    profile: float = 10**-3.1
+    sensitivity: float = 10**-2.4
+    update_ratio: float = 10**-4.5
+    relative_update: float = 1e-2
+    weight_floor: float = 0.1
+    recovery: float = 3.0
+    opening: float = 1e-3
+    mild_gain: float = 0.6
+    long_chain: int = 12
+    shared_blame: float = 1 / 3
+    saturated_fraction: float = 0.8
+    output_gain: float = 1e-4
+    flat_fraction: float = 0.99
+    saturated_derivative: float = 0.35
+    dead_fraction: float = 0.6
+    dead_note: float = 0.1
+    dead_least: float = 0.4
+    dead_quantile: float = 1.64
+    dead_chance: float = 0.05
+    dead_rarity: float = 10.0
+    dead_collapse: float = 0.99
+    dead_collapse_from: float = 0.9
+    exploding_growth: float = 10**3.5
+    divergence: float = 1e3
+    weight_growth: float = 100.0
+    mild_growth: float = 2.0
+    underflow_zero_fraction: float = 0.5
+    underflow_rms: float = 5e-7
+    overflow_rms: float = 32.0
+    lost_records: int = 5
+    progress: float = 0.8
+    patience: int = 30
+    time_gain: float = 1e-4
+    disconnected_records: int = 5
+    ignore_kinds: tuple[str, ...] = ()
+    ignore_layers: tuple[str, ...] = ()
+
+    def replace(self, **changes: object) -> Thresholds:
+        """A copy with some fields changed.
+
+        Raises:
+            InvalidInput: there is no such threshold.
+        """
+        known = {one.name for one in dataclasses.fields(self)}
+        unknown = sorted(set(changes) - known)
+        if unknown:
+            raise InvalidInput(
+                f"Expected thresholds among {', '.join(sorted(known))}, got {unknown[0]!r}."
+            )
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,137 @@
+"""Places in a network as a person would say them: "the 11 Sigmoid modules `net.*.act`"."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, pairwise
+
+from gradwatch.records import Layer
+
+_DIGITS = re.compile(r"([0-9]+)")
+
+SHOWN_PATTERNS = 3
+"""Patterns that are written out; the rest is a count."""
+
+
+@dataclass(frozen=True)
+class NameGroup:
+    """Names that differ in numbers only.
+
+    Attributes:
+        names: in the order of first mention.
+        texts: what stands around the numbers, one more than there are numbers.
+        numbers: of each name, as written.
+    """
+
+    names: tuple[str, ...]
+    texts: tuple[str, ...]
+    numbers: tuple[tuple[str, ...], ...]
+
+    @property
+    def pattern(self) -> str:
+        """``"net.*.act"``; a number that all share stays as it is."""
+        columns = [set(column) for column in zip(*self.numbers, strict=True)]
+        shown = [column.pop() if len(column) == 1 else "*" for column in columns]
+        return "".join(chain.from_iterable(zip(self.texts, [*shown, ""], strict=True)))
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The names with the smallest and the largest numbers."""
+        counted = [tuple(map(int, one)) for one in self.numbers]
+        first, last = counted.index(min(counted)), counted.index(max(counted))
+        return self.names[first], self.names[last]
+
+    @property
+    def spacing(self) -> int | None:
+        """Distance of the numbers, when one number differs and by the same from name to name."""
+        varying = [one for one in zip(*self.numbers, strict=True) if len(set(one)) > 1]
+        if len(varying) != 1:
+            return None
+        ordered = sorted(map(int, varying[0]))
+        distances = {after - before for before, after in pairwise(ordered)}
+        return distances.pop() if len(distances) == 1 else None
+
+
+@lru_cache(maxsize=1 << 14)
+def _split(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    pieces = _DIGITS.split(name)
+    return tuple(pieces[::2]), tuple(pieces[1::2])
+
+
+def group_names(names: Iterable[str]) -> list[NameGroup]:
+    """Names by what is left without their numbers, in the order of first mention."""
+    groups: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = defaultdict(dict)
+    for name in names:
+        texts, numbers = _split(name)
+        groups[texts][name] = numbers
+    return [NameGroup(tuple(one), texts, tuple(one.values())) for texts, one in groups.items()]
+
+
+def compress_names(names: Iterable[str]) -> list[str]:
+    """Names that differ in numbers only become one pattern, in the order of first mention.
+
+    ``["net.0.act", "net.1.act", "head"]`` gives ``["net.*.act", "head"]``; a number that all share
+    stays as it is.
+    """
+    return [group.pattern for group in group_names(names)]
+
+
+def name_patterns(names: Iterable[str]) -> str:
+    """Patterns in backticks: ``"`net.*.act` and `head`"``."""
+    patterns = [_quote(one) for one in compress_names(names)]
+    shown = patterns[:SHOWN_PATTERNS]
+    if len(patterns) > len(shown):
+        return f"{', '.join(shown)} and {len(patterns) - len(shown)} more"
+    return join_phrases(shown)
+
+
+def describe_layers(layers: Sequence[Layer]) -> str:
+    """Layers by type and pattern; calls of a function by the modules that call it.
+
+    ``"the 11 Sigmoid modules `net.*.act`"``, ``"the Tanh module `act`"``, ``"the 3 calls of tanh
+    in `block.*`"``; empty without layers.
+    """
+    by_type: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    for layer in layers:
+        by_type[layer.type, is_function(layer)].append(layer.fqn)
+    phrases = [
+        _describe_calls(kind, fqns) if calls else describe_modules(kind, list(dict.fromkeys(fqns)))
+        for (kind, calls), fqns in by_type.items()
+    ]
+    return join_phrases(phrases)
+
+
+def is_function(layer: Layer) -> bool:
+    """Whether the layer is a call of a function, not of a module."""
+    return ":" in layer.fqn or (layer.role == "activation" and layer.fqn == layer.type)
+
+
+def describe_modules(kind: str, fqns: Sequence[str]) -> str:
+    """``"the 11 Sigmoid modules `net.*.act`"``."""
+    count = "" if len(fqns) == 1 else f"{len(fqns)} "
+    plural = "" if len(fqns) == 1 else "s"
+    where = "" if fqns == [""] else f" {name_patterns(fqns)}"
+    return f"the {count}{kind} module{plural}{where}"
+
+
+def _describe_calls(function: str, fqns: Sequence[str]) -> str:
+    callers = [fqn.rpartition(":")[0] for fqn in fqns]  # empty: the model itself
+    what = f"the call of {function}" if len(fqns) == 1 else f"the {len(fqns)} calls of {function}"
+    named = [one for one in callers if one]
+    return f"{what} in {name_patterns(named)}" if named else f"{what} in the model's forward"
+
+
+def _quote(pattern: str) -> str:
+    plain = pattern.replace("`", "'")
+    return f"`{plain}`"
+
+
+def join_phrases(phrases: Sequence[str]) -> str:
+    """``"a"``, ``"a and b"``, ``"a, b and c"``."""
+    if len(phrases) < 2:
+        return "".join(phrases)
+    return f"{', '.join(phrases[:-1])} and {phrases[-1]}"

@@ -1,0 +1,78 @@
+"""The learning rate over a run: how far it has come down, and whether it is rising."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+HELD_SHARE = 0.1
+"""Share of the steps that must have been made at a learning rate for it to be the training's own:
+a burst is not."""
+
+RISE = 1.01
+"""Growth of the learning rate over the latest ``LATEST`` records that is a warm-up."""
+
+LATEST = 3
+
+KEPT = 512
+"""Learning rates kept; every other one is dropped when there are more."""
+
+
+@dataclass
+class Rates:
+    """Learning rates of the sampled steps, as far as they are known; bounded however long the run.
+
+    Attributes:
+        latest: of the latest records.
+        highest: so far.
+    """
+
+    latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
+    highest: float = 0.0
+    _kept: list[tuple[float, float]] = field(default_factory=list)
+    _count: int = 0
+    _stride: int = 1
+
+    def add(self, global_step: int, rate: float) -> None:
+        """Take in the learning rate of a step; NaN where it is not known."""
+        if not math.isfinite(rate):
+            return
+        self.latest.append(rate)
+        self.highest = max(self.highest, rate)
+        if self._count % self._stride == 0:
+            self._kept.append((global_step, rate))
+        self._count += 1
+        if len(self._kept) > KEPT:
+            self._kept = self._kept[::2]
+            self._stride *= 2
+
+    @property
+    def decay(self) -> float:
+        """How far the learning rate has come down, from 1: so much farther a step used to go.
+
+        NaN where it is zero: nothing moves then, and that says nothing.
+        """
+        if not self.latest:
+            return 1.0
+        now = self.latest[-1]
+        if now <= 0:
+            return math.nan
+        return max(self._find_held() / now, 1.0) if now < self.highest else 1.0
+
+    @property
+    def is_warming_up(self) -> bool:
+        """Whether the learning rate is rising: every weight moves less than it is going to."""
+        return bool(self.latest) and self.latest[-1] > RISE * min(self.latest)
+
+    def _find_held(self) -> float:
+        """The largest learning rate with ``HELD_SHARE`` of the steps at it or above."""
+        steps, rates = np.array(self._kept).T
+        spans = np.diff(
+            steps, append=2 * steps[-1] - steps[-2] if len(steps) > 1 else steps[-1] + 1
+        )
+        order = np.argsort(-rates)
+        reached = np.cumsum(spans[order]) >= HELD_SHARE * spans.sum()
+        return float(rates[order][np.argmax(reached)])

@@ -1,0 +1,73 @@
+"""GW301: a hidden activation whose elements are pinned where its derivative is almost zero."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradwatch.diagnosis.config import Thresholds
+from gradwatch.diagnosis.history import History
+from gradwatch.diagnosis.signs import Rule, Sign
+from gradwatch.diagnosis.topology import name_with_feeders
+from gradwatch.diagnosis.wording import name_percent, name_region
+
+
+def examine(history: History, thresholds: Thresholds) -> list[Sign]:
+    """Hidden activations with most of their elements pinned at the newest step."""
+    reading = history.latest
+    fraction = reading.record.layer("saturated_fraction")
+    topology, usual, whole = (
+        reading.topology,
+        thresholds.saturated_fraction,
+        thresholds.flat_fraction,
+    )
+    pinned = [i for i in topology.pinnable if fraction[i] >= usual]
+    pinned += [i for i in topology.one_sided if fraction[i] >= whole]
+    if not pinned:
+        return []
+    pinned.sort(key=lambda index: -fraction[index])
+    layers = name_with_feeders(reading.topology, pinned)
+    acts = tuple(dict.fromkeys(reading.topology.layers[index].fqn for index in pinned))
+    worst = float(fraction[pinned[0]])
+    derivative = float(np.fmin.reduce(reading.record.layer("derivative_mean")[pinned]))
+    slope = "" if np.isnan(derivative) else f"; mean derivative {derivative:.2g}"
+    message = (
+        f"{name_percent(worst)} of the elements of {acts[0]} are pinned where its derivative is "
+        f"below 5 % of its maximum ({name_region(acts)}{slope})."
+    )
+    first = history.first_saturated.get(reading.topology.layers[pinned[0]].key, 1.0)
+    was_well = first < thresholds.saturated_fraction
+    cause = "learning_rate" if was_well and history.ever_thrown else "saturation"
+    return [Sign(layers, cause, worst, thresholds.saturated_fraction, message, "warning")]
+
+
+SATURATED = Rule(
+    code="GW301",
+    kind="saturated",
+    title="Saturated activation",
+    examine=examine,
+    doc="""\
+## What it does
+Finds hidden sigmoid- and tanh-like activations of which `saturated_fraction` (80 %) or more of the
+elements stay pinned, and smooth rectifiers (ELU, Softplus, SiLU, GELU and the like) of which
+`flat_fraction` (99 %) do: a few of their elements are right to be off, nearly all of them are not.
+
+## Why it matters
+Where |z| is large, phi' is almost zero: a pinned unit passes no gradient and says the same to
+every input. It is no vanishing gradient by itself: a net can be 90 % pinned and still move.
+
+## How it is measured
+An element is pinned when |phi'| is below 5 % of its maximum: |z| > 4.36 for the sigmoid, |z| >
+2.18 for tanh. Derivatives are taken from the outputs. Gates (outputs that multiply something) and
+activations behind the last weight are left alone: being sure is their job. Source: Glorot & Bengio
+(2010), section 3.
+
+## Example
+Raw pixels from 0 to 255 fed to a tanh network: |z| is in the hundreds.
+
+## Known limits
+A gate is recognised by the multiplication that follows inside the watched model's forward.
+
+## Configure or silence
+`Thresholds(saturated_fraction=...)`; `ignore_kinds=("saturated",)`; `ignore_layers=(...)`.
+""",
+)

@@ -1,0 +1,280 @@
+"""A layer set as arrays: who feeds whom, which parameters belong to which calls."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gradwatch.records import Layer, LayerSet, Param
+
+Mask = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.int64]
+
+SATURATING = frozenset(("sigmoid", "tanh", "softsign", "logsigmoid", "hardsigmoid", "hardtanh"))
+"""Hidden activations that can be pinned."""
+
+ONE_SIDED = frozenset(("elu", "selu", "celu", "softplus", "silu", "mish", "gelu", "hardswish"))
+"""Hidden activations that are flat on one side: some elements there are as normal as a ReLU's
+zeros, all of them are not."""
+
+RECTIFIERS = frozenset(("relu", "relu6", "threshold", "clamp", "clamp_min"))
+"""Hidden activations whose units can die."""
+
+
+HALF_ULPS = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
+"""Half a unit in the last place of half precision, relative to the number."""
+
+LOST_SHARE = 0.01
+"""Share of a full step of the smallest size below which only elements near zero still change."""
+
+
+def find_family(layer: Layer) -> str:
+    """Name of the activation function, from ``"LogSigmoid"`` as from ``"logsigmoid"``."""
+    return layer.type.lower().replace("_", "")
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """What the rules need to know about a layer set, computed once.
+
+    Attributes:
+        layer_set: what it describes.
+        consumers: for each layer, the layers that its output reaches.
+        calls: for each parameter, the layers that are calls of its module.
+        is_reference: layers whose gradient may stand for "full": no activations or containers
+            behind the last weight, where a sure sigmoid or softmax makes it meaninglessly large.
+        is_judged: parameters whose standing still would do harm: trainable weights in use.
+        lecun_norm: for each parameter, the norm that LeCun's initialisation would give it.
+        inner_layers: for a bare parameter, whose module is never called by itself, the
+            activations inside the module that holds it.
+    """
+
+    layer_set: LayerSet
+    consumers: tuple[tuple[int, ...], ...]
+    calls: tuple[tuple[int, ...], ...]
+    is_reference: Mask
+    is_judged: Mask
+    lecun_norm: npt.NDArray[np.float64]
+    inner_layers: dict[int, tuple[int, ...]]
+
+    @cached_property
+    def call_table(self) -> Indices:
+        """Calls of each parameter's module, ``(params, most calls)``, padded with ``-1``."""
+        width = max((len(calls) for calls in self.calls), default=0)
+        table = np.full((len(self.calls), max(width, 1)), -1, dtype=np.int64)
+        for index, calls in enumerate(self.calls):
+            table[index, : len(calls)] = calls
+        return table
+
+    @cached_property
+    def param_layers(self) -> tuple[str, ...]:
+        """Name of each parameter's layer; its own where its module is never called by itself."""
+        return tuple(
+            param.module if calls and param.module else param.fqn
+            for param, calls in zip(self.params, self.calls, strict=True)
+        )
+
+    @cached_property
+    def has_joins(self) -> bool:
+        """Whether some layer takes in more than one other: skips, branches, towers."""
+        return any(len(layer.inputs) > 1 for layer in self.layers)
+
+    @cached_property
+    def is_bare(self) -> Mask:
+        """Parameters whose module is never called by itself."""
+        return np.array([not calls for calls in self.calls], dtype=bool)
+
+    @cached_property
+    def is_head(self) -> Mask:
+        """Layers with no weight behind them."""
+        return np.array([layer.is_head for layer in self.layers], dtype=bool)
+
+    @cached_property
+    def output_numel(self) -> npt.NDArray[np.float64]:
+        """Elements of each layer's output."""
+        return np.array([max(layer.output_numel, 1) for layer in self.layers], dtype=np.float64)
+
+    @cached_property
+    def pinnable(self) -> tuple[int, ...]:
+        """Hidden activations that can saturate; gates and heads are right to be sure."""
+        return self._find_hidden(SATURATING)
+
+    @cached_property
+    def one_sided(self) -> tuple[int, ...]:
+        """Hidden activations that are flat on one side only."""
+        return self._find_hidden(ONE_SIDED)
+
+    @cached_property
+    def outputs(self) -> tuple[int, ...]:
+        """Activations of the network's outputs that can be pinned."""
+        families = SATURATING | {"softmax"}
+        return tuple(
+            index
+            for index, layer in enumerate(self.layers)
+            if layer.is_head and layer.role == "activation" and find_family(layer) in families
+        )
+
+    def _find_hidden(self, families: Container[str]) -> tuple[int, ...]:
+        return tuple(
+            index
+            for index, layer in enumerate(self.layers)
+            if layer.role == "activation"
+            and find_family(layer) in families
+            and not layer.is_gate
+            and not layer.is_head
+        )
+
+    @cached_property
+    def lost_update(self) -> npt.NDArray[np.float64]:
+        """Update ratio up to which half precision has lost nearly all of a parameter's update.
+
+        Where the elements that change at all change by half a unit in the last place, and carry
+        less than ``LOST_SHARE ** 2`` of the weight's energy.
+        """
+        ulps = [HALF_ULPS.get(param.dtype, 0.0) for param in self.params]
+        return LOST_SHARE * np.array(ulps, dtype=np.float64)
+
+    @cached_property
+    def float16(self) -> tuple[int, ...]:
+        """Layers whose output is in float16: bfloat16 has float32's range."""
+        return tuple(i for i, layer in enumerate(self.layers) if layer.dtype == "float16")
+
+    def count_units(self, activation: int) -> int | None:
+        """Units of an activation: rows of the one matrix that feeds it, where there is one."""
+        sources = self.layers[activation].inputs
+        feeder = _find_weight(self, sources[0]) if len(sources) == 1 else ""
+        shapes = [one.shape for one in self.params if one.module == feeder and one.role == "weight"]
+        return shapes[0][0] if feeder and len(shapes) == 1 else None
+
+    def gather(self, values: npt.NDArray[Any], missing: Any) -> npt.NDArray[Any]:
+        """A layer quantity at the calls of each parameter's module, padded with ``missing``."""
+        padded = np.append(values, missing)
+        result: npt.NDArray[Any] = padded[self.call_table]
+        return result
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Of the layer set."""
+        return self.layer_set.layers
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        """Of the layer set."""
+        return self.layer_set.params
+
+
+_known: OrderedDict[str, Topology] = OrderedDict()
+_KEPT = 16
+
+
+def map_topology(layer_set: LayerSet) -> Topology:
+    """The topology of a layer set; the latest ones are kept."""
+    found = _known.get(layer_set.digest)
+    if found is None:
+        found = _known[layer_set.digest] = _build(layer_set)
+        while len(_known) > _KEPT:
+            _known.popitem(last=False)
+    return found
+
+
+def _build(layer_set: LayerSet) -> Topology:
+    consumers: list[list[int]] = [[] for _ in layer_set.layers]
+    calls: dict[str, list[int]] = defaultdict(list)
+    for index, layer in enumerate(layer_set.layers):
+        calls[layer.fqn].append(index)
+        for source in layer.inputs:
+            consumers[source].append(index)
+    composite = {fqn for fqn in calls if _is_composite(layer_set, fqn, calls[fqn])}
+    owned = tuple(
+        () if one.module in composite else tuple(calls.get(one.module, ()))
+        for one in layer_set.params
+    )
+    return Topology(
+        layer_set,
+        tuple(map(tuple, consumers)),
+        owned,
+        _find_references(layer_set.layers),
+        np.array([_is_judged(one) for one in layer_set.params], dtype=bool),
+        np.array([_measure_lecun_norm(one) for one in layer_set.params], dtype=np.float64),
+        _find_inner_layers(layer_set, owned),
+    )
+
+
+def _find_references(layers: tuple[Layer, ...]) -> Mask:
+    has_weights = any(layer.role in ("weight", "recurrent", "embedding") for layer in layers)
+    behind = ("activation", "container", "other")
+    chosen = [not (has_weights and one.is_head and one.role in behind) for one in layers]
+    return np.array(chosen, dtype=bool)
+
+
+def _find_inner_layers(
+    layer_set: LayerSet, calls: tuple[tuple[int, ...], ...]
+) -> dict[int, tuple[int, ...]]:
+    found = {}
+    for index, param in enumerate(layer_set.params):
+        owner = param.module
+        while not calls[index] and index not in found:
+            inner = [i for i, one in enumerate(layer_set.layers) if _is_inside(one, owner)]
+            if inner:
+                found[index] = tuple(inner)
+            if not owner:
+                break
+            owner = owner.rpartition(".")[0]
+    return found
+
+
+def _is_composite(layer_set: LayerSet, fqn: str, calls: list[int]) -> bool:
+    """Whether one call of a module with matrices of its own is a network in itself.
+
+    Its output tells nothing of where its matrices stand: activations are called inside it, or
+    modules that have entries of their own.
+    """
+    if len(calls) > 1 or layer_set.layers[calls[0]].role != "weight":
+        return False
+    inner = f"{fqn}." if fqn else ""
+    holds = any(one.fqn.startswith(inner) and one.fqn != fqn for one in layer_set.layers)
+    return holds or sum(_is_inside(layer, fqn) for layer in layer_set.layers) > 1
+
+
+def _is_inside(layer: Layer, owner: str) -> bool:
+    """Whether an activation is called as a function by this module."""
+    if layer.role != "activation":
+        return False
+    return layer.fqn.startswith(f"{owner}:") if owner else layer.fqn == layer.type
+
+
+def _is_judged(param: Param) -> bool:
+    matters = param.role in ("weight", "embedding")
+    return matters and param.trainable and param.optimized
+
+
+def _measure_lecun_norm(param: Param) -> float:
+    """Weights of variance 1/fan_in have a norm of the root of their number of outputs."""
+    return float(np.sqrt(param.shape[0])) if len(param.shape) >= 2 else 0.0
+
+
+def name_with_feeders(topology: Topology, activations: Iterable[int]) -> tuple[str, ...]:
+    """Names of activations, each followed by the weight that feeds it: there one can act."""
+    names: list[str] = []
+    for index in activations:
+        feeders = [_find_weight(topology, source) for source in topology.layers[index].inputs]
+        fqn = topology.layers[index].fqn
+        owner = fqn.rpartition(":")[0]
+        names += [fqn, *(one for one in (*feeders, owner) if one)]
+    return tuple(dict.fromkeys(names))
+
+
+def _find_weight(topology: Topology, index: int) -> str:
+    """The weight behind a layer's input, through normalisation and the like."""
+    while topology.layers[index].role not in ("weight", "recurrent"):
+        inputs = [one for one in topology.layers[index].inputs if one < index]
+        if len(inputs) != 1:
+            return ""
+        index = inputs[0]
+    return topology.layers[index].fqn
