@@ -1,0 +1,1 @@
+"""Showing records and findings: TensorBoard event files, terminal, Markdown, HTML; no torch."""

@@ -1,0 +1,90 @@
+"""The pictures as plain Plotly dictionaries: one builder each, for the tab, the page and notebooks.
+
+Nothing here imports plotly: a figure is ``{"data": [...], "layout": {...}}`` with arrays as base64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gradwatch.diagnosis.findings import Verdict
+from gradwatch.display.figures.palette import Figure
+from gradwatch.display.figures.profile import build_profile
+from gradwatch.display.figures.series import MAX_COLUMNS, Series, series_of
+from gradwatch.display.figures.shares import build_dead, build_saturated, largest_share
+from gradwatch.display.figures.units import build_units
+from gradwatch.display.figures.updates import build_updates
+from gradwatch.errors import GradWatchError, InvalidInput, NothingToJudge
+
+__all__ = [
+    "FIGURES",
+    "Figure",
+    "Series",
+    "build_figures",
+    "build_payload",
+    "draw_figure",
+    "series_of_verdict",
+]
+
+FIGURES: dict[str, Callable[[Series], Figure | None]] = {
+    "profile": build_profile,
+    "saturated": build_saturated,
+    "dead": build_dead,
+    "units": build_units,
+    "updates": build_updates,
+}
+"""Name of a picture to its builder; a builder answers ``None`` where there is nothing to draw."""
+
+
+def build_figures(series: Series) -> dict[str, Figure | None]:
+    """All pictures of one run; empty when nothing was recorded."""
+    if not series.steps or not series.names:
+        return {}
+    return {name: build(series) for name, build in FIGURES.items()}
+
+
+def build_payload(series: Series) -> dict[str, Any]:
+    """What the page fetches of one run: the pictures, and the largest shares for those left out."""
+    return {
+        "figures": build_figures(series),
+        "shares": {
+            "saturated": largest_share(series.saturated),
+            "dead": largest_share(series.dead),
+        },
+    }
+
+
+def series_of_verdict(verdict: Verdict, limit: int = MAX_COLUMNS) -> Series:
+    """What is drawn of a verdict: the records that its history kept."""
+    records = verdict.history.records if verdict.history is not None else ()
+    return series_of(records, limit)
+
+
+def draw_figure(verdict: Verdict, name: str = "profile") -> Any:
+    """A ``plotly.graph_objects.Figure`` of one picture, for notebooks.
+
+    Raises:
+        InvalidInput: no picture of that name.
+        NothingToJudge: no record, or nothing of this kind was measured.
+        GradWatchError: plotly is not installed.
+    """
+    build = FIGURES.get(name)
+    if build is None:
+        raise InvalidInput(
+            f"Expected a picture among {', '.join(FIGURES)}, got {name!r}. Choose one of these."
+        )
+    series = series_of_verdict(verdict)
+    figure = build(series) if series.steps and series.names else None
+    if figure is None:
+        raise NothingToJudge(
+            f"Expected a run with something to draw as {name!r}, got none in {verdict.records} "
+            "records. Train some steps, or choose another picture."
+        )
+    try:
+        from plotly import graph_objects
+    except ImportError as error:
+        raise GradWatchError(
+            "Expected plotly for a figure, got no such package. Run: pip install 'gradwatch[plots]'"
+        ) from error
+    return graph_objects.Figure(figure)

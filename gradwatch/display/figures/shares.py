@@ -1,0 +1,73 @@
+"""Saturated units and dead units by layer and step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradwatch.display.figures import palette
+from gradwatch.display.figures.names import axis_meta, layer_axis, plot_height
+from gradwatch.display.figures.palette import Figure, Matrix
+from gradwatch.display.figures.series import Series
+
+WORTH_DRAWING = 0.05
+"""A picture in which no layer ever reaches this share would be empty, and looks broken."""
+
+_MARGIN_TOP, _MARGIN_BOTTOM = 10, 46
+
+
+def build_saturated(series: Series) -> Figure | None:
+    """Share of elements with a derivative near zero; ``None`` when there are none."""
+    return _build(series, series.saturated, "saturated")
+
+
+def build_dead(series: Series) -> Figure | None:
+    """Share of units that never fired over the window; ``None`` when there are none.
+
+    Zeros as such are no disease: half of a healthy ReLU's outputs are zero.
+    """
+    return _build(series, series.dead, "dead")
+
+
+def largest_share(values: Matrix) -> float | None:
+    """The largest share anywhere; ``None`` when no layer has units of this kind."""
+    known = values[np.isfinite(values)]
+    return float(known.max()) if known.size else None
+
+
+def _build(series: Series, values: Matrix, word: str) -> Figure | None:
+    largest = largest_share(values)
+    if largest is None or largest < WORTH_DRAWING:
+        return None
+    measured = np.flatnonzero(np.isfinite(values).any(axis=1))
+    names = [series.activations[i] for i in measured]
+    plot = plot_height(len(names))
+    layout = palette.frame(
+        plot + _MARGIN_TOP + _MARGIN_BOTTOM,
+        margin={"l": 8, "r": 12, "t": _MARGIN_TOP, "b": _MARGIN_BOTTOM},
+        yaxis=layer_axis(names, plot),
+        xaxis=palette.step_axis(series.steps),
+        meta={"kind": word, **axis_meta(names), "steps": list(series.steps),
+              "dark_scale": [list(stop) for stop in palette.SHARE_SCALE_DARK]},
+    )  # fmt: skip
+    return {"data": [_heatmap(series, names, values[measured], word)], "layout": layout}
+
+
+def _heatmap(series: Series, names: list[str], values: Matrix, word: str) -> Figure:
+    return {
+        "type": "heatmap",
+        "x": palette.encode(np.array(series.steps, dtype=np.int32)),
+        "y": [palette.escape(name) for name in names],
+        "z": palette.encode(np.round(values, 3)),
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": [list(stop) for stop in palette.SHARE_SCALE],
+        "hoverongaps": False,
+        "hovertemplate": "%{y}<br>step %{x:.0f}<br>%{z:.1%} " + word + "<extra></extra>",
+        "colorbar": {
+            "thickness": 12,
+            "len": 1,
+            "outlinewidth": 0,
+            "tickvals": [0, 0.5, 1],
+            "ticktext": ["0 %", "50 %", "100 %"],
+        },
+    }

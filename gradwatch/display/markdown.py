@@ -1,0 +1,152 @@
+"""A verdict as Markdown, for a pull request or TensorBoard's Text tab.
+
+Layer names are untrusted: nothing of theirs may become markup, end a table cell or break a line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from gradwatch.diagnosis.findings import Finding, LayerSummary, Verdict
+from gradwatch.display.extent import describe_pace
+from gradwatch.display.headline import Sentence, headline, since
+from gradwatch.display.layertable import (
+    CAUSE_WORDS,
+    DEFAULT_ROWS,
+    LEGEND,
+    MAX_NOTES,
+    Gap,
+    choose_columns,
+    choose_rows,
+    make_printable,
+)
+
+_PLAIN_NAME = re.compile(r"[^`|\\<>&]+")  # may stand between backticks, in a table too
+_CODE = re.compile(r"`([^`]*)`")
+_MARKUP = re.compile(r"[&<>|\\`*_\[\]{}#~$!@]")
+_MAX_NAMES = 12
+_SIGNS = {"critical": "❌", "warning": "⚠️", "note": "🛈"}
+_HEALTHY_SIGN = "✅"
+
+
+def write_report(verdict: Verdict, *, max_rows: int = DEFAULT_ROWS) -> str:
+    """The whole verdict: headline, findings with cause and remedy, layer table, notes."""
+    return "\n".join(_write_report(verdict, max_rows)).strip() + "\n"
+
+
+def _write_report(verdict: Verdict, max_rows: int) -> Iterator[str]:
+    name = "" if verdict.run in ("", ".") else f" {write_name(verdict.run)}"
+    yield f"## gradwatch{name}"
+    yield ""
+    yield f"{_choose_sign(verdict)} **{_write_sentence(headline(verdict))}**"
+    yield ""
+    if verdict.records:
+        steps = f"{verdict.first_step:,} to {verdict.last_step:,}"
+        yield f"{verdict.records:,} recorded steps, {steps}{describe_pace(verdict)}."
+    for finding in verdict.findings:
+        yield ""
+        yield write_finding(finding, verdict)
+    if verdict.findings and verdict.layers:
+        yield ""
+        yield write_table(verdict.layers, max_rows)
+    yield from _write_remarks(verdict)
+
+
+def _choose_sign(verdict: Verdict) -> str:
+    if verdict.records and verdict.healthy:
+        return _HEALTHY_SIGN
+    return _SIGNS[verdict.findings[0].severity] if verdict.findings else _SIGNS["warning"]
+
+
+def write_finding(finding: Finding, verdict: Verdict | None = None) -> str:
+    """One finding: what, since when, cause, remedy, layers.
+
+    Args:
+        finding: what to write.
+        verdict: the run it belongs to, for "still so"; without it the steps are given as numbers.
+    """
+    when = (
+        since(finding, verdict)
+        if verdict is not None
+        else f"Steps {finding.first_step:,} to {finding.last_step:,}."
+    )
+    lines = [
+        f"### {_SIGNS.get(finding.severity, '')} {finding.kind.capitalize()} "
+        f"({finding.severity}, {finding.code})",
+        "",
+        escape_prose(finding.message),
+        "",
+        f"- **When:** {when}",
+    ]
+    if finding.cause:
+        words = CAUSE_WORDS.get(finding.cause, "")
+        lines.append(f"- **Cause:** {write_name(finding.cause)}" + (f", {words}" if words else ""))
+    lines.append(f"- **Remedy:** {escape_prose(finding.remedy)}")
+    if finding.layers:
+        lines.append(f"- **Layers:** {_write_names(finding.layers)}")
+    return "\n".join(lines)
+
+
+def write_table(layers: Sequence[LayerSummary], max_rows: int = DEFAULT_ROWS) -> str:
+    """The layer table with its legend; flagged layers carry a cross."""
+    columns = choose_columns(layers)
+    lines = [
+        "| | Layer | Type | " + " | ".join(one.title for one in columns) + " |",
+        "|---|---|---|" + "---:|" * len(columns),
+    ]
+    for row in choose_rows(layers, max_rows):
+        if isinstance(row, Gap):
+            cells = ["", f"… {row}", "", *("" for _ in columns)]
+        else:
+            sign = _SIGNS["critical"] if row.flagged else ""
+            numbers = (column.write(row) for column in columns)
+            cells = [sign, write_name(row.fqn), write_name(row.type), *numbers]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", LEGEND])
+
+
+def _write_remarks(verdict: Verdict) -> Iterator[str]:
+    if verdict.notes or verdict.unseen:
+        yield ""
+        yield "### Notes"
+        yield ""
+    for note in verdict.notes[:MAX_NOTES]:
+        yield f"- {note.code}: {escape_prose(note.message)}"
+    if len(verdict.notes) > MAX_NOTES:
+        yield f"- and {len(verdict.notes) - MAX_NOTES} more"
+    for words in verdict.unseen:
+        yield f"- Not measured: {escape_prose(words)}"
+
+
+def _write_sentence(sentence: Sentence) -> str:
+    return "".join(
+        write_name(piece.text) if piece.is_name else escape_prose(piece.text) for piece in sentence
+    )
+
+
+def _write_names(names: Sequence[str]) -> str:
+    shown = ", ".join(write_name(name) for name in names[:_MAX_NAMES])
+    left_out = len(names) - _MAX_NAMES
+    return f"{shown} and {left_out} more" if left_out > 0 else shown
+
+
+def write_name(name: str) -> str:
+    """A name as code, or, where it holds what code cannot, with every mark of it escaped."""
+    name = make_printable(name)
+    if not name.strip():
+        return "(the model)"
+    return f"`{name}`" if _PLAIN_NAME.fullmatch(name) else _escape(name)
+
+
+def escape_prose(text: str) -> str:
+    """A sentence whose code spans stay, as far as they hold plain names, and nothing else does."""
+    parts = _CODE.split(make_printable(text))
+    return "".join(
+        write_name(part) if place % 2 else _escape(part) for place, part in enumerate(parts)
+    )
+
+
+def _escape(text: str) -> str:
+    """Character references: unlike backslashes they work in table cells of every Markdown."""
+    return _MARKUP.sub(lambda match: f"&#{ord(match.group())};", text)
