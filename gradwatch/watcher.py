@@ -1,0 +1,300 @@
+"""watch(): where capture, diagnosis and display meet. Named so that ``gradwatch.watch`` stays the
+function: a submodule of that name would take its place once imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from gradwatch.capture.pace import check_budget
+from gradwatch.capture.schedule import Schedule
+from gradwatch.capture.session import Session
+from gradwatch.diagnosis.config import Thresholds
+from gradwatch.diagnosis.doctor import Doctor
+from gradwatch.diagnosis.tracker import Change
+from gradwatch.display.journal import Journal, summarise_run
+from gradwatch.errors import AlreadyWatched, InvalidInput
+from gradwatch.records import StepRecord
+from gradwatch.report import Report
+
+Optimizers = Optimizer | Iterable[Optimizer] | None
+OnChange = Callable[[Change], None]
+OnScalars = Callable[[int, dict[str, float]], None]
+
+_watched: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+class Watch:
+    """A model under watch; made by ``watch()``. A context manager, or call ``detach()``.
+
+    Attributes:
+        thresholds: by which the run is judged.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: tuple[Optimizer, ...],
+        schedule: Schedule,
+        thresholds: Thresholds,
+        journal: Journal | None,
+        run: str = "",
+        global_step: int = 0,
+        on_change: OnChange | None = None,
+        on_scalars: OnScalars | None = None,
+        budget: float | None = None,
+    ) -> None:
+        self.thresholds = thresholds
+        self._model = weakref.ref(model)
+        self._run = run
+        self._doctor = Doctor(thresholds)
+        self._journal = journal
+        self._on_change = on_change
+        self._on_scalars = on_scalars
+        self._session = Session(model, optimizers, schedule, self._take, global_step, budget)
+        self._detached = False
+        _watched.add(model)
+        self._session.start()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps made so far."""
+        return self._session.global_step
+
+    @property
+    def failure(self) -> BaseException | None:
+        """The error of our own that ended the watching, if there was one."""
+        return self._session.failure
+
+    def step(self) -> None:
+        """Mark the end of a training step; needed only without an optimizer.
+
+        Raises:
+            InvalidInput: the watch has an optimizer, whose own steps are the boundaries.
+        """
+        if self._session.optimizers:
+            raise InvalidInput(
+                "Expected watch.step() only without an optimizer, got a watch that counts the "
+                "steps of its own. Remove the call, or watch(model) without the optimizer."
+            )
+        self._session.after_step(0, None)
+
+    def report(self) -> Report:
+        """The verdict so far; waits for numbers still on their way from the device."""
+        self._session.deliver(wait=True)
+        failure = "" if self.failure is None else repr(self.failure)
+        return Report.from_verdict(self._doctor.judge(self._run, failure))
+
+    def detach(self) -> None:
+        """Stop watching and leave no trace; the report stays available. Harmless when repeated."""
+        if self._detached:
+            return
+        self._detached = True
+        self._session.stop()
+        model = self._model()
+        if model is not None:
+            _watched.discard(model)
+        self._write(self._close_journal)
+
+    def _take(self, record: StepRecord) -> None:
+        changes = self._doctor.observe(record)
+        self._write(self._write_record, changes)
+        if self._on_scalars is not None:
+            scalars = summarise_run(self._doctor.history.latest)
+            self._tell(self._on_scalars, record.global_step, scalars)
+        for change in changes:
+            if self._on_change is not None:
+                self._tell(self._on_change, change)
+
+    def _write_record(self, changes: tuple[Change, ...]) -> None:
+        if self._journal is None:
+            return
+        self._journal.write(self._doctor.history.latest, changes)
+        if changes:
+            self._journal.write_verdict(self._doctor.judge(self._run))
+
+    def _close_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.close(self.report())
+
+    def _write(self, function: Callable[..., None], *args: Any) -> None:
+        """A log that cannot be written must not end the watching, let alone the training."""
+        try:
+            function(*args)
+        except Exception as error:
+            self._journal = None
+            _warn(
+                f"gradwatch stopped writing its log ({type(error).__name__}: {error}); "
+                "it goes on watching."
+            )
+
+    def _tell(self, listener: Callable[..., None], *args: Any) -> None:
+        """Whoever listens must not end the watching either."""
+        try:
+            listener(*args)
+        except Exception as error:
+            name = getattr(listener, "__qualname__", type(listener).__name__)
+            _warn(
+                f"gradwatch called {name}, which raised {type(error).__name__}: {error}. It goes "
+                "on watching; to stop a training, raise in the loop, as report().raise_if() does."
+            )
+
+
+def _warn(text: str) -> None:
+    try:
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+    except Warning:  # warnings are errors here, and an error of ours must not stop a training
+        print(text, file=sys.stderr)
+
+
+def watch(
+    model: nn.Module,
+    optimizer: Optimizers = None,
+    *,
+    logdir: str | os.PathLike[str] | None = None,
+    every_n_steps: int = 50,
+    budget: float | None = None,
+    writer: object = None,
+    thresholds: Thresholds | None = None,
+    per_layer_scalars: bool = False,
+    run: str = "",
+    global_step: int = 0,
+    on_change: OnChange | None = None,
+    on_scalars: OnScalars | None = None,
+) -> Watch:
+    """Watch a model train: ``with gradwatch.watch(model, optimizer, logdir="runs/a") as watch:``.
+
+    The step boundary comes from the optimizer's own step hooks, so that the loop needs no call.
+    Every one of the first 10 optimizer steps is sampled, then every ``every_n_steps``-th.
+
+    Args:
+        model: any module with trainable parameters; nothing is stored on it.
+        optimizer: one or several; without, ``Watch.step()`` marks each step.
+        logdir: where TensorBoard event files go; ``None`` writes nothing.
+        every_n_steps: longest wait between two sampled steps (see ``Schedule``).
+        budget: largest share of the training's time that watching may take, such as 0.01; samples
+            are left out until it holds, on every rank the same. ``None`` asks no clock.
+        writer: somebody else's ``SummaryWriter`` or logger to write through, instead of ``logdir``.
+        thresholds: of the rules.
+        per_layer_scalars: also write a scalar per layer and statistic (many charts).
+        run: name of the run, for reports.
+        global_step: number of the first step, when a run is resumed.
+        on_change: told when a finding begins or ends, on the training's thread.
+        on_scalars: told the step and the run-level scalars of each record, likewise.
+
+    Raises:
+        InvalidInput: the model, the optimizer or one of the settings cannot be used.
+        AlreadyWatched: the model has a watch already.
+    """
+    optimizers = _unwrap_optimizers(optimizer)
+    check_model(model, optimizers)
+    _check_unwatched(model)
+    schedule = Schedule(every_n_steps)
+    check_budget(budget)
+    _check_settings(logdir, writer, thresholds, global_step)
+    journal = None
+    if (logdir is not None or writer is not None) and _is_first_rank():
+        journal = Journal(logdir, writer=writer, per_layer_scalars=per_layer_scalars)
+    judged_by = thresholds or Thresholds()
+    told = on_change, on_scalars
+    return Watch(model, optimizers, schedule, judged_by, journal, run, global_step, *told, budget)
+
+
+def _is_first_rank() -> bool:
+    distributed = torch.distributed
+    is_ready = distributed.is_available() and distributed.is_initialized()
+    return not is_ready or distributed.get_rank() == 0
+
+
+def _unwrap_optimizers(optimizer: Any) -> tuple[Optimizer, ...]:
+    if optimizer is None:
+        return ()
+    several = [optimizer] if isinstance(optimizer, Optimizer) or _wraps(optimizer) else optimizer
+    if not isinstance(several, Iterable):
+        raise InvalidInput(
+            "Expected an optimizer, several of them or None, got "
+            f"{type(optimizer).__name__}. Pass what calls .step() in your loop."
+        )
+    found = [_unwrap(one) for one in several]
+    wrong = [one for one in found if not isinstance(one, Optimizer)]
+    if wrong or not found:
+        came = type(wrong[0]).__name__ if wrong else "an empty collection"
+        raise InvalidInput(
+            f"Expected torch.optim.Optimizer, got {came}. Pass what calls .step() in your loop, "
+            "or leave it out and mark each step with watch.step()."
+        )
+    return tuple(dict.fromkeys(found))
+
+
+def _wraps(optimizer: Any) -> bool:
+    return isinstance(getattr(optimizer, "optimizer", None), Optimizer)
+
+
+def _unwrap(optimizer: Any) -> Any:
+    """The optimizer inside a wrapper such as Accelerate's or Lightning's."""
+    while _wraps(optimizer):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def _check_settings(
+    logdir: object, writer: object, thresholds: object, global_step: object
+) -> None:
+    if logdir is not None and writer is not None:
+        raise InvalidInput(
+            f"Expected either a logdir or a writer, got both ({logdir!r} and "
+            f"{type(writer).__name__}). Pass the writer alone to share its file."
+        )
+    if thresholds is not None and not isinstance(thresholds, Thresholds):
+        raise InvalidInput(
+            f"Expected gradwatch.Thresholds, got {type(thresholds).__name__}. "
+            "Pass Thresholds(profile=...) with the fields that are to differ."
+        )
+    if not isinstance(global_step, int) or global_step < 0:
+        raise InvalidInput(
+            f"Expected global_step to be a whole number from 0, got {global_step!r}. "
+            "Pass the optimizer steps made before this run was resumed."
+        )
+
+
+def check_model(model: Any, optimizers: tuple[Optimizer, ...] = ()) -> None:
+    """Raise InvalidInput for no module, nothing to train, or optimizers of something else."""
+    if not isinstance(model, nn.Module):
+        raise InvalidInput(
+            f"Expected a torch.nn.Module, got {type(model).__name__}. "
+            "Pass the model itself, not its output or its parameters."
+        )
+    params = {id(param) for param in model.parameters() if param.requires_grad}
+    if not params:
+        raise InvalidInput(
+            f"Expected a model with trainable parameters, got {type(model).__name__} with none. "
+            "Unfreeze what is to learn (requires_grad_(True)) before watching."
+        )
+    held = {id(p) for one in optimizers for group in one.param_groups for p in group["params"]}
+    if optimizers and not held & params:
+        raise InvalidInput(
+            f"Expected an optimizer that holds parameters of this {type(model).__name__}, got one "
+            "that holds none of them. Was the optimizer made for another copy of the model?"
+        )
+
+
+def _check_unwatched(model: nn.Module) -> None:
+    if model in _watched:
+        raise AlreadyWatched(
+            f"Expected a model without a watch, got this {type(model).__name__}, which has one. "
+            "Use the watch that there is, or detach() it first."
+        )
