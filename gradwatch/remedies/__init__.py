@@ -1,0 +1,1 @@
+"""Remedies, tried out on copies of a model: survey -> surgery -> experiment -> ranked trials."""

@@ -1,0 +1,55 @@
+"""Another activation, with the initialisation that suits it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from gradwatch.diagnosis.places import describe_layers
+from gradwatch.diagnosis.schemes import find_following, find_following_family
+from gradwatch.records import Layer
+from gradwatch.remedies.initialisation import initialise_weights
+from gradwatch.remedies.surgery import Edit, NotApplicable, replace_module
+from gradwatch.remedies.survey import Survey
+
+
+def swap_activations(kind: type[nn.Module]) -> Callable[[nn.Module, Survey], Edit]:
+    """A remedy that makes every hidden activation module one of this class.
+
+    Gates and the activations of heads stay: being sure is their job.
+    """
+
+    def operate(model: nn.Module, survey: Survey) -> Edit:
+        layers = _choose_layers(survey, kind)
+        for layer in layers:
+            replace_module(model, layer.fqn, lambda old: kind().train(old.training))
+        name, swapped = kind.__name__, {layer.fqn for layer in layers}
+
+        def find_family(index: int) -> str:
+            behind = find_following(survey.topology, index)
+            if behind is not None and survey.layers[behind].fqn in swapped:
+                return name.lower()
+            return find_following_family(survey.topology, index)
+
+        scheme, initialised = initialise_weights(model, survey, find_family)
+        done = f"replace {describe_layers(layers)} by {name}; {initialised}"
+        return Edit(f"{name} + {scheme}", done)
+
+    return operate
+
+
+def _choose_layers(survey: Survey, kind: type[nn.Module]) -> list[Layer]:
+    modules = [survey.layers[index] for index in survey.list_activation_modules()]
+    others = [layer for layer in modules if layer.type != kind.__name__]
+    if others:
+        return others
+    if modules:
+        raise NotApplicable(f"the activations are {kind.__name__} already")
+    called = [survey.layers[index] for index in survey.list_function_calls()]
+    if called:
+        raise NotApplicable(
+            f"activations called as functions cannot be swapped from outside: change "
+            f"{describe_layers(called)} in your code"
+        )
+    raise NotApplicable("no hidden activations")

@@ -1,0 +1,74 @@
+"""A report of a short training -> the few numbers by which remedies are compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gradwatch.diagnosis.config import Thresholds
+from gradwatch.diagnosis.flow import Reading, read_flow
+from gradwatch.diagnosis.tracker import Change
+from gradwatch.diagnosis.trials import Measurement
+from gradwatch.records import Array
+from gradwatch.report import Report
+
+EARLY_SHARE = 1 / 3
+"""Share of the weights, in the order of forward, that count as early."""
+
+
+def measure_training(
+    report: Report, thresholds: Thresholds, loss_start: float, loss_end: float
+) -> Measurement:
+    """What ``Measurement`` says, from the records behind a report and the losses around them."""
+    records = report.history.records if report.history is not None else ()
+    readings = read_flow(records)
+    attenuations = np.array([measure_attenuation(one) for one in readings])
+    updates = np.array([measure_early_update(one, thresholds.weight_floor) for one in readings])
+    return Measurement(
+        attenuation=_summarise(attenuations, np.median),
+        early_update=_summarise(updates, np.mean),
+        loss_start=loss_start,
+        loss_end=loss_end,
+        findings=report.findings,
+    )
+
+
+def _summarise(values: Array, reduce: Callable[[Array], Any]) -> float:
+    known = values[~np.isnan(values)]
+    return float(reduce(known)) if known.size else math.nan
+
+
+def measure_attenuation(reading: Reading) -> float:
+    """Least relative gradient at the outputs of weights; NaN where no gradient arrived."""
+    roles = [layer.role in ("weight", "recurrent") for layer in reading.topology.layers]
+    values = reading.relative_gradient[np.array(roles, dtype=bool)]
+    values = values[np.isfinite(values)]
+    return float(values.min()) if values.size else math.nan
+
+
+def measure_early_update(reading: Reading, weight_floor: float) -> float:
+    """Median relative update of the first third of the weights; 0 for one without a gradient."""
+    early = find_early(reading)
+    if not early:
+        return math.nan
+    with np.errstate(invalid="ignore"):
+        updates = np.nan_to_num(reading.measure_update(weight_floor)[early], posinf=math.inf)
+    return float(np.median(updates))
+
+
+def find_early(reading: Reading) -> list[int]:
+    """Trainable weights in use, by their first call; bare ones keep the order of the parameters."""
+    topology = reading.topology
+    has_gradient = ~np.isnan(reading.record.param("grad_l2_norm"))
+    used = has_gradient | np.array([param.used for param in topology.params], dtype=bool)
+    judged = np.flatnonzero(topology.is_judged & used).tolist()
+    ordered = sorted(judged, key=lambda i: min(topology.calls[i], default=0))
+    return ordered[: math.ceil(len(ordered) * EARLY_SHARE)]
+
+
+def has_nonfinite_gradient(change: Change) -> bool:
+    """Whether a finding that has just begun says that there are NaN or Inf."""
+    return change.began and change.finding.kind == "nonfinite"
