@@ -1,0 +1,225 @@
+"""GradWatchCallback for ``pytorch_lightning.Trainer`` and ``lightning.pytorch.Trainer``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from gradwatch.alarms import Alarms
+from gradwatch.diagnosis.config import Thresholds
+from gradwatch.errors import GradWatchError, NothingToJudge
+from gradwatch.report import Report
+from gradwatch.watcher import Watch, watch
+
+_PACKAGES = ("lightning.pytorch", "pytorch_lightning")
+_CHECKPOINT_KEY = "gradwatch"
+
+_log = logging.getLogger("gradwatch")
+
+
+def _find_bases() -> tuple[type, ...]:
+    """``Callback`` of each Lightning there is: a trainer accepts its own package's only."""
+    found: list[type] = []
+    failure: Exception | None = None
+    for package in _PACKAGES:
+        try:
+            found.append(import_module(package).Callback)
+        except Exception as error:  # a broken one must not hide the other
+            failure = error
+    if not found:
+        raise ImportError(
+            f"Expected lightning or pytorch_lightning, got neither ({failure}). "
+            'Install one: pip install "gradwatch[lightning]".'
+        ) from failure
+    return tuple(found)
+
+
+class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
+    """Watches the LightningModule while ``Trainer.fit`` trains it.
+
+    Gradients are read after accumulation and unscaling and before clipping, with automatic and
+    manual optimization. Records go through the trainer's ``TensorBoardLogger``, wherever it stands
+    among the loggers; every other logger gets the run-level scalars. A finding that begins is also
+    said through the logger ``"gradwatch"`` of Python's ``logging``.
+
+    Args:
+        every_n_steps: longest wait between two sampled steps (see ``Schedule``).
+        fail_on: kinds of finding that stop the training, such as ``("vanishing",)``. A training
+            without any record then fails as well, since no data is no pass.
+        thresholds: of the rules.
+        per_layer_scalars: also write a scalar per layer and statistic (many charts).
+        logdir: directory for event files of our own instead of the ``TensorBoardLogger``'s.
+        budget: largest share of the training's time that watching may take, as for ``watch``.
+
+    Raises:
+        InvalidInput: an unknown kind, an interval below 1, or a budget that is no share.
+        UnhealthyGradients: from ``fit``, for a finding among ``fail_on``.
+        NothingToJudge: from ``fit`` with ``fail_on``, when no step could be judged.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 50,
+        fail_on: Sequence[str] = (),
+        thresholds: Thresholds | None = None,
+        per_layer_scalars: bool = False,
+        logdir: str | os.PathLike[str] | None = None,
+        budget: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.every_n_steps = every_n_steps
+        self.fail_on = fail_on
+        self.thresholds = thresholds
+        self.per_layer_scalars = per_layer_scalars
+        self.logdir = logdir
+        self.budget = budget
+        self._forget()
+
+    def _forget(self) -> None:
+        self._watch: Watch | None = None
+        self._alarms = Alarms(self.fail_on, self.every_n_steps, self.budget)
+        self._scalars: list[tuple[int, dict[str, float]]] = []
+        self._last_word: GradWatchError | None = None
+        self._restored_step: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, for another process or run, has the settings and nothing of this training."""
+        twin = self.__class__.__new__(self.__class__)
+        twin.__dict__.update(self.__dict__)
+        twin._forget()
+        for borrowed in ("log", "log_dict"):  # Lightning puts methods of the module there
+            twin.__dict__.pop(borrowed, None)
+        return twin.__dict__
+
+    def report(self) -> Report:
+        """The verdict so far, or on the whole of the last ``fit``.
+
+        Raises:
+            NothingToJudge: no training has begun in this process.
+        """
+        if self._watch is None:
+            raise NothingToJudge(
+                "Expected a training that this callback has seen, got none in this process. "
+                "Call trainer.fit() with it first; a spawned process keeps its report to itself."
+            )
+        return self._watch.report()
+
+    # Hooks of the trainer -------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Forget an earlier training, whose report must not stand in for this one's."""
+        self._detach()
+        restored = self._restored_step
+        self._forget()
+        self._restored_step = restored
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin; the sanity check is over, and a checkpoint's counters are restored."""
+        begin = self._find_first_step(trainer)
+        self._alarms.begin(begin, speaks=trainer.is_global_zero)
+        self._watch = watch(
+            pl_module,
+            trainer.optimizers,
+            every_n_steps=self.every_n_steps,
+            budget=self.budget,
+            thresholds=self.thresholds,
+            per_layer_scalars=self.per_layer_scalars,
+            global_step=begin,
+            on_change=self._alarms.hear,
+            on_scalars=self._keep_scalars,
+            **self._choose_log(trainer),
+        )
+
+    def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
+        """Hand scalars to the other loggers, and stop what is to fail."""
+        self._log_scalars(trainer)
+        if self._watch is None or not self._alarms.is_time_to_ask(self._watch):
+            return
+        if _is_true_anywhere(trainer, bool(self._alarms.findings)):
+            raise self._alarms.make_error()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the last verdict while the loggers are open, and make up our mind."""
+        self._detach()
+        self._log_scalars(trainer)
+        if self.fail_on:
+            error = self._alarms.judge(self.report())
+            if _is_true_anywhere(trainer, error is not None):
+                self._last_word = error or self._alarms.make_error()
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Fail, after every other callback has had its end of the training."""
+        if self.fail_on and self._watch is None:
+            self.report()
+        if self._last_word is not None:
+            raise self._last_word
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Leave no trace behind a training that broke."""
+        self._detach()
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Leave no trace, however the training ended."""
+        self._detach()
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Note the step under a key of our own, which a trainer without us passes over."""
+        if self._watch is not None:
+            checkpoint[_CHECKPOINT_KEY] = {"global_step": self._watch.global_step}
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Read the step back, when it is for a training that goes on."""
+        if trainer.state.fn == "fit":
+            self._restored_step = checkpoint.get(_CHECKPOINT_KEY, {}).get("global_step")
+
+    # Steps ----------------------------------------------------------------------------------
+
+    def _find_first_step(self, trainer: Any) -> int:
+        """Steps made before; the trainer's own count adds up the steps of all optimizers."""
+        restored, self._restored_step = self._restored_step, None
+        if restored is not None:
+            return int(restored)
+        return int(trainer.global_step) // max(len(trainer.optimizers), 1)
+
+    def _detach(self) -> None:
+        if self._watch is not None:
+            self._watch.detach()
+
+    # Logs -----------------------------------------------------------------------------------
+
+    def _choose_log(self, trainer: Any) -> dict[str, Any]:
+        """Where records go; never a second file into a directory that the logger writes to."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            return {}
+        shared = next((one for one in trainer.loggers if _is_tensorboard(one)), None)
+        if self.logdir is None:
+            return {} if shared is None else {"writer": shared}
+        if shared is not None and Path(shared.log_dir).resolve() == Path(self.logdir).resolve():
+            return {"writer": shared}
+        return {"logdir": self.logdir}
+
+    def _keep_scalars(self, global_step: int, scalars: dict[str, float]) -> None:
+        self._scalars.append((global_step, scalars))
+
+    def _log_scalars(self, trainer: Any) -> None:
+        rows, self._scalars = self._scalars, []
+        loggers = [one for one in trainer.loggers if not _is_tensorboard(one)]
+        try:
+            for global_step, scalars in rows:
+                for logger in loggers:
+                    logger.log_metrics(scalars, step=global_step)
+        except Exception:  # no reason to stop a training
+            _log.exception("A logger took no scalars of step %d; the training goes on.", rows[0][0])
+
+
+def _is_tensorboard(logger: object) -> bool:
+    return any(one.__name__ == "TensorBoardLogger" for one in type(logger).__mro__)
+
+
+def _is_true_anywhere(trainer: Any, decision: bool) -> bool:
+    """Whether it is on any rank: all of them raise, or none, and none waits for the others."""
+    return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))

@@ -1,0 +1,1 @@
+"""The gradwatch tab of TensorBoard; found through the entry point group ``tensorboard_plugins``."""

@@ -1,0 +1,222 @@
+"""Runs as the tab knows them: read through TensorBoard's data provider, judged, and remembered.
+
+A run is read again only when it has new steps, and only the new steps are judged. What is kept is
+small: the words, at most 600 columns and the doctor's bounded history, for a few runs only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tensorboard import context as tb_context
+from tensorboard.data import provider as tb_provider
+
+from gradwatch.diagnosis.doctor import Doctor
+from gradwatch.diagnosis.trials import Trial
+from gradwatch.display.brief import write_brief
+from gradwatch.display.figures.series import Column, Histograms, columns_of, thin
+from gradwatch.display.summaries import (
+    PLUGIN_NAME,
+    RECORD_PREFIX,
+    TRIALS_TAG,
+    UNITS_PREFIX,
+    unpack_layer_set,
+    unpack_units,
+)
+from gradwatch.display.trialstore import unpack_trials
+from gradwatch.errors import GradWatchError
+from gradwatch.records import LayerSet, StepRecord
+from gradwatch.tensorboard_plugin.beginnings import read_beginnings, restore_first_step
+from gradwatch.tensorboard_plugin.snapshot import Snapshot
+
+MAX_SAMPLES = 2000  # recorded steps asked for per run
+MAX_JUDGED_NUMBERS = 400_000  # layers x steps judged at one reading: a few seconds
+
+logger = logging.getLogger("gradwatch")
+
+Tags = Mapping[str, tb_provider.TensorTimeSeries]
+Data = dict[str, list[tb_provider.TensorDatum]]
+Signature = tuple[tuple[str, int, float], ...]
+
+
+def sign(tags: Tags) -> Signature:
+    """Changes when a run has new data."""
+    return tuple(sorted((tag, one.max_step, one.max_wall_time) for tag, one in tags.items()))
+
+
+@dataclass
+class WatchedRun:
+    """One run: what the page shows of it, and what is needed to go on judging.
+
+    Attributes:
+        name: as TensorBoard names it.
+        signature: of the data behind the snapshot; empty before the first reading.
+        snapshot: ``None`` before the first reading.
+        doctor: has seen all records up to ``last_judged``; used by the reading thread only.
+    """
+
+    name: str
+    signature: Signature = ()
+    snapshot: Snapshot | None = None
+    doctor: Doctor | None = None
+    last_judged: int = -1
+
+    @property
+    def brief(self) -> dict[str, Any]:
+        """The words; empty before the first reading."""
+        return self.snapshot.brief if self.snapshot else {}
+
+    def forget(self) -> None:
+        """Drop all but the words; the next request reads the run again."""
+        self.snapshot = Snapshot(self.brief) if self.snapshot else None
+        self.doctor, self.last_judged = None, -1
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Records of a run as they came, unpacked only when they are needed.
+
+    Attributes:
+        steps: global steps, ascending.
+        vectors: for each its layer set and numbers.
+    """
+
+    steps: tuple[int, ...]
+    vectors: tuple[tuple[LayerSet, Any], ...]
+
+    def unpack(self, places: Iterable[int]) -> Iterator[StepRecord]:
+        """The records at these places."""
+        for place in places:
+            layer_set, vector = self.vectors[place]
+            yield StepRecord.from_vector(self.steps[place], layer_set, vector)
+
+
+class RunReader:
+    """Lists and reads runs.
+
+    Args:
+        provider: TensorBoard's data provider.
+    """
+
+    def __init__(self, provider: tb_provider.DataProvider) -> None:
+        self._provider = provider
+
+    def list_runs(self) -> dict[str, Tags]:
+        """Runs with records of ours, by name, and their tags."""
+        found = self._provider.list_tensors(
+            tb_context.RequestContext(), experiment_id="", plugin_name=PLUGIN_NAME
+        )
+        return {run: tags for run, tags in sorted(found.items()) if _records_in(tags)}
+
+    def read(self, run: WatchedRun, tags: Tags) -> None:
+        """Bring a run up to date; an unreadable one gets a brief that says why."""
+        signature = sign(tags)
+        try:
+            data = self._read_tensors(run.name, tags)
+            tried = _unpack_latest(data.pop(TRIALS_TAG, []))
+            sets = {tag: unpack_layer_set(tags[tag].plugin_content) for tag in data}
+            began = read_beginnings(self._provider, run.name)
+            recorded, histograms = _gather(data, sets), _histograms(data, sets)
+            run.snapshot = _judge(run, recorded, histograms, began, tried)
+            if not recorded.steps:  # listed, but still being loaded: read it again next time
+                signature = ()
+        except GradWatchError as error:
+            _give_up(run, str(error))
+        except Exception as error:  # one run that we fail on must not hide the others
+            logger.exception("gradwatch failed on run %r", run.name)
+            _give_up(run, f"gradwatch failed on it: {type(error).__name__}: {error}")
+        run.signature = signature
+
+    def _read_tensors(self, name: str, tags: Iterable[str]) -> Data:
+        found = self._provider.read_tensors(
+            tb_context.RequestContext(),
+            experiment_id="",
+            plugin_name=PLUGIN_NAME,
+            downsample=MAX_SAMPLES,
+            run_tag_filter=tb_provider.RunTagFilter(runs=[name], tags=list(tags)),
+        )
+        return dict(found.get(name, {}))
+
+
+def _give_up(run: WatchedRun, reason: str) -> None:
+    run.forget()
+    run.snapshot = Snapshot({"error": reason, "severity": "error"})
+
+
+def _records_in(tags: Iterable[str]) -> list[str]:
+    return [tag for tag in tags if tag.startswith(RECORD_PREFIX)]
+
+
+def _gather(data: Data, sets: Mapping[str, LayerSet]) -> Recorded:
+    """Records in order of their steps; where a resumed run wrote a step twice, the later."""
+    newest: dict[int, tuple[float, str, Any]] = {}
+    for tag in _records_in(data):
+        for one in data[tag]:
+            if one.step not in newest or one.wall_time >= newest[one.step][0]:
+                newest[one.step] = (one.wall_time, tag, one.numpy)
+    steps = tuple(sorted(newest))
+    return Recorded(steps, tuple((sets[newest[s][1]], newest[s][2]) for s in steps))
+
+
+def _histograms(data: Data, sets: Mapping[str, LayerSet]) -> Histograms:
+    found: Histograms = {}
+    for tag, series in data.items():
+        if tag.startswith(UNITS_PREFIX):
+            for one in series:
+                for key, counts in unpack_units(sets[tag], one.numpy).items():
+                    found.setdefault(key, {})[one.step] = counts
+    return found
+
+
+def _unpack_latest(written: Sequence[tb_provider.TensorDatum]) -> tuple[Trial, ...]:
+    """The trials written last; damaged ones do not hide the run."""
+    if not written:
+        return ()
+    latest = max(written, key=lambda one: one.wall_time)
+    try:
+        return unpack_trials(bytes(latest.numpy.ravel()[0]))
+    except (GradWatchError, IndexError, TypeError) as error:
+        logger.warning("gradwatch could not read trials of remedies: %s", error)
+        return ()
+
+
+def _judge(
+    run: WatchedRun,
+    recorded: Recorded,
+    histograms: Histograms,
+    began: dict[str, list[int]],
+    tried: Sequence[Trial] = (),
+) -> Snapshot:
+    """Let the run's doctor see the records that are new."""
+    began_anew = bool(recorded.steps) and recorded.steps[-1] < run.last_judged
+    if run.doctor is None or began_anew:
+        run.doctor, run.last_judged = Doctor(), -1
+    for record in recorded.unpack(_select(recorded, run.last_judged)):
+        run.doctor.observe(record)
+        run.last_judged = record.global_step
+    verdict = run.doctor.judge(run.name)
+    findings = tuple(restore_first_step(one, recorded.steps, began) for one in verdict.findings)
+    brief = write_brief(replace(verdict, findings=findings), tried)
+    known = [] if began_anew or run.snapshot is None else run.snapshot.columns
+    return Snapshot(brief, brief.pop("layers"), _columns(recorded, known), histograms)
+
+
+def _select(recorded: Recorded, after: int) -> Sequence[int]:
+    """Places of all new records; evenly fewer of a very deep network's, and always the last."""
+    fresh = [place for place, step in enumerate(recorded.steps) if step > after]
+    layers = max((len(one.layers) for one, _ in recorded.vectors), default=0)
+    limit = max(2, MAX_JUDGED_NUMBERS // max(layers, 1))
+    return [fresh[i] for i in thin(fresh, limit)]
+
+
+def _columns(recorded: Recorded, known: Iterable[Column]) -> list[Column]:
+    """Columns of an even choice of the records; those made before are used again."""
+    made = {one.global_step: one for one in known}
+    chosen = thin(recorded.steps)
+    missing = [place for place in chosen if recorded.steps[place] not in made]
+    fresh = columns_of(list(recorded.unpack(missing)))
+    made.update((one.global_step, one) for one in fresh)
+    return [made[recorded.steps[place]] for place in chosen]

@@ -1,0 +1,140 @@
+"""GradWatchCallback for the Trainer of Hugging Face transformers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from gradwatch.alarms import Alarms
+from gradwatch.diagnosis.config import Thresholds
+from gradwatch.errors import NothingToJudge
+from gradwatch.report import Report
+from gradwatch.watcher import Watch, watch
+
+_LOGDIR_VARIABLE = "TENSORBOARD_LOGGING_DIR"
+_RUN = "gradwatch"
+
+
+class GradWatchCallback(TrainerCallback):
+    """Watches the model while ``Trainer.train`` trains it: ``callbacks=[GradWatchCallback()]``.
+
+    Gradients are read after accumulation and before the trainer's clipping. With ``"tensorboard"``
+    in ``report_to``, records go to a run ``gradwatch`` beside the trainer's own, since its callback
+    does not share the writer; to have both in one run, make one ``SummaryWriter`` and pass it both
+    here and to ``TensorBoardCallback(tb_writer=...)``. A finding that begins is also said through
+    the logger ``"gradwatch"`` of Python's ``logging``.
+
+    Args:
+        every_n_steps: longest wait between two sampled steps (see ``Schedule``).
+        fail_on: kinds of finding that stop the training, such as ``("vanishing",)``. A training
+            without any record then fails as well, since no data is no pass.
+        thresholds: of the rules.
+        per_layer_scalars: also write a scalar per layer and statistic (many charts).
+        logdir: directory for event files, whatever ``report_to`` says.
+        writer: a ``SummaryWriter`` to share instead.
+        budget: largest share of the training's time that watching may take, as for ``watch``.
+
+    Raises:
+        InvalidInput: an unknown kind, an interval below 1, or a budget that is no share.
+        UnhealthyGradients: from ``train``, for a finding among ``fail_on``.
+        NothingToJudge: from ``train`` with ``fail_on``, when no step could be judged.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 50,
+        fail_on: Sequence[str] = (),
+        thresholds: Thresholds | None = None,
+        per_layer_scalars: bool = False,
+        logdir: str | os.PathLike[str] | None = None,
+        writer: object = None,
+        budget: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.every_n_steps = every_n_steps
+        self.fail_on = fail_on
+        self.thresholds = thresholds
+        self.per_layer_scalars = per_layer_scalars
+        self.logdir = logdir
+        self.writer = writer
+        self.budget = budget
+        self._alarms = Alarms(fail_on, every_n_steps, budget)
+        self._watch: Watch | None = None
+
+    def report(self) -> Report:
+        """The verdict so far, or on the whole of the last training.
+
+        Raises:
+            NothingToJudge: no training has begun.
+        """
+        if self._watch is None:
+            raise NothingToJudge(
+                "Expected a training that this callback has seen, got none. "
+                "Call trainer.train() with it first."
+            )
+        return self._watch.report()
+
+    def detach(self) -> None:
+        """Leave no trace. The trainer tells its callbacks nothing of an exception: after one, call
+        this, unless the same callback is used for another training, which does."""
+        if self._watch is not None:
+            self._watch.detach()
+
+    # Hooks of the trainer -------------------------------------------------------------------
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin; a checkpoint's step is restored."""
+        self.detach()
+        self._alarms.begin(state.global_step, speaks=state.is_world_process_zero)
+        self._watch = watch(
+            kwargs["model"],
+            kwargs["optimizer"],
+            every_n_steps=self.every_n_steps,
+            budget=self.budget,
+            thresholds=self.thresholds,
+            per_layer_scalars=self.per_layer_scalars,
+            global_step=state.global_step,
+            on_change=self._alarms.hear,
+            logdir=None if self.writer is not None else self._choose_logdir(args),
+            writer=self.writer,
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop what is to fail."""
+        if self._watch is None or not self._alarms.is_time_to_ask(self._watch):
+            return
+        if _is_true_anywhere(bool(self._alarms.findings), args.device):
+            self.detach()
+            raise self._alarms.make_error()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the last verdict, and fail if that is what it asks for."""
+        self.detach()
+        if not self._alarms.fail_on:
+            return
+        error = self._alarms.judge(self.report())
+        if _is_true_anywhere(error is not None, args.device):
+            raise error or self._alarms.make_error()
+
+    def _choose_logdir(self, args: Any) -> str | os.PathLike[str] | None:
+        """A directory in which nobody else writes, beside the trainer's own."""
+        if self.logdir is not None:
+            return self.logdir
+        if not {"tensorboard", "all"} & set(args.report_to):
+            return None
+        base = os.environ.get(_LOGDIR_VARIABLE) or getattr(args, "logging_dir", None)
+        return os.path.join(base or os.path.join(args.output_dir, "runs"), _RUN)  # noqa: PTH118
+
+
+def _is_true_anywhere(decision: bool, device: torch.device) -> bool:
+    """Whether it is on any rank: all of them raise, or none, and none waits for the others."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return decision
+    votes = torch.tensor(float(decision), device=device)
+    distributed.all_reduce(votes, op=distributed.ReduceOp.MAX)
+    return bool(votes.item())
