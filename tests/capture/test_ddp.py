@@ -1,0 +1,203 @@
+"""DistributedDataParallel over gloo: one record for the job, the same on every rank."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gradwatch.capture import ranks
+from gradwatch.capture.schedule import Schedule
+from gradwatch.capture.session import Session
+from gradwatch.records import LAYER_STATISTICS, StepRecord
+from tests.capture.tools import list_keys, take_state
+
+pytestmark = pytest.mark.distributed
+
+
+class Net(nn.Module):
+    def __init__(self, branches: bool = False) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.extra = nn.ModuleList(nn.Linear(6, 6) for _ in range(2)) if branches else None
+        self.branch = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.sigmoid(self.first(x))
+        if self.extra is not None:
+            x = self.extra[self.branch](x)
+        return self.second(torch.relu(x))
+
+
+def make_batches(steps: int) -> Tensor:
+    return torch.randn(steps, 8, 4, generator=torch.Generator().manual_seed(9))
+
+
+def train(
+    model: nn.Module, watched: nn.Module | None, parts: Callable[[Tensor], Tensor], steps: int = 5
+) -> tuple[list[StepRecord], dict[str, Any], BaseException | None]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    records: list[StepRecord] = []
+    session = Session(watched or model, (optimizer,), Schedule(1), records.append)
+    if watched is not None:
+        session.start()
+    for batch in make_batches(steps):
+        optimizer.zero_grad()
+        model(parts(batch)).square().mean().backward()
+        optimizer.step()
+    session.stop()
+    return records, take_state(model, (optimizer,)), session.failure
+
+
+def run_rank(rank: int, world: int, port: int, names: list[str], folder: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    try:
+        result = {name: CASES[name](rank, world) for name in names}
+        torch.save(result, Path(folder) / f"{rank}.pt")
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def launch(names: list[str], world: int, folder: Path) -> dict[str, list[Any]]:
+    """What each rank gave in each case; the processes are started once."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    mp.spawn(run_rank, (world, port, names, str(folder)), nprocs=world)
+    files = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world)]
+    return {name: [one[name] for one in files] for name in names}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    return launch(["plain", "inner", "branches", "alone"], 2, tmp_path_factory.mktemp("two"))
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    return launch(["plain"], 4, tmp_path_factory.mktemp("four"))
+
+
+def choose(rank: int, world: int) -> Callable[[Tensor], Tensor]:
+    return lambda batch: batch.chunk(world)[rank]
+
+
+def run_plain(rank: int, world: int) -> Any:
+    torch.manual_seed(0)
+    model = DistributedDataParallel(Net())
+    _, state, _ = train(model, None, choose(rank, world))
+    collectives: list[int] = []
+    original = dist.all_reduce
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        collectives.append(1)
+        return original(*args, **kwargs)
+
+    torch.manual_seed(0)
+    model = DistributedDataParallel(Net())
+    ranks.dist.all_reduce = count
+    records, watched_state, failure = train(model, model, choose(rank, world))
+    ranks.dist.all_reduce = original
+    same = all(
+        torch.equal(state["weights"][key], watched_state["weights"][key])
+        for key in state["weights"]
+    )
+    return records, same, failure, len(collectives)
+
+
+def run_inner(rank: int, world: int) -> Any:
+    """The model inside the wrapper is what was handed to the watch."""
+    torch.manual_seed(0)
+    model = DistributedDataParallel(Net())
+    return train(model, model.module, choose(rank, world))[::2]
+
+
+def run_branches(rank: int, world: int) -> Any:
+    """Each rank's data takes another branch, and the branches change on the way."""
+    torch.manual_seed(0)
+    inner = Net(branches=True)
+    model = DistributedDataParallel(inner, find_unused_parameters=True)
+    inner.branch = rank % 2
+    return train(model, model, choose(rank, world))[::2]
+
+
+def run_alone(rank: int, world: int) -> Any:
+    """Only rank 0 is watched: nobody waits for the others for ever."""
+    torch.manual_seed(0)
+    ranks.GREETING_TIMEOUT /= 20
+    model = DistributedDataParallel(Net())
+    return train(model, model if rank == 0 else None, choose(rank, world))[::2]
+
+
+CASES = {
+    "plain": run_plain,
+    "inner": run_inner,
+    "branches": run_branches,
+    "alone": run_alone,
+}
+
+
+def run_single() -> list[StepRecord]:
+    torch.manual_seed(0)
+    model = Net()
+    return train(model, model, lambda batch: batch)[0]
+
+
+@pytest.mark.parametrize("world", ["two", "four"])
+def test_equal_to_one_process_on_the_same_batch(world: str, request: pytest.FixtureRequest) -> None:
+    results = request.getfixturevalue(world)["plain"]
+    expected = run_single()
+    for records, same, failure, collectives in results:
+        assert failure is None
+        assert same
+        assert collectives == len(records) == 5
+    for step, single in enumerate(expected):
+        merged = [records[step] for records, *_ in results]
+        for one in merged:
+            assert one.to_vector() == pytest.approx(merged[0].to_vector(), nan_ok=True, abs=0)
+            assert one.layer_set == merged[0].layer_set
+        assert list_keys(merged[0]) == list_keys(single)
+        for row, name in enumerate(LAYER_STATISTICS):
+            if name == "dead_fraction":  # each rank knows its own units only: an upper bound
+                continue
+            found, wanted = merged[0].layer_values[row], single.layer_values[row]
+            if name == "unit_samples" and not (found > 0).any():
+                continue
+            assert found == pytest.approx(wanted, rel=1e-5, nan_ok=True), name
+        assert merged[0].param_values == pytest.approx(single.param_values, rel=1e-5, nan_ok=True)
+        assert merged[0].step_values == pytest.approx(single.step_values)
+
+
+def test_the_model_inside_the_wrapper(two: dict[str, list[Any]]) -> None:
+    first, second = two["inner"]
+    for step, single in enumerate(run_single()):
+        for records, failure in (first, second):
+            assert failure is None
+            grads = records[step].layer("grad_output_l2_norm")
+            assert grads == pytest.approx(single.layer("grad_output_l2_norm"), rel=1e-5)
+
+
+def test_ranks_that_take_different_branches(two: dict[str, list[Any]]) -> None:
+    for records, failure in two["branches"]:
+        assert failure is None
+        assert {"extra.0", "extra.1"} <= set(list_keys(records[-1]))
+        assert (records[-1].layer("grad_output_l2_norm") > 0).all()
+
+
+def test_a_watch_on_one_rank_only(two: dict[str, list[Any]]) -> None:
+    (records, failure), (others, _) = two["alone"]
+    assert failure is None
+    assert len(records) == 5
+    assert not others

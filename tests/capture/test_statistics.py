@@ -1,0 +1,211 @@
+"""Every number against float64 autograd on retained tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gradwatch.capture import statistics
+from gradwatch.capture.activations import ACTIVATIONS
+from tests.capture.tools import make_loop, read, read_param, watch_run
+
+
+class Net(nn.Module):
+    """Keeps every tensor that passes, so that the test can compute the same again."""
+
+    def __init__(self, act: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.first = nn.Linear(20, 300, dtype=dtype)
+        self.act = act
+        self.second = nn.Linear(300, 7, dtype=dtype)
+        self.kept: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.keep("first", self.first(x))
+        a = self.keep("act", self.act(h))
+        return self.keep("second", self.second(a))
+
+    def keep(self, name: str, value: Tensor) -> Tensor:
+        value.retain_grad()
+        self.kept[name] = value
+        return value
+
+
+def run(act: nn.Module, dtype: torch.dtype, batch: int = 33):
+    model = Net(act, dtype)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    x = torch.randn(batch, 20, dtype=dtype)
+    return model, watch_run(model, optimizer, make_loop(model, optimizer, x, steps=1))[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_norms(dtype: torch.dtype) -> None:
+    model, record = run(nn.Tanh(), dtype)
+    for name, value in model.kept.items():
+        grad, out = value.grad.double().norm().item(), value.detach().double().norm().item()
+        assert read(record, "grad_output_l2_norm", name) == pytest.approx(grad, rel=1e-6)
+        assert read(record, "output_l2_norm", name) == pytest.approx(out, rel=1e-6)
+    for upper, lower in (("act", "first"), ("second", "act")):
+        expected = model.kept[lower].grad.double().norm().item()
+        assert read(record, "grad_input_l2_norm", upper) == pytest.approx(expected, rel=1e-6)
+    assert math.isnan(read(record, "grad_input_l2_norm", "first"))  # the data has no gradient
+    for name, param in model.named_parameters():
+        expected = param.grad.double().norm().item()
+        assert read_param(record, "grad_l2_norm", name) == pytest.approx(expected, rel=1e-6)
+        weight = param.detach().double().norm().item()
+        assert read_param(record, "weight_l2_norm", name) == pytest.approx(weight, rel=1e-6)
+
+
+def test_large_float32_norm() -> None:
+    values = torch.randn(1_000_003)
+    expected = values.double().norm().item()
+    squares = statistics.measure_l2_norm(values).value.item()
+    assert math.sqrt(squares) == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_input_used_twice_gives_each_call_its_own_share() -> None:
+    """Gradients at inputs are contributions; gradients at outputs are totals."""
+
+    class Fork(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.left, self.right = (nn.Linear(5, 5) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.left(x) + 3 * self.right(x) + x
+
+    model = Fork().double()
+    x = torch.randn(4, 5, dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    loop = make_loop(model, optimizer, x, steps=1, loss_fn=lambda y: y.pow(2).sum())
+    record = watch_run(model, optimizer, loop)[0]
+    grad = 2 * model(x)
+    left, right = grad @ model.left.weight, 3 * grad @ model.right.weight
+    for key, expected in (("left", left), ("right", right)):
+        found = read(record, "grad_input_l2_norm", key)
+        assert found == pytest.approx(expected.norm().item(), rel=1e-6)
+    total = (left + right + grad).norm().item()
+    assert read(record, "grad_output_l2_norm", "stem") == pytest.approx(total, rel=1e-6)
+
+
+MODULES: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {
+    "sigmoid": (nn.Sigmoid(), torch.sigmoid),
+    "tanh": (nn.Tanh(), torch.tanh),
+    "softsign": (nn.Softsign(), F.softsign),
+    "logsigmoid": (nn.LogSigmoid(), F.logsigmoid),
+    "softplus": (nn.Softplus(beta=2.0), lambda z: F.softplus(z, beta=2.0)),
+    "hardsigmoid": (nn.Hardsigmoid(), F.hardsigmoid),
+    "hardtanh": (nn.Hardtanh(-0.5, 0.7), lambda z: F.hardtanh(z, -0.5, 0.7)),
+    "relu": (nn.ReLU(), F.relu),
+    "relu6": (nn.ReLU6(), F.relu6),
+    "leaky_relu": (nn.LeakyReLU(0.02), lambda z: F.leaky_relu(z, 0.02)),
+    "elu": (nn.ELU(0.8), lambda z: F.elu(z, 0.8)),
+    "celu": (nn.CELU(1.3), lambda z: F.celu(z, 1.3)),
+    "selu": (nn.SELU(), F.selu),
+    "gelu": (nn.GELU(), F.gelu),
+    "silu": (nn.SiLU(), F.silu),
+    "mish": (nn.Mish(), F.mish),
+    "hardswish": (nn.Hardswish(), F.hardswish),
+    "prelu": (nn.PReLU(init=0.25).double(), lambda z: F.leaky_relu(z, 0.25)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_saturation(name: str) -> None:
+    """Share of |phi'| below 5 % of its maximum, and its mean, from autograd's own derivative."""
+    module, function = MODULES[name]
+    model, record = run(module, torch.float64, batch=25)
+    z = (5 * model.kept["first"].detach()).requires_grad_()
+    model.first.weight.data *= 5
+    model.first.bias.data *= 5
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    torch.manual_seed(0)
+    x = torch.randn(25, 20, dtype=torch.float64)
+    record = watch_run(model, optimizer, make_loop(model, optimizer, x, steps=1))[0]
+    z = model.first(x).detach().requires_grad_()
+    function(z).sum().backward()
+    derivative = z.grad.abs()
+    limit = 0.05 * ACTIVATIONS[name].maximum
+    expected = (derivative < limit).double().mean().item()
+    assert read(record, "saturated_fraction", "act") == pytest.approx(expected, abs=1e-12)
+    mean = derivative.mean().item()
+    assert read(record, "derivative_mean", "act") == pytest.approx(mean, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_maximum_of_each_derivative(name: str) -> None:
+    z = torch.linspace(-8, 8, 100_001, dtype=torch.float64, requires_grad=True)
+    MODULES[name][1](z).sum().backward()
+    assert ACTIVATIONS[name].maximum == pytest.approx(z.grad.abs().max().item(), rel=0.02)
+
+
+def test_saturation_of_a_large_tensor_comes_from_a_sample() -> None:
+    z = torch.randn(512, 512) * 4
+    readings = statistics.measure_saturation(ACTIVATIONS["sigmoid"], None, z.sigmoid(), {})
+    found, mean = (one.value / one.divisor for one in readings)
+    expected = (z.abs() > 4.357).float().mean().item()
+    assert found.item() == pytest.approx(expected, abs=0.02)
+    assert mean.item() == pytest.approx((z.sigmoid() * (1 - z.sigmoid())).mean().item(), abs=0.01)
+
+
+def test_zeros_and_dead_units() -> None:
+    """Three of 300 units never fire: the share is known once the window is full."""
+    torch.manual_seed(3)
+    model = Net(nn.ReLU(), torch.float32)
+    with torch.no_grad():
+        model.first.bias[:3] = -1e3
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    x = torch.randn(200, 20)
+    records = watch_run(model, optimizer, make_loop(model, optimizer, x, steps=5))
+    expected = (model.kept["act"] == 0).float().mean().item()
+    assert read(records[0], "zero_fraction", "act") == pytest.approx(expected, abs=0.02)
+    assert math.isnan(read(records[0], "dead_fraction", "act"))
+    silent = (model.kept["act"] == 0).all(0).float().mean().item()
+    assert silent > 2.5 / 300
+    assert read(records[-1], "dead_fraction", "act") == pytest.approx(silent, rel=1e-6)
+    assert read(records[-1], "unit_samples", "act") >= 128
+
+
+def test_none_is_not_zero() -> None:
+    model = Net(nn.Tanh(), torch.float32)
+    model.unused = nn.Linear(3, 3)
+    with torch.no_grad():
+        model.second.weight.zero_()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    loop = make_loop(model, optimizer, torch.randn(5, 20), steps=1)
+    record = watch_run(model, optimizer, loop)[0]
+    assert read_param(record, "grad_l2_norm", "first.weight") == 0
+    assert math.isnan(read_param(record, "grad_l2_norm", "unused.weight"))
+    params = {param.fqn: param for param in record.layer_set.params}
+    assert params["first.weight"].used
+    assert not params["unused.weight"].used
+
+
+def test_a_broken_gradient_is_infinite_and_counted() -> None:
+    model = Net(nn.Tanh(), torch.float32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    loop = make_loop(
+        model, optimizer, torch.randn(5, 20), steps=1, loss_fn=lambda y: (y * math.nan).sum()
+    )
+    record = watch_run(model, optimizer, loop)[0]
+    assert math.isinf(read(record, "grad_output_l2_norm", "first"))
+    assert read_param(record, "nonfinite_count", "first.bias") == 300
+    assert record.step("nonfinite_passes") == 1
+
+
+def test_updates_leave_decay_out() -> None:
+    """AdamW's first step is lr in every element, whatever the decay took."""
+    model = Net(nn.Tanh(), torch.float64)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.5, eps=1e-30)
+    x = torch.randn(9, 20, dtype=torch.float64)
+    record = watch_run(model, optimizer, make_loop(model, optimizer, x, steps=1))[0]
+    for name, param in model.named_parameters():
+        expected = 1e-3 * math.sqrt(param.numel())
+        assert read_param(record, "update_l2_norm", name) == pytest.approx(expected, rel=1e-6)
+    assert record.step("learning_rate") == 1e-3

@@ -1,0 +1,124 @@
+"""The page's words: a headline in one clause, and no more than is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from gradwatch.diagnosis.findings import Finding, LayerSummary, Verdict
+from gradwatch.diagnosis.wording import name_number
+from gradwatch.display.brief import write_brief
+from gradwatch.display.headline import headline, name_group, since
+from gradwatch.tensorboard_plugin.beginnings import gather_codes, restore_first_step
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [(3_812_345, "3.8 million"), (190e9, "190 billion"), (12_345, "12,000"), (2.5, "2.5")],
+)
+def test_factors_read_as_a_person_says_them(factor: float, words: str) -> None:
+    assert name_number(factor) == words
+
+
+def test_neighbours_are_grouped() -> None:
+    order = [f"fc{index}" for index in range(1, 13)]
+
+    def say(layers: list[str]) -> str:
+        return "".join(piece.text for piece in name_group(layers, order))
+
+    assert say(["fc3", "fc1", "fc2"]) == "fc1 to fc3"
+    assert say(["fc3", "fc1"]) == "fc1 and fc3"
+    assert say(["fc9", "fc7", "fc3", "fc1"]) == "fc1, fc3, fc7 and 1 more"
+
+
+def test_empty_run_says_so() -> None:
+    assert headline(Verdict())[0].text == "No training step has been recorded yet"
+
+
+def say(verdict: Verdict) -> str:
+    return "".join(piece.text for piece in headline(verdict))
+
+
+def make_sick(kind: str, observed: float, cause: str | None = None, message: str = "m") -> Verdict:
+    layers = ("act2", "fc2") if kind in ("dead", "saturated") else ("fc1", "fc2")
+    finding = Finding("GW000", kind, "critical", cause, layers, 0, 9, observed, 0.1, message, "r")
+    roles = {"fc1": "weight", "act1": "activation", "fc2": "weight", "act2": "activation"}
+    nan = float("nan")
+    rows = [LayerSummary(name, "", role, 0.5, nan, nan, nan, nan) for name, role in roles.items()]
+    head = LayerSummary("fc3", "", "weight", 1.0, nan, nan, nan, nan)
+    return Verdict((finding,), records=9, last_step=9, layers=(*rows, head))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (make_sick("vanishing", 1e-6), "fc1 gets 1 million times less gradient than fc3"),
+        (make_sick("vanishing", 0.0), "fc1 and fc2 get no gradient at all"),
+        (make_sick("vanishing", 1e-20), "fc1 and fc2 get practically no gradient"),
+        (make_sick("exploding", 1e6), "fc1 gets 1 million times more gradient than fc3"),
+        (
+            make_sick("vanishing", 1e-4, "through_time"),
+            "the first time steps of fc1 get 10,000 times less gradient than the last ones",
+        ),
+        (make_sick("dead", 0.62), "62 % of the units of act2 never fire"),
+        (
+            make_sick("saturated", 1.0),
+            "100 % of the units of act2 are stuck where their slope is near zero",
+        ),
+        (
+            make_sick("nonfinite", 3.0, None, "the output of a is NaN; it is first (3)."),
+            "the output of a is NaN",
+        ),
+    ],
+)
+def test_headline_is_one_clause(verdict: Verdict, words: str) -> None:
+    assert say(verdict) == words
+
+
+def test_headline_of_a_healthy_run_says_no_more_than_is_known() -> None:
+    nan = float("nan")
+    full, faint = (LayerSummary("a", "", "weight", one, nan, nan, nan, nan) for one in (1.0, 1e-9))
+    assert say(Verdict(records=1)) == "No finding yet: 1 recorded step is too few to tell"
+    assert say(Verdict(records=9, layers=(full,))) == "Gradients reach every layer"
+    assert say(Verdict(records=9, layers=(faint, full))) == "No layer is held back"
+    early = write_brief(Verdict(records=1, layers=(faint, full)))
+    assert early["severity"] == "early"
+    assert "no rule sees harm" not in early["summary"]
+    assert (
+        "1 billion times less" in write_brief(Verdict(records=9, layers=(faint, full)))["summary"]
+    )
+
+
+def test_a_finding_that_is_over_is_recalled() -> None:
+    note = Finding(
+        "GW101",
+        "vanishing",
+        "note",
+        None,
+        ("a",),
+        0,
+        98,
+        0.1,
+        0.2,
+        "Recovered after step 98: m",
+        "r",
+    )
+    gone = write_brief(Verdict(notes=(note,), records=99, last_step=200))["gone"]
+    assert gone == ["Vanishing from step 0 to 98; over since."]
+
+
+def make_finding(first: int, last: int) -> Finding:
+    return Finding("GW101", "vanishing", "critical", None, ("a",), first, last, 0.1, 0.2, "m", "r")
+
+
+def test_since_tells_what_is_over() -> None:
+    verdict = Verdict(first_step=0, last_step=99)
+    assert since(make_finding(0, 99), verdict) == "Since the first step, still so at step 99."
+    assert since(make_finding(7, 50), verdict) == "Since step 7, last seen at step 50 of 99."
+
+
+def test_first_step_comes_from_the_text_where_sampling_dropped_it() -> None:
+    began = gather_codes([(120, "### Vanishing (critical, GW101)"), (400, "GW101 and GW301")])
+    sampled = [0, 100, 150, 500]
+    assert restore_first_step(make_finding(150, 500), sampled, began).first_step == 120
+    assert restore_first_step(make_finding(500, 500), sampled, began).first_step == 400
+    assert restore_first_step(make_finding(100, 500), sampled, began).first_step == 100

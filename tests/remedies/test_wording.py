@@ -1,0 +1,95 @@
+"""Remedies in words: modules by type and pattern."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+import gradwatch
+from gradwatch.diagnosis.places import compress_names, describe_layers
+from gradwatch.diagnosis.remedies import suggest_remedy
+from gradwatch.diagnosis.topology import map_topology
+from gradwatch.display.trials import write_trials
+from gradwatch.records import Layer, LayerSet
+from tests.remedies.networks import N_CLASSES, make_batches, make_chain
+
+
+def chain_layers() -> LayerSet:
+    layers = []
+    for place in range(12):
+        inputs = (len(layers) - 1,) if layers else ()
+        layers.append(
+            Layer(f"net.{place}.linear", 0, "weight", "Linear", inputs, is_head=place == 11)
+        )
+        if place < 11:
+            layers.append(Layer(f"net.{place}.act", 0, "activation", "Sigmoid", (len(layers) - 1,)))
+    return LayerSet(tuple(layers))
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("names", "patterns"),
+        [
+            (["net.0.act", "net.1.act"], ["net.*.act"]),
+            (["fc1", "fc2", "head"], ["fc*", "head"]),
+            (["a.3.conv1", "a.3.conv2"], ["a.3.conv*"]),
+            (["layer1.0.conv2"], ["layer1.0.conv2"]),
+            ([], []),
+        ],
+    )
+    def test_names_are_compressed(self, names: list[str], patterns: list[str]) -> None:
+        assert compress_names(names) == patterns
+
+    def test_modules_and_calls_are_told_apart(self) -> None:
+        layers = [
+            Layer("a.0:tanh", role="activation", type="tanh"),
+            Layer("a.1:tanh", role="activation", type="tanh"),
+            Layer("act", role="activation", type="Sigmoid"),
+            Layer("act", call=1, role="activation", type="Sigmoid"),
+        ]
+        assert describe_layers(layers) == (
+            "the 2 calls of tanh in `a.*` and the Sigmoid module `act`"
+        )
+
+    def test_the_remedy_names_cause_and_place(self) -> None:
+        topology = map_topology(chain_layers())
+        text = suggest_remedy(
+            "vanishing", "activation_derivative", ["net.0.linear", "net.1.linear"], topology
+        )
+        assert text.startswith(
+            "Replace the 11 Sigmoid modules `net.*.act` by ReLU and re-initialise the 12 Linear "
+            "modules `net.*.linear` with He"
+        )
+
+    def test_what_lies_before_the_place_is_left_alone(self) -> None:
+        topology = map_topology(chain_layers())
+        text = suggest_remedy("vanishing", "weight_scale", ["net.10.linear"], topology)
+        assert "the 2 Linear modules `net.*.linear` with Xavier" in text
+
+    @pytest.mark.parametrize(
+        ("kind", "advice"), [("RNN", "Use an LSTM"), ("LSTM", "Let the gates")]
+    )
+    def test_nobody_is_told_to_use_what_is_there(self, kind: str, advice: str) -> None:
+        topology = map_topology(LayerSet((Layer("memory", role="recurrent", type=kind),)))
+        text = suggest_remedy("vanishing", "through_time", ["memory"], topology)
+        assert text.startswith(advice)
+        assert "`memory`" in text
+
+    def test_without_a_topology_the_layers_are_named(self) -> None:
+        text = suggest_remedy("vanishing", "weight_scale", ["fc1", "fc2"])
+        assert "`fc*`" in text
+
+    def test_every_finding_of_a_real_run_carries_it(self) -> None:
+        report = gradwatch.check(make_chain(nn.Sigmoid), make_batches(), nn.CrossEntropyLoss())
+        assert "the 11 Sigmoid modules `act*` by ReLU" in report.findings[0].remedy
+
+    def test_a_hostile_layer_name_stays_in_its_place(self) -> None:
+        model = nn.Sequential()
+        for place in range(10):
+            model.add_module(f"[red]`{place}`\x1b[31m", nn.Linear(16, 16))
+            model.add_module(f"a{place}", nn.Sigmoid())
+        model.add_module("out", nn.Linear(16, N_CLASSES))
+        trials = gradwatch.try_remedies(model, make_batches(16), nn.CrossEntropyLoss(), steps=5)
+        text = write_trials(trials)
+        assert "\x1b" not in text
+        assert "[red]'*'" in text

@@ -1,0 +1,284 @@
+"""The command line as a CI job and a person use it: status, output, and one clear line of error."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+import gradwatch
+from gradwatch.cli import main
+from gradwatch.diagnosis.config import Thresholds
+from gradwatch.diagnosis.rules import DEFAULT_RULES
+from gradwatch.display.eventlog import EventLog
+from tests.display.trainings import make_training
+
+SICK, WELL = 0.22, 1.0
+
+
+def write_run(logdir, phi_gain: float) -> None:
+    log = EventLog(logdir)
+    for record in make_training(phi_gain):
+        log.write_record(record)
+    log.close()
+
+
+def write_garbage(logdir) -> None:
+    logdir.mkdir(parents=True)
+    (logdir / "events.out.tfevents.1").write_bytes(b"this is not an event file")
+
+
+def write_foreign(logdir) -> None:
+    EventFileWriter(str(logdir)).close()
+
+
+def damage(logdir, share: float) -> None:
+    """Overwrite some bytes in the middle."""
+    (path,) = logdir.glob("*tfevents*")
+    content = bytearray(path.read_bytes())
+    start = int(len(content) * share)
+    content[start : start + 4000] = b"\xff" * 4000
+    path.write_bytes(content)
+
+
+class TestCheckStatus:
+    def test_healthy(self, tmp_path, capsys) -> None:
+        write_run(tmp_path / "relu", WELL)
+        assert main(["check", str(tmp_path / "relu")]) == 0
+        out, err = capsys.readouterr()
+        assert out.startswith("✓ relu: Gradients reach every layer")
+        assert err == ""
+
+    def test_findings(self, tmp_path, capsys) -> None:
+        write_run(tmp_path / "sigmoid", SICK)
+        assert main(["check", str(tmp_path / "sigmoid")]) == 1
+        out, err = capsys.readouterr()
+        assert "GW101" in out
+        assert "activation_derivative" in out
+        assert "Remedy" in out
+        assert err == ""
+
+    def test_the_worst_run_decides(self, tmp_path, capsys) -> None:
+        write_run(tmp_path / "a", WELL)
+        write_run(tmp_path / "b", SICK)
+        write_run(tmp_path / "c", WELL)
+        assert main(["check", str(tmp_path)]) == 1
+        out = capsys.readouterr().out
+        assert out.index("a: Gradients reach") < out.index("b: ") < out.index("c: Gradients reach")
+
+    def test_only_the_kinds_asked_for_fail(self, tmp_path, capsys) -> None:
+        write_run(tmp_path, SICK)
+        assert main(["check", str(tmp_path), "--fail-on", "dead", "exploding"]) == 0
+        assert "GW101" in capsys.readouterr().out
+        assert main(["check", str(tmp_path), "--fail-on", "dead", "--fail-on", "vanishing"]) == 1
+
+    def test_thresholds_can_be_changed_after_the_run(self, tmp_path, capsys) -> None:
+        write_run(tmp_path, SICK)
+        assert main(["check", str(tmp_path), "--threshold", "ignore_kinds=vanishing"]) == 0
+        never = ["--threshold", "persistence=10000", "--threshold", "persistence_steps=1000000"]
+        assert main(["check", str(tmp_path), *never]) == 0
+
+
+class TestNothingToJudge:
+    def check(self, logdir, capsys) -> str:
+        assert main(["check", str(logdir)]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        lines = err.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith("gradwatch: ")
+        return lines[0]
+
+    def test_no_directory(self, tmp_path, capsys) -> None:
+        assert "does not exist" in self.check(tmp_path / "nowhere", capsys)
+
+    def test_an_empty_directory(self, tmp_path, capsys) -> None:
+        assert "Expected event files under" in self.check(tmp_path, capsys)
+
+    def test_runs_of_someone_else(self, tmp_path, capsys) -> None:
+        write_foreign(tmp_path / "other")
+        assert "Expected records of gradwatch" in self.check(tmp_path, capsys)
+
+    def test_a_watch_that_saw_no_step(self, tmp_path, capsys) -> None:
+        EventLog(tmp_path).close()
+        assert "at least one step" in self.check(tmp_path, capsys)
+
+    def test_garbage(self, tmp_path, capsys) -> None:
+        write_garbage(tmp_path / "run")
+        assert "'run' is damaged" in self.check(tmp_path, capsys)
+
+    def test_truncated_beyond_use(self, tmp_path, capsys) -> None:
+        write_run(tmp_path, SICK)
+        (path,) = tmp_path.iterdir()
+        os.truncate(path, 200)
+        self.check(tmp_path, capsys)
+
+
+class TestSomeRunsCannotBeJudged:
+    def test_a_foreign_run_among_others_is_named(self, tmp_path, capsys) -> None:
+        write_run(tmp_path / "mine", WELL)
+        write_foreign(tmp_path / "other")
+        assert main(["check", str(tmp_path)]) == 0
+        assert "no gradwatch records in 'other'" in capsys.readouterr().err
+
+    def test_an_unreadable_run_never_passes(self, tmp_path, capsys) -> None:
+        write_run(tmp_path / "mine", WELL)
+        write_garbage(tmp_path / "broken")
+        assert main(["check", str(tmp_path)]) == 2
+        assert "'broken' is damaged" in capsys.readouterr().err
+
+    def test_findings_outrank_an_unreadable_run(self, tmp_path) -> None:
+        write_run(tmp_path / "mine", SICK)
+        write_garbage(tmp_path / "broken")
+        assert main(["check", str(tmp_path)]) == 1
+
+    @pytest.mark.parametrize(("phi_gain", "status"), [(WELL, 2), (SICK, 1)])
+    def test_a_run_read_in_part(self, tmp_path, capsys, phi_gain, status) -> None:
+        write_run(tmp_path / "run", phi_gain)
+        damage(tmp_path / "run", 0.6)
+        assert main(["check", str(tmp_path)]) == status
+        assert "judged up to there" in capsys.readouterr().err
+
+    def test_a_truncated_last_record_is_as_if_not_written(self, tmp_path, capsys) -> None:
+        write_run(tmp_path, WELL)
+        (path,) = tmp_path.iterdir()
+        os.truncate(path, path.stat().st_size - 5)
+        assert main(["check", str(tmp_path)]) == 0
+        out, err = capsys.readouterr()
+        assert "29 recorded" in out
+        assert err == ""
+
+
+def test_a_fault_of_ours_is_not_taken_for_findings(tmp_path, capsys, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("gradwatch.display.judgement.diagnose", fail)
+    write_run(tmp_path, WELL)
+    assert main(["check", str(tmp_path)]) == 2
+    assert "RuntimeError: a fault" in capsys.readouterr().err
+
+
+class TestFormats:
+    def test_json(self, tmp_path, capsys) -> None:
+        write_run(tmp_path / "b", SICK)
+        write_run(tmp_path / "a", WELL)
+        write_foreign(tmp_path / "other")
+        assert main(["check", str(tmp_path), "--format", "json"]) == 1
+        content = json.loads(capsys.readouterr().out)
+        assert content["status"] == 1
+        assert [run["run"] for run in content["runs"]] == ["a", "b"]
+        assert [run["healthy"] for run in content["runs"]] == [True, False]
+        assert content["runs"][1]["findings"][0]["kind"] == "vanishing"
+        assert content["without_records"] == ["other"]
+        assert content["unreadable"] == {}
+
+    def test_markdown(self, tmp_path, capsys) -> None:
+        write_run(tmp_path / "b", SICK)
+        write_run(tmp_path / "a", WELL)
+        main(["check", str(tmp_path), "--format", "markdown"])
+        out = capsys.readouterr().out
+        assert "## gradwatch `a`\n\n✅" in out
+        assert "## gradwatch `b`\n\n❌" in out
+
+
+class TestReport:
+    def test_one_page_for_all_runs(self, tmp_path, capsys) -> None:
+        write_run(tmp_path / "logs" / "a", WELL)
+        write_run(tmp_path / "logs" / "b", SICK)
+        page = tmp_path / "page.html"
+        assert main(["report", str(tmp_path / "logs"), "-o", str(page)]) == 0
+        assert "<html" in page.read_text(encoding="utf-8")
+        assert capsys.readouterr().out.strip() == str(page)
+
+    def test_a_place_that_cannot_be_written(self, tmp_path, capsys) -> None:
+        write_run(tmp_path / "run", WELL)
+        assert main(["report", str(tmp_path), "-o", str(tmp_path / "no" / "page.html")]) == 2
+        assert "Expected an output file" in capsys.readouterr().err
+
+    def test_nothing_to_show(self, tmp_path, capsys) -> None:
+        page = tmp_path / "page.html"
+        assert main(["report", str(tmp_path), "-o", str(page)]) == 2
+        assert not page.exists()
+
+
+class TestExplain:
+    def test_list_of_rules_and_thresholds(self, capsys) -> None:
+        assert main(["explain"]) == 0
+        out = capsys.readouterr().out
+        for rule in DEFAULT_RULES:
+            assert f"{rule.code}  {rule.kind}" in out
+        assert f"persistence = {Thresholds().persistence}" in out
+
+    @pytest.mark.parametrize("rule", DEFAULT_RULES, ids=lambda rule: rule.code)
+    def test_a_rule(self, rule, capsys) -> None:
+        assert main(["explain", rule.code.lower()]) == 0
+        assert rule.doc.strip() in capsys.readouterr().out
+
+    def test_an_unknown_code(self, capsys) -> None:
+        assert main(["explain", "GW999"]) == 2
+        assert "GW101" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["unknown"],
+        ["check"],
+        ["check", "x", "--fail-on", "nonsense"],
+        ["check", "x", "--format", "xml"],
+        ["check", "x", "--threshold", "persistence"],
+        ["check", "x", "--threshold", "nonsense=1"],
+        ["check", "x", "--threshold", "persistence=1.5"],
+        ["check", "x", "--threshold", "profile=nan"],
+        ["demo", "--steps", "0"],
+        ["demo", "--steps", "many"],
+    ],
+)
+def test_wrong_arguments_give_the_usage_and_2(arguments, capsys) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 2
+    assert "usage: gradwatch" in capsys.readouterr().err
+
+
+def test_version(capsys) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["--version"])
+    assert raised.value.code == 0
+    assert capsys.readouterr().out.strip() == f"gradwatch {gradwatch.__version__}"
+
+
+def run_python(*arguments: str, **options) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, check=False, **options)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes break differently elsewhere")
+def test_a_reader_that_goes_away_leaves_the_status(tmp_path) -> None:
+    write_run(tmp_path, SICK)
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "gradwatch", "check", str(tmp_path)],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert done.returncode == 1
+    assert done.stderr == b""
+
+
+def test_an_ascii_terminal(tmp_path) -> None:
+    write_run(tmp_path / "läufe", SICK)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = run_python("-m", "gradwatch", "check", str(tmp_path), env=environment)
+    assert done.returncode == 1
+    assert done.stdout.startswith(b"X l\\xe4ufe: ")
+    markdown = ["-m", "gradwatch", "check", str(tmp_path), "--format", "markdown"]
+    assert run_python(*markdown, env=environment).returncode == 1

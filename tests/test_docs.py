@@ -1,0 +1,55 @@
+"""What the docs say of the package is what the package says of itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import Field, fields
+from pathlib import Path
+from runpy import run_path
+from typing import Any
+
+import pytest
+
+from gradwatch.diagnosis.config import Thresholds
+from gradwatch.diagnosis.rules import DEFAULT_RULES
+from gradwatch.diagnosis.signs import Rule
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def generate() -> dict[str, Any]:
+    return run_path(str(DOCS / "generate.py"))
+
+
+def test_rule_pages_are_up_to_date(generate: dict[str, Any]) -> None:
+    assert generate["find_stale"]() == [], "run: python docs/generate.py"
+
+
+@pytest.mark.parametrize("rule", DEFAULT_RULES, ids=lambda rule: rule.code)
+def test_explain_prints_the_page(rule: Rule, generate: dict[str, Any]) -> None:
+    page = generate["build_pages"]()[f"rules/{rule.code}.md"]
+    command = [sys.executable, "-m", "gradwatch", "explain", rule.code]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert page.endswith(f"\n\n{done.stdout.strip()}\n")
+
+
+@pytest.mark.parametrize("field", fields(Thresholds), ids=lambda field: field.name)
+def test_threshold_is_documented(field: Field[Any]) -> None:
+    assert re.search(rf"\b{field.name}\b[^:]*:", Thresholds.__doc__ or "")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_in_the_docs_is_python(page: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for block in blocks:
+        compile(block, str(page), "exec")
+
+
+def test_arrows_are_drawn_as_the_contract_has_them() -> None:
+    drawing = run_path(str(DOCS / "draw.py"))["draw_architecture"]()
+    assert drawing == (DOCS / "images" / "architecture.svg").read_text(encoding="utf-8")

@@ -1,0 +1,559 @@
+"""GradWatchCallback in the trainers of both Lightning packages."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import gradwatch
+from gradwatch.display.eventlog import Run, read_runs
+from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
+from gradwatch.records import StepRecord
+from tests.networks import build_chain
+from tests.traces import capture_results, list_attachments, list_differences
+
+PACKAGES = ("lightning.pytorch", "pytorch_lightning")
+INSTALLED = [one for one in PACKAGES if find_spec(one.partition(".")[0])]
+if not INSTALLED:
+    pytest.skip("neither of the two packages is installed", allow_module_level=True)
+GradWatchCallback = import_module("gradwatch.lightning").GradWatchCallback
+
+N_BATCHES = 8
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*GPU available but not used.*",
+    "ignore:.*exists and is not empty.*",
+    "ignore:.*resuming from a checkpoint that ended before the epoch.*",
+    "ignore:.*but have no `val_dataloader`.*",
+)
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.ERROR)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=PACKAGES)
+def pl(request: pytest.FixtureRequest) -> Any:
+    """One of the two packages."""
+    return pytest.importorskip(request.param)
+
+
+@pytest.fixture
+def lightning() -> Any:
+    return import_module(INSTALLED[0])
+
+
+def make_data() -> DataLoader[Any]:
+    torch.manual_seed(1)
+    inputs, targets = torch.randn(N_BATCHES * 8, 16), torch.randint(4, (N_BATCHES * 8,))
+    return DataLoader(TensorDataset(inputs, targets), batch_size=8)
+
+
+def make_module(pl: Any, activation: type[nn.Module] = nn.ReLU, depth: int = 4) -> Any:
+    """A classifier with a validation step, as one writes it."""
+
+    class Classifier(pl.LightningModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.net = build_chain(activation, depth)
+
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+            loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+            self.log("loss", loss)
+            return loss
+
+        def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+            self.log("val_loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+    return Classifier()
+
+
+def make_trainer(pl: Any, callbacks: Any, root: Path, **options: Any) -> Any:
+    settings = {
+        "max_epochs": 1,
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": str(root),
+        **options,
+    }
+    return pl.Trainer(callbacks=callbacks, **settings)
+
+
+def get_records(watching: Any) -> tuple[StepRecord, ...]:
+    history = watching.report().history
+    assert history is not None
+    return tuple(history.records)
+
+
+def assert_same_figures(ours: Any, plain: Any) -> None:
+    """All numbers of all steps; names differ by the module's attribute ``net``."""
+    first, second = get_records(ours), get_records(plain)
+    assert [one.global_step for one in first] == [one.global_step for one in second]
+    assert first
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.param_values, other.param_values)
+        names = [layer.key.removeprefix("net.") for layer in one.layer_set.layers]
+        assert names == [layer.key for layer in other.layer_set.layers]
+        np.testing.assert_array_equal(one.layer_values, other.layer_values)
+
+
+def watch_plain_loop(accumulate: int = 1, clip: float | None = None, epochs: int = 1) -> Any:
+    """The same training without Lightning."""
+    torch.manual_seed(0)
+    model = build_chain(nn.ReLU, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    batches = [batch for _ in range(epochs) for batch in make_data()]
+    with gradwatch.watch(model, optimizer, every_n_steps=1) as watching:
+        for index, (inputs, targets) in enumerate(batches):
+            if index % accumulate == 0:
+                optimizer.zero_grad()
+            (nn.functional.cross_entropy(model(inputs), targets) / accumulate).backward()
+            if (index + 1) % accumulate:
+                continue
+            if clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+    return watching
+
+
+def read_run(logdir: Path) -> Run:
+    (run,) = read_runs(logdir)
+    return run
+
+
+# The two packages ----------------------------------------------------------------------------
+
+
+def test_shares_the_tensorboard_logger_wherever_it_stands(pl: Any, tmp_path: Path) -> None:
+    loggers = import_module(f"{pl.__name__}.loggers")
+    board = loggers.TensorBoardLogger(tmp_path, name="board")
+    logs = [loggers.CSVLogger(tmp_path, name="csv"), board]
+    callback = GradWatchCallback(every_n_steps=2)
+    trainer = make_trainer(pl, callback, tmp_path, logger=logs, log_every_n_steps=1)
+    trainer.fit(make_module(pl, nn.Sigmoid, 12), make_data())
+
+    assert len(list(Path(board.log_dir).glob("*tfevents*"))) == 1
+    run = read_run(tmp_path / "board")
+    assert [record.global_step for record in run.records()] == list(range(N_BATCHES))
+    assert any("vanishing" in text.markdown.lower() for text in run.texts)
+    assert [one.kind for one in callback.report().findings] == ["vanishing"]
+    with (Path(logs[0].log_dir) / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get("gradwatch/log10_attenuation")]
+    assert [int(row["step"]) for row in rows] == list(range(N_BATCHES))
+
+
+def test_stops_a_training_that_is_to_fail(pl: Any, tmp_path: Path) -> None:
+    callback = GradWatchCallback(fail_on=("vanishing",))
+    module = make_module(pl, nn.Sigmoid, 12)
+    before = list_attachments(module.net)
+    trainer = make_trainer(pl, [callback], tmp_path)
+    with pytest.raises(UnhealthyGradients, match="GW101") as caught:
+        trainer.fit(module, make_data())
+    assert [one.kind for one in caught.value.findings] == ["vanishing"]
+    assert 0 < trainer.global_step < N_BATCHES
+    module.zero_grad()
+    assert list_differences(before, list_attachments(module.net)) == []
+
+
+def test_trains_bit_identically(pl: Any, tmp_path: Path) -> None:
+    results = []
+    for callbacks in ([], [GradWatchCallback(every_n_steps=1)]):
+        module = make_module(pl)
+        trainer = make_trainer(pl, callbacks, tmp_path, max_epochs=2)
+        trainer.fit(module, make_data(), make_data())
+        results.append(capture_results(module.net, trainer.optimizers, []))
+    assert list_differences(*results) == []
+
+
+# Figures -------------------------------------------------------------------------------------
+
+
+def test_figures_are_those_of_a_plain_loop(pl: Any, tmp_path: Path) -> None:
+    callback = GradWatchCallback(every_n_steps=1)
+    make_trainer(pl, callback, tmp_path).fit(make_module(pl), make_data())
+    assert_same_figures(callback, watch_plain_loop())
+
+
+def test_validation_and_sanity_check_are_not_counted(lightning: Any, tmp_path: Path) -> None:
+    callback = GradWatchCallback(every_n_steps=1)
+    trainer = make_trainer(
+        lightning, callback, tmp_path, max_epochs=2, num_sanity_val_steps=2, val_check_interval=3
+    )
+    trainer.fit(make_module(lightning), make_data(), make_data())
+    assert_same_figures(callback, watch_plain_loop(epochs=2))
+
+
+def test_reads_after_accumulation_and_before_clipping(lightning: Any, tmp_path: Path) -> None:
+    callback = GradWatchCallback(every_n_steps=1)
+    options = {"accumulate_grad_batches": 2, "gradient_clip_val": 1e-3}
+    make_trainer(lightning, callback, tmp_path, **options).fit(make_module(lightning), make_data())
+    plain = watch_plain_loop(accumulate=2, clip=1e-3)
+    assert_same_figures(callback, plain)
+    total = np.linalg.norm(get_records(callback)[0].param("grad_l2_norm"))
+    assert total > 1e-2  # what was clipped is 1e-3
+
+
+def test_bfloat16_trains_and_is_measured(lightning: Any, tmp_path: Path) -> None:
+    callback = GradWatchCallback(every_n_steps=1)
+    options = {"precision": "bf16-mixed"}
+    make_trainer(lightning, callback, tmp_path, **options).fit(make_module(lightning), make_data())
+    report = callback.report()
+    assert report.healthy
+    assert report.records == N_BATCHES
+    assert {layer.dtype for layer in get_records(callback)[0].layer_set.layers} >= {"bfloat16"}
+
+
+def test_a_scaler_is_divided_out(lightning: Any, tmp_path: Path) -> None:
+    plugins = import_module(f"{INSTALLED[0]}.plugins.precision")
+    figures = []
+    for scale in (1.0, 1024.0):
+        callback = GradWatchCallback(every_n_steps=1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        precision = plugins.MixedPrecision("16-mixed", "cpu", scaler)
+        trainer = make_trainer(lightning, callback, tmp_path, plugins=[precision])
+        trainer.fit(make_module(lightning), make_data())
+        first = get_records(callback)[0]
+        assert first.step("loss_scale") == scale
+        figures.append((first.param("grad_l2_norm"), first.layer("grad_output_l2_norm")))
+    for one, other in zip(*figures, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0.01)
+
+
+class Pair(nn.Module):
+    """Two networks that take turns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.generator = build_chain(nn.ReLU, 3, classes=16)
+        self.critic = build_chain(nn.ReLU, 3, classes=1)
+
+
+def train_pair(pair: Any, inputs: Tensor, step: Any, optimizers: list[Any]) -> None:
+    """One batch of an adversarial training; ``step(loss, optimizer)`` makes the step."""
+    generate, criticise = optimizers
+    step(-pair.critic(pair.generator(inputs)).mean(), generate)
+    fake = pair.generator(inputs).detach()
+    step((pair.critic(fake) - pair.critic(inputs)).mean(), criticise)
+
+
+def make_optimizers(pair: Any) -> list[torch.optim.Optimizer]:
+    parts = (pair.generator, pair.critic)
+    return [torch.optim.Adam(part.parameters(), 1e-3) for part in parts]
+
+
+@pytest.mark.parametrize("toggles", [False, True])
+def test_manual_optimization_with_two_optimizers(
+    lightning: Any, tmp_path: Path, toggles: bool
+) -> None:
+    class Module(lightning.LightningModule, Pair):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+            train_pair(self, batch[0], self.step, self.optimizers())
+
+        def step(self, loss: Tensor, optimizer: Any) -> None:
+            if toggles:
+                self.toggle_optimizer(optimizer)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            if toggles:
+                self.untoggle_optimizer(optimizer)
+
+        def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+            return make_optimizers(self)
+
+    callback = GradWatchCallback(every_n_steps=1)
+    make_trainer(lightning, callback, tmp_path).fit(Module(), make_data())
+    records = get_records(callback)
+    assert callback.report().healthy
+    assert [one.global_step for one in records] == list(range(N_BATCHES))
+    assert all(param.trainable for one in records for param in one.layer_set.params)
+    if not toggles:
+        pair = Pair()
+        optimizers = make_optimizers(pair)
+
+        def step(loss: Tensor, optimizer: Any) -> None:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        with gradwatch.watch(pair, optimizers, every_n_steps=1) as plain:
+            for inputs, _ in make_data():
+                train_pair(pair, inputs, step, optimizers)
+        assert_same_figures(callback, plain)
+
+
+# Runs ----------------------------------------------------------------------------------------
+
+
+def test_steps_continue_after_a_resume(lightning: Any, tmp_path: Path) -> None:
+    loggers = import_module(f"{INSTALLED[0]}.loggers")
+
+    def fit(max_steps: int, ckpt_path: str | None) -> Any:
+        callback = GradWatchCallback(every_n_steps=1)
+        logger = loggers.TensorBoardLogger(tmp_path, name="board", version=0)
+        trainer = make_trainer(
+            lightning, callback, tmp_path, logger=logger, max_epochs=-1, max_steps=max_steps
+        )
+        trainer.fit(make_module(lightning), make_data(), ckpt_path=ckpt_path)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return callback
+
+    fit(N_BATCHES, None)
+    resumed = fit(2 * N_BATCHES, str(tmp_path / "last.ckpt"))
+    steps = [record.global_step for record in read_run(tmp_path).records()]
+    assert steps == list(range(2 * N_BATCHES))
+    assert get_records(resumed)[0].global_step == N_BATCHES
+
+
+def test_a_resume_without_a_step_of_ours_takes_the_trainers(lightning: Any, tmp_path: Path) -> None:
+    first = make_trainer(lightning, [], tmp_path)
+    first.fit(make_module(lightning), make_data())
+    first.save_checkpoint(tmp_path / "plain.ckpt")
+    callback = GradWatchCallback(every_n_steps=1)
+    trainer = make_trainer(lightning, callback, tmp_path, max_epochs=2)
+    trainer.fit(make_module(lightning), make_data(), ckpt_path=str(tmp_path / "plain.ckpt"))
+    assert get_records(callback)[0].global_step == N_BATCHES
+
+
+def test_a_checkpoint_loads_without_the_callback(pl: Any, tmp_path: Path) -> None:
+    first = make_trainer(pl, GradWatchCallback(), tmp_path)
+    first.fit(make_module(pl), make_data())
+    first.save_checkpoint(tmp_path / "watched.ckpt")
+    trainer = make_trainer(pl, [], tmp_path, max_epochs=2)
+    trainer.fit(make_module(pl), make_data(), ckpt_path=str(tmp_path / "watched.ckpt"))
+    assert trainer.global_step == 2 * N_BATCHES
+
+
+def test_a_second_fit_is_judged_by_itself(lightning: Any, tmp_path: Path) -> None:
+    callback = GradWatchCallback(every_n_steps=1)
+    trainer = make_trainer(lightning, callback, tmp_path)
+    trainer.fit(make_module(lightning, nn.Sigmoid, 12), make_data())
+    assert not callback.report().healthy
+    make_trainer(lightning, callback, tmp_path).fit(make_module(lightning), make_data())
+    assert callback.report().healthy
+
+
+@pytest.mark.parametrize("logger", [True, False])
+def test_fast_dev_run(pl: Any, tmp_path: Path, logger: bool) -> None:
+    callback = GradWatchCallback(fail_on=("vanishing",), logdir=tmp_path / "own")
+    trainer = make_trainer(pl, callback, tmp_path, fast_dev_run=True, logger=logger)
+    trainer.fit(make_module(pl), make_data(), make_data())
+    assert callback.report().records == 1
+    assert not (tmp_path / "own").exists()
+
+
+def test_nothing_breaks_without_a_logger(
+    lightning: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = GradWatchCallback()
+    trainer = make_trainer(lightning, callback, tmp_path, logger=False)
+    trainer.fit(make_module(lightning, nn.Sigmoid, 12), make_data())
+    assert not callback.report().healthy
+    assert "GW101" in caplog.text
+
+
+def test_a_logdir_of_its_own(lightning: Any, tmp_path: Path) -> None:
+    callback = GradWatchCallback(logdir=tmp_path / "own")
+    make_trainer(lightning, callback, tmp_path).fit(make_module(lightning), make_data())
+    assert len(list(read_run(tmp_path / "own").records())) == N_BATCHES
+
+
+def test_the_loggers_directory_gets_no_second_file(lightning: Any, tmp_path: Path) -> None:
+    loggers = import_module(f"{INSTALLED[0]}.loggers")
+    logger = loggers.TensorBoardLogger(tmp_path, name=None, version="")
+    callback = GradWatchCallback(logdir=tmp_path)
+    make_trainer(lightning, callback, tmp_path, logger=logger).fit(
+        make_module(lightning), make_data()
+    )
+    assert len(list(tmp_path.glob("*tfevents*"))) == 1
+    assert len(list(read_run(tmp_path).records())) == N_BATCHES
+
+
+# Trouble -------------------------------------------------------------------------------------
+
+
+def test_no_data_is_no_pass(lightning: Any, tmp_path: Path) -> None:
+    callback = GradWatchCallback(fail_on=("vanishing",))
+    make_trainer(lightning, callback, tmp_path).fit(make_module(lightning), make_data())
+    trainer = make_trainer(lightning, callback, tmp_path, limit_train_batches=0)
+    with pytest.raises(NothingToJudge):
+        trainer.fit(make_module(lightning), make_data())
+
+
+def test_an_error_of_ours_is_no_pass(
+    lightning: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("gradwatch.diagnosis.doctor.Doctor.observe", fail)
+    trainer = make_trainer(lightning, GradWatchCallback(), tmp_path)
+    with pytest.warns(RuntimeWarning, match="ours"):
+        trainer.fit(make_module(lightning), make_data())
+    assert trainer.global_step == N_BATCHES
+
+    trainer = make_trainer(lightning, GradWatchCallback(fail_on=("dead",)), tmp_path)
+    with pytest.warns(RuntimeWarning, match="ours"), pytest.raises(NothingToJudge, match="ours"):
+        trainer.fit(make_module(lightning), make_data())
+    assert trainer.global_step == N_BATCHES
+
+
+def test_the_trainings_own_error_passes_through(lightning: Any, tmp_path: Path) -> None:
+    callback = GradWatchCallback(fail_on=("vanishing",))
+    module = make_module(lightning)
+    before = list_attachments(module.net)
+    steps = iter(range(3))
+    train = module.training_step
+
+    def break_down(batch: Any, batch_idx: int) -> Tensor:
+        if next(steps) == 2:
+            raise KeyError("theirs")
+        return train(batch, batch_idx)
+
+    module.training_step = break_down
+    with pytest.raises(KeyError, match="theirs"):
+        make_trainer(lightning, callback, tmp_path).fit(module, make_data())
+    module.zero_grad()
+    assert list_differences(before, list_attachments(module.net)) == []
+
+
+def test_a_logger_that_fails_stops_nothing(
+    lightning: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loggers = import_module(f"{INSTALLED[0]}.loggers")
+
+    class Broken(loggers.CSVLogger):  # type: ignore[misc, name-defined]
+        def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+            if any(name.startswith("gradwatch") for name in metrics):
+                raise OSError("disk full")
+
+    trainer = make_trainer(lightning, GradWatchCallback(), tmp_path, logger=Broken(tmp_path))
+    trainer.fit(make_module(lightning), make_data())
+    assert trainer.global_step == N_BATCHES
+    assert "disk full" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "options", [{"fail_on": ("sad",)}, {"fail_on": "sad"}, {"every_n_steps": 0}, {"budget": 2}]
+)
+def test_bad_settings_are_refused_at_once(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        GradWatchCallback(**options)
+
+
+def test_a_report_needs_a_training() -> None:
+    with pytest.raises(NothingToJudge):
+        GradWatchCallback().report()
+
+
+def test_copies_have_the_settings_and_no_watch(lightning: Any, tmp_path: Path) -> None:
+    callback = GradWatchCallback(every_n_steps=7, fail_on=("dead",))
+    make_trainer(lightning, callback, tmp_path).fit(make_module(lightning), make_data())
+    for twin in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
+        assert (twin.every_n_steps, twin.fail_on) == (7, ("dead",))
+        with pytest.raises(NothingToJudge):
+            twin.report()
+        make_trainer(lightning, twin, tmp_path).fit(make_module(lightning), make_data())
+        assert twin.report().records == N_BATCHES
+    assert callback.report().records == N_BATCHES
+
+
+# Several processes ---------------------------------------------------------------------------
+
+DISTRIBUTED = f"""
+import sys, torch
+from pathlib import Path
+import {INSTALLED[0]} as pl
+from {INSTALLED[0]}.loggers import TensorBoardLogger
+from tests import test_lightning as t
+from torch import nn
+"""
+DISTRIBUTED += """
+
+is_sick = sys.argv[2] == "sick"
+activation, depth = (nn.Sigmoid, 12) if is_sick else (nn.ReLU, 4)
+fail_on = ("vanishing",) if is_sick else ()
+callback = t.GradWatchCallback(every_n_steps=1, fail_on=fail_on)
+trainer = t.make_trainer(
+    pl, callback, Path(sys.argv[1]), devices=2, strategy="ddp",
+    logger=TensorBoardLogger(sys.argv[1], name="board", version=0),
+)
+try:
+    trainer.fit(t.make_module(pl, activation, depth), t.make_data())
+except t.UnhealthyGradients:
+    Path(sys.argv[1], f"stopped{trainer.global_rank}").touch()
+else:
+    Path(sys.argv[1], f"rank{trainer.global_rank}").write_text(str(callback.report().records))
+"""
+
+
+def run_distributed(folder: Path, kind: str) -> None:
+    script = folder / "distributed.py"
+    script.write_text(DISTRIBUTED)
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder), kind],
+        cwd=root,
+        env={**_environment(), "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_two_processes_write_one_file(tmp_path: Path) -> None:
+    run_distributed(tmp_path, "healthy")
+    assert len(list(tmp_path.rglob("*tfevents*"))) == 1
+    steps = [record.global_step for record in read_run(tmp_path / "board").records()]
+    assert steps == list(range(N_BATCHES // 2))
+    records = [(tmp_path / f"rank{rank}").read_text() for rank in range(2)]
+    assert records == [str(N_BATCHES // 2)] * 2
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_all_processes_stop_together(tmp_path: Path) -> None:
+    run_distributed(tmp_path, "sick")
+    assert {path.name for path in tmp_path.glob("stopped*")} == {"stopped0", "stopped1"}

@@ -1,0 +1,293 @@
+"""The fixture and options of the pytest plugin, seen from a test suite that uses them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch._dynamo  # noqa: F401  # torch cannot be loaded anew by each suite in this process
+
+import gradwatch.display.console
+import gradwatch.trial  # noqa: F401
+
+SUITE = """
+import pytest, torch
+import gradwatch as library
+from torch import nn
+
+def build(activation, depth):
+    torch.manual_seed(0)
+    layers = []
+    for _ in range(depth - 1):
+        linear = nn.Linear(16, 16)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        layers += [linear, activation()]
+    return nn.Sequential(*layers, nn.Linear(16, 4))
+
+torch.manual_seed(0)
+BATCHES = [(torch.randn(16, 16), torch.randint(4, (16,))) for _ in range(4)]
+LOSS = nn.CrossEntropyLoss()
+
+def healthy():
+    return build(nn.ReLU, 4)
+
+def sick():
+    model = build(nn.Sigmoid, 12)
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()
+    return model
+
+def train(model, optimizer, steps=12):
+    for step in range(steps):
+        x, y = BATCHES[step % 4]
+        optimizer.zero_grad()
+        LOSS(model(x), y).backward()
+        optimizer.step()
+"""
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A folder whose tests can import what they share, in a pytest that repeats no message."""
+    for name in ("CI", "BUILD_NUMBER"):  # there the summary holds whole messages again
+        monkeypatch.delenv(name, raising=False)
+    pytester.makepyfile(shared=SUITE)
+    pytester.syspathinsert()
+    return pytester
+
+
+def run(suite: pytest.Pytester, body: str, *arguments: str) -> pytest.RunResult:
+    suite.makepyfile(test_it=f"from shared import *\n\n{body}")
+    return suite.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
+
+
+def test_a_healthy_check_passes(suite: pytest.Pytester) -> None:
+    body = """
+def test_model(gradwatch):
+    report = gradwatch.check(healthy(), BATCHES, LOSS, steps=8)
+    assert report.healthy and report.records == 8
+"""
+    run(suite, body).assert_outcomes(passed=1)
+
+
+def test_an_unhealthy_check_fails_the_test_with_the_report(suite: pytest.Pytester) -> None:
+    body = """
+def test_model(gradwatch):
+    gradwatch.check(sick(), BATCHES, LOSS)
+"""
+    result = run(suite, body)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*Vanishing [[]GW101]*", "*activation_derivative*", "*Remedy*"])
+    result.stdout.no_fnmatch_line("*pytest_plugin.py*")
+
+
+def test_an_unhealthy_watch_fails_the_test(suite: pytest.Pytester) -> None:
+    body = """
+def test_model(gradwatch):
+    model = sick()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with gradwatch.watch(model, optimizer):
+        train(model, optimizer)
+"""
+    result = run(suite, body)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*Vanishing [[]GW101]*"])
+
+
+def test_a_watch_left_attached_is_judged_and_detached(suite: pytest.Pytester) -> None:
+    body = """
+model = sick()
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+def test_model(gradwatch):
+    gradwatch.watch(model, optimizer)
+    train(model, optimizer)
+
+def test_nothing_is_left():
+    library.watch(model, optimizer).detach()
+"""
+    run(suite, body).assert_outcomes(failed=1, passed=1)
+
+
+def test_every_report_of_a_test_is_shown(suite: pytest.Pytester) -> None:
+    body = """
+def test_model(gradwatch):
+    gradwatch.check(healthy(), BATCHES, LOSS)
+    gradwatch.check(sick(), BATCHES, LOSS)
+    gradwatch.check(nn.Sequential(nn.Sequential(sick())), BATCHES, LOSS)
+"""
+    result = run(suite, body)
+    result.assert_outcomes(failed=1)
+    assert result.stdout.str().count("Vanishing [GW101]") == 2
+
+
+def test_a_fixture_of_a_fixture_counts_too(suite: pytest.Pytester) -> None:
+    body = """
+@pytest.fixture
+def checked(gradwatch):
+    return gradwatch.check(sick(), BATCHES, LOSS)
+
+def test_model(checked):
+    pass
+"""
+    run(suite, body).assert_outcomes(failed=1)
+
+
+def test_a_unittest_counts_too(suite: pytest.Pytester) -> None:
+    body = """
+import unittest
+
+class TestModel(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def keep(self, gradwatch):
+        self.gradwatch = gradwatch
+
+    def test_model(self):
+        self.gradwatch.check(sick(), BATCHES, LOSS)
+"""
+    run(suite, body).assert_outcomes(failed=1)
+
+
+def test_the_tests_own_failure_comes_first(suite: pytest.Pytester) -> None:
+    body = """
+def test_model(gradwatch):
+    gradwatch.check(sick(), BATCHES, LOSS)
+    assert 1 == 2
+"""
+    result = run(suite, body)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*assert 1 == 2*"])
+
+
+def test_a_skipped_or_expected_failure_stays_one(suite: pytest.Pytester) -> None:
+    body = """
+def test_skipped(gradwatch):
+    pytest.skip("not today")
+
+@pytest.mark.xfail
+def test_expected(gradwatch):
+    gradwatch.check(sick(), BATCHES, LOSS)
+"""
+    run(suite, body).assert_outcomes(skipped=1, xfailed=1)
+
+
+def test_raise_if_fails_any_test(suite: pytest.Pytester) -> None:
+    body = """
+def test_model():
+    library.check(sick(), BATCHES, LOSS).raise_if("vanishing")
+"""
+    result = run(suite, body)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*UnhealthyGradients: 1 finding:*", "*GW101*"])
+
+
+# No data -------------------------------------------------------------------------------------
+
+
+def test_a_watch_that_saw_no_step_fails(suite: pytest.Pytester) -> None:
+    body = """
+def test_model(gradwatch):
+    model = healthy()
+    gradwatch.watch(model, torch.optim.SGD(model.parameters(), 0.1))
+"""
+    result = run(suite, body)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*at least one recorded training step*"])
+
+
+def test_a_fixture_that_judged_nothing_fails(suite: pytest.Pytester) -> None:
+    body = """
+def test_models(gradwatch):
+    for model in []:
+        gradwatch.check(model, BATCHES, LOSS)
+"""
+    result = run(suite, body)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*got neither*"])
+
+
+def test_an_error_of_ours_fails(suite: pytest.Pytester) -> None:
+    body = """
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_model(gradwatch, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("ours")
+    monkeypatch.setattr("gradwatch.diagnosis.doctor.Doctor.observe", fail)
+    model = healthy()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with gradwatch.watch(model, optimizer):
+        train(model, optimizer)
+"""
+    result = run(suite, body)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*ZeroDivisionError*ours*"])
+
+
+# Options -------------------------------------------------------------------------------------
+
+UNHEALTHY = """
+def test_model(gradwatch):
+    gradwatch.check(sick(), BATCHES, LOSS)
+"""
+
+
+def test_only_chosen_kinds_fail(suite: pytest.Pytester) -> None:
+    run(suite, UNHEALTHY, "--gradwatch-fail-on", "dead").assert_outcomes(passed=1)
+    both = ("--gradwatch-fail-on", "dead", "--gradwatch-fail-on", "vanishing")
+    run(suite, UNHEALTHY, *both).assert_outcomes(failed=1)
+
+
+def test_the_ini_chooses_and_the_command_line_overrides(suite: pytest.Pytester) -> None:
+    suite.makeini("[pytest]\ngradwatch_fail_on = dead saturated\n")
+    run(suite, UNHEALTHY).assert_outcomes(passed=1)
+    run(suite, UNHEALTHY, "--gradwatch-fail-on", "vanishing").assert_outcomes(failed=1)
+
+
+def test_an_unknown_kind_is_refused_at_once(suite: pytest.Pytester) -> None:
+    result = run(suite, UNHEALTHY, "--gradwatch-fail-on", "sad")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--gradwatch-fail-on*vanishing*sad*"])
+
+
+def test_help_names_the_option_and_the_fixture(suite: pytest.Pytester) -> None:
+    suite.runpytest_inprocess("--help").stdout.fnmatch_lines(
+        ["*--gradwatch-fail-on*", "*gradwatch_fail_on*"]
+    )
+    suite.runpytest_inprocess("--fixtures").stdout.fnmatch_lines(["gradwatch -- *"])
+
+
+# Start-up ------------------------------------------------------------------------------------
+
+
+def count_modules(pytester: pytest.Pytester, body: str) -> str:
+    """What a suite in a fresh interpreter prints of the modules that are loaded at its end."""
+    pytester.makepyfile(test_it=body)
+    pytester.makeconftest(
+        "import sys\n"
+        "def pytest_unconfigure():\n"
+        "    print('loaded', [m for m in ('torch', 'gradwatch.pytest_plugin') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(pytester.path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_start_up_loads_no_torch(pytester: pytest.Pytester) -> None:
+    seen = count_modules(pytester, "def test_plain():\n    pass")
+    assert seen == "loaded ['gradwatch.pytest_plugin']"
+
+
+def test_the_fixture_loads_torch(pytester: pytest.Pytester) -> None:
+    seen = count_modules(
+        pytester,
+        "def test_model(gradwatch):\n"
+        "    from torch import nn, ones\n"
+        "    gradwatch.check(nn.Linear(2, 1), [ones(3, 2)], lambda out: out.mean())\n",
+    )
+    assert seen == "loaded ['torch', 'gradwatch.pytest_plugin']"

@@ -1,0 +1,252 @@
+"""GradWatchCallback in the Trainer of Hugging Face transformers."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import gradwatch
+from gradwatch.display.eventlog import Run, read_runs
+from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
+from gradwatch.records import StepRecord
+from tests.networks import build_chain
+from tests.traces import capture_results, list_attachments, list_differences
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+from gradwatch.transformers import GradWatchCallback  # noqa: E402
+
+N_STEPS = 8
+SIZE = 8
+
+pytestmark = [
+    pytest.mark.models,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    yield
+    torch.set_num_threads(before)
+
+
+class Classifier(nn.Module):
+    """What the Trainer asks of a model: a loss in a dictionary."""
+
+    def __init__(self, activation: type[nn.Module] = nn.ReLU, depth: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = build_chain(activation, depth)
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.net(inputs)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+class Examples(Dataset[dict[str, Tensor]]):
+    """Random inputs with random labels, always the same ones."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(1)
+        self.inputs = torch.randn(N_STEPS * SIZE, 16)
+        self.labels = torch.randint(4, (N_STEPS * SIZE,))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"inputs": self.inputs[index], "labels": self.labels[index]}
+
+
+class InOrder(transformers.Trainer):
+    """Without shuffling, so that a plain loop sees the same batches."""
+
+    def _get_train_sampler(self, *_: Any) -> Any:
+        return torch.utils.data.SequentialSampler(Examples())
+
+
+def make_trainer(folder: Path, model: nn.Module, callbacks: list[Any], **options: Any) -> Any:
+    settings = {
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": SIZE,
+        "learning_rate": 0.01,
+        "lr_scheduler_type": "constant",
+        "weight_decay": 0.0,
+        "use_cpu": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+        **options,
+    }
+    args = transformers.TrainingArguments(output_dir=str(folder), **settings)
+    return InOrder(model=model, args=args, train_dataset=Examples(), callbacks=callbacks)
+
+
+def get_records(watching: Any) -> tuple[StepRecord, ...]:
+    history = watching.report().history
+    assert history is not None
+    return tuple(history.records)
+
+
+def require_resume(folder: Path) -> None:
+    """Skip where this Trainer cannot read its own checkpoint, whoever watches or does not.
+
+    From 2.6 on, torch's default refuses the random state that older ones of them save.
+    """
+    bare = make_trainer(folder, Classifier(), [], num_train_epochs=2)
+    try:
+        bare.train(resume_from_checkpoint=True)
+    except pickle.UnpicklingError:
+        pytest.skip(
+            f"transformers {transformers.__version__} cannot resume with torch {torch.__version__}"
+        )
+
+
+def read_run(folder: Path) -> Run:
+    """The run with our records; the trainer's own have none."""
+    (run,) = (one for one in read_runs(folder) if one.entries)
+    return run
+
+
+def watch_plain_loop(accumulate: int = 1) -> Any:
+    model, examples = Classifier(), Examples()
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01, weight_decay=0.0)
+    pairs = zip(examples.inputs.split(SIZE), examples.labels.split(SIZE), strict=True)
+    with gradwatch.watch(model, optimizer, every_n_steps=1) as watching:
+        for index, (inputs, labels) in enumerate(pairs):
+            (model(inputs, labels)["loss"] / accumulate).backward()
+            if (index + 1) % accumulate == 0:
+                nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+                optimizer.step()
+                optimizer.zero_grad()
+    return watching
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_figures_are_those_of_a_plain_loop(tmp_path: Path, accumulate: int) -> None:
+    callback = GradWatchCallback(every_n_steps=1)
+    options = {"gradient_accumulation_steps": accumulate, "max_grad_norm": 1e-3}
+    make_trainer(tmp_path, Classifier(), [callback], **options).train()
+    ours, plain = get_records(callback), get_records(watch_plain_loop(accumulate))
+    assert [one.global_step for one in ours] == list(range(N_STEPS // accumulate))
+    for one, other in zip(ours, plain, strict=True):
+        assert one.layer_set.layers == other.layer_set.layers
+        np.testing.assert_allclose(one.layer_values, other.layer_values, rtol=1e-5)
+        np.testing.assert_allclose(one.param_values, other.param_values, rtol=1e-4, atol=1e-9)
+    assert np.linalg.norm(ours[0].param("grad_l2_norm")) > 1e-2  # before clipping to 1e-3
+
+
+def test_trains_bit_identically(tmp_path: Path) -> None:
+    results = []
+    for callbacks in ([], [GradWatchCallback(every_n_steps=1)]):
+        model = Classifier()
+        trainer = make_trainer(tmp_path, model, callbacks)
+        trainer.train()
+        results.append(capture_results(model, [trainer.optimizer.optimizer], []))
+    assert list_differences(*results) == []
+
+
+def test_writes_a_run_beside_the_trainers(tmp_path: Path) -> None:
+    callback = GradWatchCallback()
+    options = {"report_to": "tensorboard", "logging_strategy": "steps", "logging_steps": 1}
+    options["optim"] = "sgd"
+    make_trainer(tmp_path, Classifier(nn.Sigmoid, 12), [callback], **options).train()
+    run = read_run(tmp_path)
+    assert Path(run.path).name == "gradwatch"
+    assert [record.global_step for record in run.records()] == list(range(N_STEPS))
+    assert any("vanishing" in text.markdown.lower() for text in run.texts)
+    folders = [path.parent for path in tmp_path.rglob("*tfevents*")]
+    assert len(folders) == len(set(folders)) == 2
+
+
+def test_shares_a_writer(tmp_path: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    writer = SummaryWriter(str(tmp_path / "shared"))
+    callbacks = [GradWatchCallback(writer=writer), TensorBoardCallback(tb_writer=writer)]
+    make_trainer(tmp_path, Classifier(), callbacks).train()
+    (run,) = read_runs(tmp_path / "shared")
+    assert len(list(run.records())) == N_STEPS
+    assert len(list((tmp_path / "shared").glob("*tfevents*"))) == 1
+
+
+def test_writes_nothing_unasked(tmp_path: Path) -> None:
+    make_trainer(tmp_path, Classifier(), [GradWatchCallback()]).train()
+    assert list(tmp_path.rglob("*tfevents*")) == []
+
+
+def test_stops_a_training_that_is_to_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    callback = GradWatchCallback(fail_on=("vanishing",))
+    model = Classifier(nn.Sigmoid, 12)
+    before = list_attachments(model.net)
+    trainer = make_trainer(tmp_path, model, [callback], optim="sgd")
+    with pytest.raises(UnhealthyGradients, match="GW101"):
+        trainer.train()
+    assert 0 < trainer.state.global_step < N_STEPS
+    assert "GW101" in caplog.text
+    model.zero_grad()
+    assert list_differences(before, list_attachments(model.net)) == []
+
+
+def test_another_kind_lets_it_pass(tmp_path: Path) -> None:
+    callback = GradWatchCallback(fail_on=("nonfinite",))
+    make_trainer(tmp_path, Classifier(nn.Sigmoid, 12), [callback], optim="sgd").train()
+    assert [one.kind for one in callback.report().findings] == ["vanishing"]
+
+
+def test_an_error_of_ours_is_no_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("gradwatch.diagnosis.doctor.Doctor.observe", fail)
+    trainer = make_trainer(tmp_path, Classifier(), [GradWatchCallback(fail_on=("dead",))])
+    with pytest.warns(RuntimeWarning, match="ours"), pytest.raises(NothingToJudge, match="ours"):
+        trainer.train()
+    assert trainer.state.global_step == N_STEPS
+
+
+def test_steps_continue_after_a_resume(tmp_path: Path) -> None:
+    options = {"save_strategy": "epoch", "report_to": "tensorboard"}
+    make_trainer(tmp_path, Classifier(), [GradWatchCallback()], **options).train()
+    require_resume(tmp_path)
+    callback = GradWatchCallback(every_n_steps=1)
+    resumed = make_trainer(tmp_path, Classifier(), [callback], **options, num_train_epochs=2)
+    resumed.train(resume_from_checkpoint=True)
+    assert get_records(callback)[0].global_step == N_STEPS
+    run = read_run(tmp_path)
+    assert [record.global_step for record in run.records()] == list(range(2 * N_STEPS))
+
+
+def test_a_broken_training_can_be_begun_again(tmp_path: Path) -> None:
+    callback = GradWatchCallback()
+    model = Classifier()
+    trainer = make_trainer(tmp_path, model, [callback])
+    forward = model.forward
+    model.forward = None  # type: ignore[assignment]
+    with pytest.raises(TypeError):
+        trainer.train()
+    model.forward = forward  # type: ignore[method-assign]
+    trainer.train()
+    assert callback.report().records == N_STEPS
+
+
+def test_bad_settings_are_refused_at_once() -> None:
+    with pytest.raises(InvalidInput):
+        GradWatchCallback(fail_on=("sad",))
+    with pytest.raises(NothingToJudge):
+        GradWatchCallback().report()

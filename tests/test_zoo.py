@@ -1,0 +1,104 @@
+"""The zoo is what it says: runnable, deterministic, and labelled by experiments."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.zoo import CASES, Case
+from tests.zoo.verify import LABELS, examine
+
+SICK = tuple(case for case in CASES if not case.healthy)
+KINDS = {
+    "vanishing",
+    "exploding",
+    "saturated",
+    "dead",
+    "underflow",
+    "nonfinite",
+    "disconnected",
+}
+CAUSES = {
+    "activation_derivative",
+    "weight_scale",
+    "saturation",
+    "dead_units",
+    "precision",
+    "disconnected",
+    "through_time",
+    "depth",
+    "learning_rate",
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _name(case: Case) -> str:
+    return case.name
+
+
+def _same(first: list[float], second: list[float]) -> bool:
+    """Equal to the last bit, where a NaN equals a NaN."""
+    pairs = zip(first, second, strict=True)
+    return all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in pairs)
+
+
+def test_names_are_unique() -> None:
+    counts = Counter(case.name for case in CASES)
+    assert [name for name, count in counts.items() if count > 1] == []
+
+
+def test_all_kinds_and_causes_are_there() -> None:
+    assert len(SICK) >= 65
+    assert {kind for case in SICK for kind in case.kinds} == KINDS
+    assert {case.cause for case in SICK} - {None} == CAUSES
+
+
+@pytest.mark.parametrize("case", SICK, ids=_name)
+def test_sick_run_is_deterministic(case: Case) -> None:
+    losses = case.build().run()
+    assert 60 <= len(losses) <= 250
+    assert _same(losses, case.build().run())
+
+
+@pytest.mark.parametrize("case", SICK, ids=_name)
+def test_label_is_complete(case: Case) -> None:
+    model = case.build().model
+    fqns = {fqn for fqn, _ in [*model.named_modules(), *model.named_parameters()]} - {""}
+    assert case.why
+    assert case.fixed is not None or case.frozen is not None
+    for pattern in case.region:
+        assert any(Case("", case.build, region=(pattern,)).holds(fqn) for fqn in fqns), pattern
+    assert any(case.holds(fqn) for fqn, _ in model.named_parameters())
+
+
+def test_experiments_support_every_label() -> None:
+    stored = json.loads(Path(LABELS).read_text())
+    assert set(stored) == {case.name for case in SICK}
+    assert {n: s["verdict"] for n, s in stored.items() if s["verdict"] != "supported"} == {}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_experiment_can_be_repeated(kind: str) -> None:
+    case = next(case for case in SICK if case.kinds[0] == kind)
+    assert examine(case).verdict == "supported"
+
+
+def test_experiment_refutes_a_wrong_label() -> None:
+    """A run that learns with all its layers must not pass for a starved one."""
+    sick = next(case for case in SICK if case.name == "sigmoid_mlp_8_default_sgd")
+    assert sick.fixed is not None
+    wrong = Case("wrong", sick.fixed, ("vanishing",), region=("fc[0-5]",))
+    assert examine(wrong).verdict == "freezing hurts"

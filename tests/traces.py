@@ -1,0 +1,86 @@
+"""What a training leaves behind, to the last bit: its results, and what hangs on the process."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as module_hooks
+
+
+def capture_results(
+    model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], losses: Iterable[Tensor]
+) -> dict[str, Any]:
+    """Weights, buffers, gradients, optimizer state, losses and every random state, as bytes."""
+    found: dict[str, Any] = {}
+    for fqn, param in model.named_parameters():
+        found[f"weight {fqn}"] = _to_bytes(param)
+        found[f"grad {fqn}"] = _to_bytes(param.grad)
+    for fqn, buffer in model.named_buffers():
+        found[f"buffer {fqn}"] = _to_bytes(buffer)
+    for number, optimizer in enumerate(optimizers):
+        for place, value in _flatten(optimizer.state_dict()):
+            found[f"optimizer {number} {place}"] = _to_bytes(value)
+    for step, loss in enumerate(losses):
+        found[f"loss {step}"] = _to_bytes(loss)
+    found["torch's random state"] = _to_bytes(torch.get_rng_state())
+    found["numpy's random state"] = repr(np.random.get_state())
+    found["python's random state"] = repr(random.getstate())
+    return found
+
+
+def _flatten(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _flatten(one, f"{place}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for key, one in enumerate(value):
+            yield from _flatten(one, f"{place}.{key}")
+    else:
+        yield place, value
+
+
+def _to_bytes(value: Any) -> Any:
+    if not isinstance(value, Tensor) or isinstance(value, nn.parameter.UninitializedParameter):
+        return repr(value)
+    dense = value.detach().to_dense() if value.is_sparse else value.detach()
+    flat = dense.contiguous().reshape(-1)
+    return str(value.dtype), tuple(value.shape), flat.view(torch.uint8).numpy().tobytes()
+
+
+def list_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Names of what is not the same."""
+    return sorted(name for name in {*first, *second} if first.get(name) != second.get(name))
+
+
+def list_attachments(
+    model: nn.Module, optimizers: Iterable[torch.optim.Optimizer] = ()
+) -> dict[str, Any]:
+    """Hooks, attributes, classes and modes of a model, its optimizers and the process."""
+    found: dict[str, Any] = {
+        "function modes": torch._C._len_torch_function_stack(),
+        "dispatch modes": torch._C._len_torch_dispatch_stack(),
+        "grad mode": torch.is_grad_enabled(),
+    }
+    for name in ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks"):
+        found[name] = len(getattr(module_hooks, name))
+    for fqn, module in model.named_modules():
+        found[f"{fqn} class"] = type(module)
+        found[f"{fqn} attributes"] = sorted(module.__dict__)
+        found[f"{fqn} training"] = module.training
+        for name, hooks in module.__dict__.items():
+            if name.endswith("_hooks"):
+                found[f"{fqn} {name}"] = len(hooks)
+    for fqn, param in model.named_parameters():
+        found[f"{fqn} attributes"] = sorted(param.__dict__)
+        found[f"{fqn} hooks"] = len(param._backward_hooks or ())
+        found[f"{fqn} hooks after"] = len(getattr(param, "_post_accumulate_grad_hooks", 0) or ())
+    for number, optimizer in enumerate(optimizers):
+        for name, value in optimizer.__dict__.items():
+            if name.endswith("_hooks"):
+                found[f"optimizer {number} {name}"] = len(value)
+    return found
