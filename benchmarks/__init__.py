@@ -1,0 +1,1 @@
+"""Measurements of gradwatch beside what people use today; run from a checkout, not installed."""

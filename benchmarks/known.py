@@ -1,0 +1,25 @@
+"""What gradwatch gets wrong on the zoo at its default interval: case -> problem -> reason.
+
+A test holds it to exactly this, so that neither a new mistake nor a cure goes unnoticed.
+"""
+
+from __future__ import annotations
+
+_IDLE_UNITS = "weights this small leave most units to their biases: those below zero never fire"
+
+KNOWN: dict[str, dict[str, str]] = {
+    "adamw_below_eps": {"extra": _IDLE_UNITS},
+    "auxiliary_head": {"passing alarm": "most units of one layer rest during the first steps"},
+    "cnn_std001": {"extra": _IDLE_UNITS},
+    "constant_factor_001": {"extra": _IDLE_UNITS},
+    "gan_minimax": {"missed": "the generator's dead units are seen, not its starving"},
+    "one_bad_layer_side_input": {"extra": _IDLE_UNITS},
+    "one_scaled_conv": {"extra": _IDLE_UNITS},
+    "rbf_kernels_too_narrow": {
+        "missed": "a kernel written by hand is no layer, and all weights starve alike"
+    },
+    "relu_chain_50": {"extra": _IDLE_UNITS},
+    "relu_mlp_std0001_sgd": {"extra": _IDLE_UNITS},
+    "relu_mlp_std001_sgd": {"extra": _IDLE_UNITS},
+    "tanh_rate_too_high": {"extra": "the steps that are too large also pin its units"},
+}

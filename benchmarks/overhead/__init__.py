@@ -1,0 +1,1 @@
+"""What watching costs, beside what people use today: ``python -m benchmarks.overhead``."""

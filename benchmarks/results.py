@@ -1,0 +1,32 @@
+"""Outcomes as JSON, one line each, so that a change of one run is a change of one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.sighting import Sighting
+from benchmarks.trial import Outcome
+
+RESULTS = Path(__file__).parent / "results" / "detection.json"
+
+
+def write_results(path: Path, outcomes: Iterable[Outcome]) -> None:
+    """Sorted by case and detector."""
+    ordered = sorted(outcomes, key=lambda one: (one.case, one.detector))
+    lines = ",\n".join(json.dumps(asdict(one), ensure_ascii=False) for one in ordered)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+def read_results(path: Path = RESULTS) -> list[Outcome]:
+    """What ``write_results`` wrote."""
+    return [_read_outcome(one) for one in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _read_outcome(data: dict[str, Any]) -> Outcome:
+    sightings = ({**one, "layers": tuple(one["layers"])} for one in data["sightings"])
+    return Outcome(**{**data, "sightings": tuple(Sighting(**one) for one in sightings)})

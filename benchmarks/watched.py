@@ -1,0 +1,60 @@
+"""gradwatch as a detector, through its public interface only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gradwatch
+from benchmarks.rivals.probe import NAMED
+from benchmarks.sighting import Sighting
+from gradwatch.diagnosis.findings import Finding
+from gradwatch.diagnosis.tracker import Change
+from tests.zoo import Training
+
+
+class GradWatch:
+    """``gradwatch.watch`` around the run; a finding is detected when ``on_change`` is told."""
+
+    alone = True
+
+    def __init__(self, every_n_steps: int) -> None:
+        self._every_n_steps = every_n_steps
+        self._began: list[Finding] = []
+        self._watch: gradwatch.Watch | None = None
+
+    def attach(self, training: Training) -> None:
+        self._watch = gradwatch.watch(
+            training.model,
+            training.optimizers,
+            every_n_steps=self._every_n_steps,
+            on_change=self._take,
+        )
+
+    def detach(self) -> None:
+        if self._watch is not None:
+            self._watch.detach()
+
+    def judge(self, losses: Sequence[float]) -> list[Sighting]:
+        """What the report finds, then what began and ended on the way.
+
+        Raises:
+            RuntimeError: gradwatch ended the watching by an error of its own.
+        """
+        assert self._watch is not None
+        report = self._watch.report()
+        if report.failure:
+            raise RuntimeError(report.failure)
+        lasting = [self._translate(finding, lasting=True) for finding in report.findings]
+        kinds = {finding.kind for finding in report.findings}
+        passing = [one for one in self._began if one.kind not in kinds]
+        return lasting + [self._translate(finding, lasting=False) for finding in passing]
+
+    def _take(self, change: Change) -> None:
+        if change.began:
+            self._began.append(change.finding)
+
+    def _translate(self, finding: Finding, lasting: bool) -> Sighting:
+        told = [one for one in self._began if one.kind == finding.kind]
+        same = [one for one in told if one.first_step == finding.first_step] or told
+        step = min((one.last_step for one in same), default=finding.last_step) + 1
+        return Sighting(finding.kind, finding.layers[:NAMED], step, finding.cause, lasting)
