@@ -1,0 +1,139 @@
+"""Write docs/compatibility.md: every case of "any PyTorch model", its tests and their results.
+
+``python docs/compatibility.py`` runs the tests and writes the page; with the path of a JUnit file
+it only writes, from an earlier ``pytest --junitxml``.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+import torch
+
+HERE = Path(__file__).parent
+PAGE = HERE / "compatibility.md"
+
+ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Activations called as functions, in every spelling; gates", ("capture.test_functions",)),
+    ("Inside `nn.LSTM`, `nn.GRU`, `nn.RNN`; cells in a loop", ("capture.test_recurrent",)),
+    ("One module called several times; weight tying", ("capture.test_calls",)),
+    ("`inplace=True`, views, in place after the call", ("capture.test_inplace",)),
+    ("Structured outputs, keyword inputs, modules not called", ("capture.test_outputs",)),
+    ("Activation checkpointing, both kinds", ("capture.test_checkpoint",)),
+    (
+        "Accumulation, clipping, several optimizers, LBFGS, optimizer in backward",
+        ("capture.test_optimizers",),
+    ),
+    ("Autocast bf16 and fp16, GradScaler, skipped steps, underflow", ("capture.test_amp",)),
+    ("`torch.compile` in all ways", ("capture.test_compile",)),
+    ("DistributedDataParallel, 2 and 4 processes (gloo)", ("capture.test_ddp",)),
+    ("FSDP of both kinds on gloo", ("capture.test_fsdp",)),
+    ("deepcopy, pickle, save, export, script while watched", ("capture.test_no_trace",)),
+    ("Exceptions anywhere, Ctrl-C", ("capture.test_errors",)),
+    ("Double backward, `functional_call`, vmap, evaluation", ("capture.test_modes",)),
+    (
+        "Sparse, complex, fake-quant, parametrised, lazy, changing modules",
+        ("capture.test_exotic",),
+    ),
+    ("Statistics against float64 oracles", ("capture.test_statistics",)),
+    ("CUDA, CUDA graphs: no synchronisation", ("capture.test_cuda",)),
+    ("Lightning: automatic, manual, DDP, precision, accumulation", ("test_lightning",)),
+    (
+        "Lightning's `ddp` and `ModelParallelStrategy`, 2 processes (gloo)",
+        ("test_lightning_strategies",),
+    ),
+    ("Hugging Face Trainer", ("test_transformers",)),
+    ("Accelerate", ("test_accelerate",)),
+    (
+        "GPT-2, Llama, BERT, ViT, ResNet, ConvNeXt, EfficientNet, U-Net, `nn.Transformer`",
+        ("test_real_models",),
+    ),
+    ("Bit-identical training over the whole zoo and four networks", ("test_do_no_harm",)),
+)
+"""A case, and the test modules (below ``tests.``) that prove it."""
+
+NOT_RUN = (
+    "Lightning's `FSDPStrategy` was not run: on a CPU it raises `ValueError: The strategy fsdp "
+    "requires a GPU accelerator`; the FSDP that it wraps was. Of the older FSDP with original "
+    "parameters the shapes shown are those of a rank's part. Of hybrid sharding only the merging "
+    "of the parts is tested, not a run. A cluster of several machines was "
+    "not run. timm's own models were not run beside the CPU build of torch, which has no "
+    "torchvision."
+)
+
+
+def run_tests(report: Path) -> None:
+    """Run the tests of all rows and leave a JUnit file."""
+    names = sorted({name for _, modules in ROWS for name in modules})
+    files = [str(HERE.parent / "tests" / f"{name.replace('.', '/')}.py") for name in names]
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *files], check=False
+    )
+
+
+def count_results(report: Path) -> dict[str, Counter[str]]:
+    """Passed, failed and skipped tests by module."""
+    results: dict[str, Counter[str]] = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        module = case.get("classname", "").removeprefix("tests.")
+        outcomes = {child.tag for child in case}
+        outcome = "passed"
+        if outcomes & {"failure", "error"}:
+            outcome = "failed"
+        elif "skipped" in outcomes:
+            outcome = "skipped"
+        for row in {name for _, modules in ROWS for name in modules}:
+            if module == row or module.startswith(f"{row}."):
+                results.setdefault(row, Counter())[outcome] += 1
+    return results
+
+
+def describe(counts: Counter[str]) -> str:
+    """One cell of the table."""
+    if not counts:
+        return "not run"
+    if not counts["passed"] and not counts["failed"]:
+        return f"not run here: {counts['skipped']} skipped"
+    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()) if number)
+
+
+def write_page(report: Path) -> None:
+    """The page from a JUnit file."""
+    results = count_results(report)
+    version = torch.__version__.split("+")[0]
+    lines = [
+        "# Any PyTorch model",
+        "",
+        f"Written by `python docs/compatibility.py` with torch {version} on",
+        f"Python {platform.python_version()}, CPU. Each case must work, be measured right against",
+        "an oracle, and leave the training bit-identical.",
+        "",
+        "| Case | Tests | Result |",
+        "| --- | --- | --- |",
+    ]
+    for case, modules in ROWS:
+        counts = sum((results.get(name, Counter()) for name in modules), Counter())
+        files = ", ".join(f"`tests/{name.replace('.', '/')}.py`" for name in modules)
+        lines.append(f"| {case} | {files} | {describe(counts)} |")
+    PAGE.write_text("\n".join([*lines, "", NOT_RUN, ""]), encoding="utf-8")
+
+
+def main() -> None:
+    """Run the tests unless a report is given, then write."""
+    if len(sys.argv) > 1:
+        write_page(Path(sys.argv[1]))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "junit.xml"
+        run_tests(report)
+        write_page(report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Draws the pictures of the README and the docs that need no browser.
+
+python docs/draw.py architecture    # the arrows, from the import contract in setup.cfg
+python docs/draw.py verdict         # what the terminal shows of a real sick training
+"""
+
+from __future__ import annotations
+
+import configparser
+import io
+import re
+import runpy
+import sys
+from html import escape
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+
+ROW_HEIGHT, ROW_GAP, WIDTH, MARGIN = 36, 22, 720, 12
+PADDING_CHARS = 4  # of a box, on top of its name
+STYLE = """
+text { font: 15px system-ui, sans-serif; text-anchor: middle; fill: #1f2933; }
+rect { fill: #e8eef7; stroke: #4a6fa5; rx: 6px; }
+path { stroke: #6b7785; fill: none; marker-end: url(#tip); }
+marker path { fill: #6b7785; stroke: none; }
+"""
+
+
+def read_layers() -> list[list[str]]:
+    """Rows of the contract, the outermost first; the modules of a row do not know each other."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    lines = settings["importlinter:contract:arrows"]["layers"].split("\n")
+    return [re.findall(r"\w+", line) for line in lines if line.strip()]
+
+
+def draw_architecture() -> str:
+    """An SVG with one row per layer and an arrow from each row to the one that it may import."""
+    rows = read_layers()
+    height = len(rows) * (ROW_HEIGHT + ROW_GAP) - ROW_GAP + 2 * MARGIN
+    parts = [_draw_row(names, MARGIN + i * (ROW_HEIGHT + ROW_GAP)) for i, names in enumerate(rows)]
+    arrows = [_draw_arrow(MARGIN + i * (ROW_HEIGHT + ROW_GAP)) for i in range(1, len(rows))]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        f'width="{WIDTH}" height="{height}">\n<style>{STYLE}</style>\n'
+        f'<rect x="0" y="0" width="{WIDTH}" height="{height}" style="fill:#fff;stroke:none"/>\n'
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" '
+        'markerHeight="8" orient="auto"><path d="M0 0 L8 4 L0 8 z"/></marker></defs>\n'
+        + "\n".join([*parts, *arrows])
+        + "\n</svg>\n"
+    )
+
+
+def _draw_row(names: list[str], top: int) -> str:
+    room = WIDTH - 2 * MARGIN - ROW_GAP * (len(names) - 1)
+    shares = [len(name) + PADDING_CHARS for name in names]
+    boxes, left = [], float(MARGIN)
+    for name, share in zip(names, shares, strict=True):
+        width = room * share / sum(shares)
+        boxes.append(
+            f'<rect x="{left:.0f}" y="{top}" width="{width:.0f}" height="{ROW_HEIGHT}"/>'
+            f'<text x="{left + width / 2:.0f}" y="{top + ROW_HEIGHT / 2 + 5:.0f}">'
+            f"{escape(name)}</text>"
+        )
+        left += width + ROW_GAP
+    return "\n".join(boxes)
+
+
+def _draw_arrow(top: int) -> str:
+    return f'<path d="M{WIDTH // 2} {top - ROW_GAP + 3} V{top - 3}"/>'
+
+
+def draw_verdict() -> str:
+    """The report of examples/plain_loop.py's sigmoid network after one epoch, as the terminal."""
+    import torch
+    from rich.console import Console
+
+    import gradwatch
+
+    example = runpy.run_path(str(ROOT / "examples" / "plain_loop.py"))
+    torch.manual_seed(0)
+    model, loss_fn = example["build_model"]("sigmoid"), torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    with gradwatch.watch(model, optimizer, every_n_steps=10) as watch:
+        for x, y in example["load_data"]():
+            loss_fn(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    report = watch.report()
+    if report.healthy:
+        raise SystemExit("Expected a verdict with a finding to draw, got a healthy one.")
+    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
+    console.print(report)
+    picture = console.export_svg(title="gradwatch", unique_id="gradwatch")
+    # The picture has to stand without a network: a font of the reader's machine does.
+    return re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
+
+
+DRAWINGS = {"architecture": draw_architecture, "verdict": draw_verdict}
+
+
+def main(names: list[str]) -> int:
+    unknown = set(names) - set(DRAWINGS)
+    if unknown:
+        print(f"Expected names among {', '.join(DRAWINGS)}, got {', '.join(sorted(unknown))}.")
+        return 2
+    IMAGES.mkdir(exist_ok=True)
+    for name in names or list(DRAWINGS):
+        (IMAGES / f"{name}.svg").write_text(DRAWINGS[name](), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
