@@ -63,12 +63,13 @@ class Assembler:
         roots = _find_kept_roots(sample, passes)
         merged = _merge(sample.transfer, values, roots | {WHOLE_STEP})
         scale = whole.get("step.loss_scale", {}).get(0, 1.0)
+        rates = sample.learning_rate, *whole.get("step.learning_rate", {}).values()
         layer_set, columns = self._name(sample, roots)
         step = {
             "passes": float(len(passes)),
             "loss_scale": scale,
             "nonfinite_passes": float(_count_broken_passes(sample, values)),
-            "learning_rate": sample.learning_rate,
+            "learning_rate": float(np.fmax.reduce(rates)),
             "interval": float(interval),
         }
         return StepRecord(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ from gradwatch.capture.passes import PassTracker, is_in_backward
 from gradwatch.capture.scaling import (
     find_coupled_decay,
     find_decoupled_decay,
+    find_device_rate,
     find_scaler,
     read_found_inf,
     read_rate,
@@ -48,7 +50,7 @@ class Sample:
 
     Attributes:
         global_step: of the step.
-        learning_rate: the largest.
+        learning_rate: the largest of those on the host; NaN without one.
         events: numbers of the passes in their order, and ``CLAIM`` between them.
         root_passes: by number of an outermost call, the pass in which it ran.
         reached_roots: outermost calls that a training pass went back through.
@@ -252,11 +254,10 @@ class SampledStep:
             coupled.update(find_coupled_decay(optimizer))
         self._updates.finish(self._watched, self._find_waiting(), decoupled, self._ledger)
         self._note_silent_units()
-        rates = [read_rate(group) for one in self.optimizers for group in one.param_groups]
         table = self.recorder.table
         return Sample(
             global_step=self.global_step,
-            learning_rate=max(rates, default=float("nan")),
+            learning_rate=self._read_rates(),
             events=self._events,
             root_passes=table.root_passes,
             reached_roots=self.recorder.gradients.reached_roots,
@@ -270,6 +271,16 @@ class SampledStep:
             coupled_decay=[coupled.get(id(one.param), 0.0) for one in self._watched],
             transfer=self._ledger.send(),
         )
+
+    def _read_rates(self) -> float:
+        """The largest learning rate; those that live on a device travel with the other numbers."""
+        groups = [group for one in self.optimizers for group in one.param_groups]
+        for number, rate in enumerate(map(find_device_rate, groups)):
+            if rate is not None:
+                reading = Reading(rate.detach().reshape(()))
+                self._ledger.add("step.learning_rate", number, WHOLE_STEP, reading)
+        known = [rate for rate in map(read_rate, groups) if not math.isnan(rate)]
+        return max(known, default=math.nan)
 
     def _note_silent_units(self) -> None:
         calls, counts = self.recorder.table.calls, self.firing.close_step()

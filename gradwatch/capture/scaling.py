@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+HOST = "cpu"
+"""Type of the device whose tensors are read without a wait."""
 
 MAX_FRAMES = 24
 """A GradScaler is looked for among this many callers of ``optimizer.step``."""
@@ -60,7 +64,7 @@ def find_decoupled_decay(optimizer: Optimizer) -> dict[int, float]:
     for group in optimizer.param_groups:
         if is_decoupled(optimizer, group):
             rate = read_rate(group) * float(group.get("weight_decay", 0.0))
-            decay.update({id(param): rate for param in group["params"] if rate})
+            decay.update({id(param): rate for param in group["params"] if rate > 0})
     return decay
 
 
@@ -81,8 +85,11 @@ def is_decoupled(optimizer: Optimizer, group: dict[str, Any]) -> bool:
 
 
 def read_rate(group: dict[str, Any]) -> float:
-    """Learning rate of a parameter group; 0 while it lives on a device that we would wait for."""
-    rate = group.get("lr", 0.0)
-    if isinstance(rate, Tensor) and rate.device.type != "cpu":
-        return 0.0
-    return float(rate)
+    """Learning rate of a parameter group; NaN while it lives on a device that we would wait for."""
+    return math.nan if find_device_rate(group) is not None else float(group.get("lr", 0.0))
+
+
+def find_device_rate(group: dict[str, Any]) -> Tensor | None:
+    """A learning rate that lives on a device, as optimizers in a CUDA graph have it."""
+    rate = group.get("lr")
+    return rate if isinstance(rate, Tensor) and rate.device.type != HOST else None

@@ -141,7 +141,7 @@ class History:
         self.starved_records[fed] = 0
         size = reading.record.param("weight_l2_norm")
         self.maintained |= ~fed & (update > ROUNDING * size)
-        is_learning = reading.record.step("learning_rate") > 0
+        is_learning = reading.record.step("learning_rate") != 0  # NaN: it is not known
         self.silent_records[(grad == 0) & reading.was_called & is_learning] += 1
         self.silent_records[grad > 0] = 0
         self.ever_fed |= grad > 0

@@ -1,7 +1,8 @@
-"""On a GPU: no synchronisation but the transfer of a sampled step; CUDA graphs."""
+"""On a GPU: no synchronisation but the transfer of a sampled step; precision; CUDA graphs."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -11,10 +12,13 @@ from torch import nn
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
 from gradwatch.records import StepRecord
+from tests.capture.tools import Build, assert_harmless, watch_run
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    # torch says so of its debug mode at every change of it, and warnings are errors here
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype"),
 ]
 
 
@@ -90,3 +94,133 @@ def test_capturing_a_graph_while_armed() -> None:
         optimizer.step()
     session.stop()
     assert session.failure is None
+
+
+def make_blocks() -> nn.Module:
+    """What runs through kernels whose sums have one order."""
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.1, batch_first=True)
+    return nn.Sequential(layer, nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4)).cuda()
+
+
+def make_training(precision: str) -> Build:
+    x = torch.randn(8, 6, 16, device="cuda")
+
+    def build():
+        model = make_blocks()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+        dtype = {"16": torch.float16, "bf16": torch.bfloat16}.get(precision)
+        scaler = torch.amp.GradScaler("cuda", enabled=precision == "16")
+
+        def loop() -> list[float]:
+            losses = []
+            for _ in range(20):
+                optimizer.zero_grad()
+                with torch.autocast("cuda", dtype=dtype, enabled=dtype is not None):
+                    loss = model(x).square().mean()
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                losses.append(loss.item())
+            return losses
+
+        return model, optimizer, loop
+
+    return build
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
+def test_training_is_bit_identical(precision: str) -> None:
+    records = assert_harmless(make_training(precision))
+    assert len(records) == 20
+    assert (records[-1].param("update_l2_norm") > 0).all()
+
+
+def test_statistics_agree_with_float64_on_the_host() -> None:
+    model = make_blocks().eval()
+    exact = copy.deepcopy(model).cpu().double()
+    x = torch.randn(8, 6, 16, dtype=torch.float64)
+    found = []
+    for one, batch in ((model, x.float().cuda()), (exact, x)):
+        optimizer = torch.optim.SGD(one.parameters(), lr=0.1)
+
+        def step(one: nn.Module = one, batch: torch.Tensor = batch) -> None:
+            one(batch).square().mean().backward()
+
+        def loop(step=step, optimizer=optimizer) -> None:
+            step()
+            optimizer.step()
+
+        found += watch_run(one, optimizer, loop)
+    on_device, on_host = found
+    for statistic in ("output_l2_norm", "grad_output_l2_norm", "grad_input_l2_norm"):
+        assert on_device.layer(statistic) == pytest.approx(
+            on_host.layer(statistic), rel=1e-4, nan_ok=True
+        )
+    # float32 cannot hold a step of 1e-3 of a weight to more digits
+    for statistic, digits in (("grad_l2_norm", 1e-4), ("weight_l2_norm", 1e-6)):
+        assert on_device.param(statistic) == pytest.approx(
+            on_host.param(statistic), rel=digits, abs=1e-7
+        )
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compiled_code_runs_between_sampled_steps(mode: str) -> None:
+    model = make_blocks().eval()
+    model.compile(mode=mode)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.randn(8, 6, 16, device="cuda")
+
+    def loop() -> None:
+        for _ in range(12):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+
+    loop()
+    compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    records = watch_run(model, optimizer, loop, every_n_steps=5, first_steps=2)
+    assert [one.global_step for one in records] == [0, 1, 5, 10]
+    assert (records[-1].layer("grad_output_l2_norm") > 0).any()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
+
+
+def test_a_whole_step_in_a_graph() -> None:
+    """A step that is replayed runs no Python: nothing is seen of it, and nothing breaks."""
+    model = make_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.randn(4, 3, 8, 8, device="cuda")
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+    torch.cuda.synchronize()
+    session = Session(model, (optimizer,), Schedule(1), lambda record: None)
+    session.start()
+    graph = torch.cuda.CUDAGraph()
+    optimizer.zero_grad()
+    with torch.cuda.graph(graph):
+        model(x).square().mean().backward()
+    for _ in range(3):
+        graph.replay()
+        optimizer.step()
+    torch.cuda.synchronize()
+    session.stop()
+    assert session.failure is None
+
+
+def test_a_learning_rate_on_the_device_travels_with_the_record(strict_sync: None) -> None:
+    model = make_net()
+    rate = torch.tensor(0.5, device="cuda")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, capturable=True)
+    x = torch.randn(4, 3, 8, 8, device="cuda")
+    records: list[StepRecord] = []
+    session = Session(model, (optimizer,), Schedule(1), records.append)
+    session.start()
+    model(x).square().mean().backward()
+    optimizer.step()
+    torch.cuda.set_sync_debug_mode("default")
+    session.stop()
+    assert session.failure is None
+    assert [one.step("learning_rate") for one in records] == [0.5]

@@ -456,3 +456,15 @@ def test_nothing_is_known_of_parameters_whose_optimizer_waits() -> None:
     assert updates[names.index("0.weight")] > 0
     assert np.isnan(updates[names.index("2.weight")])
     assert diagnose(records).healthy
+
+
+def test_a_learning_rate_that_must_be_waited_for_travels_with_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU: on this device nothing has to wait, so the place of the tensor is pretended."""
+    monkeypatch.setattr("gradwatch.capture.scaling.HOST", "elsewhere")
+    model = make_net()
+    rate = torch.tensor(0.25)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    records = watch_run(model, optimizer, make_loop(model, optimizer, make_data()))
+    assert [one.step("learning_rate") for one in records] == [0.25] * 3

@@ -16,7 +16,7 @@ from gradwatch.diagnosis.history import (
     WINDOW,
     History,
 )
-from gradwatch.records import LayerSet
+from gradwatch.records import STEP_STATISTICS, LayerSet
 from tests.diagnosis.records_builder import (
     build_chain,
     change,
@@ -55,6 +55,14 @@ def test_an_empty_history_has_no_records():
     assert len(History()) == 0
     assert np.isnan(History().first_error)
     assert np.isnan(History().recent_error)
+
+
+@pytest.mark.parametrize(("rate", "counts"), [(0.1, 3), (np.nan, 3), (0.0, 0)])
+def test_zeros_count_unless_the_learning_rate_is_known_to_be_zero(rate, counts):
+    record = make_record(build_chain(2), loss_gradient=0.0)
+    record.step_values[STEP_STATISTICS.index("learning_rate")] = rate
+    history = fill_history(repeat(record, 3))
+    assert (history.silent_records == counts).all()
 
 
 def test_records_without_a_gradient_are_counted_and_reset_by_one():
