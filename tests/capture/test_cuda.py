@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import nn
 
-from gradwatch.capture.schedule import Schedule
-from gradwatch.capture.session import Session
 from gradwatch.records import StepRecord
 from tests.capture.tools import Build, assert_harmless, watch_run
 
@@ -22,11 +21,15 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def strict_sync() -> Iterator[None]:
+@contextmanager
+def no_synchronisation() -> Iterator[None]:
+    """Whatever waits for the device raises."""
+    torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def make_net() -> nn.Module:
@@ -36,64 +39,71 @@ def make_net() -> nn.Module:
     ).cuda()  # fmt: skip
 
 
-def test_no_synchronisation(strict_sync: None) -> None:
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(8, 8, batch_first=True)
+        self.attn = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, _ = self.rnn(x)
+        return self.attn(x, x, x)[0]
+
+
+def train_strictly(
+    model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, steps: int = 5
+) -> list[StepRecord]:
+    def loop() -> None:
+        with no_synchronisation():
+            for _ in range(steps):
+                optimizer.zero_grad()
+                model(x).square().mean().backward()
+                optimizer.step()
+
+    return watch_run(model, optimizer, loop)
+
+
+def test_no_synchronisation() -> None:
     model = make_net()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    x = torch.randn(4, 3, 8, 8, device="cuda")
-    records: list[StepRecord] = []
-    session = Session(model, (optimizer,), Schedule(1), records.append)
-    session.start()
-    for _ in range(5):
-        optimizer.zero_grad()
-        model(x).square().mean().backward()
-        optimizer.step()
-    torch.cuda.set_sync_debug_mode("default")
-    session.stop()
-    assert session.failure is None
+    records = train_strictly(model, optimizer, torch.randn(4, 3, 8, 8, device="cuda"))
     assert len(records) == 5
     assert (records[0].param("grad_l2_norm") > 0).all()
 
 
-def test_recurrent_and_attention(strict_sync: None) -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.rnn = nn.LSTM(8, 8, batch_first=True)
-            self.attn = nn.MultiheadAttention(8, 2, batch_first=True)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x, _ = self.rnn(x)
-            return self.attn(x, x, x)[0]
-
-    model = Net().cuda()
+def test_recurrent_and_attention() -> None:
+    model = Recurrent().cuda()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    x = torch.randn(4, 12, 8, device="cuda")
-    records: list[StepRecord] = []
-    session = Session(model, (optimizer,), Schedule(1), records.append)
-    session.start()
-    for _ in range(3):
-        optimizer.zero_grad()
-        model(x).square().mean().backward()
-        optimizer.step()
-    torch.cuda.set_sync_debug_mode("default")
-    session.stop()
-    assert session.failure is None
-    assert len(records) == 3
+    records = train_strictly(model, optimizer, torch.randn(4, 12, 8, device="cuda"))
+    assert len(records) == 5
+    assert "rnn:time" in {layer.fqn for layer in records[-1].layer_set.layers}
 
 
-def test_capturing_a_graph_while_armed() -> None:
+def test_a_learning_rate_on_the_device_travels_with_the_record() -> None:
+    model = make_net()
+    rate = torch.tensor(0.5, device="cuda")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, capturable=True)
+    records = train_strictly(model, optimizer, torch.randn(4, 3, 8, 8, device="cuda"), steps=1)
+    assert [one.step("learning_rate") for one in records] == [0.5]
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_capturing_a_graph_while_armed(watched: bool) -> None:
     model = make_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     x = torch.randn(4, 3, 8, 8, device="cuda")
-    session = Session(model, (optimizer,), Schedule(1), lambda record: None)
-    session.start()
-    graphed = torch.cuda.make_graphed_callables(model, (x,))
-    for _ in range(3):
-        optimizer.zero_grad()
-        graphed(x).square().mean().backward()
-        optimizer.step()
-    session.stop()
-    assert session.failure is None
+
+    def loop() -> None:
+        graphed = torch.cuda.make_graphed_callables(model, (x,))
+        for _ in range(3):
+            optimizer.zero_grad()
+            graphed(x).square().mean().backward()
+            optimizer.step()
+
+    if watched:
+        watch_run(model, optimizer, loop)
+    else:
+        loop()
 
 
 def make_blocks() -> nn.Module:
@@ -184,43 +194,26 @@ def test_compiled_code_runs_between_sampled_steps(mode: str) -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
 
 
-def test_a_whole_step_in_a_graph() -> None:
-    """A step that is replayed runs no Python: nothing is seen of it, and nothing breaks."""
+def test_a_whole_pass_in_a_graph() -> None:
+    """A pass that is replayed runs no Python: nothing is seen of its layers, and nothing breaks."""
     model = make_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     x = torch.randn(4, 3, 8, 8, device="cuda")
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
+    with torch.cuda.stream(torch.cuda.Stream()):
         for _ in range(3):
             optimizer.zero_grad()
             model(x).square().mean().backward()
             optimizer.step()
     torch.cuda.synchronize()
-    session = Session(model, (optimizer,), Schedule(1), lambda record: None)
-    session.start()
-    graph = torch.cuda.CUDAGraph()
-    optimizer.zero_grad()
-    with torch.cuda.graph(graph):
-        model(x).square().mean().backward()
-    for _ in range(3):
-        graph.replay()
-        optimizer.step()
-    torch.cuda.synchronize()
-    session.stop()
-    assert session.failure is None
 
+    def loop() -> None:
+        optimizer.zero_grad()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            model(x).square().mean().backward()
+        for _ in range(3):
+            graph.replay()
+            optimizer.step()
 
-def test_a_learning_rate_on_the_device_travels_with_the_record(strict_sync: None) -> None:
-    model = make_net()
-    rate = torch.tensor(0.5, device="cuda")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, capturable=True)
-    x = torch.randn(4, 3, 8, 8, device="cuda")
-    records: list[StepRecord] = []
-    session = Session(model, (optimizer,), Schedule(1), records.append)
-    session.start()
-    model(x).square().mean().backward()
-    optimizer.step()
-    torch.cuda.set_sync_debug_mode("default")
-    session.stop()
-    assert session.failure is None
-    assert [one.step("learning_rate") for one in records] == [0.5]
+    records = watch_run(model, optimizer, loop)
+    assert (records[-1].param("grad_l2_norm") > 0).all()
