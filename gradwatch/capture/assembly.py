@@ -30,11 +30,15 @@ Merged = dict[str, dict[int, float]]
 
 
 class Assembler:
-    """Builds the records of one session; remembers the layers met so far."""
+    """Builds the records of one session; remembers the layers met so far.
+
+    Attributes:
+        used: parameters that forward has used at some step.
+    """
 
     def __init__(self) -> None:
+        self.used: set[str] = set()
         self._registry = CallRegistry()
-        self._used: set[str] = set()
         self._modules: frozenset[int] = frozenset()
         self._notes: dict[str, None] = {}
         self._layer_set = LayerSet()
@@ -45,7 +49,7 @@ class Assembler:
         if current != self._modules:
             self._modules = current
             self._registry.forget()
-            self._used = set()
+            self.used = set()
             self._notes = {}
 
     @property
@@ -84,11 +88,11 @@ class Assembler:
     def _name(self, sample: Sample, roots: set[int]) -> tuple[LayerSet, dict[int, int]]:
         calls = [call for call in sample.calls if call.roots & roots]
         columns = self._registry.place(calls, sample.gates)
-        self._used |= {
+        self.used |= {
             one.fqn for one in sample.watched if one.is_read(sample.used_modules, sample.operands)
         }
         self._notes.update(dict.fromkeys(sample.notes))
-        params = describe_parameters(sample.watched, sample.optimized, self._used)
+        params = describe_parameters(sample.watched, sample.optimized, self.used)
         current = LayerSet(self._registry.layers, params, tuple(self._notes))
         if current != self._layer_set:
             self._layer_set = current

@@ -15,15 +15,6 @@ _HOOKS_FIRE_TWICE = r"Using `torch\.compile\(module\)` when there are global hoo
 """Torch's warning about global hooks on a compiled module; ours are counted once."""
 
 
-def is_compiled(model: nn.Module) -> bool:
-    """Whether any part of the model runs through ``torch.compile``."""
-    return any(
-        type(module).__name__ == "OptimizedModule"
-        or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
-    )
-
-
 _WRAPPERS = ("ModuleToTrace", "OptimizedModule")
 """Modules into which dynamo puts the one that it is about to export."""
 
@@ -37,13 +28,11 @@ class EagerStance:
     The compiled code stays as it is and runs again on the next step.
 
     Args:
-        model: that may be compiled.
         make_way: called when dynamo is about to export a module as a whole. It then looks for
             global hooks, and fails over any; ours must be gone by then.
     """
 
-    def __init__(self, model: nn.Module, make_way: Callable[[], None]) -> None:
-        self._model = model
+    def __init__(self, make_way: Callable[[], None]) -> None:
         self._make_way = make_way
         self._handle: Any = None
         self._stance: Any = None
@@ -53,8 +42,7 @@ class EagerStance:
         """Run eagerly from now on, if anything was compiled in this process at all."""
         if self._handle is None:
             self._handle = module_hooks.register_module_module_registration_hook(self._see)
-        compiles = is_compiled(self._model) or "torch._dynamo.eval_frame" in sys.modules
-        if self._stance is None and compiles:
+        if self._stance is None and "torch._dynamo.eval_frame" in sys.modules:
             self._stance = torch.compiler.set_stance("force_eager")
             warnings.filterwarnings("ignore", message=_HOOKS_FIRE_TWICE)
             self._filter = warnings.filters[0]

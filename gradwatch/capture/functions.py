@@ -99,10 +99,11 @@ class FunctionObserver(Protocol):
     """Whoever wants to know of the calls.
 
     Attributes:
-        operands: data pointers of what forward's operations have read; added to.
+        operands: data pointers of what forward's operations have read; added to, or ``None``
+            where nobody asks.
     """
 
-    operands: set[int]
+    operands: set[int] | None
 
     def record_activation(
         self,
@@ -145,18 +146,12 @@ class FunctionMode(TorchFunctionMode):
         if measure is not None:
             self._guard(self._record_attention, measure, args, kwargs)
         result = func(*args, **kwargs)
-        if isinstance(result, (Tensor, tuple, list)) or func in READINGS:
-            self._guard(self._note_operands, args, kwargs)
+        operands = self._observer.operands
+        if operands is not None and _reads_values(func, result):
+            self._guard(_note_operands, operands, args, kwargs)
         if self._gates and (func in PRODUCTS or func in CARRIERS):
             self._guard(self._follow_gates, func, args, result)
         return result
-
-    def _note_operands(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        operands = self._observer.operands
-        for value in (*args, *kwargs.values()) if kwargs else args:
-            for one in collect_tensors(value, depth=1):
-                with suppress(RuntimeError, ValueError):  # a tensor without memory of its own
-                    operands.add(one.data_ptr())
 
     def _record_attention(
         self, measure: Callable[..., Measured | str], args: Any, kwargs: dict[str, Any]
@@ -203,6 +198,17 @@ class FunctionMode(TorchFunctionMode):
             elif func in CARRIERS and not partners:
                 for out in collect_tensors(result, depth=1):
                     self._gates[id(out)] = (weakref.ref(out), index)
+
+
+def _reads_values(func: Any, result: Any) -> bool:
+    return isinstance(result, (Tensor, tuple, list)) or func in READINGS
+
+
+def _note_operands(operands: set[int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        for one in collect_tensors(value, depth=1):
+            with suppress(RuntimeError, ValueError):  # a tensor without memory of its own
+                operands.add(one.data_ptr())
 
 
 def _read_input(

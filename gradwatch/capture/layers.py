@@ -59,7 +59,7 @@ class LayerRecorder:
         draws_units: bool = False,
     ) -> None:
         self._draws_units = draws_units
-        self.operands: set[int] = set()
+        self.operands: set[int] | None = set()
         self.table = CallTable(linked)
         self.gradients = GradientReader(self.table.ledger, guard, passes.notice)
         make_mode = partial(FunctionMode, self, guard)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from gradwatch.capture.ledger import REST, WHOLE_STEP, Ledger, Reading
 from gradwatch.capture.roles import find_role
 from gradwatch.capture.statistics import flatten_dense, measure_l2_norm, take_sample, widen
 from gradwatch.records import Param
+
+FOREACH_SIZE = 2**14
+"""Elements up to which the sum of squares of a CPU's multi-tensor kernel is right to 2e-7."""
 
 
 @dataclass
@@ -63,18 +66,20 @@ def list_parameters(modules: Iterable[tuple[str, nn.Module]]) -> list[Watched]:
     """
     found: dict[int, Watched] = {}
     for prefix, module in modules:
-        for name, param in module._parameters.items():
-            if param is None or isinstance(param, UninitializedParameter):
-                continue
+        own = [(name, param) for name, param in module._parameters.items() if _exists(param)]
+        role, is_leaf = find_role(module) if own else "", not module._modules
+        for name, param in own:
             fqn = f"{prefix}.{name}" if prefix else name
             if id(param) in found:
                 found[id(param)].aliases.append(fqn)
             else:
-                role, is_leaf = _find_param_role(module, param), not module._modules
-                found[id(param)] = Watched(
-                    fqn, prefix, param, [], role, is_leaf, param.requires_grad
-                )
+                facts = _find_param_role(role, param), is_leaf, param.requires_grad
+                found[id(param)] = Watched(fqn, prefix, param, [], *facts)
     return list(found.values())
+
+
+def _exists(param: nn.Parameter | None) -> TypeGuard[nn.Parameter]:
+    return param is not None and not isinstance(param, UninitializedParameter)
 
 
 def strip_wrappers(fqn: str) -> str:
@@ -83,8 +88,8 @@ def strip_wrappers(fqn: str) -> str:
     return ".".join(parts)
 
 
-def _find_param_role(module: nn.Module, param: nn.Parameter) -> str:
-    role = find_role(module)
+def _find_param_role(role: str, param: nn.Parameter) -> str:
+    """Role of a parameter in a module that has a role itself."""
     if role in ("embedding", "norm"):
         return role
     if param.numel() == 1:
@@ -174,14 +179,20 @@ def localise(tensor: Any) -> Tensor:
 
 
 def measure_norms(tensors: Sequence[Tensor]) -> list[Reading]:
-    """L2 norms of many tensors; on a GPU through the multi-tensor kernels."""
-    on_gpu = [i for i, one in enumerate(tensors) if one.is_cuda and one.dtype == torch.float32]
-    if not on_gpu:
+    """L2 norms of many tensors, through the multi-tensor kernels where they are exact enough."""
+    chosen = [i for i, one in enumerate(tensors) if _fits_foreach(one)]
+    if not chosen:
         return [measure_l2_norm(one) for one in tensors]
-    fused = dict(zip(on_gpu, torch._foreach_norm([tensors[i] for i in on_gpu]), strict=True))
+    fused = dict(zip(chosen, torch._foreach_norm([tensors[i] for i in chosen]), strict=True))
     return [
         Reading(fused[i]) if i in fused else measure_l2_norm(one) for i, one in enumerate(tensors)
     ]
+
+
+def _fits_foreach(tensor: Tensor) -> bool:
+    """On a GPU everything in float32; on a CPU, which sums one after another, small tensors."""
+    is_exact = tensor.is_cuda or (tensor.is_cpu and 1 < tensor.numel() <= FOREACH_SIZE)
+    return is_exact and tensor.dtype == torch.float32
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,8 +127,10 @@ class SampledStep:
         )
         self._ledger = self.recorder.table.ledger
 
-    def arm(self) -> None:
-        """Begin to see."""
+    def arm(self, used: Container[str]) -> None:
+        """Begin to see; nobody looks for what forward uses where all of that is known."""
+        if all(one.fqn in used for one in self._watched):
+            self.recorder.operands = None
         self.recorder.forward.arm()
         for optimizer in self.optimizers:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
@@ -264,7 +266,7 @@ class SampledStep:
             calls=list(table.calls.values()),
             gates=table.gates,
             used_modules=self.recorder.forward.used_modules,
-            operands=self.recorder.operands,
+            operands=self.recorder.operands or set(),
             notes=tuple(table.notes),
             watched=self._watched,
             optimized=self._find_optimized(),
@@ -279,8 +281,7 @@ class SampledStep:
             if rate is not None:
                 reading = Reading(rate.detach().reshape(()))
                 self._ledger.add("step.learning_rate", number, WHOLE_STEP, reading)
-        known = [rate for rate in map(read_rate, groups) if not math.isnan(rate)]
-        return max(known, default=math.nan)
+        return max((r for r in map(read_rate, groups) if not math.isnan(r)), default=math.nan)
 
     def _note_silent_units(self) -> None:
         calls, counts = self.recorder.table.calls, self.firing.close_step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,8 @@ def find_flat_parameters(model: nn.Module) -> list[Any]:
 
 
 def _find_handles(model: nn.Module) -> list[Any]:
+    if "torch.distributed.fsdp" not in sys.modules:
+        return []  # without a walk over all modules
     handles = (getattr(module, "_handle", None) for module in model.modules())
     return [one for one in handles if getattr(one, "flat_param", None) is not None]
 
