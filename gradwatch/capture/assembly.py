@@ -89,7 +89,9 @@ class Assembler:
         calls = [call for call in sample.calls if call.roots & roots]
         columns = self._registry.place(calls, sample.gates)
         self.used |= {
-            one.fqn for one in sample.watched if one.is_read(sample.used_modules, sample.operands)
+            one.fqn
+            for one in sample.watched
+            if one.fqn not in self.used and one.is_read(sample.used_modules, sample.operands)
         }
         self._notes.update(dict.fromkeys(sample.notes))
         params = describe_parameters(sample.watched, sample.optimized, self.used)

@@ -122,9 +122,12 @@ class Ledger:
         for (_, is_single), group in groups.items():
             tensors = [self.values[number] for number in group]
             joined.append((torch.stack if is_single else torch.cat)(tensors).to(torch.float64))
-            for number, tensor in zip(group, tensors, strict=True):
-                start = self.starts[number]
-                positions.extend(range(start, start + (1 if is_single else len(tensor))))
+            starts = [self.starts[number] for number in group]
+            if is_single:
+                positions += starts
+            else:
+                rows = zip(starts, tensors, strict=True)
+                positions += [start + i for start, row in rows for i in range(len(row))]
         return positions, *_copy_to_host(torch.cat(joined), device)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import isfinite
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -229,7 +231,7 @@ class History:
     @property
     def largest_error(self) -> float:
         """Largest error signal over the latest readings."""
-        errors = [one.error_signal for one in self.window if np.isfinite(one.error_signal)]
+        errors = [one.error_signal for one in self.window if isfinite(one.error_signal)]
         return max(errors, default=float("nan"))
 
     @property
@@ -237,14 +239,14 @@ class History:
         """Error signal of late: the median over the latest readings of the run's later half."""
         half = (self.first_step + self.last_step) / 2
         late = [one.error_signal for one in self.window if one.record.global_step >= half]
-        finite = [one for one in late if np.isfinite(one)]
-        return float(np.median(finite)) if finite else float("nan")
+        finite = [one for one in late if isfinite(one)]
+        return median(finite) if finite else float("nan")
 
     @property
     def first_error(self) -> float:
         """Error signal at the start of the run: the median of the first readings."""
-        finite = [one for one in self.first_errors if np.isfinite(one)]
-        return float(np.median(finite)) if finite else float("nan")
+        finite = [one for one in self.first_errors if isfinite(one)]
+        return median(finite) if finite else float("nan")
 
 
 def measure_growth(reading: Reading) -> float:
