@@ -15,6 +15,21 @@ _HOOKS_FIRE_TWICE = r"Using `torch\.compile\(module\)` when there are global hoo
 """Torch's warning about global hooks on a compiled module; ours are counted once."""
 
 
+HAS_STANCE = hasattr(torch.compiler, "set_stance")
+"""Since torch 2.6, compiled code can be run eagerly for a while."""
+
+UNSEEN = "layers in compiled code are not seen: that needs torch 2.6 or newer"
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether any part of the model runs through ``torch.compile``."""
+    return any(
+        type(module).__name__ == "OptimizedModule"
+        or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+
+
 _WRAPPERS = ("ModuleToTrace", "OptimizedModule")
 """Modules into which dynamo puts the one that it is about to export."""
 
@@ -28,24 +43,33 @@ class EagerStance:
     The compiled code stays as it is and runs again on the next step.
 
     Args:
+        model: that may be compiled.
         make_way: called when dynamo is about to export a module as a whole. It then looks for
             global hooks, and fails over any; ours must be gone by then.
     """
 
-    def __init__(self, make_way: Callable[[], None]) -> None:
+    def __init__(self, model: nn.Module, make_way: Callable[[], None]) -> None:
+        self._model = model
         self._make_way = make_way
         self._handle: Any = None
         self._stance: Any = None
         self._filter: Any = None
 
-    def enter(self) -> None:
-        """Run eagerly from now on, if anything was compiled in this process at all."""
+    def enter(self) -> bool:
+        """Run eagerly from now on, if anything was compiled in this process at all.
+
+        Returns:
+            Whether the layers may be hooked: an older torch would compile our hooks too.
+        """
+        if not HAS_STANCE:
+            return not is_compiled(self._model)
         if self._handle is None:
             self._handle = module_hooks.register_module_module_registration_hook(self._see)
         if self._stance is None and "torch._dynamo.eval_frame" in sys.modules:
             self._stance = torch.compiler.set_stance("force_eager")
             warnings.filterwarnings("ignore", message=_HOOKS_FIRE_TWICE)
             self._filter = warnings.filters[0]
+        return True
 
     def leave(self) -> None:
         """Back to the stance that was in force."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gradwatch.capture.calls import Call, CallKey
+from gradwatch.capture.compilation import UNSEEN
 from gradwatch.capture.forward import Guard
 from gradwatch.capture.layers import LayerRecorder
 from gradwatch.capture.ledger import WHOLE_STEP, Ledger, Reading, Transfer
@@ -28,10 +28,9 @@ from gradwatch.capture.passes import PassTracker, is_in_backward
 from gradwatch.capture.scaling import (
     find_coupled_decay,
     find_decoupled_decay,
-    find_device_rate,
     find_scaler,
     read_found_inf,
-    read_rate,
+    read_rates,
     read_scale,
 )
 from gradwatch.capture.units import FiringHistory
@@ -127,11 +126,14 @@ class SampledStep:
         )
         self._ledger = self.recorder.table.ledger
 
-    def arm(self, used: Container[str]) -> None:
+    def arm(self, used: Container[str], sees_layers: bool) -> None:
         """Begin to see; nobody looks for what forward uses where all of that is known."""
         if all(one.fqn in used for one in self._watched):
             self.recorder.operands = None
-        self.recorder.forward.arm()
+        if sees_layers:
+            self.recorder.forward.arm()
+        else:
+            self.recorder.table.notes[UNSEEN] = None
         for optimizer in self.optimizers:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
 
@@ -259,7 +261,7 @@ class SampledStep:
         table = self.recorder.table
         return Sample(
             global_step=self.global_step,
-            learning_rate=self._read_rates(),
+            learning_rate=read_rates(self.optimizers, self._ledger),
             events=self._events,
             root_passes=table.root_passes,
             reached_roots=self.recorder.gradients.reached_roots,
@@ -273,15 +275,6 @@ class SampledStep:
             coupled_decay=[coupled.get(id(one.param), 0.0) for one in self._watched],
             transfer=self._ledger.send(),
         )
-
-    def _read_rates(self) -> float:
-        """The largest learning rate; those that live on a device travel with the other numbers."""
-        groups = [group for one in self.optimizers for group in one.param_groups]
-        for number, rate in enumerate(map(find_device_rate, groups)):
-            if rate is not None:
-                reading = Reading(rate.detach().reshape(()))
-                self._ledger.add("step.learning_rate", number, WHOLE_STEP, reading)
-        return max((r for r in map(read_rate, groups) if not math.isnan(r)), default=math.nan)
 
     def _note_silent_units(self) -> None:
         calls, counts = self.recorder.table.calls, self.firing.close_step()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from gradwatch.capture.ledger import WHOLE_STEP, Ledger, Reading
 
 HOST = "cpu"
 """Type of the device whose tensors are read without a wait."""
@@ -93,3 +96,13 @@ def find_device_rate(group: dict[str, Any]) -> Tensor | None:
     """A learning rate that lives on a device, as optimizers in a CUDA graph have it."""
     rate = group.get("lr")
     return rate if isinstance(rate, Tensor) and rate.device.type != HOST else None
+
+
+def read_rates(optimizers: Iterable[Optimizer], ledger: Ledger) -> float:
+    """The largest learning rate on the host; those on a device travel with the other numbers."""
+    groups = [group for one in optimizers for group in one.param_groups]
+    for number, rate in enumerate(map(find_device_rate, groups)):
+        if rate is not None:
+            reading = Reading(rate.detach().reshape(()))
+            ledger.add("step.learning_rate", number, WHOLE_STEP, reading)
+    return max((one for one in map(read_rate, groups) if not math.isnan(one)), default=math.nan)

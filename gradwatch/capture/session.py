@@ -62,7 +62,7 @@ class Session:
         self._pace = Pace(schedule, budget, global_step)
         self._firing = FiringHistory()
         self._assembler = Assembler()
-        self._stance = EagerStance(self._make_way)
+        self._stance = EagerStance(model, self._make_way)
         self._ranks = RankMerger()
         self._ranks.is_wanted = is_parallel
         self._pending: deque[tuple[Sample, int]] = deque()
@@ -172,8 +172,7 @@ class Session:
         )
         self._armed += 1
         self._assembler.begin(self._step.modules)
-        self._stance.enter()
-        self._step.arm(self._assembler.used)
+        self._step.arm(self._assembler.used, sees_layers=self._stance.enter())
         self._pace.spend(began)
 
     def _notice(self, module: nn.Module) -> None:

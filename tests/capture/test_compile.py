@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 
-from tests.capture.tools import list_keys, read, watch_run
+from gradwatch.capture import compilation
+from gradwatch.capture.compilation import HAS_STANCE, UNSEEN
+from tests.capture.tools import list_keys, read, read_param, watch_run
+
+needs_stance = pytest.mark.skipif(
+    not HAS_STANCE, reason="torch.compiler.set_stance came with torch 2.6"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +61,7 @@ def train(forward, model: nn.Module, optimizer, steps: int) -> list[float]:
 WAYS = ["wrapped", "in_place", "part", "function"]
 
 
+@needs_stance
 @pytest.mark.parametrize("way", WAYS)
 def test_compiled_between_sampled_steps(way: str) -> None:
     counter = CompileCounter()
@@ -100,6 +107,7 @@ def test_compiled_between_sampled_steps(way: str) -> None:
         assert read(record, "grad_output_l2_norm", "block.first") > 0
 
 
+@needs_stance
 @pytest.mark.parametrize("way", ["wrapped", "in_place", "function"])
 def test_compiled_after_the_first_step_was_armed(way: str) -> None:
     counter = CompileCounter()
@@ -123,6 +131,7 @@ def test_compiled_after_the_first_step_was_armed(way: str) -> None:
     assert not counters["graph_break"]
 
 
+@needs_stance
 def test_unsampled_steps_run_the_compiled_code() -> None:
     """A backend that counts the runs of what it compiled."""
     runs = []
@@ -150,6 +159,7 @@ def test_names_are_those_of_the_model_that_was_compiled() -> None:
     assert record.layer_set.params[0].fqn == "block.first.weight"
 
 
+@needs_stance
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 @pytest.mark.slow
 def test_inductor(mode: str) -> None:
@@ -170,3 +180,38 @@ def test_inductor(mode: str) -> None:
             run()
         results.append(losses)
     assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("way", ["wrapped", "in_place", "part"])
+def test_an_older_torch_sees_parameters_only(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so, and leaves the compiled code alone on every step."""
+    monkeypatch.setattr(compilation, "HAS_STANCE", False)
+    counter = CompileCounter()
+    model = Net()
+    watched: nn.Module = model
+    if way == "wrapped":
+        watched = torch.compile(model, backend=counter, fullgraph=True)
+    else:
+        (model if way == "in_place" else model.block).compile(backend=counter, fullgraph=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loop = lambda: train(watched, model, optimizer, 6)  # noqa: E731
+    records = watch_run(watched, optimizer, loop, every_n_steps=3, first_steps=2)
+    assert [record.global_step for record in records] == [0, 1, 3]
+    for record in records:
+        assert list_keys(record) == []
+        assert record.layer_set.notes == (UNSEEN,)
+        assert read_param(record, "grad_l2_norm", "block.first.weight") > 0
+        assert read_param(record, "update_l2_norm", "block.first.weight") > 0
+    assert counter.frame_count == 1
+    assert not counters["graph_break"]
+
+
+def test_an_older_torch_sees_the_layers_of_what_is_not_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compilation, "HAS_STANCE", False)
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    record = watch_run(model, optimizer, lambda: train(model, model, optimizer, 1))[0]
+    assert list_keys(record) == ["block.first", "block:sigmoid", "second"]
+    assert record.layer_set.notes == ()
