@@ -61,10 +61,10 @@ class EagerStance:
         Returns:
             Whether the layers may be hooked: an older torch would compile our hooks too.
         """
-        if not HAS_STANCE:
-            return not is_compiled(self._model)
         if self._handle is None:
             self._handle = module_hooks.register_module_module_registration_hook(self._see)
+        if not HAS_STANCE:
+            return not is_compiled(self._model)
         if self._stance is None and "torch._dynamo.eval_frame" in sys.modules:
             self._stance = torch.compiler.set_stance("force_eager")
             warnings.filterwarnings("ignore", message=_HOOKS_FIRE_TWICE)

@@ -23,6 +23,9 @@ from gradwatch.capture.passes import is_in_backward
 
 Guard = Callable[..., Any]
 
+HAS_KWARGS = hasattr(module_hooks, "_global_forward_hooks_with_kwargs")
+"""Whether global hooks are shown keyword arguments, as in newer releases of torch."""
+
 
 @dataclass(eq=False)
 class Frame:
@@ -124,16 +127,17 @@ class ForwardTracker:
     def arm(self) -> None:
         """Start to follow."""
         pre = module_hooks.register_module_forward_pre_hook(self._enter)
-        post = module_hooks.register_module_forward_hook(
-            self._leave, with_kwargs=True, always_call=True
-        )
+        leave = self._leave if HAS_KWARGS else self._leave_without_kwargs
+        options = {"with_kwargs": True} if HAS_KWARGS else {}
+        post = module_hooks.register_module_forward_hook(leave, always_call=True, **options)
         self._handles = [pre, post]
 
     def disarm(self) -> None:
         """Stop at once, from outside any forward or after one was cut short."""
         for handle in self._handles:
             handle.remove()
-            module_hooks._global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it
+            if HAS_KWARGS:  # torch leaves it
+                module_hooks._global_forward_hooks_with_kwargs.pop(handle.id, None)
         self._handles.clear()
         self.stack.clear()
         self._leave_mode()
@@ -224,6 +228,12 @@ class ForwardTracker:
             self._leave_root(has_failed)
         if self._retired and not self.stack:
             self.disarm()
+
+    def _leave_without_kwargs(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+        """For an older torch: what it does not say stands in the frame that calls its hooks."""
+        has_failed = result is None and sys.exc_info()[0] is not None
+        kwargs = sys._getframe(1).f_locals.get("kwargs", {})
+        self._leave(module, args, *((result,) if has_failed else (kwargs, result)))
 
     def _pop(self, module: nn.Module) -> Frame | None:
         if self.stack[-1].module is not module and all(

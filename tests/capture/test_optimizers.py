@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gradwatch.capture.compilation import HAS_STANCE
 from gradwatch.diagnosis.doctor import diagnose
 from tests.capture.tools import (
     assert_harmless,
@@ -18,6 +19,10 @@ from tests.capture.tools import (
     read,
     read_param,
     watch_run,
+)
+
+needs_stance = pytest.mark.skipif(
+    not HAS_STANCE, reason="torch.compiler.set_stance came with torch 2.6"
 )
 
 
@@ -389,6 +394,7 @@ def test_lbfgs_that_steps_through_its_base() -> None:
     assert [record.step("passes") for record in records] == [1, 1, 1]
 
 
+@needs_stance
 def test_a_compiled_step() -> None:
     """The hooks of a compiled step run outside of what is compiled.
 
