@@ -53,7 +53,7 @@ class History:
         count: records seen.
         first_step: global step of the first record.
         starved_records: for each parameter of the newest layer set, records since its last
-            gradient in which forward used it.
+            gradient in which forward used it and others were trained.
         maintained: those that changed without a gradient: a copy keeps them on purpose.
         silent_records: for each parameter, records since its last gradient above zero in which
             it could have had one.
@@ -139,12 +139,13 @@ class History:
         fed = (grad > 0) | (~np.isnan(grad) & reading.has_arrived)
         self._align(reading.topology)
         has_stepped = ~np.isnan(update) | ~np.isnan(grad)
-        self.starved_records[reading.was_called & has_stepped] += 1
+        is_trained = bool(fed.any()) or not self.ever_fed.any()  # else nobody called backward
+        self.starved_records[reading.was_called & has_stepped & is_trained] += 1
         self.starved_records[fed] = 0
         size = reading.record.param("weight_l2_norm")
-        self.maintained |= ~fed & (update > ROUNDING * size)
+        self.maintained |= ~fed & ((update > ROUNDING * size) | self._find_replaced(reading))
         is_learning = reading.record.step("learning_rate") != 0  # NaN: it is not known
-        self.silent_records[(grad == 0) & reading.was_called & is_learning] += 1
+        self.silent_records[(grad == 0) & reading.was_called & (is_learning & is_trained)] += 1
         self.silent_records[grad > 0] = 0
         self.ever_fed |= grad > 0
         self.first_weights = np.where(np.isnan(self.first_weights), size, self.first_weights)
@@ -164,6 +165,16 @@ class History:
         self.ever_thrown |= move >= THROWN_UPDATE
         self.output_gain = float(np.fmax.reduce(reading.gains[outputs], initial=self.output_gain))
         self.rates.add(reading.record.global_step, reading.record.step("learning_rate"))
+
+    def _find_replaced(self, reading: Reading) -> Mask:
+        """Parameters that have changed since the last record with a gradient at neither."""
+        before = self.window[-2] if len(self.window) > 1 else reading
+        if before.topology is not reading.topology:
+            before = reading
+        size, earlier = (one.record.param("weight_l2_norm") for one in (reading, before))
+        unfed = [np.isnan(one.record.param("grad_l2_norm")) for one in (reading, before)]
+        result: Mask = np.logical_and(*unfed) & (np.abs(size - earlier) > ROUNDING * size)
+        return result
 
     def _note_levels(self, reading: Reading) -> None:
         record, layers = reading.record, reading.topology.layers

@@ -84,6 +84,19 @@ def test_only_records_in_which_forward_used_the_parameter_count():
     assert fill_history(repeat(absent, 4)).starved_records.tolist() == [0, 0, 0]
 
 
+def test_steps_without_any_backward_do_not_count_once_there_was_one():
+    """A loop that has nothing to learn from a batch and steps all the same."""
+    record = make_record(build_chain(3))
+    idle = change_param(record, "grad_l2_norm", np.nan)
+    idle = change(idle, "grad_output_l2_norm", np.nan)
+    assert fill_history(repeat(idle, 4)).starved_records.tolist() == [4, 4, 4]
+    history = fill_history([record, *repeat(idle, 6, start=1)])
+    assert history.starved_records.tolist() == [0, 0, 0]
+    zeros = change_param(idle, "grad_l2_norm", 0.0)
+    history = fill_history([record, *repeat(zeros, 6, start=1)])
+    assert history.silent_records.tolist() == [0, 0, 0]
+
+
 def test_an_exact_zero_that_arrived_is_a_gradient():
     record = change_param(make_record(build_chain(3)), "grad_l2_norm", {"fc0.weight": 0.0})
     assert fill_history(repeat(record, 4)).starved_records.tolist() == [0, 0, 0]
@@ -92,6 +105,14 @@ def test_an_exact_zero_that_arrived_is_a_gradient():
 def test_a_parameter_that_changes_without_a_gradient_is_maintained():
     record = change_param(make_record(build_chain(3)), "grad_l2_norm", {"fc1.weight": np.nan})
     assert fill_history([record]).maintained.tolist() == [False, True, False]
+
+
+def test_a_copy_made_between_two_sampled_steps_is_maintained():
+    record = change_param(make_record(build_chain(3)), "grad_l2_norm", {"fc1.weight": np.nan})
+    still = change_param(record, "update_l2_norm", {"fc1.weight": 0.0})
+    assert not fill_history(repeat(still, 3)).maintained.any()
+    copied = change_param(still, "weight_l2_norm", {"fc1.weight": 9.0})
+    assert fill_history([still, copied]).maintained.tolist() == [False, True, False]
 
 
 def test_a_weight_that_has_changed_once_is_never_unmoved_again():
