@@ -68,6 +68,8 @@ class Thresholds:
             all but nothing of its updates.
         progress: the error signal at the output has to fall below this share of its first values
             to count as learning.
+        converged: the error signal below this share of its first values is that of a training which
+            has converged: what was well at first and has become sure or still is no disease.
         patience: optimizer steps without progress before a loss over time is held to do harm.
         time_gain: gradient at the first time steps against the last.
         disconnected_records: sampled steps in a row without any gradient.
@@ -107,6 +109,7 @@ class Thresholds:
     overflow_rms: float = 32.0
     lost_records: int = 5
     progress: float = 0.8
+    converged: float = 1e-2
     patience: int = 30
     time_gain: float = 1e-4
     disconnected_records: int = 5

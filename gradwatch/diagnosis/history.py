@@ -67,6 +67,7 @@ class History:
         ever_thrown: some step so far has replaced a weight rather than changed it.
         output_gain: the largest gain so far of any activation of the network's outputs.
         first_growth: growth of the gradient over depth at the first record.
+        largest_updates: for each parameter, the largest update so far against its norm.
         moves: how far the fastest weight moved at the latest steps, against its own norm.
         rates: the learning rates so far.
     """
@@ -86,6 +87,7 @@ class History:
     ever_thrown: bool = False
     output_gain: float = float("nan")
     first_growth: float = 1.0
+    largest_updates: Array = field(default_factory=lambda: np.zeros(0))
     moves: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     rates: Rates = field(default_factory=Rates)
     _kept: list[StepRecord] = field(default_factory=list)
@@ -148,6 +150,7 @@ class History:
         self.silent_records[(grad == 0) & reading.was_called & (is_learning & is_trained)] += 1
         self.silent_records[grad > 0] = 0
         self.ever_fed |= grad > 0
+        self.largest_updates = np.fmax(self.largest_updates, reading.measure_update(MOVE_FLOOR))
         self.first_weights = np.where(np.isnan(self.first_weights), size, self.first_weights)
         is_lost = update <= size * reading.topology.lost_update
         waits = fed & (grad > 0) & is_lost & is_learning & (not self.rates.is_warming_up)
@@ -218,6 +221,7 @@ class History:
         self.unmoved_records = np.append(self.unmoved_records, 0)[places]
         self.ever_fed = np.append(self.ever_fed, False)[places]
         self.first_weights = np.append(self.first_weights, np.nan)[places]
+        self.largest_updates = np.append(self.largest_updates, 0.0)[places]
         self._aligned = topology
 
     def _measure_move(self, reading: Reading) -> float:
@@ -238,6 +242,13 @@ class History:
         """Whether the error signal had been growing far beyond its first values."""
         first = self.first_error
         return bool(first > 0 and self.largest_error > thresholds.divergence * first)
+
+    def has_converged(self, thresholds: Thresholds) -> bool:
+        """Whether next to nothing is left of the error signal, and no step has thrown the weights.
+
+        What is pinned or still then, and was not before, is so because there is nothing to learn.
+        """
+        return not self.ever_thrown and self.recent_error < thresholds.converged * self.first_error
 
     @property
     def largest_error(self) -> float:

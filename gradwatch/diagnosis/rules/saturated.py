@@ -22,6 +22,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     )
     pinned = [i for i in topology.pinnable if fraction[i] >= usual]
     pinned += [i for i in topology.one_sided if fraction[i] >= whole]
+    if history.has_converged(thresholds):
+        pinned = [i for i in pinned if not _was_well(history, i, thresholds)]
     if not pinned:
         return []
     pinned.sort(key=lambda index: -fraction[index])
@@ -34,10 +36,14 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         f"{name_percent(worst)} of the elements of {acts[0]} are pinned where its derivative is "
         f"below 5 % of its maximum ({name_region(acts)}{slope})."
     )
-    first = history.first_saturated.get(reading.topology.layers[pinned[0]].key, 1.0)
-    was_well = first < thresholds.saturated_fraction
-    cause = "learning_rate" if was_well and history.ever_thrown else "saturation"
+    has_fallen_ill = _was_well(history, pinned[0], thresholds) and history.ever_thrown
+    cause = "learning_rate" if has_fallen_ill else "saturation"
     return [Sign(layers, cause, worst, thresholds.saturated_fraction, message, "warning")]
+
+
+def _was_well(history: History, index: int, thresholds: Thresholds) -> bool:
+    first = history.first_saturated.get(history.latest.topology.layers[index].key, 1.0)
+    return first < thresholds.saturated_fraction
 
 
 SATURATED = Rule(
@@ -58,7 +64,8 @@ every input. It is no vanishing gradient by itself: a net can be 90 % pinned and
 ## How it is measured
 An element is pinned when |phi'| is below 5 % of its maximum: |z| > 4.36 for the sigmoid, |z| >
 2.18 for tanh. Derivatives are taken from the outputs. Gates (outputs that multiply something) and
-activations behind the last weight are left alone: being sure is their job. Source: Glorot & Bengio
+activations behind the last weight are left alone: being sure is their job. So are activations that
+were well at first and have become sure in a training that has `converged`. Source: Glorot & Bengio
 (2010), section 3.
 
 ## Example

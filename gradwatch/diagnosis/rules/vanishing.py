@@ -80,6 +80,8 @@ def find_starved(history: History, thresholds: Thresholds) -> Mask:
     if not history.rates.is_warming_up:
         lags |= faint
     result: Mask = reading.judged & cut_off & still & lags
+    if history.has_converged(thresholds):  # what has moved has learned what there was to learn
+        result &= ~(history.largest_updates >= thresholds.update_ratio)
     return result
 
 
@@ -225,7 +227,7 @@ per step. Both must hold: Adam makes up for a weak gradient until it nears its `
 converged network stands still without being ill. Updates are judged as at the learning rate that
 the training had, and while it warms up only against each other. What is growing back by itself is
 left alone, and so is a residual branch whose factor, made to begin near zero, moves by `opening` of
-its own size.
+its own size; and in a training that has `converged`, what has moved before rests.
 
 An activation at the network's output is never judged for being sure. But when it has let less than
 `output_gain` through since the first step, for `patience` steps, and nothing moves, it is pinned.
