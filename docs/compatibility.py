@@ -6,6 +6,7 @@ it only writes, from an earlier ``pytest --junitxml``.
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import sys
@@ -57,6 +58,9 @@ ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Bit-identical training over the whole zoo and four networks", ("test_do_no_harm",)),
 )
 """A case, and the test modules (below ``tests.``) that prove it."""
+
+DEVICES = HERE / "gpu_tests.json"
+"""Results of ``tests/capture/test_cuda.py`` on machines with a GPU: device, torch, counts."""
 
 NOT_RUN = (
     "Lightning's `FSDPStrategy` was not run: on a CPU it raises `ValueError: The strategy fsdp "
@@ -121,7 +125,18 @@ def write_page(report: Path) -> None:
         counts = sum((results.get(name, Counter()) for name in modules), Counter())
         files = ", ".join(f"`tests/{name.replace('.', '/')}.py`" for name in modules)
         lines.append(f"| {case} | {files} | {describe(counts)} |")
-    PAGE.write_text("\n".join([*lines, "", NOT_RUN, ""]), encoding="utf-8")
+    PAGE.write_text("\n".join([*lines, "", *list_devices(), NOT_RUN, ""]), encoding="utf-8")
+
+
+def list_devices() -> list[str]:
+    """What was run elsewhere, with the device's name."""
+    if not DEVICES.exists():
+        return []
+    return [
+        f"The tests for CUDA were run on {one['device']} with torch {one['torch']}: "
+        f"{describe(Counter(one['counts']))}.\n"
+        for one in json.loads(DEVICES.read_text(encoding="utf-8"))
+    ]
 
 
 def main() -> None:

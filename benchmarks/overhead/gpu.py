@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.overhead.lower_bound import run_lower_bound
 from benchmarks.overhead.ours import Step, run_bare, run_between, run_sampled
 from benchmarks.overhead.timing import WARM_UP_STEPS, summarise
 from benchmarks.overhead.tools import HORIZON, count_sampled
@@ -45,7 +46,9 @@ RUNS: dict[str, Run] = {
     "bare again": run_bare,
     "between": run_between,
     "sampled": run_sampled,
+    "lower bound": run_lower_bound,
 }
+"""Ways to run a step, in the order of a round."""
 
 
 class Autocast(nn.Module):
@@ -85,11 +88,18 @@ def time_steps(step: Step, steps: int) -> float:
     return 1e3 * (time.perf_counter() - began) / steps
 
 
+def list_runs(training: Training) -> dict[str, Run]:
+    """Those that suit the training: the reductions by hand hook modules, which compiled code has
+    no more."""
+    eager = training.model._compiled_call_impl is None
+    return {name: run for name, run in RUNS.items() if eager or name != "lower bound"}
+
+
 def measure_rounds(training: Training, rounds: int) -> dict[str, list[float]]:
     """Milliseconds per step of each way to run it, one number for each round."""
-    found: dict[str, list[float]] = {name: [] for name in RUNS}
+    found: dict[str, list[float]] = {name: [] for name in list_runs(training)}
     for number in range(rounds):
-        for name, run in RUNS.items():
+        for name, run in list_runs(training).items():
             with run(training) as step:
                 time_steps(step, WARM_UP_STEPS)
                 found[name].append(time_steps(step, STEPS))
@@ -100,16 +110,14 @@ def measure_rounds(training: Training, rounds: int) -> dict[str, list[float]]:
 def compare(found: dict[str, list[float]]) -> dict[str, Any]:
     """Ratios to the bare step of the same round: median, smallest, largest."""
     share = count_sampled(Schedule()) / HORIZON
-    rows = list(zip(*(found[name] for name in RUNS), strict=True))
-    return {
-        "bare_ms": summarise(found["bare"]),
-        "noise": summarise([again / bare for bare, again, _, _ in rows]),
-        "default": summarise(
-            [((1 - share) * between + share * sampled) / bare for bare, _, between, sampled in rows]
-        ),
-        "between": summarise([between / bare for bare, _, between, _ in rows]),
-        "every_step": summarise([sampled / bare for bare, _, _, sampled in rows]),
+    ratios = {
+        name: [one / bare for one, bare in zip(values, found["bare"], strict=True)]
+        for name, values in found.items()
     }
+    both = zip(ratios["between"], ratios["sampled"], strict=True)
+    ratios["default"] = [(1 - share) * between + share * sampled for between, sampled in both]
+    measured = {name: summarise(values) for name, values in ratios.items() if name != "bare"}
+    return {"bare_ms": summarise(found["bare"]), "ratios": measured}
 
 
 @dataclass

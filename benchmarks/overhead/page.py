@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.overhead.sections import list_long_run, list_profile
+from benchmarks.overhead.sections import list_gpu, list_long_run, list_profile
 from benchmarks.overhead.tools import TOOLS
 
 ROOT = Path(__file__).parents[2]
@@ -15,6 +15,8 @@ PAGE = ROOT / "docs" / "overhead.md"
 RESULTS = ROOT / "benchmarks" / "results" / "overhead.json"
 
 LONG_RUN = ROOT / "benchmarks" / "results" / "long_run.json"
+
+GPU = ROOT / "benchmarks" / "results" / "overhead_gpu.json"
 
 MEMORY_TARGET = 0.02
 
@@ -62,7 +64,7 @@ def _list_lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"| event log per layer and sampled step | {' | '.join(logs)} |"
     yield ""
     yield "Targets: 1.01 for the default schedule and under a budget, 1.15 for every step, 2 % for"
-    yield "memory; a figure above its target is marked with an asterisk. No GPU was at hand."
+    yield "memory; a figure above its target is marked with an asterisk."
     yield ""
     for remark in result.get("remarks", ()):
         yield from (remark, "")
@@ -74,6 +76,7 @@ def _list_lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield "start of the interpreter."
     yield ""
     yield from list_profile(result.get("profile"))
+    yield from list_gpu(_read(GPU))
     yield from list_long_run(_read(LONG_RUN))
 
 

@@ -56,3 +56,51 @@ def list_profile(profiles: dict[str, dict[str, float]] | None) -> Iterator[str]:
     yield ""
     yield write_table(profiles)
     yield ""
+
+
+_GPU_TITLES = {
+    "bare again": "bare step, again",
+    "between": "a step that is not sampled",
+    "default": "**gradwatch, default schedule**",
+    "sampled": "**gradwatch, every step**",
+    "lower bound": "the same reductions by hand",
+}
+
+
+def list_gpu(result: Mapping[str, Any] | None) -> Iterator[str]:
+    """From what ``python -m benchmarks.overhead.gpu --save`` has written on a machine with one."""
+    if result is None:
+        return
+    ways = {name: result[name] for name in ("eager", "compiled")}
+    yield "## On a GPU"
+    yield ""
+    yield "GPT-2 with 124 million parameters, autocast to bfloat16, 8 x 1,024 tokens, fused AdamW;"
+    yield f"{result['device']}, torch {result['torch']}. Medians of {result['rounds']} interleaved"
+    yield f"rounds of {result['steps_per_block']} steps, as ratios to the bare step of the same round."
+    yield ""
+    yield f"| | {' | '.join(ways)} |"
+    yield "| --- | --- | --- |"
+    yield f"| bare step | {' | '.join(f'{one["bare_ms"][0]:.1f} ms' for one in ways.values())} |"
+    for name, title in _GPU_TITLES.items():
+        cells = [_write_summary(one["ratios"].get(name)) for one in ways.values()]
+        yield f"| {title} | {' | '.join(cells)} |"
+    yield from _list_counts(ways)
+    yield ""
+    yield from (*result.get("remarks", ()), "")
+
+
+def _list_counts(ways: Mapping[str, Any]) -> Iterator[str]:
+    counts = [one["counts"] for one in ways.values()]
+    waits = [f"{one['sampled']['synchronisations']}" for one in counts]
+    yield f"| waits for the device in a sampled step | {' | '.join(waits)} |"
+    launches = [
+        (one["sampled"]["kernels"] - one["bare"]["kernels"]) / one["sampled"]["readings"]
+        for one in counts[:1]
+    ]
+    yield f"| kernels per tensor that is read | {launches[0]:.1f} | as eager |"
+    peaks = [one["peak_mib"]["sampled"] / one["peak_mib"]["bare"] - 1 for one in ways.values()]
+    yield f"| peak device memory added | {' | '.join(f'{100 * one:.2f} %' for one in peaks)} |"
+
+
+def _write_summary(values: list[float] | None) -> str:
+    return "-" if values is None else f"{values[0]:.3f} [{values[1]:.2f}, {values[2]:.2f}]"
