@@ -76,11 +76,13 @@ def list_gpu(result: Mapping[str, Any] | None) -> Iterator[str]:
     yield ""
     yield "GPT-2 with 124 million parameters, autocast to bfloat16, 8 x 1,024 tokens, fused AdamW;"
     yield f"{result['device']}, torch {result['torch']}. Medians of {result['rounds']} interleaved"
-    yield f"rounds of {result['steps_per_block']} steps, as ratios to the bare step of the same round."
+    yield f"rounds of {result['steps_per_block']} steps, as ratios to the bare step of the same"
+    yield "round. Measured anew by `python -m benchmarks.overhead.gpu --save`."
     yield ""
     yield f"| | {' | '.join(ways)} |"
     yield "| --- | --- | --- |"
-    yield f"| bare step | {' | '.join(f'{one["bare_ms"][0]:.1f} ms' for one in ways.values())} |"
+    bare = [f"{one['bare_ms'][0]:.1f} ms" for one in ways.values()]
+    yield f"| bare step | {' | '.join(bare)} |"
     for name, title in _GPU_TITLES.items():
         cells = [_write_summary(one["ratios"].get(name)) for one in ways.values()]
         yield f"| {title} | {' | '.join(cells)} |"

@@ -87,6 +87,8 @@ def test_a_learning_rate_on_the_device_travels_with_the_record() -> None:
     assert [one.step("learning_rate") for one in records] == [0.5]
 
 
+# torch warns of its own recording, watched or not
+@pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream does not match")
 @pytest.mark.parametrize("watched", [False, True])
 def test_capturing_a_graph_while_armed(watched: bool) -> None:
     model = make_net()
