@@ -83,10 +83,18 @@ def find_rectifier(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     second = "threshold" if name == "threshold" else "min"
     third = "value" if name == "threshold" else "max"
     given = {**dict(zip(("input", second, third), args, strict=False)), **kwargs}
-    limits = given.get(second), given.get(third)
-    wanted = (0, 0) if name == "threshold" else (0, None)
-    are_numbers = all(one is None or isinstance(one, (int, float)) for one in limits)
-    return _CLAMPS[name] if are_numbers and limits == wanted else None
+    low, other = given.get(second), given.get(third)
+    if not all(one is None or isinstance(one, (int, float)) for one in (low, other)):
+        return None
+    if name == "threshold":  # what does not pass it is 0, and all that does is above
+        return _CLAMPS[name] if other == 0 and low is not None and low >= 0 else None
+    return _CLAMPS[name] if (low, other) == (0, None) else None
+
+
+def find_leaky(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Activation:
+    """A leaky ReLU with a slope of 0 is a ReLU."""
+    slope = {**_name_options("leaky_relu", args), **kwargs}.get("negative_slope", 0.01)
+    return ACTIVATIONS["relu" if slope == 0 else "leaky_relu"]
 
 
 def find_bounded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Activation:
@@ -140,6 +148,8 @@ class FunctionMode(TorchFunctionMode):
             activation = find_rectifier(func, args, kwargs)
         elif activation is ACTIVATIONS["hardtanh"]:
             activation = find_bounded(args, kwargs)
+        elif activation is ACTIVATIONS["leaky_relu"]:
+            activation = find_leaky(args, kwargs)
         if activation is not None:
             return self._call_activation(activation, func, args, kwargs)
         measure = find_attention(func)

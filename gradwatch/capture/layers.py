@@ -181,7 +181,8 @@ class LayerRecorder:
             return None
         own = is_activation_module(frame.module)
         fqn = frame.fqn if own else f"{frame.fqn}:{activation.name}".lstrip(":")
-        kind = type(frame.module).__name__ if own else activation.name
+        name = type(frame.module).__name__
+        kind = name if own and not activation.rectifies else _RECTIFIERS.get(name, activation.name)
         call = self.table.add(frame, (fqn, "activation", kind), [y], inputs)
         if call is None:
             return None
@@ -221,6 +222,11 @@ class LayerRecorder:
         """An attention ran as one kernel; its softmax was computed again."""
         if self._frame is not None:
             self._insides.record_attention(self._frame, measured)
+
+
+_RECTIFIERS = {"ReLU": "ReLU", "ReLU6": "ReLU6", "Threshold": "Threshold"}
+"""What modules that rectify are called; others do so by their settings, such as a hardtanh from 0
+on, and are called by what they amount to."""
 
 
 def _find_outputs(result: Any) -> dict[Edge, Tensor]:

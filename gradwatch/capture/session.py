@@ -59,6 +59,7 @@ class Session:
         self.on_record = on_record
         self.failure: BaseException | None = None
         self._counts = [global_step] * max(len(self.optimizers), 1)
+        self._level = global_step  # at which all counts were last the same
         self._pace = Pace(schedule, budget, global_step)
         self._firing = FiringHistory()
         self._assembler = Assembler()
@@ -137,14 +138,26 @@ class Session:
             else:
                 self.guard(step.take_step, number, optimizer)
         self._counts[number] += 1
+        if len(set(self._counts)) == 1:
+            self._level = self.global_step
         self._arm_if_due()
 
     def _is_late(self, number: int, step: SampledStep) -> bool:
         """Whether this optimizer's step belongs to the step before the sampled one."""
         return not step.has_begun and self._counts[number] < self.global_step
 
+    def _is_between(self) -> bool:
+        """Whether optimizers that step one after the other have not all done so.
+
+        What is sampled from here on would miss the forwards that came before, as a generator's
+        whose output both steps use. Optimizers that step more rarely are not waited for.
+        """
+        return len(set(self._counts)) > 1 and self.global_step - self._level <= 1
+
     def _arm_if_due(self) -> None:
         if self._step is not None or not self._running or self.global_step < self._pace.wake:
+            return
+        if self._is_between():
             return
         if is_in_backward():  # an optimizer that steps while gradients arrive
             run_after_backward(self._arm_after_backward)

@@ -57,6 +57,8 @@ class Thresholds:
         dead_collapse_from: ... if it was below this at the layer's first record.
         exploding_growth: growth of gradients or outputs over depth or time.
         divergence: growth of the error signal over its first values that counts as diverging.
+        output_growth: growth of a hidden output's scale over its first one, after a step has thrown
+            the weights, that counts as diverging (healthy runs below 60, sick ones above 2,000).
         weight_growth: growth of a hidden weight over its first norm, or LeCun's scale if that is
             larger, that counts as diverging.
         mild_growth: a growth per stage below which depth, and not the weights, is to blame.
@@ -102,6 +104,7 @@ class Thresholds:
     dead_collapse_from: float = 0.9
     exploding_growth: float = 10**3.5
     divergence: float = 1e3
+    output_growth: float = 10**2.5
     weight_growth: float = 100.0
     mild_growth: float = 2.0
     underflow_zero_fraction: float = 0.5

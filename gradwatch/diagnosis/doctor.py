@@ -55,7 +55,7 @@ class Doctor:
                     continue
                 kept = [one for one in map(self._silence, self._ask(rule)) if one is not None]
                 if kept or not broken:
-                    changes += self._tracker.update(rule, kept, step)
+                    changes += self._tracker.update(rule, kept, step, self._sees)
                 broken |= rule.kind == "nonfinite" and bool(kept)
         if broken:
             changes += self._tracker.confirm("exploding")
@@ -67,6 +67,13 @@ class Doctor:
         topology = self.history.latest.topology
         signs = rule.examine(self.history, self.thresholds)
         return [replace(sign, topology=topology) for sign in signs]
+
+    def _sees(self, sign: Sign) -> bool:
+        """Whether the newest record shows anything of these layers; a turn of others does not."""
+        record, names = self.history.latest.record, set(sign.layers)
+        layers = record.layer_set.layers
+        shown = [index for index, layer in enumerate(layers) if layer.fqn in names]
+        return not shown or not bool(np.isnan(record.layer_values[:, shown]).all())
 
     def _silence(self, sign: Sign) -> Sign | None:
         patterns = self.thresholds.ignore_layers

@@ -16,7 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.diagnosis.config import Thresholds
-from gradwatch.diagnosis.flow import Reading, read_flow, read_param_gradients
+from gradwatch.diagnosis.flow import (
+    Reading,
+    measure_output_growth,
+    measure_rms,
+    read_flow,
+    read_param_gradients,
+)
 from gradwatch.diagnosis.rates import Rates
 from gradwatch.diagnosis.topology import Mask, Topology
 from gradwatch.records import Array, Layer, StepRecord
@@ -66,7 +72,8 @@ class History:
         first_errors: error signal at the output of the first readings.
         ever_thrown: some step so far has replaced a weight rather than changed it.
         output_gain: the largest gain so far of any activation of the network's outputs.
-        first_growth: growth of the gradient over depth at the first record.
+        first_growth: growth of the gradient or the outputs over depth at the first record.
+        first_rms: by layer, the scale of its output at its first record.
         largest_updates: for each parameter, the largest update so far against its norm.
         moves: how far the fastest weight moved at the latest steps, against its own norm.
         rates: the learning rates so far.
@@ -83,6 +90,7 @@ class History:
     unmoved_records: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     first_zeros: dict[str, float] = field(default_factory=dict)
     first_saturated: dict[str, float] = field(default_factory=dict)
+    first_rms: dict[str, float] = field(default_factory=dict)
     first_errors: list[float] = field(default_factory=list)
     ever_thrown: bool = False
     output_gain: float = float("nan")
@@ -164,7 +172,8 @@ class History:
         if self.count <= FIRST_READINGS:
             self._note_levels(reading)
         if self.count == 1:
-            self.first_growth = measure_growth(reading)
+            outputs_growth = float(np.max(measure_output_growth(reading), initial=1.0))
+            self.first_growth = max(measure_growth(reading), outputs_growth)
         self.ever_thrown |= move >= THROWN_UPDATE
         self.output_gain = float(np.fmax.reduce(reading.gains[outputs], initial=self.output_gain))
         self.rates.add(reading.record.global_step, reading.record.step("learning_rate"))
@@ -181,11 +190,11 @@ class History:
 
     def _note_levels(self, reading: Reading) -> None:
         record, layers = reading.record, reading.topology.layers
-        for levels, statistic in (
-            (self.first_zeros, "zero_fraction"),
-            (self.first_saturated, "saturated_fraction"),
+        for levels, values in (
+            (self.first_zeros, record.layer("zero_fraction")),
+            (self.first_saturated, record.layer("saturated_fraction")),
+            (self.first_rms, measure_rms(reading)),
         ):
-            values = record.layer(statistic)
             for index in np.flatnonzero(~np.isnan(values)):
                 levels.setdefault(layers[index].key, float(values[index]))
 

@@ -63,6 +63,7 @@ class Rule:
         doc: Markdown: what it does, why it matters, formula and source, example, limits,
             configuration. ``gradwatch explain`` and the documentation print it.
         persistence: sampled steps in a row that a sign must last; ``None``: the configured number.
+        withdraws: a sign speaks of the whole run so far: its absence ends a finding at once.
     """
 
     code: str
@@ -71,3 +72,4 @@ class Rule:
     examine: Callable[[History, Thresholds], list[Sign]]
     doc: str
     persistence: int | None = None
+    withdraws: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gradwatch.diagnosis.config import Thresholds
@@ -87,13 +88,22 @@ class Tracker:
         """Confirmed episodes that have not ended."""
         return [episode for episode in self._open if episode.confirmed]
 
-    def update(self, rule: Rule, signs: list[Sign], global_step: int) -> list[Change]:
-        """Take in what one rule saw at one step."""
+    def update(
+        self,
+        rule: Rule,
+        signs: list[Sign],
+        global_step: int,
+        sees: Callable[[Sign], bool] = lambda sign: True,
+    ) -> list[Change]:
+        """Take in what one rule saw at one step.
+
+        Args:
+            sees: whether the step shows anything of a sign's layers: otherwise nothing is missed.
+        """
         mine = [episode for episode in self._open if episode.rule is rule]
         changes = [self._meet(rule, sign, mine, global_step) for sign in signs]
-        changes += [
-            self._miss(episode, global_step) for episode in mine if episode.last_step != global_step
-        ]
+        missing = (one for one in mine if one.last_step != global_step and sees(one.sign))
+        changes += [self._miss(episode, global_step) for episode in missing]
         return [change for change in changes if change is not None]
 
     def confirm(self, kind: str) -> list[Change]:
@@ -127,6 +137,8 @@ class Tracker:
         return episode.sign.looks_back or spans or episode.lasted >= needed
 
     def _has_gone(self, episode: Episode, global_step: int) -> bool:
+        if episode.rule.withdraws:
+            return True
         absent = global_step - episode.last_step
         spans = episode.missed >= LEAST_RECORDS and absent >= self._thresholds.persistence_steps
         ill = episode.last_step - episode.first_step

@@ -241,3 +241,24 @@ def test_transformer_is_harmless() -> None:
     record = assert_harmless(build)[0]
     keys = list_keys(record)
     assert {"layers.0.self_attn", "layers.0.self_attn:attention", "layers.1:relu"} <= set(keys)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (nn.Threshold(0.5, 0.0), "Threshold"),
+        (nn.LeakyReLU(0.0), "relu"),
+        (nn.Hardtanh(0.0, 6.0), "relu6"),
+        (nn.LeakyReLU(0.1), "LeakyReLU"),
+        (nn.Hardtanh(), "Hardtanh"),
+    ],
+)
+def test_a_module_is_called_by_what_its_settings_make_of_it(module: nn.Module, name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), module, nn.Linear(6, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    record = watch_run(model, optimizer, make_loop(model, optimizer, torch.randn(200, 4)))[-1]
+    layer = record.layer_set.layers[1]
+    assert (layer.fqn, layer.role, layer.type) == ("1", "activation", name)
+    rectifies = name not in ("LeakyReLU", "Hardtanh")
+    assert (read(record, "dead_fraction", "1") >= 0) == rectifies

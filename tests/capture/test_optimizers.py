@@ -474,3 +474,51 @@ def test_a_learning_rate_that_must_be_waited_for_travels_with_the_rest(
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     records = watch_run(model, optimizer, make_loop(model, optimizer, make_data()))
     assert [one.step("learning_rate") for one in records] == [0.25] * 3
+
+
+class Adversaries(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+        self.judge = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+
+
+@pytest.mark.parametrize("order", [("judge", "made"), ("made", "judge")])
+def test_what_both_steps_share_is_seen_at_every_interval(order: tuple[str, str]) -> None:
+    """A generator runs once for two steps: sampling must not begin between them."""
+    torch.manual_seed(0)
+    model = Adversaries()
+    optimizers = [torch.optim.SGD(getattr(model, one).parameters(), lr=0.01) for one in order]
+
+    def loop() -> None:
+        for _ in range(20):
+            fake = model.made(torch.randn(4, 3).double())
+            for name, optimizer in zip(order, optimizers, strict=True):
+                model.zero_grad()
+                judged = model.judge(fake if name == "made" else fake.detach())
+                judged.square().mean().backward()
+                optimizer.step()
+
+    records = watch_run(model, optimizers, loop, every_n_steps=6, first_steps=2)
+    assert [record.global_step for record in records] == [0, 1, 6, 12, 18]
+    for record in records:
+        assert read(record, "grad_output_l2_norm", "made.0") > 0
+        assert read_param(record, "grad_l2_norm", "made.0.weight") > 0
+        assert read_param(record, "grad_l2_norm", "judge.0.weight") > 0
+
+
+def test_an_optimizer_that_steps_rarely_is_not_waited_for() -> None:
+    model, x = make_net(), make_data()
+    often, rarely = (torch.optim.SGD(model[i].parameters(), lr=0.1) for i in (0, 2))
+
+    def loop() -> None:
+        for step in range(21):
+            model.zero_grad()
+            model(x).square().mean().backward()
+            often.step()
+            if step % 5 == 4:
+                rarely.step()
+
+    records = watch_run(model, [often, rarely], loop, every_n_steps=6, first_steps=0)
+    assert len(records) >= 3
+    assert all(read_param(one, "grad_l2_norm", "0.weight") > 0 for one in records)

@@ -206,3 +206,22 @@ class TestExploding:
         calm = make_record(build_chain(3))
         larger = make_record(build_chain(3), loss_gradient=1e6, update_ratio=1e-3)
         assert examine(EXPLODING, *repeat(calm, 5), *repeat(larger, 3, start=5)) == []
+
+    def test_outputs_that_a_step_has_thrown_are_seen_behind_a_bounded_error(self):
+        """As under cross-entropy, whose error signal is at most 1."""
+        calm = make_record(build_chain(8), update_ratio=1e-3)
+        thrown = make_record(build_chain(8), update_ratio=1.0)
+        grown = change(thrown, "output_l2_norm", {"fc3": 1e3 * NUMEL**0.5})
+        sign = see(EXPLODING, *repeat(calm, 5), *repeat(grown, 3, start=5))
+        assert sign.cause == "learning_rate"
+        assert sign.layers == ("fc3",)
+        assert sign.observed == pytest.approx(1e3)
+        calm_but_grown = change(calm, "output_l2_norm", {"fc3": 1e3 * NUMEL**0.5})
+        assert examine(EXPLODING, *repeat(calm, 5), *repeat(calm_but_grown, 3, start=5)) == []
+        large = change(thrown, "output_l2_norm", {"fc3": 30 * NUMEL**0.5})
+        assert examine(EXPLODING, *repeat(calm, 5), *repeat(large, 3, start=5)) == []
+
+    def test_outputs_that_grow_over_depth_at_the_first_record_are_no_fault_of_the_rate(self):
+        record = make_record(build_chain(8), update_ratio=1.0)
+        grown = change(record, "output_l2_norm", {"fc6": 1e7 * NUMEL**0.5})
+        assert see(EXPLODING, *repeat(grown, 4)).cause in ("weight_scale", "depth")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gradwatch.diagnosis.config import Thresholds
 from gradwatch.diagnosis.signs import Rule, Sign
 from gradwatch.diagnosis.tracker import RECOVERY_SHARE, VOTES, Tracker
@@ -188,3 +190,21 @@ def test_costly_explanations_are_asked_for_only_when_somebody_reads_them():
     finding = course.tracker.current[0].describe()
     assert (finding.cause, finding.message) == ("depth", "because")
     assert len(asked) <= VOTES + 1
+
+
+def test_a_step_that_shows_nothing_of_the_layers_is_no_absence():
+    """As where two optimizers take turns, and every other record holds the other's layers only."""
+    course = Course()
+    for step in range(6):
+        signs = [make_sign()] if step % 2 == 0 else []
+        answers = course.tracker.update(course.rule, signs, step, sees=lambda _: False)
+        course.began += [step for change in answers if change.began]
+    assert course.began == [4]
+    assert course.tracker.past == []
+
+
+def test_what_speaks_of_the_whole_run_is_withdrawn_at_once():
+    course = Course(replace(make_rule(), withdraws=True))
+    course.see_all(range(40), make_sign())
+    course.see(40)
+    assert course.ended == [40]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from gradwatch.diagnosis.config import Thresholds
-from gradwatch.diagnosis.flow import Reading
+from gradwatch.diagnosis.flow import Reading, measure_output_growth, measure_rms
 from gradwatch.diagnosis.history import History
 from gradwatch.diagnosis.signs import Rule, Sign
 from gradwatch.diagnosis.timeline import measure_time_growth
@@ -17,7 +17,10 @@ from gradwatch.records import Array
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     """Growth over depth, over time steps, or over optimizer steps at the newest record."""
-    signs = (_look_over_time, _look_over_depth, _look_over_steps, _look_at_weights)
+    signs = (
+        *(_look_over_time, _look_over_depth, _look_over_steps),
+        *(_look_at_weights, _look_at_outputs),
+    )
     for look in signs:
         sign = look(history, thresholds)
         if sign is not None:
@@ -81,18 +84,6 @@ def _multiply_gains(reading: Reading) -> Array:
         ]
         total[index] = max(ways, default=0.0)
     result: Array = np.exp(np.minimum(total, 300.0))
-    return result
-
-
-def measure_output_growth(reading: Reading) -> Array:
-    """Root mean square of each hidden layer's output against the first layer's."""
-    rms = reading.record.layer("output_l2_norm") / np.sqrt(reading.topology.output_numel)
-    known = np.flatnonzero(np.isfinite(rms) & (rms > 0))
-    if not known.size:
-        return np.ones(len(rms))
-    is_recurrent = reading.topology.layers[known[0]].role == "recurrent"
-    growth = rms / (1.0 if is_recurrent else max(float(rms[known[0]]), 1.0))
-    result: Array = np.where(~reading.topology.is_head & np.isfinite(growth), growth, 1.0)
     return result
 
 
@@ -164,6 +155,33 @@ def _look_at_weights(history: History, thresholds: Thresholds) -> Sign | None:
     return Sign(names, cause, largest, thresholds.weight_growth, message)
 
 
+def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
+    """Hidden outputs that a step has thrown far beyond their first scale.
+
+    Behind a softmax the error signal is bounded, and does not tell.
+    """
+    if not history.ever_thrown:
+        return None
+    reading = history.latest
+    layers, rms = reading.topology.layers, measure_rms(reading)
+    growth = np.array(
+        [rms[i] / max(history.first_rms.get(one.key, np.inf), 1.0) for i, one in enumerate(layers)]
+    )
+    growth[reading.topology.is_head | ~np.isfinite(growth)] = 0.0
+    largest = float(np.max(growth, initial=0.0))
+    if largest < thresholds.output_growth:
+        return None
+    chosen = [index for index in np.argsort(-growth) if growth[index] >= thresholds.output_growth]
+    names = tuple(dict.fromkeys(layers[index].fqn for index in chosen))
+    message = (
+        f"The output of {names[0] or 'the model'} has grown to {name_number(largest)} times its "
+        f"first scale since a step has thrown the weights ({name_region(names)})."
+    )
+    return Sign(
+        names, _find_runaway_cause(history, thresholds), largest, thresholds.output_growth, message
+    )
+
+
 def _find_runaway_cause(history: History, thresholds: Thresholds) -> str:
     """What was there at the first record: a gradient that grew over time or depth, or neither."""
     if history.first_growth < thresholds.exploding_growth**0.5:
@@ -203,8 +221,9 @@ Over depth: the gradient at a layer against the one at the outputs, as far as th
 account for it, or the scale of a hidden output against the first layer's, exceeds
 `exploding_growth`. Over time steps: the same through a recurrent layer. Over optimizer steps: the
 error signal at the output exceeds `divergence` times its first values after a step with
-`||dw||/||w||` of 0.5 or more; or a hidden weight's norm exceeds `weight_growth` times its first
-one. Source: Pascanu, Mikolov & Bengio (2013).
+`||dw||/||w||` of 0.5 or more, or a hidden output's scale `output_growth` times its first one; or a
+hidden weight's norm exceeds `weight_growth` times its first one. Source: Pascanu, Mikolov & Bengio
+(2013).
 
 ## Example
 A 12-layer ReLU network initialised with a standard deviation of 1; a learning rate of 1 for Adam.

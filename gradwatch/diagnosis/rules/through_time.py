@@ -55,6 +55,7 @@ THROUGH_TIME = Rule(
     kind="vanishing",
     title="Vanishing gradient through time",
     examine=examine,
+    withdraws=True,
     doc="""\
 ## What it does
 Finds recurrent layers (`nn.RNN`, `nn.LSTM`, `nn.GRU`, or a cell called in a loop) whose first time
