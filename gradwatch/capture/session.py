@@ -139,7 +139,7 @@ class Session:
                 self.guard(step.take_step, number, optimizer)
         self._counts[number] += 1
         if len(set(self._counts)) == 1:
-            self._level = self.global_step
+            self._level = self._counts[0]
         self._arm_if_due()
 
     def _is_late(self, number: int, step: SampledStep) -> bool:
