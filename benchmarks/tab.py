@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gradwatch.display.eventlog import EventLog
+from gradwatch.log.writer import EventLog
 from tests.pages.conftest import FLAGS, SERVE
 from tests.pages.synthetic import make_layer_set, make_records
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import gradwatch
 from benchmarks.rivals.probe import NAMED
 from benchmarks.sighting import Sighting
-from gradwatch.diagnosis.findings import Finding
-from gradwatch.diagnosis.tracker import Change
+from gradwatch.verdict.episodes import Change
+from gradwatch.verdict.findings import Finding
 from tests.zoo import Training
 
 

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradwatch.diagnosis.rules import DEFAULT_RULES
-from gradwatch.diagnosis.signs import Rule
+from gradwatch.verdict.rule import Rule
+from gradwatch.verdict.rules import DEFAULT_RULES
 
 DOCS = Path(__file__).parent
 MADE = "% Made by docs/generate.py from the rule itself; change the rule, not this page.\n\n"

@@ -9,9 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradwatch.diagnosis.config import Thresholds
-    from gradwatch.diagnosis.findings import Finding, Severity
-    from gradwatch.diagnosis.trials import Trial
     from gradwatch.errors import (
         AlreadyWatched,
         GradWatchError,
@@ -20,27 +17,30 @@ if TYPE_CHECKING:
         UnhealthyGradients,
         UnreadableLog,
     )
+    from gradwatch.model_check import check
     from gradwatch.remedies.comparison import try_remedies
     from gradwatch.report import Report
-    from gradwatch.trial import check
+    from gradwatch.thresholds import Thresholds
+    from gradwatch.verdict.findings import Finding, Severity
+    from gradwatch.verdict.trials import Trial
     from gradwatch.watcher import Watch, watch
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AlreadyWatched": "errors",
-    "Finding": "diagnosis.findings",
+    "Finding": "verdict.findings",
     "GradWatchError": "errors",
     "InvalidInput": "errors",
     "NothingToJudge": "errors",
     "Report": "report",
-    "Severity": "diagnosis.findings",
-    "Thresholds": "diagnosis.config",
-    "Trial": "diagnosis.trials",
+    "Severity": "verdict.findings",
+    "Thresholds": "thresholds",
+    "Trial": "verdict.trials",
     "UnhealthyGradients": "errors",
     "UnreadableLog": "errors",
     "Watch": "watcher",
-    "check": "trial",
+    "check": "model_check",
     "try_remedies": "remedies.comparison",
     "watch": "watcher",
 }

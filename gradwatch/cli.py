@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradwatch import __version__
-from gradwatch.diagnosis.findings import KINDS
 from gradwatch.errors import GradWatchError, NothingToJudge
+from gradwatch.verdict.findings import KINDS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from gradwatch.display.judgement import Judgement
+    from gradwatch.judgement import Judgement
 
 HEALTHY, FINDINGS, NOTHING_TO_JUDGE = 0, 1, 2
 _INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
@@ -134,7 +134,7 @@ def _parse_count(text: str) -> int:
 
 
 def _parse_threshold(text: str) -> tuple[str, object]:
-    from gradwatch.diagnosis.config import Thresholds
+    from gradwatch.thresholds import Thresholds
 
     name, equals, value = text.partition("=")
     known = {one.name: one.default for one in fields(Thresholds)}
@@ -160,8 +160,8 @@ def _convert(value: str, default: object) -> object:
 
 
 def _judge(options: argparse.Namespace) -> Judgement:
-    from gradwatch.diagnosis.config import Thresholds
-    from gradwatch.display.judgement import judge_logdir
+    from gradwatch.judgement import judge_logdir
+    from gradwatch.thresholds import Thresholds
 
     judgement = judge_logdir(options.logdir, Thresholds().replace(**dict(options.threshold)))
     for run, reason in judgement.unreadable.items():
@@ -220,7 +220,7 @@ def _run_report(options: argparse.Namespace) -> int:
 def _run_explain(options: argparse.Namespace) -> int:
     from rich.markdown import Markdown
 
-    from gradwatch.diagnosis.rules import DEFAULT_RULES
+    from gradwatch.verdict.rules import DEFAULT_RULES
 
     if options.code is None:
         _write(_list_rules())
@@ -238,8 +238,8 @@ def _run_explain(options: argparse.Namespace) -> int:
 
 
 def _list_rules() -> str:
-    from gradwatch.diagnosis.config import Thresholds
-    from gradwatch.diagnosis.rules import DEFAULT_RULES
+    from gradwatch.thresholds import Thresholds
+    from gradwatch.verdict.rules import DEFAULT_RULES
 
     lines = ["Rules (gradwatch explain CODE):"]
     lines += [f"  {rule.code}  {rule.kind:<13} {rule.title}" for rule in DEFAULT_RULES]

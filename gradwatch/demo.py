@@ -111,7 +111,7 @@ def _train_and_show(
 ) -> Report:
     import torch
 
-    from gradwatch.display.console import draw_legend, render_report
+    from gradwatch.display.terminal import draw_legend, render_report
 
     torch.manual_seed(0)
     network = build_network(recipe, images.shape[1])
@@ -136,7 +136,7 @@ def _show_trials(
     from torch.optim import SGD
 
     import gradwatch
-    from gradwatch.display.trials import render_trials
+    from gradwatch.display.trial_table import render_trials
 
     batches = [
         (images[chosen], labels[chosen]) for chosen in _draw_batches(len(images), TRIAL_STEPS)

@@ -12,10 +12,7 @@ Messages have three parts: what was expected, what came, what to do next.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from gradwatch.diagnosis.findings import Finding
+from typing import Any
 
 
 class GradWatchError(Exception):
@@ -48,12 +45,12 @@ class UnhealthyGradients(GradWatchError):
 
     Args:
         message: the findings as text.
-        findings: the findings themselves, worst first.
+        findings: the ``gradwatch.Finding`` objects themselves, worst first.
     """
 
-    def __init__(self, message: str, findings: tuple[Finding, ...] = ()) -> None:
+    def __init__(self, message: str, findings: tuple[Any, ...] = ()) -> None:
         super().__init__(message)
         self.findings = findings
 
-    def __reduce__(self) -> tuple[type, tuple[str, tuple[Finding, ...]]]:
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[Any, ...]]]:
         return type(self), (str(self), self.findings)

@@ -9,10 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from gradwatch.alarms import Alarms
-from gradwatch.diagnosis.config import Thresholds
 from gradwatch.errors import GradWatchError, NothingToJudge
+from gradwatch.fail_on import Alarms
 from gradwatch.report import Report
+from gradwatch.thresholds import Thresholds
 from gradwatch.watcher import Watch, watch
 
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")

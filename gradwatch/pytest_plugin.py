@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from gradwatch.diagnosis.config import Thresholds
+    from gradwatch.model_check import LossFunction, OptimizerLike
     from gradwatch.report import Report
-    from gradwatch.trial import LossFunction, OptimizerLike
+    from gradwatch.thresholds import Thresholds
     from gradwatch.watcher import OnChange, OnScalars, Optimizers, Watch
 
 INI_FAIL_ON = "gradwatch_fail_on"
@@ -46,7 +46,7 @@ class GradWatchFixture:
         thresholds: Thresholds | None = None,
     ) -> Report:
         """``gradwatch.check``, whose report counts for this test."""
-        from gradwatch.trial import check
+        from gradwatch.model_check import check
 
         report = check(model, batches, loss_fn, optimizer, steps, thresholds=thresholds)
         self._reports.append(lambda: report)
@@ -139,7 +139,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Refuse an unknown kind at once, and not in the middle of a run."""
     chosen = _read_fail_on(config)
     if chosen:
-        from gradwatch.diagnosis.findings import KINDS
+        from gradwatch.verdict.findings import KINDS
 
         unknown = [kind for kind in chosen if kind not in KINDS]
         if unknown:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.errors import UnreadableLog
-from gradwatch.packing import pack_rows, unpack_rows
+from gradwatch.schema.packing import pack_rows, unpack_rows
 
 SCHEMA_VERSION = 2
 

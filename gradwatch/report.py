@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from gradwatch.diagnosis.findings import Verdict
+from gradwatch.verdict.findings import Verdict
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Report(Verdict):
         return draw_figure(self, name)
 
     def __rich__(self) -> Any:
-        from gradwatch.display.console import render_report
+        from gradwatch.display.terminal import render_report
 
         return render_report(self)
 
     def __str__(self) -> str:
-        from gradwatch.display.console import write_text
+        from gradwatch.display.terminal import write_text
 
         return write_text(self)
 

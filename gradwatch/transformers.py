@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from gradwatch.alarms import Alarms
-from gradwatch.diagnosis.config import Thresholds
 from gradwatch.errors import NothingToJudge
+from gradwatch.fail_on import Alarms
 from gradwatch.report import Report
+from gradwatch.thresholds import Thresholds
 from gradwatch.watcher import Watch, watch
 
 _LOGDIR_VARIABLE = "TENSORBOARD_LOGGING_DIR"

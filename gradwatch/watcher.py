@@ -14,16 +14,16 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from gradwatch.capture.pace import check_budget
+from gradwatch.capture.sampling_budget import check_budget
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
-from gradwatch.diagnosis.config import Thresholds
-from gradwatch.diagnosis.doctor import Doctor
-from gradwatch.diagnosis.tracker import Change
-from gradwatch.display.journal import Journal, summarise_run
 from gradwatch.errors import AlreadyWatched, InvalidInput
+from gradwatch.journal import Journal, summarise_run
 from gradwatch.records import StepRecord
 from gradwatch.report import Report
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.engine import Doctor
+from gradwatch.verdict.episodes import Change
 
 Optimizers = Optimizer | Iterable[Optimizer] | None
 OnChange = Callable[[Change], None]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gradwatch.demo import run_demo
-from gradwatch.display.runs import read_runs
+from gradwatch.log.reader import read_runs
 
 STEPS = 600  # of the demo's trainings, as by default
 PATIENCE_SECONDS = 60

@@ -30,7 +30,16 @@ PAGE = ROOT / "docs" / "versions.md"
 
 SUITE = ("tests",)
 READING = (
-    *("tests/diagnosis", "tests/display", "tests/pages", "tests/remedies", "tests/test_cli.py"),
+    *(
+        "tests/evidence",
+        "tests/verdict",
+        "tests/wording",
+        "tests/log",
+        "tests/display",
+        "tests/pages",
+        "tests/remedies",
+        "tests/test_cli.py",
+    ),
     *("tests/test_docs.py", "tests/test_imports.py", "tests/test_packaging.py"),
 )
 """Where the tests are that need no torch; what needs it in there is skipped and counted."""

@@ -12,9 +12,9 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 import gradwatch
 from gradwatch.cli import main
-from gradwatch.diagnosis.config import Thresholds
-from gradwatch.diagnosis.rules import DEFAULT_RULES
-from gradwatch.display.eventlog import EventLog
+from gradwatch.log.writer import EventLog
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.rules import DEFAULT_RULES
 from tests.display.trainings import make_training
 
 SICK, WELL = 0.22, 1.0
@@ -157,7 +157,7 @@ def test_a_fault_of_ours_is_not_taken_for_findings(tmp_path, capsys, monkeypatch
     def fail(*_: object) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr("gradwatch.display.judgement.diagnose", fail)
+    monkeypatch.setattr("gradwatch.judgement.diagnose", fail)
     write_run(tmp_path, WELL)
     assert main(["check", str(tmp_path)]) == 2
     assert "RuntimeError: a fault" in capsys.readouterr().err

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from gradwatch.cli import main
 from gradwatch.demo import run_demo
-from gradwatch.display.eventlog import read_runs
 from gradwatch.errors import GradWatchError, InvalidInput
+from gradwatch.log.writer import read_runs
 
 pytest.importorskip("sklearn")
 

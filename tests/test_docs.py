@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from gradwatch.diagnosis.config import Thresholds
-from gradwatch.diagnosis.rules import DEFAULT_RULES
-from gradwatch.diagnosis.signs import Rule
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.rule import Rule
+from gradwatch.verdict.rules import DEFAULT_RULES
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gradwatch.display.eventlog import read_runs
+from gradwatch.log.writer import read_runs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from gradwatch.display.eventlog import EventLog
+from gradwatch.log.writer import EventLog
 from tests.display.trainings import make_training
 
 HEAVY = ("torch", "lightning", "pytorch_lightning", "transformers", "tensorflow", "plotly")
@@ -51,8 +51,8 @@ def test_the_probe_sees_torch() -> None:
     [
         "import gradwatch",
         "import gradwatch; gradwatch.Finding, gradwatch.Thresholds, gradwatch.Report",
-        "import gradwatch, gradwatch.display.trials; gradwatch.Trial",
-        "import gradwatch.display.eventlog, gradwatch.display.console, gradwatch.display.markdown",
+        "import gradwatch, gradwatch.display.trial_table; gradwatch.Trial",
+        "import gradwatch.log.writer, gradwatch.display.terminal, gradwatch.display.markdown",
         call_main("--help"),
         call_main("--version"),
         call_main("explain"),

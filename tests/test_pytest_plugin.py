@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch._dynamo  # noqa: F401  # torch cannot be loaded anew by each suite in this process
 
-import gradwatch.display.console
-import gradwatch.trial  # noqa: F401
+import gradwatch.display.terminal
+import gradwatch.model_check  # noqa: F401
 
 SUITE = """
 import pytest, torch
@@ -214,7 +214,7 @@ def test_an_error_of_ours_fails(suite: pytest.Pytester) -> None:
 def test_model(gradwatch, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("ours")
-    monkeypatch.setattr("gradwatch.diagnosis.doctor.Doctor.observe", fail)
+    monkeypatch.setattr("gradwatch.verdict.engine.Doctor.observe", fail)
     model = healthy()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     with gradwatch.watch(model, optimizer):

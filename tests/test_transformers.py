@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import gradwatch
-from gradwatch.display.eventlog import Run, read_runs
 from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
+from gradwatch.log.writer import Run, read_runs
 from gradwatch.records import StepRecord
 from tests.networks import build_chain
 from tests.traces import capture_results, list_attachments, list_differences
@@ -214,7 +214,7 @@ def test_an_error_of_ours_is_no_pass(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def fail(*_: object) -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("gradwatch.diagnosis.doctor.Doctor.observe", fail)
+    monkeypatch.setattr("gradwatch.verdict.engine.Doctor.observe", fail)
     trainer = make_trainer(tmp_path, Classifier(), [GradWatchCallback(fail_on=("dead",))])
     with pytest.warns(RuntimeWarning, match="ours"), pytest.raises(NothingToJudge, match="ours"):
         trainer.train()

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 import gradwatch
-from gradwatch.diagnosis.tracker import Change
-from gradwatch.display.eventlog import read_runs
 from gradwatch.errors import AlreadyWatched, InvalidInput, NothingToJudge
+from gradwatch.log.writer import read_runs
+from gradwatch.verdict.episodes import Change
 from tests.networks import Network, make_mlp, make_sick_mlp
 from tests.traces import list_attachments, list_differences
 
@@ -184,7 +184,7 @@ def test_a_shared_writer_stays_open(network: Network, tmp_path: Path) -> None:
 def test_a_log_that_breaks_ends_neither_watch_nor_training(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gradwatch.display.journal.Journal.write", fail)
+    monkeypatch.setattr("gradwatch.journal.Journal.write", fail)
     watch = gradwatch.watch(network.model, network.optimizer, logdir=tmp_path)
     with pytest.warns(RuntimeWarning, match="goes on watching") as warned, watch:
         network.train(5)
@@ -196,7 +196,7 @@ def test_a_log_that_breaks_ends_neither_watch_nor_training(
 def test_a_log_that_cannot_be_closed_leaves_the_trainings_error_alone(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gradwatch.display.journal.Journal.close", fail)
+    monkeypatch.setattr("gradwatch.journal.Journal.close", fail)
     watch = gradwatch.watch(network.model, network.optimizer, logdir=tmp_path)
     warned = pytest.warns(RuntimeWarning, match="ours")
     with pytest.raises(KeyError, match="theirs"), warned, watch:
@@ -206,7 +206,7 @@ def test_a_log_that_cannot_be_closed_leaves_the_trainings_error_alone(
 def test_warnings_as_errors_stop_no_training(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr("gradwatch.display.journal.Journal.write", fail)
+    monkeypatch.setattr("gradwatch.journal.Journal.write", fail)
     with gradwatch.watch(network.model, network.optimizer, logdir=tmp_path) as watch:
         network.train(3)
     assert watch.report().records == 3
@@ -247,7 +247,7 @@ def test_a_listener_that_raises_ends_nothing() -> None:
 def test_an_error_of_ours_ends_the_watch_and_not_the_training(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gradwatch.diagnosis.doctor.Doctor.observe", fail)
+    monkeypatch.setattr("gradwatch.verdict.engine.Doctor.observe", fail)
     watch = gradwatch.watch(network.model, network.optimizer)
     with pytest.warns(RuntimeWarning, match="ours") as warned, watch:
         network.train(5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from benchmarks.overhead.timing import Timings
 from benchmarks.overhead.tools import BARE, HORIZON
-from gradwatch.capture.pace import Pace
+from gradwatch.capture.sampling_budget import Pace
 from gradwatch.capture.schedule import Schedule
 
 SAMPLED, BETWEEN = "gradwatch sampled", "gradwatch between"

@@ -15,7 +15,7 @@ from benchmarks.overhead.ours import run_sampled
 from benchmarks.overhead.timing import time_block
 from benchmarks.overhead.tools import BARE
 from benchmarks.overhead.workloads import Training, Workload, build_mlp
-from gradwatch.display.eventlog import read_runs
+from gradwatch.log.writer import read_runs
 
 DEPTHS = (10, 100, 1000)
 WIDTHS = (64, 256, 1024)

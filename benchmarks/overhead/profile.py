@@ -19,16 +19,17 @@ from typing import Any
 from benchmarks.overhead.ours import run_sampled
 from benchmarks.overhead.timing import CLOCKS, WARM_UP_STEPS
 from benchmarks.overhead.workloads import WORKLOADS, Workload
-from gradwatch.capture import sampling, statistics
+from gradwatch.capture import sampled_step as sampling
+from gradwatch.capture import statistics
 from gradwatch.capture.assembly import Assembler
+from gradwatch.capture.device_values import Ledger
 from gradwatch.capture.forward import ForwardTracker
 from gradwatch.capture.functions import FunctionMode
+from gradwatch.capture.fused_ops import InsideRecorder
 from gradwatch.capture.gradients import GradientReader
-from gradwatch.capture.insides import InsideRecorder
-from gradwatch.capture.ledger import Ledger
-from gradwatch.capture.sampling import SampledStep
+from gradwatch.capture.sampled_step import SampledStep
 from gradwatch.capture.session import Session
-from gradwatch.diagnosis.doctor import Doctor
+from gradwatch.verdict.engine import Doctor
 
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     "norms of outputs and of their gradients": ((statistics, "measure_l2_norm"),),

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.overhead.tools import count_sampled
 from gradwatch.capture.schedule import Schedule
-from gradwatch.display.eventlog import EventLog
+from gradwatch.log.writer import EventLog
 from gradwatch.records import (
     LAYER_STATISTICS,
     PARAM_STATISTICS,

@@ -8,10 +8,10 @@ from collections.abc import Container, Mapping, Sequence
 import numpy as np
 
 from gradwatch.capture.calls import CallKey
-from gradwatch.capture.ledger import WHOLE_STEP, Transfer
+from gradwatch.capture.device_values import WHOLE_STEP, Transfer
 from gradwatch.capture.parameters import describe_parameters
 from gradwatch.capture.registry import CallRegistry
-from gradwatch.capture.sampling import CLAIM, Sample
+from gradwatch.capture.sampled_step import CLAIM, Sample
 from gradwatch.capture.statistics import HISTOGRAM_BINS, REDUCTIONS
 from gradwatch.records import (
     LAYER_STATISTICS,

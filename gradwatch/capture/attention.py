@@ -16,8 +16,8 @@ from torch import Tensor
 from gradwatch.capture import statistics
 from gradwatch.capture.activations import ACTIVATIONS
 from gradwatch.capture.calls import Measured, Part
+from gradwatch.capture.device_values import Reading
 from gradwatch.capture.graph import is_readable
-from gradwatch.capture.ledger import Reading
 
 MAX_HEADS = 16
 """Pairs of a sequence and a head that are computed again."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from gradwatch.capture.device_values import Ledger, Reading
 from gradwatch.capture.forward import Frame
 from gradwatch.capture.graph import Edge, EdgeKey, find_sources, identify
-from gradwatch.capture.ledger import Ledger, Reading
 from gradwatch.records import Layer
 
 CallKey = tuple[str, int]

@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
 
+from gradwatch.capture.backward_passes import is_in_backward
 from gradwatch.capture.graph import Edge, find_input_edges
-from gradwatch.capture.passes import is_in_backward
 
 Guard = Callable[..., Any]
 

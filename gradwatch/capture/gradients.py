@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from gradwatch.capture import statistics
+from gradwatch.capture.device_values import Ledger, Reading
 from gradwatch.capture.graph import Edge, find_input_slots
-from gradwatch.capture.ledger import Ledger, Reading
 
 MAX_RECENT = 8
 """Readings that may be shared: what leaves one call's input arrives at the next one's output."""

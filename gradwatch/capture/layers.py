@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from gradwatch.capture import statistics
 from gradwatch.capture.activations import Activation
+from gradwatch.capture.backward_passes import PassTracker
 from gradwatch.capture.calls import Call, CallKey, CallTable, Measured
+from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.forward import ForwardTracker, Frame, Guard
 from gradwatch.capture.functions import FunctionMode
+from gradwatch.capture.fused_ops import InsideRecorder
 from gradwatch.capture.gradients import GradientReader
 from gradwatch.capture.graph import (
     Edge,
@@ -23,15 +26,12 @@ from gradwatch.capture.graph import (
     is_readable,
     skip_views,
 )
-from gradwatch.capture.insides import InsideRecorder
-from gradwatch.capture.passes import PassTracker
 from gradwatch.capture.roles import (
     count_samples,
     describe_module,
     find_unit_dim,
     is_activation_module,
 )
-from gradwatch.capture.units import FiringHistory
 from gradwatch.records import Layer
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from gradwatch.capture.ledger import REST, WHOLE_STEP, Ledger, Reading
+from gradwatch.capture.device_values import REST, WHOLE_STEP, Ledger, Reading
 from gradwatch.capture.roles import find_role
 from gradwatch.capture.statistics import flatten_dense, measure_l2_norm, take_sample, widen
 from gradwatch.records import Param

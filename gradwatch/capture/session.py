@@ -17,15 +17,15 @@ from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
 from gradwatch.capture.assembly import Assembler
+from gradwatch.capture.backward_passes import is_in_backward, run_after_backward
 from gradwatch.capture.compilation import EagerStance
-from gradwatch.capture.pace import Pace
-from gradwatch.capture.passes import is_in_backward, run_after_backward
+from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.ranks import RankMerger, unwrap
-from gradwatch.capture.sampling import Sample, SampledStep
+from gradwatch.capture.sampled_step import Sample, SampledStep
+from gradwatch.capture.sampling_budget import Pace
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.shards import count_parts
-from gradwatch.capture.stepping import is_inner_step
-from gradwatch.capture.units import FiringHistory
+from gradwatch.capture.step_hooks import is_inner_step
 from gradwatch.records import StepRecord
 
 HISTOGRAM_EVERY = 10

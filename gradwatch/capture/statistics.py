@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.capture.activations import Activation, Options
-from gradwatch.capture.ledger import PLAIN, REST, ROOT, Reading
+from gradwatch.capture.device_values import PLAIN, REST, ROOT, Reading
 from gradwatch.records import HISTOGRAM_EDGES
 
 _norm: Callable[..., Tensor] = torch.linalg.vector_norm

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gradwatch.capture.calls import Measured, Part
-from gradwatch.capture.cells import (
+from gradwatch.capture.device_values import ROOT, Reading
+from gradwatch.capture.recurrence import Unrolled, Weights, unroll
+from gradwatch.capture.recurrent_gates import (
     choose_rows,
     convert,
     find_kind,
     list_gates,
     measure_gates,
 )
-from gradwatch.capture.ledger import ROOT, Reading
-from gradwatch.capture.recurrence import Unrolled, Weights, unroll
 from gradwatch.capture.statistics import widen
 
 MAX_STEPS = 1024

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gradwatch.diagnosis.config import Thresholds
-from gradwatch.diagnosis.findings import Finding, LayerSummary, Verdict
-from gradwatch.diagnosis.wording import name_number
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
+from gradwatch.wording.phrases import name_number
 
 _WORTH_SAYING = 2.0  # a factor below two is not worth a headline of its own
 _DETAILS = re.compile(r": |; | \(")  # what begins the details of a message

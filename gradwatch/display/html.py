@@ -15,15 +15,15 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from gradwatch.diagnosis.findings import Finding, Verdict
-from gradwatch.diagnosis.trials import Trial
 from gradwatch.display import assets
-from gradwatch.display.brief import write_brief
 from gradwatch.display.figures import build_payload, series_of_verdict
 from gradwatch.display.figures.series import MAX_COLUMNS
 from gradwatch.display.headline import Sentence, headline, name_region, since
-from gradwatch.display.layertable import CAUSE_WORDS, KIND_WORDS
-from gradwatch.display.picture import draw_heatmap
+from gradwatch.display.layer_table import CAUSE_WORDS, KIND_WORDS
+from gradwatch.display.page_data import write_brief
+from gradwatch.display.static_heatmap import draw_heatmap
+from gradwatch.verdict.findings import Finding, Verdict
+from gradwatch.verdict.trials import Trial
 
 MAX_PAGE_BYTES = 6_000_000
 """A report larger than this is drawn with fewer columns per run, so that it can be mailed."""

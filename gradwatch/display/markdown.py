@@ -8,10 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from gradwatch.diagnosis.findings import Finding, LayerSummary, Verdict
-from gradwatch.display.extent import describe_pace
 from gradwatch.display.headline import Sentence, headline, since
-from gradwatch.display.layertable import (
+from gradwatch.display.layer_table import (
     CAUSE_WORDS,
     DEFAULT_ROWS,
     LEGEND,
@@ -21,6 +19,8 @@ from gradwatch.display.layertable import (
     choose_rows,
     make_printable,
 )
+from gradwatch.display.sampling_words import describe_pace
+from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 
 _PLAIN_NAME = re.compile(r"[^`|\\<>&]+")  # may stand between backticks, in a table too
 _CODE = re.compile(r"`([^`]*)`")

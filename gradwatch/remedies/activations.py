@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from torch import nn
 
-from gradwatch.diagnosis.places import describe_layers
-from gradwatch.diagnosis.schemes import find_following, find_following_family
 from gradwatch.records import Layer
 from gradwatch.remedies.initialisation import initialise_weights
 from gradwatch.remedies.surgery import Edit, NotApplicable, replace_module
 from gradwatch.remedies.survey import Survey
+from gradwatch.verdict.init_schemes import find_following, find_following_family
+from gradwatch.wording.module_names import describe_layers
 
 
 def swap_activations(kind: type[nn.Module]) -> Callable[[nn.Module, Survey], Edit]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from gradwatch.diagnosis.trials import BASELINE
 from gradwatch.remedies.activations import swap_activations
 from gradwatch.remedies.initialisation import match_initialisation
 from gradwatch.remedies.normalisation import (
@@ -17,6 +16,7 @@ from gradwatch.remedies.residuals import NAME as RESIDUALS
 from gradwatch.remedies.residuals import add_residuals
 from gradwatch.remedies.surgery import Edit, Remedy
 from gradwatch.remedies.survey import Survey
+from gradwatch.verdict.trials import BASELINE
 
 LOWER_LEARNING_RATE = 0.1
 """Factor of the remedy that lowers the learning rate."""

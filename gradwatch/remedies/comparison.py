@@ -9,9 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradwatch.diagnosis.config import Thresholds
-from gradwatch.diagnosis.trials import Trial, rank_trials
-from gradwatch.display.eventlog import EventLog
+from gradwatch.log.writer import EventLog
+from gradwatch.model_check import (
+    LossFunction,
+    OptimizerLike,
+    check_trial,
+    choose_batches,
+    keep_random_state,
+)
 from gradwatch.remedies.catalogue import REMEDIES, UNTOUCHED
 from gradwatch.remedies.experiment import (
     Setup,
@@ -20,13 +25,8 @@ from gradwatch.remedies.experiment import (
     survey_setup,
     try_remedy,
 )
-from gradwatch.trial import (
-    LossFunction,
-    OptimizerLike,
-    check_trial,
-    choose_batches,
-    keep_random_state,
-)
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.trials import Trial, rank_trials
 from gradwatch.watcher import check_model
 
 DEFAULT_STEPS = 40

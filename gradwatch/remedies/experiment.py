@@ -13,11 +13,16 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from gradwatch.diagnosis.config import Thresholds
-from gradwatch.diagnosis.topology import Topology
-from gradwatch.diagnosis.tracker import Change
-from gradwatch.diagnosis.trials import Measurement, Trial
 from gradwatch.errors import NothingToJudge
+from gradwatch.evidence.topology import Topology
+from gradwatch.model_check import (
+    LossFunction,
+    OptimizerLike,
+    compute_loss,
+    copy_training,
+    make_optimizer,
+    train_step,
+)
 from gradwatch.remedies.measurement import has_nonfinite_gradient, measure_training
 from gradwatch.remedies.optimizers import (
     list_parameters,
@@ -27,14 +32,9 @@ from gradwatch.remedies.optimizers import (
 from gradwatch.remedies.surgery import Edit, NotApplicable, Remedy
 from gradwatch.remedies.survey import Survey, survey_model
 from gradwatch.report import Report
-from gradwatch.trial import (
-    LossFunction,
-    OptimizerLike,
-    compute_loss,
-    copy_training,
-    make_optimizer,
-    train_step,
-)
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.episodes import Change
+from gradwatch.verdict.trials import Measurement, Trial
 from gradwatch.watcher import watch
 
 LOSS_BATCHES = 8

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from gradwatch.diagnosis.places import describe_layers
-from gradwatch.diagnosis.schemes import (
+from gradwatch.records import Layer
+from gradwatch.remedies.surgery import Edit, NotApplicable
+from gradwatch.remedies.survey import Survey
+from gradwatch.verdict.init_schemes import (
     HE,
     LECUN,
     XAVIER,
@@ -19,9 +21,7 @@ from gradwatch.diagnosis.schemes import (
     find_following_family,
     join_schemes,
 )
-from gradwatch.records import Layer
-from gradwatch.remedies.surgery import Edit, NotApplicable
-from gradwatch.remedies.survey import Survey
+from gradwatch.wording.module_names import describe_layers
 
 XAVIER_GAINS: dict[str, float] = {
     "tanh": 5 / 3,

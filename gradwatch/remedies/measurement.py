@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from gradwatch.diagnosis.config import Thresholds
-from gradwatch.diagnosis.flow import Reading, read_flow
-from gradwatch.diagnosis.tracker import Change
-from gradwatch.diagnosis.trials import Measurement
+from gradwatch.evidence.gradient_flow import Reading, read_flow
 from gradwatch.records import Array
 from gradwatch.report import Report
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.episodes import Change
+from gradwatch.verdict.trials import Measurement
 
 EARLY_SHARE = 1 / 3
 """Share of the weights, in the order of forward, that count as early."""

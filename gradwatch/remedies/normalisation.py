@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradwatch.diagnosis.places import describe_layers
-from gradwatch.diagnosis.schemes import find_following
-from gradwatch.diagnosis.topology import Topology
+from gradwatch.evidence.topology import Topology
 from gradwatch.remedies.surgery import Edit, NotApplicable, replace_module
 from gradwatch.remedies.survey import Survey
+from gradwatch.verdict.init_schemes import find_following
+from gradwatch.wording.module_names import describe_layers
 
 MakeNorm = Callable[[nn.Module, tuple[int, ...]], nn.Module | None]
 """Module and the shape of its output -> a normalisation for it, if one fits."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from gradwatch.diagnosis.places import describe_layers, name_patterns
-from gradwatch.diagnosis.schemes import is_hidden_activation
 from gradwatch.remedies.surgery import (
     Edit,
     Entrance,
@@ -16,6 +14,8 @@ from gradwatch.remedies.surgery import (
     replace_module,
 )
 from gradwatch.remedies.survey import Survey
+from gradwatch.verdict.init_schemes import is_hidden_activation
+from gradwatch.wording.module_names import describe_layers, name_patterns
 
 NAME = "residual connections"
 

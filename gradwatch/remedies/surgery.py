@@ -34,7 +34,7 @@ class Remedy:
 
     Attributes:
         name: used when it turns out not to apply.
-        change: a key of ``diagnosis.trials.COSTS``.
+        change: a key of ``verdict.trials.COSTS``.
         operate: changes a copy of the model in place and tells what it did.
         learning_rate_factor: by which every learning rate is multiplied.
     """

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradwatch.diagnosis.places import is_function
-from gradwatch.diagnosis.schemes import is_hidden_activation
-from gradwatch.diagnosis.topology import Topology
+from gradwatch.evidence.topology import Topology
+from gradwatch.model_check import compute_loss
 from gradwatch.records import Layer
-from gradwatch.trial import compute_loss
+from gradwatch.verdict.init_schemes import is_hidden_activation
+from gradwatch.wording.module_names import is_function
 
 Place = int | str
 """Of an input: its position, or its name as a keyword argument."""

@@ -11,8 +11,8 @@ from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
 from gradwatch.display import assets
-from gradwatch.display.summaries import PLUGIN_NAME
-from gradwatch.tensorboard_plugin.keeper import STARTUP_SECONDS, Keeper
+from gradwatch.log.summaries import PLUGIN_NAME
+from gradwatch.tensorboard_plugin.run_monitor import STARTUP_SECONDS, Keeper
 from gradwatch.tensorboard_plugin.runs import RunReader
 
 LISTING_WAITS_SECONDS = 0.3

@@ -14,11 +14,10 @@ from typing import Any
 from tensorboard import context as tb_context
 from tensorboard.data import provider as tb_provider
 
-from gradwatch.diagnosis.doctor import Doctor
-from gradwatch.diagnosis.trials import Trial
-from gradwatch.display.brief import write_brief
 from gradwatch.display.figures.series import Column, Histograms, columns_of, thin
-from gradwatch.display.summaries import (
+from gradwatch.display.page_data import write_brief
+from gradwatch.errors import GradWatchError
+from gradwatch.log.summaries import (
     PLUGIN_NAME,
     RECORD_PREFIX,
     TRIALS_TAG,
@@ -26,11 +25,12 @@ from gradwatch.display.summaries import (
     unpack_layer_set,
     unpack_units,
 )
-from gradwatch.display.trialstore import unpack_trials
-from gradwatch.errors import GradWatchError
+from gradwatch.log.trial_summaries import unpack_trials
 from gradwatch.records import LayerSet, StepRecord
-from gradwatch.tensorboard_plugin.beginnings import read_beginnings, restore_first_step
+from gradwatch.tensorboard_plugin.first_steps import read_beginnings, restore_first_step
 from gradwatch.tensorboard_plugin.snapshot import Snapshot
+from gradwatch.verdict.engine import Doctor
+from gradwatch.verdict.trials import Trial
 
 MAX_SAMPLES = 2000  # recorded steps asked for per run
 MAX_JUDGED_NUMBERS = 400_000  # layers x steps judged at one reading: a few seconds

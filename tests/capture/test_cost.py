@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradwatch
-from gradwatch.capture import ledger
+from gradwatch.capture import device_values as ledger
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
 from tests.capture.tools import has_global_hooks

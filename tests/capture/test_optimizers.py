@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.capture.compilation import HAS_STANCE
-from gradwatch.diagnosis.doctor import diagnose
+from gradwatch.verdict.engine import diagnose
 from tests.capture.tools import (
     assert_harmless,
     make_loop,
@@ -468,7 +468,7 @@ def test_a_learning_rate_that_must_be_waited_for_travels_with_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As on a GPU: on this device nothing has to wait, so the place of the tensor is pretended."""
-    monkeypatch.setattr("gradwatch.capture.scaling.HOST", "elsewhere")
+    monkeypatch.setattr("gradwatch.capture.optimizer_state.HOST", "elsewhere")
     model = make_net()
     rate = torch.tensor(0.25)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)

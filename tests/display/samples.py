@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 
-from gradwatch.diagnosis.findings import Finding, LayerSummary, Verdict
 from gradwatch.records import (
     GENERAL_STATISTICS,
     LAYER_STATISTICS,
@@ -17,6 +16,7 @@ from gradwatch.records import (
     Param,
     StepRecord,
 )
+from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 
 HOSTILE_NAMES = (
     "a/b c",

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from gradwatch.diagnosis.findings import Verdict
 from gradwatch.display.markdown import escape_prose, write_finding, write_name, write_report
+from gradwatch.verdict.findings import Verdict
 from tests.display.samples import HOSTILE_NAMES, make_finding, make_layers, make_verdict
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from gradwatch.diagnosis.trials import Measurement, Trial
-from gradwatch.display.eventlog import EventLog
+from gradwatch.log.writer import EventLog
+from gradwatch.verdict.trials import Measurement, Trial
 from tests.pages.synthetic import HOSTILE, make_layer_set, make_records
 
 SERVE = """

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gradwatch.diagnosis.doctor import diagnose
 from gradwatch.display.html import write_page
+from gradwatch.verdict.engine import diagnose
 from tests.pages.conftest import start_server
 from tests.pages.synthetic import HOSTILE, make_layer_set, make_records
 

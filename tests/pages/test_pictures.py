@@ -10,17 +10,17 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from gradwatch.diagnosis.doctor import diagnose
-from gradwatch.diagnosis.findings import Verdict
 from gradwatch.display import html
 from gradwatch.display.figures import FIGURES, build_figures, draw_figure
 from gradwatch.display.figures.names import shorten
 from gradwatch.display.figures.palette import gradient_scale
 from gradwatch.display.figures.phi import CURVES, slope
 from gradwatch.display.figures.series import SHARES, Series, series_of, thin
-from gradwatch.display.picture import write_png
+from gradwatch.display.static_heatmap import write_png
 from gradwatch.errors import InvalidInput, NothingToJudge
 from gradwatch.records import LAYER_STATISTICS
+from gradwatch.verdict.engine import diagnose
+from gradwatch.verdict.findings import Verdict
 from tests.pages.synthetic import HOSTILE, make_layer_set, make_records, name_long
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from gradwatch.diagnosis.findings import Finding, LayerSummary, Verdict
-from gradwatch.diagnosis.wording import name_number
-from gradwatch.display.brief import write_brief
 from gradwatch.display.headline import headline, name_group, since
-from gradwatch.tensorboard_plugin.beginnings import gather_codes, restore_first_step
+from gradwatch.display.page_data import write_brief
+from gradwatch.tensorboard_plugin.first_steps import gather_codes, restore_first_step
+from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
+from gradwatch.wording.phrases import name_number
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from gradwatch.diagnosis.trials import Trial
+from gradwatch.verdict.trials import Trial
 
 DEPTH, WIDTH, N_CLASSES = 12, 64, 10
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from gradwatch.diagnosis.config import Thresholds
-from gradwatch.diagnosis.findings import Finding
-from gradwatch.diagnosis.trials import Measurement, Trial, rank_trials
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.findings import Finding
+from gradwatch.verdict.trials import Measurement, Trial, rank_trials
 
 
 def make_trial(change: str, **after: object) -> Trial:

@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim import SGD, Adam
 
 import gradwatch
-from gradwatch.diagnosis.trials import Trial
-from gradwatch.display.trials import write_trials
+from gradwatch.display.trial_table import write_trials
+from gradwatch.verdict.trials import Trial
 from tests.remedies.networks import find_trial, make_batches, make_chain
 
 

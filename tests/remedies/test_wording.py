@@ -6,11 +6,11 @@ import pytest
 from torch import nn
 
 import gradwatch
-from gradwatch.diagnosis.places import compress_names, describe_layers
-from gradwatch.diagnosis.remedies import suggest_remedy
-from gradwatch.diagnosis.topology import map_topology
-from gradwatch.display.trials import write_trials
+from gradwatch.display.trial_table import write_trials
+from gradwatch.evidence.topology import map_topology
 from gradwatch.records import Layer, LayerSet
+from gradwatch.verdict.advice import suggest_remedy
+from gradwatch.wording.module_names import compress_names, describe_layers
 from tests.remedies.networks import N_CLASSES, make_batches, make_chain
 
 

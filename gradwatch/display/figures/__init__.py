@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gradwatch.diagnosis.findings import Verdict
 from gradwatch.display.figures.palette import Figure
 from gradwatch.display.figures.profile import build_profile
 from gradwatch.display.figures.series import MAX_COLUMNS, Series, series_of
@@ -16,6 +15,7 @@ from gradwatch.display.figures.shares import build_dead, build_saturated, larges
 from gradwatch.display.figures.units import build_units
 from gradwatch.display.figures.updates import build_updates
 from gradwatch.errors import GradWatchError, InvalidInput, NothingToJudge
+from gradwatch.verdict.findings import Verdict
 
 __all__ = [
     "FIGURES",

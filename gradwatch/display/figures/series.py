@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gradwatch.diagnosis import flow
 from gradwatch.display.figures.palette import Matrix
+from gradwatch.evidence import gradient_flow as flow
 from gradwatch.records import Layer, LayerSet, StepRecord
 
 MAX_COLUMNS = 600

@@ -1,0 +1,86 @@
+"""What happens inside one kernel: time steps and gates of recurrent modules, attention."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from gradwatch.capture.calls import MAX_CALLS, CallTable, Measured
+from gradwatch.capture.forward import Frame
+from gradwatch.capture.gradients import GradientReader
+from gradwatch.capture.graph import find_edge
+from gradwatch.capture.recurrent_gates import measure_cell
+from gradwatch.capture.unrolling import Unrolling
+
+
+class InsideRecorder:
+    """Computes again, for a few sequences, what a fused kernel does not show."""
+
+    def __init__(self, table: CallTable, gradients: GradientReader) -> None:
+        self._table = table
+        self._gradients = gradients
+        self._unrollings: dict[str, tuple[Unrolling, int]] = {}
+
+    def end_pass(self) -> None:
+        """A backward pass has run: the gradients of the recurrent modules are known."""
+        unrollings, self._unrollings = self._unrollings, {}
+        for fqn, (one, root) in unrollings.items():
+            if root in self._gradients.reached_roots:
+                self._table.add_parts(fqn, one.measure(), root)
+
+    def record_recurrent(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None:
+        """A recurrent module's or cell's call has returned."""
+        args = (*frame.args, *kwargs.values())[:2]
+        if isinstance(frame.module, nn.RNNBase):
+            self._begin_unrolling(frame, frame.module, args, result)
+        elif self._table.count_calls(frame.fqn) <= MAX_CALLS:
+            measured = measure_cell(frame.module, args)
+            self._table.add_parts(frame.fqn, measured, self._table.root)
+
+    def _begin_unrolling(
+        self, frame: Frame, module: nn.RNNBase, args: tuple[Any, ...], result: Any
+    ) -> None:
+        if frame.fqn in self._unrollings:
+            self._say(frame, "gates and time steps are seen for its first call only")
+            return
+        one = Unrolling.begin(module, args)
+        if isinstance(one, str):
+            self._say(frame, f"gates and time steps are not seen, {one}")
+            return
+        if module.dropout and module.num_layers > 1:
+            self._say(frame, "gates and time steps are computed without its dropout")
+        self._follow(one, result)
+        self._unrollings[frame.fqn] = one, self._table.root
+        for part in one.list_parts():
+            self._table.find_part(frame.fqn, part, self._table.root)
+
+    def _follow(self, one: Unrolling, result: Any) -> None:
+        output, final = result
+        states = final if isinstance(final, tuple) else (final,)
+        one.keep_output(output)
+        output = output.data if one.packed is not None else output
+        for slot, tensor in zip(("output", "h_n", "c_n"), (output, *states), strict=False):
+            edge = find_edge(tensor)
+            if edge is not None:
+                self._gradients.tell(edge, partial(one.keep, slot))
+
+    def record_attention(self, frame: Frame, measured: Measured | str) -> None:
+        """An attention ran inside the running module; its softmax was computed again."""
+        frame.has_attention = True
+        if isinstance(measured, str):
+            self._say(frame, measured)
+        else:
+            self._table.add_parts(frame.fqn, measured, self._table.root)
+
+    def end_module(self, frame: Frame, parent: Frame | None) -> None:
+        """State it when an attention module has shown no attention."""
+        if frame.has_attention:
+            if parent is not None:
+                parent.has_attention = True
+        elif "attention" in type(frame.module).__name__.lower():
+            self._say(frame, "its attention is not seen")
+
+    def _say(self, frame: Frame, text: str) -> None:
+        self._table.notes[f"{frame.fqn or type(frame.module).__name__}: {text}"] = None

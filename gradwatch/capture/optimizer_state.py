@@ -1,0 +1,108 @@
+"""What stands between the optimizer's step and the gradients: loss scales, skips, weight decay."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gradwatch.capture.device_values import WHOLE_STEP, Ledger, Reading
+
+HOST = "cpu"
+"""Type of the device whose tensors are read without a wait."""
+
+MAX_FRAMES = 24
+"""A GradScaler is looked for among this many callers of ``optimizer.step``."""
+
+
+_SCALER_FILE = torch.amp.GradScaler.step.__code__.co_filename
+
+
+def find_scaler(optimizer: Optimizer) -> Any | None:
+    """The GradScaler that is calling ``optimizer.step`` right now, if there is one.
+
+    ``GradScaler.step`` calls the optimizer, so it stands in the call stack of the step hook;
+    nobody has to hand it to gradwatch, and nothing of it is called.
+    """
+    scaler = getattr(optimizer, "grad_scale", None)
+    if hasattr(scaler, "_scale"):
+        return scaler
+    frame = sys._getframe(1)
+    for _ in range(MAX_FRAMES):
+        if frame is None:
+            return None
+        if frame.f_code.co_filename == _SCALER_FILE:  # reading locals keeps alive what they hold
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, torch.amp.GradScaler):
+                return owner
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def read_scale(scaler: Any | None) -> Tensor | None:
+    """The scale as a tensor on its device; ``None`` without a scaler that is switched on."""
+    if scaler is None or not getattr(scaler, "_enabled", True):
+        return None
+    scale = getattr(scaler, "_scale", None)
+    return scale if isinstance(scale, Tensor) else None
+
+
+def read_found_inf(optimizer: Optimizer) -> Tensor | None:
+    """Flag of a fused optimizer that skips inside ``step``; ``None`` for others."""
+    found = getattr(optimizer, "found_inf", None)
+    return found.reshape(-1)[0] if isinstance(found, Tensor) else None
+
+
+def find_decoupled_decay(optimizer: Optimizer) -> dict[int, float]:
+    """By ``id`` of a parameter: learning rate times weight decay where decay acts on the weight.
+
+    AdamW (Loshchilov & Hutter 2019) shrinks the weight by ``lr * weight_decay`` before its step.
+    """
+    decay: dict[int, float] = {}
+    for group in optimizer.param_groups:
+        if is_decoupled(optimizer, group):
+            rate = read_rate(group) * float(group.get("weight_decay", 0.0))
+            decay.update({id(param): rate for param in group["params"] if rate > 0})
+    return decay
+
+
+def find_coupled_decay(optimizer: Optimizer) -> dict[int, float]:
+    """By ``id`` of a parameter: weight decay that is added to the gradient."""
+    decay: dict[int, float] = {}
+    for group in optimizer.param_groups:
+        rate = float(group.get("weight_decay") or 0.0)
+        if rate and not is_decoupled(optimizer, group):
+            decay.update({id(param): rate for param in group["params"]})
+    return decay
+
+
+def is_decoupled(optimizer: Optimizer, group: dict[str, Any]) -> bool:
+    """Whether decay acts on the weight itself and not through the gradient."""
+    named = type(optimizer).__name__.lower() in ("adamw", "lion", "adafactor", "lamb", "muon")
+    return bool(group.get("decoupled_weight_decay", False)) or named
+
+
+def read_rate(group: dict[str, Any]) -> float:
+    """Learning rate of a parameter group; NaN while it lives on a device that we would wait for."""
+    return math.nan if find_device_rate(group) is not None else float(group.get("lr", 0.0))
+
+
+def find_device_rate(group: dict[str, Any]) -> Tensor | None:
+    """A learning rate that lives on a device, as optimizers in a CUDA graph have it."""
+    rate = group.get("lr")
+    return rate if isinstance(rate, Tensor) and rate.device.type != HOST else None
+
+
+def read_rates(optimizers: Iterable[Optimizer], ledger: Ledger) -> float:
+    """The largest learning rate on the host; those on a device travel with the other numbers."""
+    groups = [group for one in optimizers for group in one.param_groups]
+    for number, rate in enumerate(map(find_device_rate, groups)):
+        if rate is not None:
+            reading = Reading(rate.detach().reshape(()))
+            ledger.add("step.learning_rate", number, WHOLE_STEP, reading)
+    return max((one for one in map(read_rate, groups) if not math.isnan(one)), default=math.nan)

@@ -1,0 +1,293 @@
+"""One sampled step: from arming, before its first forward, to the optimizers' steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from gradwatch.capture.backward_passes import PassTracker, is_in_backward
+from gradwatch.capture.calls import Call, CallKey
+from gradwatch.capture.compilation import UNSEEN
+from gradwatch.capture.device_values import WHOLE_STEP, Ledger, Reading, Transfer
+from gradwatch.capture.firing_history import FiringHistory
+from gradwatch.capture.forward import Guard
+from gradwatch.capture.layers import LayerRecorder
+from gradwatch.capture.optimizer_state import (
+    find_coupled_decay,
+    find_decoupled_decay,
+    find_scaler,
+    read_found_inf,
+    read_rates,
+    read_scale,
+)
+from gradwatch.capture.parameters import (
+    Updates,
+    Watched,
+    list_parameters,
+    measure_residue,
+    read_gradients,
+    read_weights,
+    strip_wrappers,
+)
+from gradwatch.records import Layer
+
+MAX_PASSES = 256
+"""A sampled step whose optimizer does not step after this many passes is given up."""
+
+CLAIM = -1
+"""Among the events of a step: an optimizer took what the passes before it had left."""
+
+
+@dataclass
+class Sample:
+    """A sampled step whose numbers are on their way to the host.
+
+    Attributes:
+        global_step: of the step.
+        learning_rate: the largest of those on the host; NaN without one.
+        events: numbers of the passes in their order, and ``CLAIM`` between them.
+        root_passes: by number of an outermost call, the pass in which it ran.
+        reached_roots: outermost calls that a training pass went back through.
+        operands: data pointers of what forward's operations have read.
+        coupled_decay: by parameter, weight decay that is added to the gradient.
+        transfer: the values.
+    """
+
+    global_step: int
+    learning_rate: float
+    events: list[int]
+    root_passes: list[int]
+    reached_roots: set[int]
+    calls: list[Call]
+    gates: set[int]
+    used_modules: set[str]
+    operands: set[int]
+    notes: tuple[str, ...]
+    watched: Sequence[Watched]
+    optimized: set[int] | None
+    coupled_decay: list[float]
+    transfer: Transfer
+
+
+@dataclass
+class SampledStep:
+    """Everything that exists only while a step is sampled.
+
+    Args:
+        model: that is watched.
+        optimizers: whose steps end it, each one's once.
+        guard: calls a function of ours so that its exceptions never reach the training.
+        firing: which units fired lately, kept from step to step.
+        linked: calls that an earlier step has described, whose sources are known.
+        notice: is shown the modules outside the watched ones.
+        on_finish: called with ``True`` when the step is complete, ``False`` when it is given up.
+        global_step: of the step.
+        draws_units: count pre-activations by bin.
+    """
+
+    model: nn.Module
+    optimizers: Sequence[Optimizer]
+    guard: Guard
+    firing: FiringHistory
+    linked: Mapping[CallKey, Layer]
+    notice: Callable[[nn.Module], None]
+    on_finish: Callable[[bool], None]
+    global_step: int
+    draws_units: bool = False
+    passes: int = 0
+    _events: list[int] = field(default_factory=list)
+    _taken: set[int] = field(default_factory=set)
+    _stepped: set[int] = field(default_factory=set)
+    _handles: list[Any] = field(default_factory=list)
+    _gradients: Ledger | None = None
+    _stepping: Optimizer | None = None
+    _has_weights: bool = False
+    _ends_after_backward: bool = False
+
+    def __post_init__(self) -> None:
+        modules = [(strip_wrappers(fqn), m) for fqn, m in self.model.named_modules()]
+        self.modules = {id(module): fqn for fqn, module in modules}
+        self._watched = list_parameters(modules)
+        self._updates = Updates.begin(self._watched)
+        tracker = PassTracker(self.model, self._begin_backward, self._end_backward)
+        self.recorder = LayerRecorder(
+            self.modules,
+            self.guard,
+            tracker,
+            self.firing,
+            self.linked,
+            self.notice,
+            self.draws_units,
+        )
+        self._ledger = self.recorder.table.ledger
+
+    def arm(self, used: Container[str], sees_layers: bool) -> None:
+        """Begin to see; nobody looks for what forward uses where all of that is known."""
+        if all(one.fqn in used for one in self._watched):
+            self.recorder.operands = None
+        if sees_layers:
+            self.recorder.forward.arm()
+        else:
+            self.recorder.table.notes[UNSEEN] = None
+        for optimizer in self.optimizers:
+            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a forward or a backward that counts was seen."""
+        return self.recorder.has_begun or bool(self._events)
+
+    def disarm(self) -> None:
+        """Leave nothing behind."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.recorder.close()
+
+    # Backward -------------------------------------------------------------------------------
+
+    def _begin_backward(self) -> None:
+        """With no gradient left from earlier passes, those do not count towards this step."""
+        if self._events and not self._is_repeated:
+            residue = measure_residue(self._watched)
+            self._ledger.add("pass.residue", self.recorder.table.pass_number, WHOLE_STEP, residue)
+
+    def _end_backward(self) -> None:
+        self.guard(self._read_backward)
+
+    def _read_backward(self) -> None:
+        if not self.recorder.forward.is_armed:
+            return
+        self.recorder.end_pass()
+        if self._is_repeated:
+            return
+        self.passes += 1
+        self._events.append(self.recorder.table.pass_number)
+        self._gradients = Ledger()
+        read_gradients(self._watched, self._gradients)
+        self._read_weights()
+        if self._ends_after_backward:
+            self._events.append(CLAIM)
+            self.on_finish(True)
+        elif self.passes >= MAX_PASSES:
+            self.on_finish(False)
+
+    @property
+    def _is_repeated(self) -> bool:
+        """A closure's second and further evaluation within one step, as LBFGS makes them."""
+        return self._stepping is not None and self._gradients is not None
+
+    def _read_weights(self) -> None:
+        if not self._has_weights:
+            read_weights(self._watched, self._ledger)
+            self._has_weights = True
+
+    # Optimizers -----------------------------------------------------------------------------
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        has_closure = any(callable(one) for one in (*args, *kwargs.values()))
+        if has_closure:
+            self._stepping, self._gradients = optimizer, None
+
+    def take_step(self, number: int, optimizer: Optimizer | None) -> None:
+        """An optimizer has stepped, or the step was marked by hand."""
+        self._stepping = None
+        again = number in self._stepped
+        if not again:
+            self._stepped.add(number)
+            self._take_gradients(optimizer)
+            self._note_scaling(optimizer)
+            if not is_in_backward():
+                self._events.append(CLAIM)
+        if again or len(self._stepped) == max(len(self.optimizers), 1):
+            if is_in_backward():
+                self._ends_after_backward = True
+            else:
+                self.on_finish(True)
+
+    def skip_step(self) -> None:
+        """An optimizer has stepped before the step's first forward: that was the step before."""
+        self._updates = Updates.begin(self._watched)
+
+    def _note_scaling(self, optimizer: Optimizer | None) -> None:
+        if optimizer is None:
+            return
+        scale, found = read_scale(find_scaler(optimizer)), read_found_inf(optimizer)
+        if scale is not None:
+            self._ledger.add("step.loss_scale", 0, WHOLE_STEP, Reading(scale.reshape(())))
+        if found is not None:
+            self._ledger.add("step.found_inf", 0, WHOLE_STEP, Reading(found))
+
+    def _take_gradients(self, optimizer: Optimizer | None) -> None:
+        """Keep the latest reading of this optimizer's parameters before others replace it."""
+        mine = self._find_indices(optimizer) - self._taken
+        self._taken |= mine
+        reading = self._gradients
+        has_scale = optimizer is not None and read_scale(find_scaler(optimizer)) is not None
+        suffix = ".scaled" if has_scale and reading is not None else ""
+        if reading is None:
+            reading = Ledger()
+            read_gradients(self._watched, reading, mine)
+        self._ledger.take(reading, mine, suffix)
+        self._read_weights()
+
+    def _find_indices(self, optimizer: Optimizer | None) -> set[int]:
+        if optimizer is None or len(self.optimizers) == 1:
+            return set(range(len(self._watched)))
+        ids = {id(param) for group in optimizer.param_groups for param in group["params"]}
+        return {i for i, one in enumerate(self._watched) if id(one.param) in ids}
+
+    def _find_waiting(self) -> set[int]:
+        """Parameters of optimizers that have not stepped, as where two of them take turns."""
+        held: set[int] = set()
+        return held.union(*map(self._find_indices, self.optimizers)) - self._taken
+
+    # Closing --------------------------------------------------------------------------------
+
+    def collect(self) -> Sample:
+        """Send everything off to the host."""
+        decoupled: dict[int, float] = {}
+        coupled: dict[int, float] = {}
+        for optimizer in self.optimizers:
+            decoupled.update(find_decoupled_decay(optimizer))
+            coupled.update(find_coupled_decay(optimizer))
+        self._updates.finish(self._watched, self._find_waiting(), decoupled, self._ledger)
+        self._note_silent_units()
+        table = self.recorder.table
+        return Sample(
+            global_step=self.global_step,
+            learning_rate=read_rates(self.optimizers, self._ledger),
+            events=self._events,
+            root_passes=table.root_passes,
+            reached_roots=self.recorder.gradients.reached_roots,
+            calls=list(table.calls.values()),
+            gates=table.gates,
+            used_modules=self.recorder.forward.used_modules,
+            operands=self.recorder.operands or set(),
+            notes=tuple(table.notes),
+            watched=self._watched,
+            optimized=self._find_optimized(),
+            coupled_decay=[coupled.get(id(one.param), 0.0) for one in self._watched],
+            transfer=self._ledger.send(),
+        )
+
+    def _note_silent_units(self) -> None:
+        calls, counts = self.recorder.table.calls, self.firing.close_step()
+        found = {calls[key].index: one for key, one in counts.items() if key in calls}
+        for index, (share, _) in found.items():
+            self._ledger.add("dead_fraction", index, WHOLE_STEP, share)
+        if found:
+            places = [("unit_samples", index, WHOLE_STEP) for index in found]
+            samples = torch.tensor([float(count) for _, count in found.values()])
+            self._ledger.add_row(places, samples, [1.0] * len(places))
+
+    def _find_optimized(self) -> set[int] | None:
+        if not self.optimizers:
+            return None
+        groups = (group for one in self.optimizers for group in one.param_groups)
+        return {id(param) for group in groups for param in group["params"]}

@@ -1,1 +1,0 @@
-"""Records to findings; pure Python and numpy, no torch."""

@@ -1,0 +1,180 @@
+"""The layer table as text cells, the same in a terminal and in Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from gradwatch.verdict.findings import LayerSummary
+
+CAUSE_WORDS = {
+    "activation_derivative": "the derivative of the activation is small",
+    "weight_scale": "the scale of the weights",
+    "saturation": "saturated activations",
+    "dead_units": "units that never fire",
+    "precision": "the precision of the number format",
+    "disconnected": "no path from the loss",
+    "through_time": "the product over time steps",
+    "depth": "depth without skips",
+    "learning_rate": "the learning rate",
+}
+"""Causes as a person would say them; the name of the cause is shown along with it."""
+
+KIND_WORDS = {
+    "vanishing": "Vanishing gradient",
+    "exploding": "Exploding gradient",
+    "dead": "Dead units",
+    "saturated": "Saturated units",
+    "underflow": "Gradient underflow",
+    "nonfinite": "NaN or Inf",
+    "disconnected": "Disconnected layers",
+}
+"""Kinds of finding as titles."""
+
+DEFAULT_ROWS = 24
+MAX_NOTES = 5
+_ENDS = 2  # layers always shown at either end of the network, and of a flagged region
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Rows that are left out of an abbreviated table."""
+
+    n_layers: int
+    n_flagged: int
+
+    def __str__(self) -> str:
+        if not self.n_flagged:
+            return f"{self.n_layers} more"
+        count = "all" if self.n_flagged == self.n_layers else str(self.n_flagged)
+        return f"{self.n_layers} more, {count} flagged"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One statistic: its heading and how it is written."""
+
+    title: str
+    field: str
+    is_share: bool = False
+
+    def write(self, layer: LayerSummary) -> str:
+        """The cell; empty where nothing was measured."""
+        value = float(getattr(layer, self.field))
+        return write_share(value) if self.is_share else write_number(value)
+
+
+COLUMNS = (
+    Column("Gradient", "grad_ratio"),
+    Column("Gain", "gain"),
+    Column("Satur.", "saturated_fraction", is_share=True),
+    Column("Dead", "dead_fraction", is_share=True),
+    Column("Update", "update_ratio"),
+)
+
+LEGEND = (
+    "Gradient: at the layer's output, relative to the largest further down (1 = full). "
+    "Gain: what the layer multiplies it by on its way back. "
+    "Satur., Dead: share of units. Update: change of the weight per step, relative to its size."
+)
+
+
+def choose_columns(layers: Sequence[LayerSummary]) -> list[Column]:
+    """Columns in which at least one layer has a number."""
+    return [
+        column
+        for column in COLUMNS
+        if any(not math.isnan(getattr(layer, column.field)) for layer in layers)
+    ]
+
+
+def choose_rows(
+    layers: Sequence[LayerSummary], limit: int = DEFAULT_ROWS
+) -> list[LayerSummary | Gap]:
+    """At most about ``limit`` layers in order, with gaps: the ends, and the flagged regions.
+
+    Kept first are both ends of the network, then the borders of each flagged region with their
+    neighbours, then flagged layers by how little gradient they get.
+    """
+    if len(layers) <= limit:
+        return list(layers)
+    kept: set[int] = set()
+    for index in _rank_rows(layers):
+        kept.add(index)
+        if len(kept) >= limit:
+            break
+    return list(_fill_gaps(layers, sorted(kept)))
+
+
+def _rank_rows(layers: Sequence[LayerSummary]) -> Iterator[int]:
+    last = len(layers) - 1
+    for distance in range(_ENDS):
+        yield from (distance, last - distance)
+    flagged = [index for index, one in enumerate(layers) if one.flagged]
+    for index in flagged[:1] + flagged[-1:] + flagged:
+        window = range(max(index - 1, 0), min(index + 1, last) + 1)
+        if not all(layers[near].flagged for near in window):
+            yield from window
+    yield from sorted(flagged, key=lambda index: layers[index].grad_ratio)
+
+
+def _fill_gaps(layers: Sequence[LayerSummary], kept: Sequence[int]) -> Iterator[LayerSummary | Gap]:
+    position = 0
+    for index in [*kept, len(layers)]:
+        left_out = layers[position:index]
+        if len(left_out) == 1:
+            yield left_out[0]  # a line for the gap would be no shorter
+        elif left_out:
+            yield Gap(len(left_out), sum(one.flagged for one in left_out))
+        if index < len(layers):
+            yield layers[index]
+        position = index + 1
+
+
+def write_number(value: float) -> str:
+    """Two significant digits, at most seven characters: ``1``, ``0.22``, ``3.1e-07``."""
+    if math.isnan(value):
+        return ""
+    if value == 0 or 0.01 <= abs(value) < 1000:
+        return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
+    return f"{value:.1e}"
+
+
+def write_share(value: float) -> str:
+    """A fraction in percent; a share that is not zero is never written as 0 %."""
+    if math.isnan(value):
+        return ""
+    if 0 < value < 0.01:
+        return "<1%"
+    return f"{math.floor(value * 100) if value < 1 else 100}%"
+
+
+def make_printable(text: str) -> str:
+    """Layer names are untrusted: control characters and direction marks are spelled out."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+
+
+def shorten(name: str, width: int, dots: str = "…") -> str:
+    """Cut the middle out of a name; its end tells layers apart best."""
+    if len(name) <= width:
+        return name
+    tail = max((width - len(dots)) * 2 // 3, 1)
+    head = max(width - len(dots) - tail, 0)
+    return f"{name[:head]}{dots}{name[-tail:]}"
+
+
+def join_names(names: Iterable[str], limit: int = 6) -> str:
+    """Names separated by commas, the rest as a count."""
+    names = list(names)
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def join_unique(words: Iterable[str]) -> str:
+    """Each word once, separated by commas, in their order."""
+    return ", ".join(dict.fromkeys(words))

@@ -1,0 +1,1 @@
+"""Records to facts: pure functions and their accumulators; numpy, no torch."""

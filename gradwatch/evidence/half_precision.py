@@ -1,0 +1,81 @@
+"""Where half precision flushes gradients to zero."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.topology import RECTIFIERS, find_family
+from gradwatch.thresholds import Thresholds
+
+
+def find_flushed(reading: Reading, thresholds: Thresholds, from_start: bool) -> list[int]:
+    """Layers in float16 most of whose output gradient was rounded to zero.
+
+    Args:
+        from_start: the error signal has been zero since the first record: there is no loss that
+            is exactly zero before any training, so that zeros everywhere are flushed ones.
+    """
+    record = reading.record
+    zeros = record.layer("grad_zero_fraction")
+    found = []
+    for index in reading.topology.float16:
+        if np.isnan(zeros[index]):
+            continue
+        excess = zeros[index] - _expect_zeros(reading, index)
+        if excess < thresholds.underflow_zero_fraction or not _is_faint(reading, index, thresholds):
+            continue
+        if record.layer("grad_output_l2_norm")[index] > 0 or from_start or _is_fed(reading, index):
+            found.append(index)
+    return found
+
+
+def _expect_zeros(reading: Reading, index: int) -> float:
+    """Zeros that a rectifier behind the layer makes by itself."""
+    consumers = reading.topology.consumers[index]
+    layers = reading.topology.layers
+    if len(consumers) != 1 or find_family(layers[consumers[0]]) not in RECTIFIERS:
+        return 0.0
+    value = float(reading.record.layer("zero_fraction")[consumers[0]])
+    return 0.0 if np.isnan(value) else value
+
+
+def _is_faint(reading: Reading, index: int, thresholds: Thresholds) -> bool:
+    """Whether the gradient, as the backward pass computed it, is of float16's smallest size."""
+    norm = reading.record.layer("grad_output_l2_norm")[index] * reading.record.step("loss_scale")
+    rms = norm / reading.topology.output_numel[index] ** 0.5
+    return bool(rms < thresholds.underflow_rms)
+
+
+def _is_fed(reading: Reading, index: int) -> bool:
+    """Whether some gradient reached a layer further down that is no dead end itself."""
+    layers = reading.topology.layers
+    ahead, seen = [index], {index}
+    while ahead:
+        for consumer in reading.topology.consumers[ahead.pop()]:
+            if consumer in seen:
+                continue
+            seen.add(consumer)
+            grad = reading.record.layer("grad_output_l2_norm")[consumer]
+            blocked = find_family(layers[consumer]) in RECTIFIERS
+            if grad > 0 and not blocked:
+                return True
+            ahead.append(consumer)
+    return False
+
+
+def find_behind(reading: Reading, flushed: list[int]) -> npt.NDArray[np.bool_]:
+    """Parameters whose gradient had to pass a flushed layer and lost most of its elements."""
+    lost: set[int] = set(flushed)
+    for index in range(len(reading.topology.layers) - 1, -1, -1):
+        if index in lost:
+            lost.update(reading.topology.layers[index].inputs)
+    zeros = reading.record.param("zero_fraction")
+    return np.array(
+        [
+            bool(calls) and all(call in lost for call in calls) and zeros[index] > 0
+            for index, calls in enumerate(reading.topology.calls)
+        ],
+        dtype=bool,
+    )

@@ -1,0 +1,124 @@
+"""Recurrent layers: the gradient along the time steps."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.topology import Topology
+
+MIN_STEPS = 4
+"""Calls or time buckets from which a layer is taken for recurrent."""
+
+REUSE = 4
+"""Calls of one activation per bare matrix from which the matrices are taken for recurrent ones."""
+
+TIME = ":time"
+"""Suffix of the entries that capture makes for the time steps inside a recurrent module."""
+
+
+@dataclass(frozen=True)
+class TimeProfile:
+    """Gradient along the time steps of one recurrent layer.
+
+    Attributes:
+        fqn: of the layer.
+        calls: its entries, in time order.
+        steps: how many there are.
+        share: gradient at the first steps against the largest: 1 is full, 0 none.
+        growth: gradient at the first steps against that at the last.
+    """
+
+    fqn: str
+    calls: tuple[int, ...]
+    steps: int
+    share: float
+    growth: float
+
+    def list_layers(self, reading: Reading) -> tuple[str, ...]:
+        """The layer itself, and those that feed it step by step."""
+        topology, layers = reading.topology, reading.topology.layers
+        if layers[self.calls[0]].role == "activation":
+            return (*(topology.params[i].fqn for i in find_matrices(topology)), self.fqn)
+        own = {self.fqn}
+        feeding = [layers[s].fqn for call in self.calls[:2] for s in layers[call].inputs]
+        return tuple(dict.fromkeys([self.fqn, *(one for one in feeding if one not in own)]))
+
+
+def find_chains(topology: Topology) -> dict[str, tuple[int, ...]]:
+    """Entries of each recurrent layer in time order: cells called in a loop, or time buckets."""
+    calls: dict[str, list[int]] = defaultdict(list)
+    is_written_out = bool(find_matrices(topology))
+    for index, layer in enumerate(topology.layers):
+        by_hand = layer.role == "activation" and is_written_out
+        if by_hand or layer.role in ("recurrent", "weight"):
+            calls[layer.fqn].append(index)
+    return {
+        fqn.removesuffix(TIME): tuple(sorted(found, key=lambda i: topology.layers[i].call))
+        for fqn, found in calls.items()
+        if len(found) >= MIN_STEPS and _is_chain(topology, found)
+    }
+
+
+def _is_chain(topology: Topology, calls: list[int]) -> bool:
+    """Whether each call depends on the one before, and is not just one of many parallel uses."""
+    if topology.layers[calls[0]].fqn.endswith(TIME):
+        return True
+    if topology.layers[calls[0]].role == "activation":  # an unrolled loop shares its matrices
+        matrices = find_matrices(topology)
+        if not matrices or REUSE * len(matrices) > len(calls):
+            return False
+    return all(_reaches(topology, earlier, later) for earlier, later in pairwise(calls[:3]))
+
+
+def find_matrices(topology: Topology) -> list[int]:
+    """Weights that no module of their own applies, as in a loop written out by hand."""
+    return [i for i in topology.inner_layers if topology.params[i].role == "weight"]
+
+
+def _reaches(topology: Topology, start: int, goal: int) -> bool:
+    ahead, seen = [start], {start}
+    while ahead and len(seen) < 64:
+        for consumer in topology.consumers[ahead.pop()]:
+            if consumer == goal:
+                return True
+            if consumer not in seen:
+                seen.add(consumer)
+                ahead.append(consumer)
+    return False
+
+
+_chains: WeakKeyDictionary[Topology, dict[str, tuple[int, ...]]] = WeakKeyDictionary()
+
+
+def _profile(reading: Reading) -> list[TimeProfile]:
+    profiles = []
+    chains = _chains.get(reading.topology)
+    if chains is None:
+        chains = _chains[reading.topology] = find_chains(reading.topology)
+    for fqn, calls in chains.items():
+        grads = reading.grad[list(calls)]
+        known = grads[np.isfinite(grads)]
+        if len(known) < MIN_STEPS or not np.max(known) > 0:
+            continue
+        quarter = max(len(known) // 4, 1)
+        first, last = float(np.median(known[:quarter])), float(np.median(known[-quarter:]))
+        growth = first / last if last > 0 else float("nan")
+        share = first / float(np.max(known))
+        profiles.append(TimeProfile(fqn, calls, len(known), share, growth))
+    return profiles
+
+
+def measure_time_share(reading: Reading) -> list[TimeProfile]:
+    """All recurrent layers through which a gradient passed."""
+    return _profile(reading)
+
+
+def measure_time_growth(reading: Reading) -> list[TimeProfile]:
+    """The same, where growth is known."""
+    return [one for one in _profile(reading) if np.isfinite(one.growth)]

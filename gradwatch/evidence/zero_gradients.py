@@ -1,0 +1,97 @@
+"""Where a gradient ends that is exactly zero: operations without a slope, paths without a loss."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from gradwatch.evidence.attribution import attribute, reach
+from gradwatch.evidence.gradient_flow import Reading
+
+
+def find_walled(reading: Reading, indices: Iterable[int]) -> set[int]:
+    """Parameters whose gradient is exactly zero because of something that has no slope at all.
+
+    Neither an activation that can be pinned or dead nor a weight that can be zero blocks it, but
+    an operation such as ``round``: these parameters are as good as disconnected.
+    """
+    found: set[int] = set()
+    if not _has_wall(reading):
+        return found
+    for index in indices:
+        calls = reading.topology.calls[index]
+        if len(calls) == 0 or any(reading.grad[call] != 0 for call in calls):
+            continue
+        if _is_wall(reading, attribute(reading, calls[-1]).blocked_by):
+            found.add(index)
+    return found
+
+
+def _has_wall(reading: Reading) -> bool:
+    """Whether a gradient of zero meets one above zero at a layer that is no culprit by itself."""
+    return any(
+        reading.grad[consumer] > 0 and _is_wall(reading, consumer)
+        for index in np.flatnonzero(reading.grad == 0)
+        for consumer in reading.topology.consumers[index]
+    )
+
+
+def _is_wall(reading: Reading, layer: int) -> bool:
+    """Whether the gradient ends inside this layer, or between it and the one before.
+
+    One that takes in several others may well want nothing of one of them, as a gate that is shut.
+    """
+    if layer < 0 or len(reading.topology.layers[layer].inputs) > 1:
+        return False
+    lets_through = reading.record.layer("grad_input_l2_norm")[layer] > 0
+    return bool(lets_through) or reading.topology.layers[layer].role in ("other", "container")
+
+
+def find_shut(reading: Reading, indices: Iterable[int]) -> set[int]:
+    """Parameters of one of several experts, of which the layer behind them wants nothing now.
+
+    A router's choice leaves an expert out, and may choose it another time.
+    """
+    zero = np.flatnonzero(reading.grad == 0)
+    consumers = {one for index in zero for one in reading.topology.consumers[index]}
+    if not any(_is_left_out(reading, one) for one in consumers):
+        return set()
+    return {
+        index
+        for index in indices
+        if (calls := reading.topology.calls[index])
+        and _is_left_out(reading, attribute(reading, calls[-1]).blocked_by)
+    }
+
+
+def _is_left_out(reading: Reading, layer: int) -> bool:
+    """Whether a layer wants something of one item of a list of modules and nothing of another."""
+    inputs = reading.topology.layers[layer].inputs if layer >= 0 else ()
+    fed = {_name_list(reading, source) for source in inputs if reading.grad[source] > 0}
+    return any(
+        reading.grad[source] == 0 and _name_list(reading, source) in fed for source in inputs
+    )
+
+
+def _name_list(reading: Reading, layer: int) -> str:
+    """``"experts.#.2"`` for ``"experts.3.2"``."""
+    return re.sub(r"\d+", "#", reading.topology.layers[layer].fqn)
+
+
+def find_unasked(reading: Reading, indices: Iterable[int]) -> set[int]:
+    """Parameters whose output nothing wants: the gradient is zero all the way from the loss."""
+    return {
+        index
+        for index in indices
+        if len(calls := list(reading.topology.calls[index]))
+        and np.all(reading.grad[calls] == 0)
+        and np.all(np.isnan(reading.reference[calls]))
+        and not any(_is_left_out(reading, one) for one in _look_ahead(reading, calls))
+    }
+
+
+def _look_ahead(reading: Reading, calls: Iterable[int]) -> set[int]:
+    """All layers on the way from these to the loss."""
+    return reach(calls, lambda index: reading.topology.consumers[index]) - set(calls)

@@ -1,0 +1,76 @@
+"""Findings that are to stop a training: what the callbacks of the trainers share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from gradwatch.capture.sampling_budget import check_budget
+from gradwatch.capture.schedule import Schedule
+from gradwatch.errors import GradWatchError, UnhealthyGradients
+from gradwatch.report import Report
+from gradwatch.verdict.episodes import Change
+from gradwatch.verdict.findings import Finding, describe
+from gradwatch.watcher import Watch
+
+_log = logging.getLogger("gradwatch")
+
+
+class Alarms:
+    """Says each finding that begins, and keeps those that are to stop the training.
+
+    Args:
+        fail_on: kinds that stop it; none when empty.
+        every_n_steps, budget: as the watch has them.
+
+    Raises:
+        InvalidInput: an unknown kind, an interval below 1, or a budget that is no share.
+    """
+
+    def __init__(
+        self, fail_on: Sequence[str], every_n_steps: int, budget: float | None = None
+    ) -> None:
+        self.fail_on = (fail_on,) if isinstance(fail_on, str) else tuple(fail_on)
+        Report().of_kind(*self.fail_on)  # an unknown kind is refused before the training
+        self._schedule = Schedule(every_n_steps)
+        check_budget(budget)
+        self.begin()
+
+    def begin(self, global_step: int = 0, speaks: bool = True) -> None:
+        """A training begins at this step; only one process of a job speaks."""
+        self.findings: list[Finding] = []
+        self._asked_at = global_step
+        self._speaks = speaks
+
+    def hear(self, change: Change) -> None:
+        """A finding began or ended."""
+        if not change.began:
+            return
+        if self._speaks:
+            _log.warning("%s", describe([change.finding]))
+        if change.finding.kind in self.fail_on:
+            self.findings.append(change.finding)
+
+    def is_time_to_ask(self, watch: Watch) -> bool:
+        """Whether a step of the schedule was made since this was asked; the same on every rank.
+
+        Under a budget some of these are not sampled: there is nothing new then.
+        """
+        begin, self._asked_at = self._asked_at, watch.global_step
+        return bool(self.fail_on) and self._schedule.find_next(begin) < self._asked_at
+
+    def judge(self, report: Report) -> GradWatchError | None:
+        """Why a training that has ended fails, if it does; no record is a reason."""
+        if not self.fail_on:
+            return None
+        try:
+            report.raise_if(*self.fail_on)
+        except GradWatchError as error:
+            return error
+        return self.make_error() if self.findings else None
+
+    def make_error(self) -> UnhealthyGradients:
+        """The error to raise."""
+        if not self.findings:
+            return UnhealthyGradients("Another process of this job has findings.")
+        return UnhealthyGradients(describe(self.findings), tuple(self.findings))

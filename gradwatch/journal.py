@@ -1,0 +1,104 @@
+"""A running training's log: what is written to TensorBoard at each sampled step."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+
+import numpy as np
+
+from gradwatch.display.markdown import write_report
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.log.writer import EventLog
+from gradwatch.records import LAYER_STATISTICS, Array
+from gradwatch.verdict.episodes import Change
+from gradwatch.verdict.findings import Verdict
+
+VERDICT_TAG = "gradwatch/verdict"
+
+_LOGARITHMIC = "l2_norm"
+
+
+class Journal:
+    """Writes records, run-level scalars and verdicts of one run.
+
+    Args:
+        logdir, writer: as in ``EventLog``.
+        per_layer_scalars: also write one scalar per layer and statistic.
+    """
+
+    def __init__(
+        self,
+        logdir: str | os.PathLike[str] | None,
+        *,
+        writer: object = None,
+        per_layer_scalars: bool = False,
+    ) -> None:
+        self._log = EventLog(logdir, writer=writer)
+        self._per_layer = per_layer_scalars
+
+    def write(self, reading: Reading, changes: Iterable[Change] = ()) -> None:
+        """One sampled step."""
+        step = reading.record.global_step
+        self._log.write_record(reading.record)
+        scalars = summarise_run(reading)
+        if self._per_layer:
+            scalars.update(list_layer_scalars(reading))
+        self._log.write_scalars(step, scalars)
+
+    def write_verdict(self, verdict: Verdict) -> None:
+        """The verdict as text, when a finding begins or ends."""
+        self._log.write_text(verdict.last_step, VERDICT_TAG, write_report(verdict))
+        self._log.flush()
+
+    def close(self, verdict: Verdict) -> None:
+        """The last word, and the end of our own file."""
+        if verdict.records:
+            self.write_verdict(verdict)
+        self._log.close()
+
+
+def summarise_run(reading: Reading) -> dict[str, float]:
+    """The handful of scalars of a run; ratios as log10, since charts show small ones as 0."""
+    record = reading.record
+    values = {
+        "gradwatch/log10_attenuation": _log10(_least(reading.relative_gradient)),
+        "gradwatch/log10_worst_relative_gradient": _log10(
+            _least(reading.param_gradient[reading.judged])
+        ),
+        "gradwatch/largest_saturated_fraction": _largest(record.layer("saturated_fraction")),
+        "gradwatch/log10_smallest_update_ratio": _log10(
+            _least(reading.update_ratio[reading.judged])
+        ),
+        "gradwatch/every_n_steps": record.step("interval"),
+    }
+    return {tag: value for tag, value in values.items() if math.isfinite(value)}
+
+
+def list_layer_scalars(reading: Reading) -> dict[str, float]:
+    """One scalar per layer and statistic."""
+    found: dict[str, float] = {}
+    for row, statistic in enumerate(LAYER_STATISTICS):
+        for layer, value in zip(
+            reading.topology.layers, reading.record.layer_values[row], strict=True
+        ):
+            number = _log10(value) if statistic.endswith(_LOGARITHMIC) else float(value)
+            name = f"log10_{statistic}" if statistic.endswith(_LOGARITHMIC) else statistic
+            if math.isfinite(number):
+                found[f"gradwatch_layers/{name}/{layer.key or 'model'}"] = number
+    return found
+
+
+def _least(values: Array) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.min()) if finite.size else math.nan
+
+
+def _largest(values: Array) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.max()) if finite.size else math.nan
+
+
+def _log10(value: float) -> float:
+    return math.log10(value) if value > 0 else math.nan

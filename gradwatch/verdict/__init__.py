@@ -1,0 +1,1 @@
+"""Facts to findings: rules, episodes and advice; no torch."""

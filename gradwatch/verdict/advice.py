@@ -1,0 +1,215 @@
+"""Cause -> what to change, and where: modules by type and pattern, as the layer set has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from gradwatch.evidence.topology import RECTIFIERS, SATURATING, Topology, find_family
+from gradwatch.records import Layer
+from gradwatch.verdict.init_schemes import (
+    choose_scheme,
+    find_following_family,
+    is_hidden_activation,
+    join_schemes,
+)
+from gradwatch.wording.module_names import describe_layers, name_patterns
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a finding is, and what a remedy can take hold of there.
+
+    Attributes:
+        layers: fully qualified names that the finding names, worst first.
+        topology: of the network; ``None`` when it is not known.
+    """
+
+    layers: tuple[str, ...]
+    topology: Topology | None
+
+    @property
+    def region(self) -> str:
+        """The named layers as patterns."""
+        named = [layer for layer in self.layers if layer]
+        return name_patterns(named) if named else "the model"
+
+    @cached_property
+    def _reached(self) -> tuple[int, ...]:
+        """The named layers and all that their gradient comes through."""
+        if self.topology is None:
+            return ()
+        named = set(self.layers)
+        reached: set[int] = set()
+        for index, layer in enumerate(self.topology.layers):
+            if layer.fqn in named or reached & set(layer.inputs):
+                reached.add(index)
+        return tuple(sorted(reached))
+
+    @cached_property
+    def activations(self) -> tuple[int, ...]:
+        """Hidden activations that the gradient of the named layers comes through."""
+        return tuple(i for i in self._reached if is_hidden_activation(self._known, i))
+
+    @cached_property
+    def weights(self) -> tuple[int, ...]:
+        """Weights among the named layers and behind them."""
+        return tuple(i for i in self._reached if self._known.layers[i].role == "weight")
+
+    @property
+    def has_gates(self) -> bool:
+        """Whether a named layer is an LSTM or GRU already."""
+        layers = self.topology.layers if self.topology else ()
+        named = [layer.type for layer in layers if layer.fqn in self.layers]
+        return any(one.upper().startswith(("LSTM", "GRU")) for one in named)
+
+    @property
+    def _known(self) -> Topology:
+        assert self.topology is not None  # without one nothing is reached
+        return self.topology
+
+    def choose_activations(self, families: Iterable[str]) -> list[Layer]:
+        """Hidden activations of these families."""
+        layers = [self._known.layers[index] for index in self.activations]
+        return [layer for layer in layers if find_family(layer) in families]
+
+    def find_feeding(self, activations: Sequence[Layer]) -> list[Layer]:
+        """Weights whose output reaches one of the activations with no weight between."""
+        if self.topology is None:
+            return []
+        wanted = {layer.key for layer in activations}
+        layers = self.topology.layers
+        found: set[int] = set()
+        queue = [i for i, layer in enumerate(layers) if layer.key in wanted]
+        seen: set[int] = set()
+        while queue:
+            for source in set(layers[queue.pop()].inputs) - seen:
+                seen.add(source)
+                if layers[source].role == "weight":
+                    found.add(source)
+                elif layers[source].role != "activation":
+                    queue.append(source)
+        return [layers[index] for index in sorted(found)]
+
+    def describe_weights(self) -> str:
+        """``"the 12 Linear modules `net.*.linear`"``, or the region when none is known."""
+        return describe_layers([self._known.layers[i] for i in self.weights]) or self.region
+
+    def name_scheme(self) -> str:
+        """Initialisation that fits what follows the weights here."""
+        families = [find_following_family(self._known, index) for index in self.weights]
+        schemes = [choose_scheme(family) for family in families if family]
+        return join_schemes(schemes) if schemes else "LeCun"
+
+
+def _replace_activations(place: Place) -> str:
+    culprits = place.choose_activations(SATURATING)
+    if not culprits:
+        return (
+            f"Replace the activations at and above {place.region} by ReLU and re-initialise "
+            f"{place.describe_weights()} with He; or add BatchNorm or LayerNorm, or residual "
+            "connections."
+        )
+    return (
+        f"Replace {describe_layers(culprits)} by ReLU and re-initialise "
+        f"{place.describe_weights()} with He; or keep the activations and add BatchNorm or "
+        "LayerNorm before them, or residual connections."
+    )
+
+
+def _initialise(place: Place) -> str:
+    if not place.weights:
+        return (
+            f"Re-initialise {place.region} with He (ReLU family) or Xavier (tanh, sigmoid), and "
+            "look for a constant factor in forward that shrinks or blows up the signal."
+        )
+    return (
+        f"Re-initialise {place.describe_weights()} with {place.name_scheme()}, and look for a "
+        "constant factor in forward that shrinks or blows up the signal."
+    )
+
+
+def _unpin(place: Place) -> str:
+    pinned = place.choose_activations(SATURATING)
+    where = describe_layers(pinned) or place.region
+    feeding = describe_layers(place.find_feeding(pinned)) or "the weights before them"
+    return (
+        f"Normalise the inputs and re-initialise {feeding} with Xavier and a bias of 0, so that "
+        f"|z| stays below about 2 at {where}; BatchNorm or LayerNorm before them keeps it there."
+    )
+
+
+def _revive(place: Place) -> str:
+    silent = place.choose_activations(RECTIFIERS)
+    where = describe_layers(silent) or place.region
+    feeding = describe_layers(place.find_feeding(silent)) or "the weights before them"
+    return (
+        f"Re-initialise {feeding} with He and a bias of 0 and lower the learning rate; or replace "
+        f"{where} by LeakyReLU or GELU, or normalise before them."
+    )
+
+
+def _shorten(place: Place) -> str:
+    return (
+        f"Add residual connections around {place.describe_weights()}, or BatchNorm or LayerNorm "
+        "between them, or use fewer of them."
+    )
+
+
+def _bridge_time(place: Place) -> str:
+    change = (
+        f"Let the gates of {place.region} begin open, with a forget (in a GRU: update) bias of 1"
+        if place.has_gates
+        else f"Use an LSTM or GRU, or an orthogonal recurrent matrix, for {place.region}"
+    )
+    return f"{change}; shorten the way back through time, or add attention or skips over time."
+
+
+_BY_CAUSE: dict[str, Callable[[Place], str]] = {
+    "activation_derivative": _replace_activations,
+    "weight_scale": _initialise,
+    "saturation": _unpin,
+    "dead_units": _revive,
+    "depth": _shorten,
+    "precision": lambda place: (
+        f"Scale the loss (torch.amp.GradScaler) or use bfloat16 where {place.region} run in half "
+        "precision, and keep small losses and reductions in float32."
+    ),
+    "disconnected": lambda place: (
+        f"Look between {place.region} and the loss for .detach(), torch.no_grad(), .item(), "
+        ".data, argmax or a comparison; freeze the parameters on purpose if that is meant."
+    ),
+    "through_time": _bridge_time,
+    "learning_rate": lambda place: (
+        f"Lower the learning rate, warm it up, or clip gradients: {place.region} broke under "
+        "steps that were too large."
+    ),
+}
+
+_BY_KIND: dict[str, Callable[[Place], str]] = {
+    "nonfinite": lambda place: (
+        f"Look at {place.region} first: guard log, sqrt and divisions with an epsilon, check the "
+        "input batch for NaN, and find the operation with "
+        "torch.autograd.set_detect_anomaly(True)."
+    ),
+    "exploding": lambda place: (
+        f"Lower the scale of the weights at {place.region}, clip gradients, add normalisation."
+    ),
+}
+
+
+def suggest_remedy(
+    kind: str, cause: str | None, layers: Sequence[str], topology: Topology | None = None
+) -> str:
+    """The standard remedy for a cause, naming the modules it takes hold of.
+
+    Args:
+        kind: of the finding; decides when there is no cause.
+        cause: one of ``findings.CAUSES``, or ``None``.
+        layers: fully qualified names of the finding, worst first.
+        topology: of the network; without it only the layers can be named.
+    """
+    place = Place(tuple(layers), topology)
+    write = _BY_CAUSE.get(cause or "") or _BY_KIND.get(kind)
+    return write(place) if write else f"Look at {place.region}."

@@ -1,0 +1,148 @@
+"""History -> verdict: runs the rules at every record and follows what they see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from gradwatch.evidence.gradient_flow import Reading, read_flow
+from gradwatch.evidence.history import History
+from gradwatch.records import StepRecord
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.episodes import Change, Episode, Tracker
+from gradwatch.verdict.findings import KINDS, Finding, Verdict
+from gradwatch.verdict.layer_summary import summarise_layers
+from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.verdict.rules import DEFAULT_RULES
+
+_SEVERITIES = ("critical", "warning", "note")
+
+BATCH = 256
+"""Records whose flow is computed together when a finished run is judged."""
+
+
+class Doctor:
+    """Judges one run, record by record; bounded memory however long the run.
+
+    Args:
+        thresholds: when a measurement counts; the defaults fit most runs.
+        rules: the diseases that are looked for.
+    """
+
+    def __init__(
+        self, thresholds: Thresholds | None = None, rules: Sequence[Rule] = DEFAULT_RULES
+    ) -> None:
+        self.thresholds = thresholds or Thresholds()
+        self.rules = tuple(rules)
+        self.history = History()
+        self._tracker = Tracker(self.thresholds)
+
+    def observe(self, record: StepRecord) -> tuple[Change, ...]:
+        """Take in the next record; answers what began or ended with it."""
+        return self._examine(read_flow([record])[0])
+
+    def _examine(self, reading: Reading) -> tuple[Change, ...]:
+        self.history.extend_with(reading)
+        step = reading.record.global_step
+        changes: list[Change] = []
+        broken = False  # once NaN is there, no number means anything to the other rules
+        with np.errstate(all="ignore"):
+            for rule in self.rules:
+                if broken and rule.kind != "exploding":
+                    continue
+                kept = [one for one in map(self._silence, self._ask(rule)) if one is not None]
+                if kept or not broken:
+                    changes += self._tracker.update(rule, kept, step, self._sees)
+                broken |= rule.kind == "nonfinite" and bool(kept)
+        if broken:
+            changes += self._tracker.confirm("exploding")
+        return tuple(changes)
+
+    def _ask(self, rule: Rule) -> list[Sign]:
+        if rule.kind in self.thresholds.ignore_kinds:
+            return []
+        topology = self.history.latest.topology
+        signs = rule.examine(self.history, self.thresholds)
+        return [replace(sign, topology=topology) for sign in signs]
+
+    def _sees(self, sign: Sign) -> bool:
+        """Whether the newest record shows anything of these layers; a turn of others does not."""
+        record, names = self.history.latest.record, set(sign.layers)
+        layers = record.layer_set.layers
+        shown = [index for index, layer in enumerate(layers) if layer.fqn in names]
+        return not shown or not bool(np.isnan(record.layer_values[:, shown]).all())
+
+    def _silence(self, sign: Sign) -> Sign | None:
+        patterns = self.thresholds.ignore_layers
+        if not patterns:
+            return sign
+        kept = [one for one in sign.layers if not any(fnmatchcase(one, p) for p in patterns)]
+        return sign if len(kept) == len(sign.layers) else None if not kept else _trim(sign, kept)
+
+    def judge(self, run: str = "", failure: str = "") -> Verdict:
+        """The verdict over all records so far; ``failure`` is passed on."""
+        history, current = self.history, self._tracker.current
+        findings = [one.describe() for one in current if one.sign.severity != "note"]
+        notes = [one.describe() for one in current if one.sign.severity == "note"]
+        notes += [_describe_past(one) for one in self._tracker.past]
+        findings = sorted(_inherit_cause(findings), key=_rank)
+        flagged = {layer for one in findings for layer in one.layers}
+        return Verdict(
+            findings=tuple(findings),
+            notes=tuple(notes),
+            run=run,
+            first_step=history.first_step,
+            last_step=history.last_step,
+            records=history.count,
+            layers=summarise_layers(history.latest, flagged) if history.count else (),
+            unseen=history.latest.topology.layer_set.notes if history.count else (),
+            failure=failure,
+            history=history,
+        )
+
+
+def _trim(sign: Sign, layers: list[str]) -> Sign:
+    return replace(sign, layers=tuple(layers))
+
+
+def _inherit_cause(findings: list[Finding]) -> list[Finding]:
+    """A NaN that large steps or nothing in particular led to has the cause of the explosion."""
+    cause = next((one.cause for one in findings if one.kind == "exploding"), None)
+    weak = (None, "learning_rate") if cause else ()
+    return [
+        replace(one, cause=cause) if one.kind == "nonfinite" and one.cause in weak else one
+        for one in findings
+    ]
+
+
+def _describe_past(episode: Episode) -> Finding:
+    finding = episode.describe(severity="note")
+    text = f"Recovered after step {finding.last_step}: {finding.message}"
+    return Finding(**{**finding.to_dict(), "layers": finding.layers, "message": text})
+
+
+def _rank(finding: Finding) -> tuple[int, int]:
+    return _SEVERITIES.index(finding.severity), KINDS.index(finding.kind)
+
+
+def diagnose(
+    records: Iterable[StepRecord], thresholds: Thresholds | None = None, run: str = ""
+) -> Verdict:
+    """Judge a finished run: the same verdict as ``Doctor.observe`` on each record in turn."""
+    doctor = Doctor(thresholds)
+    batch: list[StepRecord] = []
+    for record in records:
+        batch.append(record)
+        if len(batch) == BATCH:
+            _observe_batch(doctor, batch)
+            batch = []
+    _observe_batch(doctor, batch)
+    return doctor.judge(run)
+
+
+def _observe_batch(doctor: Doctor, batch: Sequence[StepRecord]) -> None:
+    for reading in read_flow(batch):
+        doctor._examine(reading)

@@ -1,0 +1,166 @@
+"""Signs that last become findings: episodes, their beginning and their end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.advice import suggest_remedy
+from gradwatch.verdict.findings import Finding
+from gradwatch.verdict.rule import Rule, Sign
+
+LEAST_RECORDS = 2
+"""Sampled steps that are enough when they lie far apart."""
+
+RECOVERY_SHARE = 0.5
+"""A disease has gone when it has been absent for this share of the time it lasted."""
+
+VOTES = 5
+"""The first signs of an episode name its cause: later ones also show what it has led to."""
+
+
+@dataclass
+class Episode:
+    """One disease in one region, from its first sign on.
+
+    Attributes:
+        rule, sign: what it is, as last seen.
+        first_step, last_step: global steps of the first and the last sign.
+        lasted: sampled steps with the sign.
+        missed: sampled steps in a row without it since.
+        causes: votes of the first signs.
+        confirmed: it has lasted long enough to be a finding.
+        ended: it was confirmed and has gone.
+    """
+
+    rule: Rule
+    sign: Sign
+    first_step: int
+    last_step: int
+    lasted: int = 1
+    missed: int = 0
+    causes: Counter[str | None] = field(default_factory=Counter)
+    confirmed: bool = False
+    ended: bool = False
+
+    def describe(self, severity: str = "") -> Finding:
+        """As a finding."""
+        cause, sign = self.causes.most_common(1)[0][0], self.sign.explained()
+        return Finding(
+            code=self.rule.code,
+            kind=self.rule.kind,
+            severity=severity or sign.severity,
+            cause=cause,
+            layers=sign.layers,
+            first_step=self.first_step,
+            last_step=self.last_step,
+            observed=sign.observed,
+            threshold=sign.threshold,
+            message=sign.message,
+            remedy=sign.remedy or suggest_remedy(self.rule.kind, cause, sign.layers, sign.topology),
+        )
+
+
+@dataclass(frozen=True)
+class Change:
+    """A finding that began or ended with the newest record."""
+
+    finding: Finding
+    began: bool
+
+
+class Tracker:
+    """Episodes of one run.
+
+    Args:
+        thresholds: how long a sign has to last to be a finding, and to be absent to have gone.
+    """
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        self._thresholds = thresholds
+        self._open: list[Episode] = []
+        self.past: list[Episode] = []
+
+    @property
+    def current(self) -> list[Episode]:
+        """Confirmed episodes that have not ended."""
+        return [episode for episode in self._open if episode.confirmed]
+
+    def update(
+        self,
+        rule: Rule,
+        signs: list[Sign],
+        global_step: int,
+        sees: Callable[[Sign], bool] = lambda sign: True,
+    ) -> list[Change]:
+        """Take in what one rule saw at one step.
+
+        Args:
+            sees: whether the step shows anything of a sign's layers: otherwise nothing is missed.
+        """
+        mine = [episode for episode in self._open if episode.rule is rule]
+        changes = [self._meet(rule, sign, mine, global_step) for sign in signs]
+        missing = (one for one in mine if one.last_step != global_step and sees(one.sign))
+        changes += [self._miss(episode, global_step) for episode in missing]
+        return [change for change in changes if change is not None]
+
+    def confirm(self, kind: str) -> list[Change]:
+        """Believe what has shown so far of a kind: no further step can show more."""
+        found = [one for one in self._open if one.rule.kind == kind and not one.confirmed]
+        for episode in found:
+            episode.confirmed = True
+        return [Change(one.describe(), True) for one in found if one.sign.severity != "note"]
+
+    def _meet(self, rule: Rule, sign: Sign, mine: list[Episode], global_step: int) -> Change | None:
+        episode = next((one for one in mine if _belongs(one, sign, global_step)), None)
+        if episode is None:
+            episode = Episode(rule, sign, global_step, global_step)
+            self._open.append(episode)
+        else:
+            episode.sign, episode.last_step = sign, global_step
+            episode.lasted += 1
+            episode.missed = 0
+        if sum(episode.causes.values()) < VOTES:
+            episode.sign = sign.explained()
+            episode.causes[episode.sign.cause] += 1
+        if episode.confirmed or not self._has_lasted(episode):
+            return None
+        episode.confirmed = True
+        return Change(episode.describe(), True) if sign.severity != "note" else None
+
+    def _has_lasted(self, episode: Episode) -> bool:
+        needed = episode.rule.persistence or self._thresholds.persistence
+        steps = episode.last_step - episode.first_step
+        spans = episode.lasted >= LEAST_RECORDS and steps >= self._thresholds.persistence_steps
+        return episode.sign.looks_back or spans or episode.lasted >= needed
+
+    def _has_gone(self, episode: Episode, global_step: int) -> bool:
+        if episode.rule.withdraws:
+            return True
+        absent = global_step - episode.last_step
+        spans = episode.missed >= LEAST_RECORDS and absent >= self._thresholds.persistence_steps
+        ill = episode.last_step - episode.first_step
+        long_enough = absent >= RECOVERY_SHARE * ill
+        return long_enough and (spans or episode.missed >= self._thresholds.persistence)
+
+    def _miss(self, episode: Episode, global_step: int) -> Change | None:
+        episode.missed += 1
+        if not episode.confirmed:
+            self._open.remove(episode)
+            return None
+        if not self._has_gone(episode, global_step):
+            return None
+        self._open.remove(episode)
+        episode.ended = True
+        episode.sign = episode.sign.explained()  # lets go of the record
+        self.past.append(episode)
+        return Change(episode.describe(), False) if episode.sign.severity != "note" else None
+
+
+def _belongs(episode: Episode, sign: Sign, global_step: int) -> bool:
+    """Whether a sign continues an episode: the same layers, or the very next step."""
+    same = (episode.sign.severity == "note") == (sign.severity == "note")
+    meets = episode.missed == 0 or bool(set(episode.sign.layers) & set(sign.layers))
+    return same and meets and episode.last_step != global_step

@@ -1,0 +1,214 @@
+"""Findings as data: what is wrong, where, since when, why, and what to change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
+
+if TYPE_CHECKING:
+    from gradwatch.evidence.history import History
+
+KINDS: tuple[str, ...] = (
+    "nonfinite",
+    "vanishing",
+    "exploding",
+    "underflow",
+    "dead",
+    "saturated",
+    "disconnected",
+)
+"""Kinds of finding, in the order in which they are shown at equal severity."""
+
+CAUSES: tuple[str, ...] = (
+    "activation_derivative",
+    "weight_scale",
+    "saturation",
+    "dead_units",
+    "precision",
+    "disconnected",
+    "through_time",
+    "depth",
+    "learning_rate",
+)
+"""Causes a finding can name; a nonfinite finding may have none."""
+
+
+class Severity(IntEnum):
+    """How bad; compares and sorts. In dictionaries and JSON it is its lower-case name."""
+
+    NOTE = 0
+    WARNING = 1
+    CRITICAL = 2
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One disease in one connected region of the network.
+
+    Attributes:
+        code: of the rule, such as ``"GW101"``; ``gradwatch explain GW101`` tells about it.
+        kind: one of ``KINDS``.
+        severity: ``"warning"`` or ``"critical"`` (``"note"`` in ``Verdict.notes``).
+        cause: one of ``CAUSES``, the dominant one; ``None`` when it cannot be told.
+        layers: fully qualified names, worst first.
+        first_step: global step at which it began.
+        last_step: last sampled step at which it was still there.
+        observed: the number that was judged.
+        threshold: what it was judged against.
+        message: one sentence with the numbers.
+        remedy: what to change, and where.
+    """
+
+    code: str
+    kind: str
+    severity: str
+    cause: str | None
+    layers: tuple[str, ...]
+    first_step: int
+    last_step: int
+    observed: float
+    threshold: float
+    message: str
+    remedy: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as in ``Verdict.to_json``."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One row of the layer table: what the last window says of one layer.
+
+    Attributes:
+        fqn: of the module (with ``#k`` for its further calls).
+        type: such as ``"Linear"``.
+        grad_ratio: gradient at its output relative to the largest further down; 1 is full.
+        gain: what the layer multiplies the gradient's norm by on its way back; NaN when unknown.
+        saturated_fraction: of an activation that is no rectifier, else NaN.
+        dead_fraction: of a ReLU-family activation, else NaN.
+        update_ratio: ||dw||/||w|| of its weight, else NaN.
+        flagged: the layer is named by a finding.
+    """
+
+    fqn: str
+    type: str
+    role: str
+    grad_ratio: float
+    gain: float
+    saturated_fraction: float
+    dead_fraction: float
+    update_ratio: float
+    flagged: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What diagnosis says of a run so far, as data; ``gradwatch.Report`` adds ways to show it.
+
+    Attributes:
+        findings: worst first; empty when healthy.
+        notes: worth saying, but no reason to wake someone.
+        run: name of the run, or ``""``.
+        first_step, last_step: global steps of the first and last record judged.
+        records: how many records were judged.
+        layers: the layer table over the last window.
+        unseen: what could not be measured, in words.
+        failure: the error of gradwatch's own that ended the watching early, or ``""``.
+        history: the records behind it, for figures; not part of the data.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
+    run: str = ""
+    first_step: int = 0
+    last_step: int = 0
+    records: int = 0
+    layers: tuple[LayerSummary, ...] = ()
+    unseen: tuple[str, ...] = ()
+    failure: str = ""
+    history: History | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def healthy(self) -> bool:
+        """True when there is nothing to report."""
+        return not self.findings
+
+    def of_kind(self, *kinds: str) -> tuple[Finding, ...]:
+        """Findings of these kinds; all when none is given.
+
+        Raises:
+            InvalidInput: an unknown kind.
+        """
+        unknown = [kind for kind in kinds if kind not in KINDS]
+        if unknown:
+            raise InvalidInput(f"Expected kinds among {', '.join(KINDS)}, got {unknown[0]!r}.")
+        return tuple(one for one in self.findings if not kinds or one.kind in kinds)
+
+    def raise_if(self, *kinds: str) -> None:
+        """Raise when there is a finding of one of these kinds (of any kind when none is given).
+
+        Raises:
+            UnhealthyGradients: with the findings as text.
+            NothingToJudge: no step was recorded, or gradwatch itself failed; in CI no data is a
+                failure, never a pass.
+        """
+        if self.failure:
+            raise NothingToJudge(
+                f"Expected a complete record of the run, got an error of gradwatch's own: "
+                f"{self.failure}. Please report it; until then watch less of the model."
+            )
+        if self.records == 0:
+            raise NothingToJudge(
+                "Expected at least one recorded training step, got none. "
+                "Train at least one optimizer step while the model is watched."
+            )
+        found = self.of_kind(*kinds)
+        if found:
+            raise UnhealthyGradients(describe(found), found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: what ``gradwatch check --format json`` prints."""
+        return {
+            "run": self.run,
+            "healthy": self.healthy,
+            "first_step": self.first_step,
+            "last_step": self.last_step,
+            "records": self.records,
+            "findings": [one.to_dict() for one in self.findings],
+            "notes": [one.to_dict() for one in self.notes],
+            "unseen": list(self.unseen),
+            "failure": self.failure,
+        }
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """``to_dict`` as strict JSON: a number that is not finite becomes ``null``."""
+        text = json.dumps(_finite(self.to_dict()), indent=indent, ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates
+
+
+def describe(findings: Sequence[Finding]) -> str:
+    """Findings as plain text: message, remedy and code of each."""
+    lines = [f"{len(findings)} finding{'s' if len(findings) != 1 else ''}:"]
+    for one in findings:
+        lines.append(f"- [{one.code} {one.kind}, {one.severity}] {one.message}")
+        lines.append(f"  Remedy: {one.remedy}")
+    return "\n".join(lines)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return value

@@ -1,0 +1,60 @@
+"""Which initialisation keeps the gradient's scale, given the activation that follows a weight.
+
+He et al. (2015), section 2.2: variance 2/fan_in makes up for the half that a rectifier drops.
+Glorot & Bengio (2010), section 4.2: variance 2/(fan_in+fan_out) keeps both directions where the
+activation is about linear. LeCun et al. (1998), section 4.6: variance 1/fan_in, for no activation
+at all and for SELU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gradwatch.evidence.topology import SATURATING, Topology, find_family
+
+HE, XAVIER, LECUN = "He", "Xavier", "LeCun"
+
+NO_ACTIVATION = ""
+
+_NEITHER = frozenset(("softmax", "logsoftmax", "softmin", "softmax2d", "glu"))
+"""Not elementwise: they mix units or halve them, and are no hidden nonlinearity of a weight."""
+
+
+def choose_scheme(family: str) -> str:
+    """``"He"``, ``"Xavier"`` or ``"LeCun"`` for the activation behind a weight."""
+    if family in (NO_ACTIVATION, "selu"):
+        return LECUN
+    return XAVIER if family in SATURATING else HE
+
+
+def join_schemes(schemes: Iterable[str]) -> str:
+    """``"He"``, or ``"He and Xavier"`` in the order of first mention."""
+    return " and ".join(dict.fromkeys(schemes))
+
+
+def is_hidden_activation(topology: Topology, index: int) -> bool:
+    """Whether the layer is an elementwise activation inside the network, no gate and no head."""
+    layer = topology.layers[index]
+    hidden = layer.role == "activation" and not layer.is_gate and not layer.is_head
+    return hidden and find_family(layer) not in _NEITHER
+
+
+def find_following(topology: Topology, index: int) -> int | None:
+    """Nearest hidden activation behind a layer, with no other weight between; ``None`` without."""
+    queue, seen = list(topology.consumers[index]), {index}
+    while queue:
+        here = queue.pop(0)
+        if here in seen:
+            continue
+        seen.add(here)
+        if is_hidden_activation(topology, here):
+            return here
+        if topology.layers[here].role not in ("weight", "recurrent", "embedding", "activation"):
+            queue.extend(topology.consumers[here])
+    return None
+
+
+def find_following_family(topology: Topology, index: int) -> str:
+    """Family of the nearest hidden activation behind a layer; ``NO_ACTIVATION`` without one."""
+    found = find_following(topology, index)
+    return NO_ACTIVATION if found is None else find_family(topology.layers[found])

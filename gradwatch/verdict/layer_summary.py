@@ -1,0 +1,41 @@
+"""The layer table of a verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.verdict.findings import LayerSummary
+
+
+def summarise_layers(reading: Reading, flagged: set[str]) -> tuple[LayerSummary, ...]:
+    """One row per layer of the newest step."""
+    update = _spread_updates(reading)
+    record = reading.record
+    rectifies = np.isfinite(record.layer("zero_fraction"))  # its flat half is no saturation
+    saturated = np.where(rectifies, np.nan, record.layer("saturated_fraction"))
+    return tuple(
+        LayerSummary(
+            fqn=layer.key,
+            type=layer.type,
+            role=layer.role,
+            grad_ratio=float(reading.relative_gradient[index]),
+            gain=float(reading.gains[index]),
+            saturated_fraction=float(saturated[index]),
+            dead_fraction=float(record.layer("dead_fraction")[index]),
+            update_ratio=update.get(index, float("nan")),
+            flagged=layer.fqn in flagged,
+        )
+        for index, layer in enumerate(reading.topology.layers)
+    )
+
+
+def _spread_updates(reading: Reading) -> dict[int, float]:
+    """Largest update ratio of a layer's weights, at the layer's calls."""
+    found: dict[int, float] = {}
+    for index, calls in enumerate(reading.topology.calls):
+        value = float(reading.update_ratio[index])
+        if reading.topology.params[index].role in ("weight", "embedding") and np.isfinite(value):
+            for call in calls:
+                found[call] = max(found.get(call, 0.0), value)
+    return found

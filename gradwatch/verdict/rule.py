@@ -1,0 +1,75 @@
+"""Sign and Rule: what a rule sees at one sampled step, and what a rule is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from gradwatch.evidence.history import History
+from gradwatch.evidence.topology import Topology
+from gradwatch.thresholds import Thresholds
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One disease in one region at one sampled step; it becomes a finding when it lasts.
+
+    Attributes:
+        layers: fully qualified names, worst first.
+        cause: one of ``findings.CAUSES``, or ``None``.
+        observed: the number that was judged.
+        threshold: what it was judged against.
+        message: one sentence with the numbers.
+        severity: ``"warning"``, ``"critical"``, or ``"note"`` for what should wake nobody.
+        looks_back: the sign itself covers many steps and need not last any longer.
+        remedy: what to change; empty: the standard remedy of the cause.
+        topology: of the network, so that the remedy can name its modules; the doctor sets it.
+        explain: finds cause and message where that is costly; asked only when somebody reads them.
+    """
+
+    layers: tuple[str, ...]
+    cause: str | None
+    observed: float
+    threshold: float
+    message: str
+    severity: str = "critical"
+    looks_back: bool = False
+    remedy: str = ""
+    topology: Topology | None = field(default=None, repr=False, compare=False)
+    explain: Callable[[], tuple[str | None, str]] | None = field(
+        default=None, repr=False, compare=False
+    )
+
+    def explained(self) -> Sign:
+        """The same with cause and message found."""
+        if self.explain is None:
+            return self
+        with np.errstate(all="ignore"):
+            cause, message = self.explain()
+        return replace(self, cause=cause, message=message, explain=None)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A disease that gradwatch can find.
+
+    Attributes:
+        code: such as ``"GW101"``.
+        kind: one of ``findings.KINDS``.
+        title: a few words.
+        examine: the newest step of a history -> signs of the disease at that step.
+        doc: Markdown: what it does, why it matters, formula and source, example, limits,
+            configuration. ``gradwatch explain`` and the documentation print it.
+        persistence: sampled steps in a row that a sign must last; ``None``: the configured number.
+        withdraws: a sign speaks of the whole run so far: its absence ends a finding at once.
+    """
+
+    code: str
+    kind: str
+    title: str
+    examine: Callable[[History, Thresholds], list[Sign]]
+    doc: str
+    persistence: int | None = None
+    withdraws: bool = False

@@ -1,0 +1,142 @@
+"""GW401: ReLU-family units that never fire."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.history import History
+from gradwatch.evidence.topology import name_with_feeders
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.wording.phrases import name_percent, name_region
+
+
+def examine(history: History, thresholds: Thresholds) -> list[Sign]:
+    """Rectifiers with many silent units; up to ``dead_note`` is normal, between is a note."""
+    reading = history.latest
+    dead = reading.record.layer("dead_fraction")
+    silent = [
+        i
+        for i in np.flatnonzero(dead > thresholds.dead_note).tolist()
+        if _is_certain(history, i, thresholds)
+    ]
+    sick = [i for i in silent if _is_most(reading, i, thresholds)]
+    layers = [reading.topology.layers[index] for index in sick or silent]
+    cause = "learning_rate" if history.broke_layers(layers, thresholds) else "dead_units"
+    signs = []
+    if sick:
+        signs.append(_describe(reading, sick, cause, thresholds.dead_fraction, "critical"))
+    elif silent:
+        signs.append(_describe(reading, silent, cause, thresholds.dead_note, "note"))
+    return signs
+
+
+def _is_most(reading: Reading, index: int, thresholds: Thresholds) -> bool:
+    """Whether most units are silent, and not just four of the six that a narrow layer has.
+
+    The share that a layer of any width would have, from this one's: Wilson's lower bound.
+    """
+    share = float(reading.record.layer("dead_fraction")[index])
+    units = reading.topology.count_units(index)
+    return share >= thresholds.dead_fraction and (
+        units is None
+        or _bound_below(share, units, thresholds.dead_quantile) >= thresholds.dead_least
+    )
+
+
+def _bound_below(share: float, count: int, z: float) -> float:
+    """Lower end of Wilson's score interval (1927) for a share of ``count`` trials."""
+    middle = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return (middle - spread) / (1 + z * z / count)
+
+
+def _is_certain(history: History, index: int, thresholds: Thresholds) -> bool:
+    """Whether silence over the window is no chance, given how often the living units fire.
+
+    Units differ: one that fires ``dead_rarity`` times more rarely than the living ones on average
+    is rare, not dead, and must be given samples enough to show itself.
+    """
+    reading = history.latest
+    dead = reading.record.layer("dead_fraction")[index]
+    if dead >= 1 or _has_collapsed(history, index, thresholds):
+        return True
+    alive_rate = (1 - reading.record.layer("zero_fraction")[index]) / (1 - dead)
+    samples = _count_samples(history, index, thresholds)
+    rate = min(max(float(alive_rate), 0.0), 1.0) / thresholds.dead_rarity
+    chance = math.exp(samples * math.log1p(-rate))
+    return chance <= thresholds.dead_chance
+
+
+def _has_collapsed(history: History, index: int, thresholds: Thresholds) -> bool:
+    """Whether a layer that used to fire is now all but silent, its last living units included."""
+    key = history.latest.topology.layers[index].key
+    zeros = history.latest.record.layer("zero_fraction")[index]
+    used_to_fire = history.first_zeros.get(key, 1.0) < thresholds.dead_collapse_from
+    return bool(used_to_fire and zeros >= thresholds.dead_collapse)
+
+
+def _count_samples(history: History, index: int, thresholds: Thresholds) -> float:
+    """Samples behind the silence: of this window, and of those before it that showed the same."""
+    samples = float(history.latest.record.layer("unit_samples")[index])
+    silent = 0
+    for reading in reversed(history.window):
+        same = reading.topology is history.latest.topology
+        if not same or not reading.record.layer("dead_fraction")[index] >= thresholds.dead_note:
+            break
+        silent += 1
+    return samples * max(silent / thresholds.persistence, 1.0)
+
+
+def _describe(
+    reading: Reading, indices: list[int], cause: str, threshold: float, severity: str
+) -> Sign:
+    dead = reading.record.layer("dead_fraction")
+    indices = sorted(indices, key=lambda index: -dead[index])
+    layers = name_with_feeders(reading.topology, indices)
+    acts = tuple(dict.fromkeys(reading.topology.layers[index].fqn for index in indices))
+    worst = float(dead[indices[0]])
+    samples = reading.record.layer("unit_samples")[indices[0]]
+    message = (
+        f"{name_percent(worst)} of the units of {acts[0]} fired for none of the last "
+        f"{samples:.0f} samples ({name_region(acts)})."
+    )
+    return Sign(layers, cause, worst, threshold, message, severity)
+
+
+DEAD = Rule(
+    code="GW401",
+    kind="dead",
+    title="Dead units",
+    examine=examine,
+    doc="""\
+## What it does
+Finds ReLU-family layers in which `dead_fraction` (60 %) or more of the units never fire over a
+window of samples. Between `dead_note` (10 %) and that it makes a note.
+
+## Why it matters
+A ReLU that never fires has derivative 0 for every input: its weights get no gradient and it never
+comes back. A large learning rate or a large negative bias does this to whole layers.
+
+## How it is measured
+For each unit gradwatch remembers the sampled step at which it last fired; the window holds at
+least two sampled steps and 192 samples. A large share of zeros is not death: units count as dead
+only if, firing as often as the living ones, they would have stayed silent over the window with a
+probability below `dead_chance`. In a narrow layer, such as the six units of a squeeze, the share is
+partly chance: Wilson's lower bound for it must reach `dead_least`. Sources: Maas et al. (2013); Lu
+et al. (2019), "Dying ReLU and initialization"; Wilson (1927).
+
+## Example
+A bias of -12 in front of a ReLU; one step with a hundred times the learning rate.
+
+## Known limits
+Channels count as units for convolutions. Leaky variants cannot die and are not judged.
+
+## Configure or silence
+`Thresholds(dead_fraction=..., dead_note=..., dead_chance=..., dead_least=...)`;
+`ignore_kinds=("dead",)`.
+""",
+)

@@ -1,0 +1,238 @@
+"""GW201: gradients or activations that grow over depth or steps until training is thrown."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gradwatch.evidence.gradient_flow import Reading, measure_output_growth, measure_rms
+from gradwatch.evidence.history import History
+from gradwatch.evidence.time_steps import measure_time_growth
+from gradwatch.records import Array
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.wording.phrases import name_number, name_region
+
+
+def examine(history: History, thresholds: Thresholds) -> list[Sign]:
+    """Growth over depth, over time steps, or over optimizer steps at the newest record."""
+    signs = (
+        *(_look_over_time, _look_over_depth, _look_over_steps),
+        *(_look_at_weights, _look_at_outputs),
+    )
+    for look in signs:
+        sign = look(history, thresholds)
+        if sign is not None:
+            return [sign]
+    return []
+
+
+def _look_over_depth(history: History, thresholds: Thresholds) -> Sign | None:
+    reading = history.latest
+    backward, forward = (
+        measure_gradient_growth(reading, thresholds.exploding_growth),
+        measure_output_growth(reading),
+    )
+    growth = max(float(np.max(one, initial=1.0)) for one in (backward, forward))
+    if growth < thresholds.exploding_growth:
+        return None
+    is_backward = float(np.max(backward, initial=1.0)) >= growth
+    values = backward if is_backward else forward
+    order = np.argsort(-values)
+    chosen = [int(i) for i in order if values[i] > growth**0.5]
+    names = tuple(dict.fromkeys(reading.topology.layers[i].fqn for i in chosen))
+    cause = _find_cause(history, reading, growth, chosen[0], thresholds)
+    what = "gradient at" if is_backward else "output of"
+    where = "the outputs" if is_backward else "the first layer"
+    message = (
+        f"The {what} {names[0] or 'the model'} is {name_number(growth)} times that of {where} "
+        f"({name_region(names)})."
+    )
+    return Sign(names, cause, growth, thresholds.exploding_growth, message)
+
+
+def measure_gradient_growth(reading: Reading, threshold: float) -> Array:
+    """Gradient at each layer's output against that at the network's, where gains explain it.
+
+    A loss on a hidden layer (an auxiliary head, a penalty) also makes its gradient larger than the
+    one at the output; only growth that the layers' own gains account for is explosion.
+    """
+    growth: Array = reading.grad / _measure_reference(reading)
+    growth = np.where(np.isfinite(growth), growth, 1.0)
+    if np.max(growth, initial=1.0) < threshold:
+        return growth
+    return np.minimum(growth, _multiply_gains(reading))
+
+
+def _measure_reference(reading: Reading) -> float:
+    """Gradient where the hidden layers begin: behind the heads, whose scale is the target's."""
+    heads = reading.topology.is_head & reading.topology.is_reference
+    inputs = reading.record.layer("grad_input_l2_norm")[heads]
+    return max(reading.error_signal, float(np.max(inputs[np.isfinite(inputs)], initial=0.0)))
+
+
+def _multiply_gains(reading: Reading) -> Array:
+    """Largest product of gains on a way from the loss to each layer's output."""
+    logs = np.log(np.where(reading.gains > 0, reading.gains, np.nan))
+    total = np.zeros(len(logs))
+    for index in range(len(logs) - 1, -1, -1):
+        ways = [
+            total[c] + (0.0 if np.isnan(logs[c]) else logs[c])
+            for c in reading.topology.consumers[index]
+            if c > index
+        ]
+        total[index] = max(ways, default=0.0)
+    result: Array = np.exp(np.minimum(total, 300.0))
+    return result
+
+
+def _find_cause(
+    history: History, reading: Reading, growth: float, worst: int, thresholds: Thresholds
+) -> str:
+    if history.first_growth < thresholds.exploding_growth**0.5 and history.ever_thrown:
+        return "learning_rate"
+    if reading.topology.layers[worst].role == "recurrent":
+        return "through_time"
+    stages = sum(layer.role in ("weight", "recurrent") for layer in reading.topology.layers)
+    joins = sum(len(layer.inputs) > 1 for layer in reading.topology.layers)
+    per_stage = math.exp(math.log(growth) / max(stages, 1))
+    is_residual = joins * 2 >= max(stages // 2, 1)
+    if is_residual:
+        per_stage = _measure_weight_gain(reading)
+    return "depth" if per_stage < thresholds.mild_growth else "weight_scale"
+
+
+def _measure_weight_gain(reading: Reading) -> float:
+    """Geometric mean of what the weights multiply the gradient by."""
+    gains = [
+        float(reading.gains[index])
+        for index, layer in enumerate(reading.topology.layers)
+        if layer.role == "weight" and 0 < reading.gains[index] < math.inf
+    ]
+    return math.exp(float(np.mean(np.log(gains)))) if gains else 1.0
+
+
+def _look_over_steps(history: History, thresholds: Thresholds) -> Sign | None:
+    if not history.was_diverging(thresholds) or not history.ever_thrown:
+        return None
+    reading = history.latest
+    update = reading.update_ratio
+    judged = np.flatnonzero(reading.topology.is_judged & np.isfinite(update))
+    if not judged.size:
+        return None
+    order = sorted(judged, key=lambda index: -update[index])
+    params = [reading.topology.params[index] for index in order]
+    names = tuple(dict.fromkeys(param.module or param.fqn for param in params))
+    growth = history.largest_error / history.first_error
+    message = (
+        f"The error signal at the output rose to {name_number(growth)} times its first values, and "
+        f"{params[0].fqn} has changed by {update[order[0]]:.2g} of its size in one step."
+    )
+    return Sign(names, "learning_rate", growth, thresholds.divergence, message, looks_back=True)
+
+
+def _look_at_weights(history: History, thresholds: Thresholds) -> Sign | None:
+    """Weights that have run away step by step, without any single one that throws them."""
+    topology = history.latest.topology
+    weights = history.latest.record.param("weight_l2_norm")
+    growth = weights / np.fmax(history.first_weights, topology.lecun_norm)
+    heads = [bool(calls) and all(topology.is_head[list(calls)]) for calls in topology.calls]
+    is_head = np.array(heads, dtype=bool)
+    growth[is_head | ~topology.is_judged | ~np.isfinite(growth)] = 0.0  # heads: the target's scale
+    order = np.argsort(-growth)
+    chosen = [int(index) for index in order if growth[index] >= thresholds.weight_growth]
+    if not chosen:
+        return None
+    params = [topology.params[index] for index in chosen]
+    names = tuple(dict.fromkeys(param.module or param.fqn for param in params))
+    largest = float(growth[chosen[0]])
+    message = (
+        f"{params[0].fqn} has grown to {name_number(largest)} times its first size "
+        f"({name_region(names)})."
+    )
+    cause = _find_runaway_cause(history, thresholds)
+    return Sign(names, cause, largest, thresholds.weight_growth, message)
+
+
+def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
+    """Hidden outputs that a step has thrown far beyond their first scale.
+
+    Behind a softmax the error signal is bounded, and does not tell.
+    """
+    if not history.ever_thrown:
+        return None
+    reading = history.latest
+    layers, rms = reading.topology.layers, measure_rms(reading)
+    growth = np.array(
+        [rms[i] / max(history.first_rms.get(one.key, np.inf), 1.0) for i, one in enumerate(layers)]
+    )
+    growth[reading.topology.is_head | ~np.isfinite(growth)] = 0.0
+    largest = float(np.max(growth, initial=0.0))
+    if largest < thresholds.output_growth:
+        return None
+    chosen = [index for index in np.argsort(-growth) if growth[index] >= thresholds.output_growth]
+    names = tuple(dict.fromkeys(layers[index].fqn for index in chosen))
+    message = (
+        f"The output of {names[0] or 'the model'} has grown to {name_number(largest)} times its "
+        f"first scale since a step has thrown the weights ({name_region(names)})."
+    )
+    return Sign(
+        names, _find_runaway_cause(history, thresholds), largest, thresholds.output_growth, message
+    )
+
+
+def _find_runaway_cause(history: History, thresholds: Thresholds) -> str:
+    """What was there at the first record: a gradient that grew over time or depth, or neither."""
+    if history.first_growth < thresholds.exploding_growth**0.5:
+        return "learning_rate"
+    return "through_time" if measure_time_growth(history.latest) else "weight_scale"
+
+
+def _look_over_time(history: History, thresholds: Thresholds) -> Sign | None:
+    reading = history.latest
+    worst = max(measure_time_growth(reading), key=lambda one: one.growth, default=None)
+    if worst is None or worst.growth < thresholds.exploding_growth:
+        return None
+    message = (
+        f"The gradient grows {name_number(worst.growth)} times over {worst.steps} time steps on "
+        f"its way back through {worst.fqn}."
+    )
+    names = worst.list_layers(reading)
+    return Sign(names, "through_time", worst.growth, thresholds.exploding_growth, message)
+
+
+EXPLODING = Rule(
+    code="GW201",
+    kind="exploding",
+    title="Exploding gradient",
+    examine=examine,
+    doc="""\
+## What it does
+Finds gradients or activations that grow by orders of magnitude over depth, over time steps or over
+optimizer steps.
+
+## Why it matters
+A gain above 1 per layer compounds like one below 1. Steps become so large that they throw the
+weights instead of training them, and the next stop is NaN.
+
+## How it is measured
+Over depth: the gradient at a layer against the one at the outputs, as far as the layers' own gains
+account for it, or the scale of a hidden output against the first layer's, exceeds
+`exploding_growth`. Over time steps: the same through a recurrent layer. Over optimizer steps: the
+error signal at the output exceeds `divergence` times its first values after a step with
+`||dw||/||w||` of 0.5 or more, or a hidden output's scale `output_growth` times its first one; or a
+hidden weight's norm exceeds `weight_growth` times its first one. Source: Pascanu, Mikolov & Bengio
+(2013).
+
+## Example
+A 12-layer ReLU network initialised with a standard deviation of 1; a learning rate of 1 for Adam.
+
+## Known limits
+A loss in large units does not count: only growth inside the network does.
+
+## Configure or silence
+`Thresholds(exploding_growth=..., divergence=..., weight_growth=...)`;
+`ignore_kinds=("exploding",)`.
+""",
+)

@@ -1,0 +1,80 @@
+"""GW301: a hidden activation whose elements are pinned where its derivative is almost zero."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradwatch.evidence.history import History
+from gradwatch.evidence.topology import name_with_feeders
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.wording.phrases import name_percent, name_region
+
+
+def examine(history: History, thresholds: Thresholds) -> list[Sign]:
+    """Hidden activations with most of their elements pinned at the newest step."""
+    reading = history.latest
+    fraction = reading.record.layer("saturated_fraction")
+    topology, usual, whole = (
+        reading.topology,
+        thresholds.saturated_fraction,
+        thresholds.flat_fraction,
+    )
+    pinned = [i for i in topology.pinnable if fraction[i] >= usual]
+    pinned += [i for i in topology.one_sided if fraction[i] >= whole]
+    if history.has_converged(thresholds):
+        pinned = [i for i in pinned if not _was_well(history, i, thresholds)]
+    if not pinned:
+        return []
+    pinned.sort(key=lambda index: -fraction[index])
+    layers = name_with_feeders(reading.topology, pinned)
+    acts = tuple(dict.fromkeys(reading.topology.layers[index].fqn for index in pinned))
+    worst = float(fraction[pinned[0]])
+    derivative = float(np.fmin.reduce(reading.record.layer("derivative_mean")[pinned]))
+    slope = "" if np.isnan(derivative) else f"; mean derivative {derivative:.2g}"
+    message = (
+        f"{name_percent(worst)} of the elements of {acts[0]} are pinned where its derivative is "
+        f"below 5 % of its maximum ({name_region(acts)}{slope})."
+    )
+    has_fallen_ill = _was_well(history, pinned[0], thresholds) and history.ever_thrown
+    cause = "learning_rate" if has_fallen_ill else "saturation"
+    return [Sign(layers, cause, worst, thresholds.saturated_fraction, message, "warning")]
+
+
+def _was_well(history: History, index: int, thresholds: Thresholds) -> bool:
+    first = history.first_saturated.get(history.latest.topology.layers[index].key, 1.0)
+    return first < thresholds.saturated_fraction
+
+
+SATURATED = Rule(
+    code="GW301",
+    kind="saturated",
+    title="Saturated activation",
+    examine=examine,
+    doc="""\
+## What it does
+Finds hidden sigmoid- and tanh-like activations of which `saturated_fraction` (80 %) or more of the
+elements stay pinned, and smooth rectifiers (ELU, Softplus, SiLU, GELU and the like) of which
+`flat_fraction` (99 %) do: a few of their elements are right to be off, nearly all of them are not.
+
+## Why it matters
+Where |z| is large, phi' is almost zero: a pinned unit passes no gradient and says the same to
+every input. It is no vanishing gradient by itself: a net can be 90 % pinned and still move.
+
+## How it is measured
+An element is pinned when |phi'| is below 5 % of its maximum: |z| > 4.36 for the sigmoid, |z| >
+2.18 for tanh. Derivatives are taken from the outputs. Gates (outputs that multiply something) and
+activations behind the last weight are left alone: being sure is their job. So are activations that
+were well at first and have become sure in a training that has `converged`. Source: Glorot & Bengio
+(2010), section 3.
+
+## Example
+Raw pixels from 0 to 255 fed to a tanh network: |z| is in the hundreds.
+
+## Known limits
+A gate is recognised by the multiplication that follows inside the watched model's forward.
+
+## Configure or silence
+`Thresholds(saturated_fraction=...)`; `ignore_kinds=("saturated",)`; `ignore_layers=(...)`.
+""",
+)

@@ -1,0 +1,83 @@
+"""GW102: a gradient that vanishes over the time steps of a recurrent layer."""
+
+from __future__ import annotations
+
+from gradwatch.evidence.history import History
+from gradwatch.evidence.time_steps import measure_time_share
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.wording.phrases import name_lack
+
+
+def examine(history: History, thresholds: Thresholds) -> list[Sign]:
+    """Recurrent layers whose first time steps get no gradient while the task does not progress.
+
+    The shared weight learns from the last time steps whatever becomes of the first, and forgetting
+    is right where the past does not matter; so it is the lack of progress that tells harm.
+    """
+    if history.ever_thrown or not has_stalled(history, thresholds):
+        return []  # what a step has thrown is stopped by that
+    reading = history.latest
+    lasting = _find_lasting(history, thresholds)
+    profiles = [one for one in measure_time_share(reading) if one.fqn in lasting]
+    if not profiles:
+        return []
+    worst = min(profiles, key=lambda one: one.share)
+    names = tuple(dict.fromkeys(n for one in profiles for n in one.list_layers(reading)))
+    message = (
+        f"The first time steps of {worst.fqn} get {name_lack(worst.share, 'the last ones')}, and "
+        "the error signal at the output has not fallen since the start."
+    )
+    return [
+        Sign(names, "through_time", worst.share, thresholds.time_gain, message, looks_back=True)
+    ]
+
+
+def _find_lasting(history: History, thresholds: Thresholds) -> set[str]:
+    """Recurrent layers that were cut off from their first time steps at all the latest records."""
+    latest = list(history.window)[-thresholds.persistence :]
+    found = [
+        {one.fqn for one in measure_time_share(reading) if one.share < thresholds.time_gain}
+        for reading in latest
+    ]
+    return set.intersection(*found) if len(latest) == thresholds.persistence else set()
+
+
+def has_stalled(history: History, thresholds: Thresholds) -> bool:
+    """Whether the error signal at the output is still what it was, after enough steps."""
+    made = history.last_step - history.first_step
+    error = history.recent_error
+    return made >= thresholds.patience and error >= thresholds.progress * history.first_error
+
+
+THROUGH_TIME = Rule(
+    code="GW102",
+    kind="vanishing",
+    title="Vanishing gradient through time",
+    examine=examine,
+    withdraws=True,
+    doc="""\
+## What it does
+Finds recurrent layers (`nn.RNN`, `nn.LSTM`, `nn.GRU`, or a cell called in a loop) whose first time
+steps get no gradient, in a training that does not progress.
+
+## Why it matters
+The product of factors runs over time steps. What came early in the sequence cannot be learned,
+although the shared weights get a healthy gradient from the last steps.
+
+## How it is measured
+The gradient arriving at the hidden state of the first quarter of the time steps is below
+`time_gain` of the largest, and `patience` optimizer steps have not brought the error signal (the
+gradient at the network's outputs) below `progress` of its first values. Source: Bengio, Simard &
+Frasconi (1994); Hochreiter & Schmidhuber (1997).
+
+## Example
+A plain `nn.RNN` that has to remember the first of 60 inputs.
+
+## Known limits
+A task that progresses a little without the early steps is not reported.
+
+## Configure or silence
+`Thresholds(time_gain=..., patience=..., progress=...)`; `ignore_kinds=("vanishing",)`.
+""",
+)

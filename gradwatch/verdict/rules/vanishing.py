@@ -1,0 +1,251 @@
+"""GW101: a trainable region learns practically nothing because its gradient is too weak."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import numpy as np
+
+from gradwatch.evidence.attribution import Attribution, attribute, find_opening
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.half_precision import find_behind, find_flushed
+from gradwatch.evidence.history import History
+from gradwatch.evidence.topology import RECTIFIERS, Mask, find_family
+from gradwatch.evidence.zero_gradients import find_shut, find_walled
+from gradwatch.records import Array, Layer
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.wording.phrases import name_lack, name_region
+
+
+def examine(history: History, thresholds: Thresholds) -> list[Sign]:
+    """Weights that are cut off from the loss and stand still; one sign per newest step."""
+    reading = history.latest
+    starved = find_starved(history, thresholds) & ~_find_recovering(history, thresholds)
+    flushed = find_flushed(reading, thresholds, from_start=not history.first_error > 0)
+    if flushed:  # the precision is to blame, and another rule says so
+        starved &= ~find_behind(reading, flushed)
+    zero = np.flatnonzero(starved & (reading.record.param("grad_l2_norm") == 0))
+    starved[list(find_walled(reading, zero.tolist()))] = False  # as good as disconnected
+    starved[list(find_shut(reading, zero.tolist()))] = False  # an expert that is not chosen
+    if reading.topology.has_joins:  # only beside a skip can a closed branch do no harm
+        behind = np.flatnonzero(starved).tolist()
+        starved[list(find_opening(reading, behind, thresholds.opening))] = False
+    indices = np.flatnonzero(starved)
+    if not indices.size:
+        return _look_at_outputs(history, thresholds)
+    share = measure_share(reading)
+    ordered = indices[np.argsort(share[indices], kind="stable")].tolist()  # NaN comes last
+    names = reading.topology.param_layers
+    layers = tuple(dict.fromkeys(names[index] for index in ordered))
+    observed = float(share[ordered[0]])
+    explain = partial(_explain, reading, layers, ordered, thresholds, history.broke_layers)
+    return [Sign(layers, None, observed, thresholds.profile, "", explain=explain)]
+
+
+def _look_at_outputs(history: History, thresholds: Thresholds) -> list[Sign]:
+    """Outputs that have been pinned since the start, so that nothing at all moves."""
+    reading = history.latest
+    update = reading.measure_update(thresholds.weight_floor)[reading.judged] * history.rates.decay
+    is_still = update.size and np.all(update < thresholds.update_ratio)
+    if not is_still or not history.has_pinned_outputs(thresholds):
+        return []
+    topology = reading.topology
+    names = [topology.param_layers[index] for index in np.flatnonzero(reading.judged)]
+    outputs = name_region([topology.layers[index].fqn for index in topology.outputs])
+    lack = name_lack(history.output_gain, "the loss sends")
+    message = f"Every layer gets {lack}: {outputs} has been pinned since the first step."
+    layers = tuple(dict.fromkeys(names))
+    return [Sign(layers, "saturation", history.output_gain, thresholds.output_gain, message)]
+
+
+def find_starved(history: History, thresholds: Thresholds) -> Mask:
+    """Which parameters starve: cut off from the loss, and standing still because of it.
+
+    Cut off alone does no harm where the optimizer makes up for it (Adam); standing still alone is
+    what a converged or resting network does. A schedule makes all weights stand still: updates
+    are judged as at the learning rate that the training had, and while it warms up only against
+    each other.
+    """
+    reading = history.latest
+    update = reading.measure_update(thresholds.weight_floor) * history.rates.decay
+    fastest = np.nanmax(update[reading.judged], initial=0.0)
+    with np.errstate(invalid="ignore"):
+        faint = reading.param_gradient < thresholds.profile
+        cut_off = faint | (reading.sensitivity < thresholds.sensitivity)
+        still = update < thresholds.update_ratio
+        lags = update < thresholds.relative_update * fastest
+    if not history.rates.is_warming_up:
+        lags |= faint
+    result: Mask = reading.judged & cut_off & still & lags
+    if history.has_converged(thresholds):  # what has moved has learned what there was to learn
+        result &= ~(history.largest_updates >= thresholds.update_ratio)
+    return result
+
+
+def measure_share(reading: Reading) -> Array:
+    """Share of the full gradient that reaches each parameter, by the fainter of both signals."""
+    return np.fmin(reading.param_gradient, reading.sensitivity)
+
+
+def _find_recovering(history: History, thresholds: Thresholds) -> Mask:
+    """Parameters whose share has been growing: zero-initialised branches open within some steps."""
+    latest = history.latest
+    nothing = np.zeros(len(latest.topology.params), dtype=bool)
+    if len(history.window) < 2:
+        return nothing
+    earlier = history.window[-min(len(history.window), thresholds.persistence)]
+    if earlier.topology is not latest.topology:
+        return nothing
+    with np.errstate(invalid="ignore"):
+        now, before = measure_share(latest), measure_share(earlier)
+        return (now > before * thresholds.recovery) & (now > 0)
+
+
+def _explain(
+    reading: Reading,
+    layers: tuple[str, ...],
+    starved: list[int],
+    thresholds: Thresholds,
+    broke_layers: Callable[[Iterable[Layer], Thresholds], bool],
+) -> tuple[str, str]:
+    """Cause and message, seen from the parameter that gets the least."""
+    worst = starved[0]
+    split = _attribute_to(reading, starved)
+    cause = find_cause(reading, split, thresholds)
+    if not reading.param_gradient[worst] < thresholds.profile and _gets_nothing(reading, worst):
+        cause = "dead_units"  # the gradient arrives, but it meets an input of zeros
+    path = [reading.topology.layers[index] for index in split.path] if split else []
+    if cause in ("dead_units", "saturation") and broke_layers(path, thresholds):
+        cause = "learning_rate"
+    share = float(measure_share(reading)[worst])
+    against = reading.topology.layers[split.path[-1]].fqn if split and split.path else "the rest"
+    message = (
+        f"{name_region(layers)} get{'s' if len(layers) == 1 else ''} "
+        f"{name_lack(share, against or 'the output')}: {_describe_change(reading, worst)}"
+        f"{_name_gains(split)}."
+    )
+    return cause, message
+
+
+def _gets_nothing(reading: Reading, index: int) -> bool:
+    """Whether every input of a parameter's module comes from a rectifier that gives only zeros."""
+    layers, zeros = reading.topology.layers, reading.record.layer("zero_fraction")
+    sources = {one for call in reading.topology.calls[index] for one in layers[call].inputs}
+    return bool(sources) and all(zeros[source] >= 1 for source in sources)
+
+
+def _attribute_to(reading: Reading, starved: list[int]) -> Attribution | None:
+    """Attenuation on the way to the faintest call of starved modules; ``None``: none was seen."""
+    topology = reading.topology
+    calls = [
+        call
+        for index in starved
+        for call in topology.calls[index] or topology.inner_layers.get(index, ())
+    ]
+    fed = [call for call in calls if np.isfinite(reading.relative_gradient[call])]
+    start = min(fed, key=lambda call: float(reading.relative_gradient[call]), default=None)
+    return None if start is None else attribute(reading, start)
+
+
+def _describe_change(reading: Reading, worst: int) -> str:
+    fqn, update = reading.topology.params[worst].fqn, float(reading.update_ratio[worst])
+    if reading.record.param("update_l2_norm")[worst] == 0:
+        return f"{fqn} does not change at all"
+    if not math.isfinite(update):
+        return f"{fqn} is zero and hardly changes"
+    return f"{fqn} changes by {update:.1e} of its size per step"
+
+
+def _name_gains(split: Attribution | None) -> str:
+    if split is None or not split.path:
+        return ""
+    parts = []
+    if split.n_activations:
+        parts.append(f"each activation multiplies the gradient by {split.activation_gain:.2g}")
+    if split.n_weights:
+        parts.append(f"each weight by {split.weight_gain:.2g}")
+    return "; " + ", ".join(parts) if parts else ""
+
+
+def find_cause(reading: Reading, split: Attribution | None, thresholds: Thresholds) -> str:
+    """The culprit with the largest share of the loss."""
+    if split is None or not split.path:
+        return "weight_scale"
+    if split.blocked_by >= 0:
+        return _find_blocker(reading, split)
+    outside = split.weight + split.other
+    by_activation = split.activation < min(outside + split.norm, split.total / 2)
+    is_flat = split.derivative < thresholds.saturated_derivative
+    if by_activation and (is_flat or split.pinned >= thresholds.saturated_fraction):
+        return "saturation"
+    if by_activation and split.dead >= thresholds.dead_fraction:
+        return "dead_units"
+    stages = max(split.n_activations, split.n_weights)
+    if stages >= thresholds.long_chain and _is_shared(split, stages, thresholds):
+        return "depth"
+    return "activation_derivative" if split.activation < outside else "weight_scale"
+
+
+def _is_shared(split: Attribution, stages: int, thresholds: Thresholds) -> bool:
+    """Whether no single factor is to blame: each stage is mild, or both culprits pull alike."""
+    if math.exp(split.total / stages) > thresholds.mild_gain:
+        return True
+    lesser = max(split.measured_activation, split.measured_weight)
+    return lesser < thresholds.shared_blame * split.total
+
+
+def _find_blocker(reading: Reading, split: Attribution) -> str:
+    layer = reading.topology.layers[split.blocked_by]
+    if layer.role != "activation":
+        return "weight_scale" if not split.dead >= 1 else "dead_units"
+    return "dead_units" if find_family(layer) in RECTIFIERS else "saturation"
+
+
+VANISHING = Rule(
+    code="GW101",
+    kind="vanishing",
+    title="Vanishing gradient",
+    examine=examine,
+    doc="""\
+## What it does
+Finds trainable weights that are cut off from the loss and therefore stand still.
+
+## Why it matters
+Backpropagation multiplies one factor per layer. When the factors are small, the layers near the
+input receive so little gradient that they keep their random initial values: the network learns
+only with its last layers, or not at all.
+
+## How it is measured
+A weight is *cut off* when the gradient at its layer's output is below `profile` of the largest
+gradient further down, or when its sensitivity `S = ||g||*||w||`, the change of the loss per
+relative change of the weight, is below `sensitivity` of the largest behind it. It *stands still*
+when its measured update `||dw||/||w||` (without what weight decay does) is below `update_ratio`
+per step. Both must hold: Adam makes up for a weak gradient until it nears its `eps`, and a
+converged network stands still without being ill. Updates are judged as at the learning rate that
+the training had, and while it warms up only against each other. What is growing back by itself is
+left alone, and so is a residual branch whose factor, made to begin near zero, moves by `opening` of
+its own size; and in a training that has `converged`, what has moved before rests.
+
+An activation at the network's output is never judged for being sure. But when it has let less than
+`output_gain` through since the first step, for `patience` steps, and nothing moves, it is pinned.
+
+The cause follows from the gains `||dL/d input|| / ||dL/d output||` between the starved layer and
+the loss: the activations' share is phi', the weights' share W. Sources: Bengio, Simard & Frasconi
+(1994); Glorot & Bengio (2010), section 4; He et al. (2015), section 2.2.
+
+## Example
+Twelve `Linear` + `Sigmoid` layers trained with SGD: each sigmoid multiplies the gradient by at
+most 0.25, so that the first layer gets some ten-millionth of the last layer's gradient.
+
+## Known limits
+Without any layer output (a model of bare `nn.Parameter`s and arithmetic) only sensitivity is
+seen. A loss over time is found only when the task does not progress (see `patience`).
+
+## Configure or silence
+`Thresholds(profile=..., sensitivity=..., update_ratio=...)`; `ignore_kinds=("vanishing",)`;
+`ignore_layers=("encoder.frozen.*",)`.
+""",
+)

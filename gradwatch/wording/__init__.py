@@ -1,0 +1,1 @@
+"""Numbers, regions and modules as a person would say them; no torch."""

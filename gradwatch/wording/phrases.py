@@ -1,0 +1,70 @@
+"""Numbers and regions as a person would say them."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+
+from gradwatch.wording.module_names import NameGroup, group_names, join_phrases
+
+LARGEST_WORD = 1e15
+"""From here on numbers are powers of ten: nobody counts in quadrillions."""
+
+_WORDS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
+
+
+def name_lack(share: float, others: str) -> str:
+    """``"3.8 million times less gradient than fc9"`` for a share of 2.6e-7."""
+    if math.isnan(share):
+        return f"far less gradient than {others}"
+    if share <= 0:
+        return f"no gradient at all, unlike {others}"
+    factor = name_number(1 / max(share, sys.float_info.min))
+    return f"{factor} times less gradient than {others}"
+
+
+def name_number(value: float) -> str:
+    """Two digits and a word: ``"3.8 million"``; powers of ten beyond 999 trillion."""
+    if not math.isfinite(value):
+        return "countless" if value > 0 else str(value)
+    rounded = float(f"{value:.2g}")
+    if rounded >= LARGEST_WORD:
+        return f"10^{math.log10(value):.0f}"
+    size, word = next((one for one in _WORDS if rounded >= one[0]), (1.0, ""))
+    return f"{_round(rounded / size)} {word}".rstrip()
+
+
+def _round(value: float) -> str:
+    """Two digits without an exponent: ``"0.5"``, ``"3.8"``, ``"320"``, ``"46,000"``."""
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:.2g}"
+
+
+def name_region(layers: Sequence[str], shown: int = 3) -> str:
+    """``"fc1"``, ``"fc1 and fc2"``, ``"fc1 to fc7 and head"``, ``"a, b, c and 4 more layers"``."""
+    if len(layers) <= shown:
+        return join_phrases([layer or "the model" for layer in layers])
+    groups = group_names(layers)
+    phrases = [_name_group(group) for group in groups[:shown]]
+    hidden = sum(len(group.names) for group in groups[shown:])
+    if hidden:
+        phrases.append(f"{hidden} more layer{'s' if hidden > 1 else ''}")
+    return join_phrases(phrases)
+
+
+def _name_group(group: NameGroup) -> str:
+    """A range where the numbers leave no gap, else a pattern and a count."""
+    count = len(group.names)
+    if count == 1:
+        return group.names[0] or "the model"
+    spacing = group.spacing
+    if spacing is None or (spacing > 1 and count == 2):
+        return f"{group.pattern} ({count} layers)"
+    span = " to ".join(group.ends)
+    return span if spacing == 1 else f"{span} ({count} layers)"
+
+
+def name_percent(share: float) -> str:
+    """``"87 %"``."""
+    return f"{100 * share:.0f} %"

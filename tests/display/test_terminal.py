@@ -1,0 +1,104 @@
+"""The terminal's view: what it says first, at any width, whatever the names."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from gradwatch.display.terminal import render_report, write_text
+from gradwatch.verdict.findings import Verdict
+from tests.display.samples import HOSTILE_NAMES, make_finding, make_layers, make_verdict
+
+
+def draw(
+    verdict: Verdict, width: int = 80, encoding: str = "utf-8", color: bool = False, **options
+):
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding)
+    console = Console(file=file, width=width, force_terminal=color, legacy_windows=False)
+    console.print(render_report(verdict, **options))
+    file.flush()
+    return raw.getvalue().decode(encoding)
+
+
+def test_the_headline_comes_first_then_cause_remedy_and_table() -> None:
+    text = write_text(make_verdict())
+    lines = text.splitlines()
+    assert lines[0].startswith("✗ sigmoid: net.0 gets 3.8 million times less gradient than net.22")
+    order = ["CRITICAL", "Cause", "Remedy", "Gradient", "net.23"]
+    places = [text.index(word) for word in order]
+    assert places == sorted(places)
+    assert "activation_derivative" in text
+    assert "by ReLU and initialise with He" in text
+
+
+def test_a_healthy_run_is_one_line() -> None:
+    text = write_text(make_verdict(24, 0, run="relu"))
+    assert text == "✓ relu: Gradients reach every layer  (19 recorded, steps 0 to 450)"
+
+
+def test_a_healthy_run_shows_its_table_when_asked() -> None:
+    text = draw(make_verdict(24, 0), table=True)
+    assert all(f"net.{i} " in text for i in range(24))
+
+
+def test_nothing_recorded_is_no_pass() -> None:
+    text = write_text(Verdict())
+    assert text == "! No training step has been recorded yet"
+
+
+def test_notes_and_blind_spots_are_said() -> None:
+    note = make_finding(severity="note", code="GW402", message="10 % of `net.3` are dead.")
+    text = write_text(make_verdict(4, 0, notes=(note,), unseen=("attention in `block`",)))
+    assert "Note (GW402): 10 % of net.3 are dead." in text
+    assert "Not measured: attention in `block`" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("n_layers", [3, 24, 500])
+def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(width, n_layers) -> None:
+    text = draw(make_verdict(n_layers, n_layers // 2 + 1), width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "1.0e-08" in text
+    assert "1.2e-03" in text
+    assert len(text.splitlines()) < 50
+
+
+def test_many_findings_are_counted_not_printed() -> None:
+    verdict = make_verdict(findings=tuple(make_finding() for _ in range(40)))
+    text = write_text(verdict)
+    assert text.count("CRITICAL") == 12
+    assert "28 more findings" in text
+
+
+def test_many_notes_are_counted_not_printed() -> None:
+    notes = tuple(make_finding(severity="note", code="GW401") for _ in range(40))
+    text = write_text(make_verdict(4, 0, notes=notes))
+    assert text.count("Note (GW401)") == 5
+    assert "35 more notes" in text
+
+
+def test_hostile_names_are_shown_as_they_are() -> None:
+    layers = tuple(
+        dataclasses.replace(layer, fqn=name, flagged=True)
+        for layer, name in zip(make_layers(len(HOSTILE_NAMES)), HOSTILE_NAMES, strict=True)
+    )
+    verdict = make_verdict(layers=layers, findings=(make_finding(HOSTILE_NAMES),))
+    text = draw(verdict, 120)
+    for name in ("[red]bold[/red]", "<script>alert(1)</script>", "naïve.層.слой", "two\\nlines"):
+        assert name in text
+    assert "\x1b" not in text
+
+
+def test_ascii_terminal_gets_ascii() -> None:
+    text = draw(make_verdict(), 120, encoding="ascii")
+    assert text.startswith("X sigmoid: net.0")
+    assert "####" in text
+
+
+def test_colour_only_where_there_is_any() -> None:
+    assert "\x1b[1;31m" in draw(make_verdict(), color=True)
+    assert "\x1b[" not in write_text(make_verdict())

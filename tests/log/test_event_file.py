@@ -1,0 +1,110 @@
+"""Frames of event files: checksums, truncation, damage."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+from gradwatch.log.event_file import DamageError, EventFile, crc32c, frame, masked, scan_frames
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 4, 8, 511, 512, 513, 1024, 70_001])
+def test_checksum_agrees_with_tensorboards(length: int) -> None:
+    data = random.Random(length).randbytes(length)
+    assert masked(crc32c(data)) == masked_crc32c(data)
+
+
+def test_checksum_has_the_published_check_value() -> None:
+    assert crc32c(b"123456789") == 0xE3069283
+
+
+def read_all(path, head_bytes: int = 1 << 20) -> list[bytes]:
+    return [one.head for one in scan_frames(path, head_bytes)]
+
+
+@pytest.fixture
+def written(tmp_path):
+    file = EventFile(tmp_path)
+    for data in (b"first", b"", b"third" * 1000):
+        file.append(data)
+    return file
+
+
+def test_frames_come_back_in_order(written) -> None:
+    assert read_all(written.path) == [b"first", b"", b"third" * 1000]
+
+
+def test_only_heads_are_read_and_lengths_are_whole(written) -> None:
+    assert [(one.head, one.length) for one in scan_frames(written.path, 3)] == [
+        (b"fir", 5),
+        (b"", 0),
+        (b"thi", 5000),
+    ]
+
+
+@pytest.mark.parametrize("missing", [1, 4, 5, 3000, 5003, 5004, 5010])
+def test_a_cut_last_frame_ends_the_file_without_complaint(written, missing: int) -> None:
+    os.truncate(written.path, written.path.stat().st_size - missing)
+    assert read_all(written.path) == [b"first", b""]
+
+
+def test_a_broken_header_is_damage_after_what_came_before(written) -> None:
+    with written.path.open("r+b") as file:
+        file.seek(len(frame(b"first")))
+        file.write(b"\xff")
+    frames = scan_frames(written.path, 99)
+    assert next(frames).head == b"first"
+    with pytest.raises(DamageError, match="byte 21"):
+        next(frames)
+
+
+def test_zeros_in_the_last_frame_are_damage(written) -> None:
+    with written.path.open("r+b") as file:
+        file.seek(-1000, os.SEEK_END)
+        file.write(bytes(500))
+    frames = scan_frames(written.path, 99)
+    assert next(frames).head == b"first"
+    assert next(frames).head == b""
+    with pytest.raises(DamageError, match="byte 37"):
+        next(frames)
+
+
+def test_a_file_being_written_is_read_as_far_as_it_stands(written) -> None:
+    frames = scan_frames(written.path, 99)
+    assert next(frames).head == b"first"
+    written.append(b"fourth")
+    assert len(list(frames)) == 2
+    assert read_all(written.path)[-1] == b"fourth"
+
+
+def test_a_closed_file_swallows_late_writes(written) -> None:
+    written.close()
+    written.close()
+    written.append(b"late")
+    assert len(read_all(written.path)) == 3
+
+
+def test_a_full_disk_leaves_no_half_frame(written) -> None:
+    class FullDisk:
+        def __init__(self, file) -> None:
+            self.file, self.room = file, 7
+
+        def write(self, data) -> int:
+            if not self.room:
+                raise OSError(28, "No space left on device")
+            n_bytes = self.file.write(bytes(data)[: self.room])
+            self.room -= n_bytes
+            return n_bytes
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    whole, written._file = written._file, FullDisk(written._file)
+    with pytest.raises(OSError, match="No space"):
+        written.append(b"does not fit")
+    written._file = whole
+    written.append(b"after")
+    assert read_all(written.path)[-1] == b"after"

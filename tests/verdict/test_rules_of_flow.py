@@ -1,0 +1,227 @@
+"""Rules on the flow of the gradient: what each must see, and close to it what it must not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gradwatch.records import StepRecord
+from gradwatch.verdict.rules.exploding import EXPLODING
+from gradwatch.verdict.rules.through_time import THROUGH_TIME
+from gradwatch.verdict.rules.vanishing import VANISHING
+from tests.records_builder import (
+    NUMEL,
+    Network,
+    build_chain,
+    change,
+    change_param,
+    give,
+    make_record,
+    repeat,
+    unroll,
+)
+from tests.verdict.examination import examine, see
+
+SIGMOIDS = {"Sigmoid": 0.22}
+
+
+class TestVanishing:
+    def test_a_starving_chain_is_seen(self):
+        sign = see(VANISHING, make_record(build_chain(10), gains=SIGMOIDS))
+        assert sign.cause == "activation_derivative"
+        assert sign.layers[:3] == ("fc0", "fc1", "fc2")
+        assert "fc9" not in sign.layers
+        assert sign.observed == pytest.approx(0.22**9)
+        assert "830,000 times less gradient than act8" in sign.message
+        assert "each activation multiplies the gradient by 0.22, each weight by 1" in sign.message
+
+    def test_an_optimizer_that_makes_up_for_it_does_no_harm(self):
+        """The same profile under Adam: every weight moves."""
+        record = make_record(build_chain(10), gains=SIGMOIDS, update_ratio=1e-3)
+        assert examine(VANISHING, record) == []
+
+    def test_standing_still_without_being_cut_off_is_convergence(self):
+        assert examine(VANISHING, make_record(build_chain(10), loss_gradient=1e-9)) == []
+
+    def test_a_schedule_makes_all_weights_stand_still(self):
+        """What Adam makes up for, it makes up for at any learning rate."""
+        layer_set = build_chain(10)
+        records = [
+            make_record(layer_set, step, SIGMOIDS, 1.0, rate, update_ratio=rate / 10)
+            for step, rate in enumerate([1e-3] * 8 + [1e-4, 1e-5, 1e-6])
+        ]
+        assert examine(VANISHING, *records) == []
+        (constant,) = examine(VANISHING, make_record(layer_set, 0, SIGMOIDS, update_ratio=1e-7))
+        assert constant.layers[0] == "fc0"
+
+    def test_while_the_rate_rises_weights_are_judged_against_each_other(self):
+        layer_set = build_chain(10)
+        rates = (1e-7, 2e-7, 3e-7)
+        even = [make_record(layer_set, 0, SIGMOIDS, 1.0, one, one / 10) for one in rates]
+        assert examine(VANISHING, *even) == []
+        assert examine(VANISHING, *[make_record(layer_set, 0, SIGMOIDS, 1.0, r) for r in rates])
+
+    def pin(self, gain: float, **facts) -> StepRecord:
+        net = Network()
+        net.add("fc0", "Linear", inputs=())
+        net.add("fc1", "Linear", is_head=True)
+        net.add("out", "Sigmoid", is_head=True)
+        return make_record(net.build(), gains={"out": gain}, **facts)
+
+    def test_outputs_that_were_pinned_from_the_start_are_seen(self):
+        sign = see(VANISHING, *repeat(self.pin(1e-6), 7, every=5))
+        assert (sign.cause, sign.layers) == ("saturation", ("fc0", "fc1"))
+        assert sign.message.startswith("Every layer gets 1 million times less gradient than")
+
+    def test_outputs_that_became_sure_are_not(self):
+        began = self.pin(0.1, learning_rate=1e-5)
+        assert examine(VANISHING, began, *repeat(self.pin(1e-6), 7, every=5, start=5)) == []
+        assert examine(VANISHING, *repeat(self.pin(1e-3), 7, every=5)) == []
+        assert examine(VANISHING, *repeat(self.pin(1e-6), 5, every=5)) == []  # not long enough
+
+    def test_pinned_outputs_do_no_harm_to_weights_that_move(self):
+        assert examine(VANISHING, *repeat(self.pin(1e-6, update_ratio=1e-3), 7, every=5)) == []
+
+    def test_a_small_loss_is_no_disease(self):
+        record = make_record(build_chain(3), gains={"Sigmoid": 0.5}, loss_gradient=1e-6)
+        assert examine(VANISHING, record) == []
+
+    @pytest.mark.parametrize("facts", [{"trainable": False}, {"optimized": False}])
+    def test_frozen_layers_are_left_alone(self, facts):
+        record = make_record(build_chain(10), gains=SIGMOIDS)
+        params = tuple(replace(one, **facts) for one in record.layer_set.params)
+        frozen = replace(record.layer_set, params=params)
+        assert examine(VANISHING, replace(record, layer_set=frozen)) == []
+
+    def test_what_grows_back_by_itself_is_left_alone(self):
+        layer_set = build_chain(4)
+        shares = (1e-7, 1e-6, 1e-5)
+        records = [make_record(layer_set, i, {"fc1": share}) for i, share in enumerate(shares)]
+        assert examine(VANISHING, *records) == []
+        assert examine(VANISHING, *[records[0]] * 3) != []
+
+    def test_one_starving_tower_is_seen_beside_one_that_is_well(self):
+        net = Network()
+        for side in ("left", "right"):
+            net.add(f"{side}.0", "Linear", inputs=())
+            net.add(f"{side}.1", "Linear")
+        net.add("join", "Add", inputs=(1, 3))
+        net.add("head", "Linear", is_head=True)
+        sign = see(VANISHING, make_record(net.build(), gains={"left.1": 1e-7}))
+        assert sign.layers == ("left.0",)
+        assert sign.cause == "weight_scale"
+
+    def test_a_bare_parameter_is_seen_by_its_sensitivity(self):
+        net = Network()
+        net.add("fc", "Linear", inputs=())
+        net.add("head", "Linear", is_head=True)
+        net.add_param("bare")
+        record = change_param(make_record(net.build()), "grad_l2_norm", {"bare": 1e-9})
+        sign = see(VANISHING, change_param(record, "update_l2_norm", {"bare": 1e-10}))
+        assert sign.layers == ("bare",)
+
+    def test_a_weight_that_does_not_change_is_said_to_stand_still(self):
+        record = make_record(build_chain(10), gains=SIGMOIDS)
+        still = change_param(record, "update_l2_norm", {"fc0.weight": 0.0})
+        assert "fc0.weight does not change at all;" in see(VANISHING, still).message
+
+    def test_no_gradient_at_all_is_said_so(self):
+        record = make_record(build_chain(6, "ReLU"), gains={"act3": 0.0})
+        sign = see(VANISHING, change(record, "dead_fraction", {"act3": 1.0}))
+        assert sign.cause == "dead_units"
+        assert sign.message.startswith("fc0 to fc3 get no gradient at all, unlike ")
+
+
+class TestThroughTime:
+    GRADS = (1e-8, 1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
+
+    def test_lost_time_steps_without_progress_are_seen(self):
+        records = repeat(give(unroll(8), list(self.GRADS)), 6, every=10)
+        sign = see(THROUGH_TIME, *records)
+        assert (sign.cause, sign.layers) == ("through_time", ("cell",))
+        assert "get 100 million times less gradient than the last ones" in sign.message
+
+    def test_a_task_that_progresses_has_no_need_of_them(self):
+        records = [
+            change(record, "grad_output_l2_norm", {"head": 0.8**i})
+            for i, record in enumerate(repeat(give(unroll(8), list(self.GRADS)), 10, every=10))
+        ]
+        assert examine(THROUGH_TIME, *records) == []
+
+    def test_the_first_steps_are_too_early_to_tell(self):
+        records = repeat(give(unroll(8), list(self.GRADS)), 6)
+        assert examine(THROUGH_TIME, *records) == []
+
+    def test_time_steps_that_are_fed_are_well(self):
+        records = repeat(give(unroll(8), [0.1] * 8), 6, every=10)
+        assert examine(THROUGH_TIME, *records) == []
+
+
+class TestExploding:
+    def test_growth_over_depth_is_seen(self):
+        record = make_record(build_chain(9, "ReLU"), gains={"Linear": 10.0})
+        sign = see(EXPLODING, record)
+        assert (sign.cause, sign.layers[0]) == ("weight_scale", "fc0")
+        assert sign.observed == pytest.approx(1e7)  # the head's own gain is the target's scale
+        assert "is 10 million times that of the outputs" in sign.message
+
+    def test_mild_growth_is_not(self):
+        record = make_record(build_chain(9, "ReLU"), gains={"Linear": 1.5})
+        assert examine(EXPLODING, record) == []
+
+    def test_weights_that_run_away_are_seen(self):
+        well = make_record(build_chain(9, "ReLU"))
+        grown = change_param(well, "weight_l2_norm", {"fc2.weight": 2e4, "fc8.weight": 1e6})
+        sign = see(EXPLODING, well, grown)
+        assert (sign.cause, sign.layers) == ("learning_rate", ("fc2",))  # fc8 is the head
+
+    def test_a_loss_in_large_units_is_none(self):
+        record = make_record(build_chain(9, "ReLU"), loss_gradient=1e12)
+        assert examine(EXPLODING, record) == []
+
+    def test_a_loss_on_a_hidden_layer_is_none(self):
+        """The gradient is larger there, but no layer's gain made it so."""
+        record = make_record(build_chain(9, "ReLU"))
+        assert examine(EXPLODING, change(record, "grad_output_l2_norm", {"fc2": 1e9})) == []
+
+    def test_outputs_that_grow_over_depth_are_seen(self):
+        norms = {f"fc{i}": NUMEL**0.5 * 10.0**i for i in range(8)}
+        record = change(make_record(build_chain(9, "ReLU")), "output_l2_norm", norms)
+        assert see(EXPLODING, record).message.startswith("The output of fc7 is 10 million times")
+
+    def test_growth_over_time_steps_is_seen(self):
+        sign = see(EXPLODING, give(unroll(8), [10.0**i for i in range(7, -1, -1)]))
+        assert (sign.cause, sign.layers) == ("through_time", ("cell",))
+
+    def test_a_run_that_diverges_under_thrown_weights_is_seen(self):
+        calm = make_record(build_chain(3))
+        thrown = make_record(build_chain(3), loss_gradient=1e6, update_ratio=10.0)
+        sign = see(EXPLODING, *repeat(calm, 5), *repeat(thrown, 3, start=5))
+        assert sign.cause == "learning_rate"
+        assert sign.looks_back
+
+    def test_a_growing_error_under_calm_weights_is_not(self):
+        """A curriculum or a loss that changes its scale."""
+        calm = make_record(build_chain(3))
+        larger = make_record(build_chain(3), loss_gradient=1e6, update_ratio=1e-3)
+        assert examine(EXPLODING, *repeat(calm, 5), *repeat(larger, 3, start=5)) == []
+
+    def test_outputs_that_a_step_has_thrown_are_seen_behind_a_bounded_error(self):
+        """As under cross-entropy, whose error signal is at most 1."""
+        calm = make_record(build_chain(8), update_ratio=1e-3)
+        thrown = make_record(build_chain(8), update_ratio=1.0)
+        grown = change(thrown, "output_l2_norm", {"fc3": 1e3 * NUMEL**0.5})
+        sign = see(EXPLODING, *repeat(calm, 5), *repeat(grown, 3, start=5))
+        assert sign.cause == "learning_rate"
+        assert sign.layers == ("fc3",)
+        assert sign.observed == pytest.approx(1e3)
+        calm_but_grown = change(calm, "output_l2_norm", {"fc3": 1e3 * NUMEL**0.5})
+        assert examine(EXPLODING, *repeat(calm, 5), *repeat(calm_but_grown, 3, start=5)) == []
+        large = change(thrown, "output_l2_norm", {"fc3": 30 * NUMEL**0.5})
+        assert examine(EXPLODING, *repeat(calm, 5), *repeat(large, 3, start=5)) == []
+
+    def test_outputs_that_grow_over_depth_at_the_first_record_are_no_fault_of_the_rate(self):
+        record = make_record(build_chain(8), update_ratio=1.0)
+        grown = change(record, "output_l2_norm", {"fc6": 1e7 * NUMEL**0.5})
+        assert see(EXPLODING, *repeat(grown, 4)).cause in ("weight_scale", "depth")

@@ -1,0 +1,237 @@
+"""Rules on the state of layers: what each must see, and close to it what it must not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gradwatch.records import StepRecord
+from gradwatch.verdict.rules.dead import DEAD
+from gradwatch.verdict.rules.disconnected import DISCONNECTED
+from gradwatch.verdict.rules.nonfinite import NONFINITE
+from gradwatch.verdict.rules.saturated import SATURATED
+from gradwatch.verdict.rules.underflow import UNDERFLOW
+from tests.records_builder import (
+    NUMEL,
+    WEIGHT_NORM,
+    Network,
+    build_chain,
+    change,
+    change_param,
+    make_record,
+    repeat,
+)
+from tests.verdict.examination import examine, see
+
+
+class TestDead:
+    WELL = make_record(build_chain(4, "ReLU"))
+
+    def test_silent_units_are_seen_with_the_weight_that_feeds_them(self):
+        sign = see(DEAD, *repeat(change(self.WELL, "dead_fraction", {"act1": 0.8}), 3))
+        assert (sign.cause, sign.layers, sign.severity) == (
+            "dead_units",
+            ("act1", "fc1"),
+            "critical",
+        )
+        assert sign.observed == 0.8
+
+    def test_some_silent_units_are_a_note(self):
+        sign = see(DEAD, *repeat(change(self.WELL, "dead_fraction", {"act1": 0.3}), 3))
+        assert sign.severity == "note"
+
+    def test_a_few_are_normal(self):
+        assert examine(DEAD, change(self.WELL, "dead_fraction", 0.08)) == []
+
+    def test_zeros_are_no_death(self):
+        assert examine(DEAD, change(self.WELL, "zero_fraction", 0.94)) == []
+
+    def test_too_few_samples_say_nothing(self):
+        """An expert that saw ten samples."""
+        quiet = change(self.WELL, "dead_fraction", {"act1": 0.8})
+        quiet = change(quiet, "zero_fraction", {"act1": 0.97})
+        assert examine(DEAD, change(quiet, "unit_samples", {"act1": 10.0})) == []
+
+    @pytest.mark.parametrize(("units", "severity"), [(6, "note"), (64, "critical")])
+    def test_most_units_of_a_narrow_layer_may_be_silent_by_chance(self, units, severity):
+        quiet = change(self.WELL, "dead_fraction", {"act1": 4 / 6})
+        params = tuple(replace(one, shape=(units, 64)) for one in quiet.layer_set.params)
+        narrow = replace(quiet, layer_set=replace(quiet.layer_set, params=params))
+        assert see(DEAD, *repeat(narrow, 3)).severity == severity
+
+    def test_units_that_die_of_a_large_step_died_of_the_learning_rate(self):
+        dying = change(self.WELL, "dead_fraction", {"act1": 0.8})
+        thrown = change_param(dying, "update_l2_norm", {"fc1.weight": 100.0})
+        sign = see(DEAD, *repeat(self.WELL, 6), thrown, dying, dying)
+        assert sign.cause == "learning_rate"
+
+
+class TestSaturated:
+    def test_pinned_activations_are_seen_with_the_weight_that_feeds_them(self):
+        record = change(make_record(build_chain(4)), "saturated_fraction", {"act1": 0.9})
+        sign = see(SATURATED, record)
+        assert (sign.cause, sign.layers) == ("saturation", ("act1", "fc1"))
+        assert sign.severity == "warning"
+
+    def test_half_pinned_is_not(self):
+        assert (
+            examine(SATURATED, change(make_record(build_chain(4)), "saturated_fraction", 0.7)) == []
+        )
+
+    @pytest.mark.parametrize(("fraction", "signs"), [(0.95, 0), (1.0, 1)])
+    def test_what_is_flat_on_one_side_is_pinned_when_all_of_it_is(self, fraction, signs):
+        record = change(make_record(build_chain(4, "SiLU")), "saturated_fraction", fraction)
+        assert len(examine(SATURATED, record)) == signs
+
+    @pytest.mark.parametrize("facts", [{"is_gate": True}, {"is_head": True}, {"type": "ReLU"}])
+    def test_gates_heads_and_rectifiers_are_right_to_be_sure(self, facts):
+        record = change(make_record(build_chain(4)), "saturated_fraction", 0.99)
+        layers = [
+            replace(one, **facts) if one.role == "activation" else one
+            for one in record.layer_set.layers
+        ]
+        other = replace(record, layer_set=replace(record.layer_set, layers=tuple(layers)))
+        assert examine(SATURATED, other) == []
+
+
+class TestUnderflow:
+    def make_faint(self, dtype: str) -> StepRecord:
+        record = make_record(build_chain(4, "Tanh", dtype), gains={"fc2": 1e-9})
+        return change(record, "grad_zero_fraction", {"fc0": 0.9, "act0": 0.9, "fc1": 0.9})
+
+    def test_gradients_flushed_to_zero_are_seen(self):
+        sign = see(UNDERFLOW, self.make_faint("float16"))
+        assert sign.cause == "precision"
+        assert {"fc0", "act0", "fc1"} <= set(sign.layers)
+        assert "fc3" not in sign.layers
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_wider_ranges_do_not_flush(self, dtype):
+        assert examine(UNDERFLOW, self.make_faint(dtype)) == []
+
+    def test_zeros_of_a_gradient_that_is_not_faint_are_others(self):
+        record = make_record(build_chain(4, "Tanh", "float16"))
+        assert examine(UNDERFLOW, change(record, "grad_zero_fraction", 0.9)) == []
+
+    @pytest.mark.parametrize(
+        ("dtype", "ratio"), [("float16", 0), ("bfloat16", 0), ("bfloat16", 1e-5)]
+    )
+    def test_half_precision_weights_that_hardly_change_are_seen(self, dtype, ratio):
+        update = {"fc1.weight": ratio * WEIGHT_NORM}
+        record = change_param(make_record(build_chain(3)), "update_l2_norm", update)
+        params = tuple(replace(one, dtype=dtype) for one in record.layer_set.params)
+        half = replace(record, layer_set=replace(record.layer_set, params=params))
+        sign = see(UNDERFLOW, *repeat(half, 6))
+        assert sign.layers == ("fc1",)
+        assert dtype in sign.message
+        assert examine(UNDERFLOW, *repeat(record, 6)) == []
+
+
+class TestNonfinite:
+    WELL = make_record(build_chain(4))
+
+    def test_the_first_output_that_is_not_finite_is_named(self):
+        broken = change(self.WELL, "output_l2_norm", {"act1": np.inf, "fc2": np.inf, "fc3": np.inf})
+        broken = change_param(broken, "update_l2_norm", {"fc0.weight": np.inf})
+        assert see(NONFINITE, broken).layers == ("act1",)
+
+    def test_a_gradient_alone_is_named_from_the_loss_back(self):
+        broken = change(self.WELL, "grad_output_l2_norm", {"fc0": np.inf, "fc1": np.inf})
+        broken = change_param(broken, "update_l2_norm", {"fc0.weight": np.inf})
+        assert see(NONFINITE, broken).layers == ("fc1",)
+
+    def test_one_that_never_reached_the_weights_counts_when_it_lasts(self):
+        broken = change(self.WELL, "grad_output_l2_norm", {"fc0": np.inf})
+        assert examine(NONFINITE, self.WELL, broken) == []
+        assert see(NONFINITE, broken, broken).layers == ("fc0",)
+
+    @pytest.mark.parametrize(
+        ("facts", "source", "scale", "cause"),
+        [
+            ({"passes_float16": True}, "float32", 76.0, "precision"),
+            ({}, "float16", 300.0, "precision"),
+            ({}, "float16", 1.0, None),
+            ({"passes_float16": True}, "float32", 1.0, None),
+            ({}, "float32", 300.0, None),
+            ({}, "bfloat16", 300.0, None),
+        ],
+    )
+    def test_what_overflows_between_layers(self, facts, source, scale, cause):
+        """Named also at later steps, when the weights and with them all outputs are broken."""
+        net = Network()
+        net.add("proj", "Linear", dtype=source)
+        net.add("norm", "LayerNorm", **facts)
+        net.add("head", "Linear", is_head=True)
+        record = change(make_record(net.build()), "output_l2_norm", {"proj": scale * NUMEL**0.5})
+        record = change(record, "output_l2_norm", {"norm": np.inf, "head": np.inf})
+        record = change_param(record, "update_l2_norm", np.inf)
+        later = change(record, "output_l2_norm", np.inf)
+        assert see(NONFINITE, record).cause == cause
+        assert see(NONFINITE, record, later, later).cause == cause
+
+    @pytest.mark.parametrize(
+        ("dtype", "scale", "cause"),
+        [("float16", 300.0, "precision"), ("float16", 1.0, None), ("float32", 300.0, None)],
+    )
+    def test_what_overflows_behind_the_last_layer(self, dtype, scale, cause):
+        record = make_record(build_chain(3, dtype=dtype))
+        record = change(record, "output_l2_norm", {"fc2": scale * NUMEL**0.5})
+        record = change(record, "grad_output_l2_norm", np.inf)
+        assert see(NONFINITE, change_param(record, "update_l2_norm", np.inf)).cause == cause
+
+    def test_finite_numbers_are_well_however_large(self):
+        assert examine(NONFINITE, change(self.WELL, "output_l2_norm", 1e30)) == []
+
+
+class TestDisconnected:
+    def cut(self, **facts) -> StepRecord:
+        record = make_record(build_chain(4))
+        record = change_param(record, "grad_l2_norm", {"fc0.weight": np.nan})
+        record = change_param(record, "update_l2_norm", {"fc0.weight": 0.0})
+        record = change(record, "grad_output_l2_norm", {"fc0": np.nan})
+        params = tuple(replace(one, **facts) for one in record.layer_set.params)
+        return replace(record, layer_set=replace(record.layer_set, params=params))
+
+    def test_a_parameter_that_never_gets_a_gradient_is_seen(self):
+        sign = see(DISCONNECTED, *repeat(self.cut(), 5))
+        assert (sign.layers, sign.cause, sign.severity) == (("fc0",), "disconnected", "critical")
+
+    def test_the_whole_window_is_needed(self):
+        assert examine(DISCONNECTED, *repeat(self.cut(), 4)) == []
+        assert examine(DISCONNECTED, make_record(self.cut().layer_set), *[self.cut()] * 4) == []
+
+    def test_one_that_is_never_used_is_a_note(self):
+        assert see(DISCONNECTED, *repeat(self.cut(used=False), 5)).severity == "note"
+
+    @pytest.mark.parametrize("facts", [{"trainable": False}, {"optimized": False}])
+    def test_frozen_parameters_are_cut_on_purpose(self, facts):
+        assert examine(DISCONNECTED, *repeat(self.cut(**facts), 9)) == []
+
+    def test_exact_zeros_are_gradients(self):
+        record = make_record(build_chain(4), gains={"fc1": 0.0})
+        assert examine(DISCONNECTED, *repeat(record, 9)) == []
+
+    def test_copies_that_somebody_keeps_are_left_alone(self):
+        kept = change_param(self.cut(), "update_l2_norm", {"fc0.weight": 0.1})
+        assert examine(DISCONNECTED, *repeat(kept, 9)) == []
+
+    def waits(self) -> StepRecord:
+        """Nothing is known of a parameter whose own optimizer has not stepped."""
+        return change_param(self.cut(), "update_l2_norm", {"fc0.weight": np.nan})
+
+    def test_a_parameter_whose_optimizer_waits_is_left_alone(self):
+        assert examine(DISCONNECTED, *repeat(self.waits(), 9)) == []
+
+    def test_a_path_that_the_loss_never_asks_for_is_seen(self):
+        silent = make_record(build_chain(4), loss_gradient=0.0)
+        assert examine(DISCONNECTED, *repeat(silent, 6, every=5)) == []
+        sign = see(DISCONNECTED, *repeat(silent, 7, every=5))
+        assert sign.layers == ("fc0", "fc1", "fc2", "fc3")
+
+    def test_one_that_was_asked_for_once_has_learned(self):
+        """A hinge loss whose margins are all kept by now."""
+        layer_set = build_chain(4)
+        kept = repeat(make_record(layer_set, loss_gradient=0.0), 20, every=5, start=5)
+        assert examine(DISCONNECTED, make_record(layer_set), *kept) == []
