@@ -52,6 +52,8 @@ PARAM_STATISTICS: tuple[str, ...] = (
     "update_l2_norm",  # ||dw|| of the step just made, without weight decay's part
     "zero_fraction",  # share of exact zeros in g, of a strided sample
     "nonfinite_count",  # elements of g that are NaN or Inf
+    "step_grad_l2_norm",  # ||g|| as the optimizer gets it: clipped, unscaled, or put there by hand
+    "loss_change",  # g . dw: first-order change of the loss by this parameter's own update
 )
 """Rows of ``StepRecord.param_values``."""
 
@@ -64,6 +66,7 @@ STEP_STATISTICS: tuple[str, ...] = (
     "nonfinite_passes",  # passes with a NaN or Inf in an activation's gradient
     "learning_rate",  # largest learning rate in the optimizers' groups; NaN when unknown
     "interval",  # sampling interval in force, optimizer steps
+    "loss",  # value that backward was called on, summed over the step's passes; NaN when unknown
 )
 """Entries of ``StepRecord.step_values``."""
 

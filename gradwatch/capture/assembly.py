@@ -11,7 +11,7 @@ from gradwatch.capture.calls import CallKey
 from gradwatch.capture.device_values import WHOLE_STEP, Transfer
 from gradwatch.capture.parameters import describe_parameters
 from gradwatch.capture.registry import CallRegistry
-from gradwatch.capture.sampled_step import CLAIM, Sample
+from gradwatch.capture.sample import CLAIM, Sample
 from gradwatch.capture.statistics import HISTOGRAM_BINS, REDUCTIONS
 from gradwatch.records import (
     LAYER_STATISTICS,
@@ -75,6 +75,7 @@ class Assembler:
             "nonfinite_passes": float(_count_broken_passes(sample, values)),
             "learning_rate": float(np.fmax.reduce(rates)),
             "interval": float(interval),
+            "loss": _add_losses(whole.get("pass.loss", {}), passes) / scale,
         }
         return StepRecord(
             sample.global_step,
@@ -117,6 +118,12 @@ def find_kept_passes(events: Sequence[int], residues: dict[int, float]) -> list[
             waiting = []
         waiting.append(event)
     return kept
+
+
+def _add_losses(losses: dict[int, float], passes: Sequence[int]) -> float:
+    """Loss of a step, summed over its passes; NaN where that of a pass is not known."""
+    known = [losses.get(number, np.nan) for number in passes]
+    return float(np.sum(known)) if known else float("nan")
 
 
 def _find_kept_roots(sample: Sample, passes: list[int]) -> set[int]:
@@ -201,10 +208,13 @@ def _correct(sample: Sample, values: Array) -> Array:
     """Take the decay's share out of updates, and sampling's doubt out of counts."""
     rows = {name: values[row] for row, name in enumerate(PARAM_STATISTICS)}
     grad, weight = rows["grad_l2_norm"], rows["weight_l2_norm"]
+    used = np.where(np.isnan(rows["step_grad_l2_norm"]), grad, rows["step_grad_l2_norm"])
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         decay = np.array(sample.coupled_decay) * weight
-        share = np.where(decay > 0, grad / (grad + decay), 1.0)
-    rows["update_l2_norm"] *= np.where(np.isnan(share), 1.0, share)
+        share = np.where(decay > 0, used / (used + decay), 1.0)
+    share = np.where(np.isnan(share), 1.0, share)
+    rows["update_l2_norm"] *= share
+    rows["loss_change"] *= share
     broken = ~np.isfinite(grad) & ~np.isnan(rows["nonfinite_count"])
     count = np.maximum(np.round(rows["nonfinite_count"]), 1.0)
     seen = ~np.isnan(rows["nonfinite_count"])

@@ -34,9 +34,11 @@ GREETING_TIMEOUT = timedelta(seconds=20)
 COLLECTIVE_TIMEOUT = timedelta(seconds=60)
 """A rank that has died does not hold the others longer than this."""
 
-_JOINED = frozenset(("output_l2_norm", "grad_l2_norm", "weight_l2_norm", "update_l2_norm"))
+_JOINED = frozenset(
+    ("output_l2_norm", "grad_l2_norm", "weight_l2_norm", "update_l2_norm", "step_grad_l2_norm")
+)
 _AVERAGED_LOSS = frozenset(("grad_output_l2_norm", "grad_input_l2_norm"))
-_SUMMED = frozenset(("unit_samples", "nonfinite_passes", "nonfinite_count"))
+_SUMMED = frozenset(("unit_samples", "nonfinite_passes", "nonfinite_count", "loss_change"))
 
 _greetings = itertools.count()
 
@@ -195,8 +197,8 @@ class Codec:
         sums = np.where(has_copies, sums * self._parts / world, sums)
         with np.errstate(invalid="ignore", divide="ignore"):
             values = np.where(self._rules == "mean", sums / counts, sums)
-        values = np.where(self._rules == "joined", np.sqrt(sums), values)
-        values = np.where(self._rules == "loss", np.sqrt(sums) / world, values)
+            values = np.where(self._rules == "joined", np.sqrt(sums), values)
+            values = np.where(self._rules == "loss", np.sqrt(sums) / world, values)
         values[counts == 0] = np.nan
         sizes = np.cumsum([np.prod(shape) for shape in self._shapes]).tolist()
         layers, params, step = np.split(values, sizes)

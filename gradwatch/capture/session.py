@@ -21,7 +21,8 @@ from gradwatch.capture.backward_passes import is_in_backward, run_after_backward
 from gradwatch.capture.compilation import EagerStance
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.ranks import RankMerger, unwrap
-from gradwatch.capture.sampled_step import Sample, SampledStep
+from gradwatch.capture.sample import Sample
+from gradwatch.capture.sampled_step import SampledStep
 from gradwatch.capture.sampling_budget import Pace
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.shards import count_parts
@@ -71,6 +72,7 @@ class Session:
         self._step: SampledStep | None = None
         self._lost: int | None = None
         self._armed = 0
+        self._counts_grad = False
         self._running = False
 
     @property
@@ -182,6 +184,7 @@ class Session:
             on_finish=self._finish,
             global_step=self.global_step,
             draws_units=self._armed % HISTOGRAM_EVERY == 0,
+            counts_grad=self._counts_grad,
         )
         self._armed += 1
         self._assembler.begin(self._step.modules)
@@ -211,6 +214,7 @@ class Session:
         assert step is not None
         began = self._pace.read_clock()
         if is_complete:
+            self._counts_grad |= step.was_given_gradients
             self._pending.append((step.collect(), self._pace.interval))
         self._disarm()
         self.deliver()
