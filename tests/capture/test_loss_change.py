@@ -68,7 +68,7 @@ def test_loss_change_and_loss(name: str) -> None:
             loss.backward()
             if not first:
                 first.append([param.grad.clone() for param in model.parameters()])
-                losses.append(float(loss))
+                losses.append(loss.item())
             return loss
 
         optimizer.step(evaluate) if name == "lbfgs" else (evaluate(), optimizer.step())
@@ -163,7 +163,7 @@ def test_loss_of_reentrant_checkpoints_is_the_outermost() -> None:
         x, y = draw(number)
         out = checkpoint(model, x.requires_grad_(), use_reentrant=True)
         loss = nn.functional.cross_entropy(out, y)
-        losses.append(float(loss))
+        losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -184,7 +184,7 @@ def test_loss_of_accumulated_passes_is_their_sum() -> None:
             x, y = draw(3 * number + part)
             loss = nn.functional.cross_entropy(model(x), y) / 3
             loss.backward()
-            parts.append(float(loss))
+            parts.append(loss.item())
         losses.append(sum(parts))
         optimizer.step()
 
