@@ -120,6 +120,7 @@ class Param:
         dtype: such as ``"float32"``.
         trainable: requires a gradient when this set began.
         optimized: an optimizer that we know holds it; all are when none was given.
+        optimizer: number of that optimizer among those of the watch; 0 when none was given.
         used: the module that owns it took part in forward.
         aliases: further names of a tied parameter.
     """
@@ -131,6 +132,7 @@ class Param:
     dtype: str = "float32"
     trainable: bool = True
     optimized: bool = True
+    optimizer: int = 0
     used: bool = True
     aliases: tuple[str, ...] = ()
 

@@ -19,6 +19,13 @@ class Thresholds:
     Attributes:
         persistence: sampled steps in a row that a sign must last before it is a finding, or ...
         persistence_steps: ... optimizer steps that two of them must span.
+        loss_share: a weight whose share of its optimizer's loss change stays below this has no part
+            in what is learned (on the zoo: healthy above 1.3e-4, vanishing below 5e-7).
+        loss_progress: loss change of a step against the loss at the start, below which the whole
+            network stands still (first steps on the zoo: healthy above 1.9e-4, vanishing below
+            1e-7).
+        unfinished: loss against that at the start above which a network that stands still has not
+            simply learned what there was (healthy below 2e-3, unhealthy above 0.99).
         profile: a layer whose output gradient is below this share of the largest further down
             is cut off from the loss (healthy nets stay above 1e-2, vanishing ones below 1e-4.3).
         sensitivity: a weight whose ``||g||*||w||`` is below this share of the network's largest
@@ -80,6 +87,9 @@ class Thresholds:
 
     persistence: int = 3
     persistence_steps: int = 25
+    loss_share: float = 1e-5
+    loss_progress: float = 5e-6
+    unfinished: float = 0.1
     profile: float = 10**-3.1
     sensitivity: float = 10**-2.4
     update_ratio: float = 10**-4.5

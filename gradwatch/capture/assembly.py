@@ -80,9 +80,9 @@ class Assembler:
         return StepRecord(
             sample.global_step,
             layer_set,
-            _fill_layers(len(layer_set.layers), columns, merged, scale),
-            _fill_params(sample, merged, scale),
-            np.array([step[name] for name in STEP_STATISTICS]),
+            _round(_fill_layers(len(layer_set.layers), columns, merged, scale)),
+            _round(_fill_params(sample, merged, scale)),
+            _round(np.array([step[name] for name in STEP_STATISTICS])),
             _fill_histograms(layer_set, columns, merged),
         )
 
@@ -169,6 +169,13 @@ def _reduce(statistic: str, values: list[float]) -> float:
     if reduction == "l2":
         return float(np.linalg.norm(values))
     return float(np.mean(values)) if reduction == "mean" else values[-1]
+
+
+def _round(values: Array) -> Array:
+    """To what a log keeps, so that a run is judged alike while it runs and from its log."""
+    with np.errstate(over="ignore", under="ignore"):
+        rounded: Array = values.astype(np.float32).astype(np.float64)
+    return rounded
 
 
 def _fill_layers(n_layers: int, columns: dict[int, int], merged: Merged, scale: float) -> Array:

@@ -102,9 +102,15 @@ def _find_param_role(role: str, param: nn.Parameter) -> str:
 
 
 def describe_parameters(
-    watched: Sequence[Watched], optimized: set[int] | None, used: set[str]
+    watched: Sequence[Watched], optimized: dict[int, int] | None, used: set[str]
 ) -> tuple[Param, ...]:
-    """What stays the same about the parameters; ``optimized`` holds ids, ``None``: all are."""
+    """What stays the same about the parameters.
+
+    Args:
+        watched: all of them.
+        optimized: by ``id`` of a parameter, the number of its optimizer; ``None``: all are.
+        used: names of those that forward uses.
+    """
     return tuple(
         Param(
             fqn=one.fqn,
@@ -114,6 +120,7 @@ def describe_parameters(
             dtype=str(one.param.dtype).removeprefix("torch."),
             trainable=one.was_trainable,
             optimized=optimized is None or id(one.param) in optimized,
+            optimizer=(optimized or {}).get(id(one.param), 0),
             used=one.fqn in used,
             aliases=tuple(one.aliases),
         )

@@ -39,6 +39,6 @@ class Sample:
     operands: set[int]
     notes: tuple[str, ...]
     watched: Sequence[Watched]
-    optimized: set[int] | None
+    optimized: dict[int, int] | None
     coupled_decay: list[float]
     transfer: Transfer

@@ -304,8 +304,12 @@ class SampledStep:
             samples = torch.tensor([float(count) for _, count in found.values()])
             self._ledger.add_row(places, samples, [1.0] * len(places))
 
-    def _find_optimized(self) -> set[int] | None:
+    def _find_optimized(self) -> dict[int, int] | None:
         if not self.optimizers:
             return None
-        groups = (group for one in self.optimizers for group in one.param_groups)
-        return {id(param) for group in groups for param in group["params"]}
+        return {
+            id(param): number
+            for number, optimizer in enumerate(self.optimizers)
+            for group in optimizer.param_groups
+            for param in group["params"]
+        }

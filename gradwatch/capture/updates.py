@@ -80,23 +80,21 @@ def align_gradient(param: nn.Parameter) -> Tensor | None:
 
 
 def measure_loss_change(change: Tensor, grads: Tensor) -> Tensor:
-    """``g . dw`` of each row, where neither may underflow: the gradients are scaled to 1.
+    """``g . dw`` of each row: what an update changes of the loss, to first order.
 
     Args:
         change: samples of the updates ``(n, length)``.
         grads: of the gradients, likewise.
 
     Returns:
-        float64 ``(n,)``.
+        Real ``(n,)``; negative where the loss falls.
 
     Source: Lan, Liu, Zhou & Yosinski (2019), "LCA: Loss Change Allocation for Neural Network
     Training", equation 2, to first order.
     """
-    largest = grads.abs().amax(1, keepdim=True)
-    unit = torch.where(largest > 0, grads / largest, grads)
-    product = change * (unit.conj() if unit.is_complex() else unit)
+    product = change * (grads.conj() if grads.is_complex() else grads)
     total = product.sum(1)
-    return (total.real if total.is_complex() else total).double() * largest[:, 0].double()
+    return total.real if total.is_complex() else total
 
 
 @dataclass

@@ -35,7 +35,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         starved[list(find_opening(reading, behind, thresholds.opening))] = False
     indices = np.flatnonzero(starved)
     if not indices.size:
-        return _look_at_outputs(history, thresholds)
+        return _look_at_network(history, thresholds)
     share = measure_share(reading)
     ordered = indices[np.argsort(share[indices], kind="stable")].tolist()  # NaN comes last
     names = reading.topology.param_layers
@@ -45,20 +45,33 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     return [Sign(layers, None, observed, thresholds.profile, "", explain=explain)]
 
 
-def _look_at_outputs(history: History, thresholds: Thresholds) -> list[Sign]:
-    """Outputs that have been pinned since the start, so that nothing at all moves."""
+def _look_at_network(history: History, thresholds: Thresholds) -> list[Sign]:
+    """A network that stands still as a whole although its loss is not low: each layer alike."""
     reading = history.latest
     update = reading.measure_update(thresholds.weight_floor)[reading.judged] * history.rates.decay
     is_still = update.size and np.all(update < thresholds.update_ratio)
-    if not is_still or not history.has_pinned_outputs(thresholds):
+    if not is_still or not history.stands_still(thresholds):
         return []
-    topology = reading.topology
-    names = [topology.param_layers[index] for index in np.flatnonzero(reading.judged)]
-    outputs = name_region([topology.layers[index].fqn for index in topology.outputs])
-    lack = name_lack(history.output_gain, "the loss sends")
-    message = f"Every layer gets {lack}: {outputs} has been pinned since the first step."
+    names = [reading.topology.param_layers[index] for index in np.flatnonzero(reading.judged)]
     layers = tuple(dict.fromkeys(names))
-    return [Sign(layers, "saturation", history.output_gain, thresholds.output_gain, message)]
+    if reading.output_gain < thresholds.output_gain:
+        return [_describe_outputs(reading, layers, thresholds)]
+    indices = np.flatnonzero(reading.judged)
+    ordered = indices[np.argsort(reading.param_gradient[indices], kind="stable")].tolist()
+    explain = partial(_explain, reading, layers, ordered, thresholds, history.broke_layers)
+    motion = history.measure_motion(now=True)
+    return [Sign(layers, None, motion, thresholds.loss_progress, "", explain=explain)]
+
+
+def _describe_outputs(reading: Reading, layers: tuple[str, ...], thresholds: Thresholds) -> Sign:
+    topology = reading.topology
+    closed = np.flatnonzero(topology.is_head & ~topology.is_reference).tolist()
+    outputs = name_region([topology.layers[index].fqn for index in closed])
+    lack = name_lack(reading.output_gain, "the loss sends")
+    message = f"Every layer gets {lack}: {outputs} lets next to nothing through."
+    rectifies = any(find_family(topology.layers[index]) in RECTIFIERS for index in closed)
+    cause = "dead_units" if rectifies else "saturation"
+    return Sign(layers, cause, reading.output_gain, thresholds.output_gain, message)
 
 
 def find_starved(history: History, thresholds: Thresholds) -> Mask:
@@ -74,7 +87,11 @@ def find_starved(history: History, thresholds: Thresholds) -> Mask:
     fastest = np.nanmax(update[reading.judged], initial=0.0)
     with np.errstate(invalid="ignore"):
         faint = reading.param_gradient < thresholds.profile
-        cut_off = faint | (reading.sensitivity < thresholds.sensitivity)
+        share = history.loss_change.peak_share
+        by_flow = faint | (reading.sensitivity < thresholds.sensitivity)
+        rests = history.measure_motion(now=True) < thresholds.loss_progress
+        no_share = by_flow if rests else share < thresholds.loss_share
+        cut_off = np.where(np.isnan(share), by_flow, no_share)
         still = update < thresholds.update_ratio
         lags = update < thresholds.relative_update * fastest
     if not history.rates.is_warming_up:

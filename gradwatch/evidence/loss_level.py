@@ -1,0 +1,60 @@
+"""How far the loss has come since the start."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from math import isfinite, nan
+from statistics import median
+
+from gradwatch.records import StepRecord
+
+FIRST = 5
+"""Records whose median loss is where the training began."""
+
+LATEST = 8
+"""Records whose median loss is where it is now."""
+
+
+@dataclass
+class LossLevels:
+    """The loss at the first and at the latest records in which it was known.
+
+    Attributes:
+        first: of the first records.
+        latest: of the latest ones that do not belong to the first, as soon as there are some.
+
+    Example:
+        >>> levels = LossLevels([2.3] * 5)
+        >>> levels.latest.extend([0.4, 0.5, 0.6])
+        >>> round(levels.remaining, 3)
+        0.217
+    """
+
+    first: list[float] = field(default_factory=list)
+    latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
+
+    def add(self, record: StepRecord) -> None:
+        """Take in the loss of the next record."""
+        loss = record.step("loss")
+        if not isfinite(loss):
+            return
+        if len(self.first) < FIRST:
+            self.first.append(loss)
+        else:
+            self.latest.append(loss)
+
+    @property
+    def beginning(self) -> float:
+        """Median of the first records; NaN where no loss was known."""
+        return median(self.first) if self.first else nan
+
+    @property
+    def now(self) -> float:
+        """Median of the latest records; NaN before there are any."""
+        return median(self.latest) if self.latest else nan
+
+    @property
+    def remaining(self) -> float:
+        """Loss now against that at the beginning; NaN where unknown or where it was not above 0."""
+        return self.now / self.beginning if self.beginning > 0 else nan
