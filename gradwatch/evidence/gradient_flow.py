@@ -101,6 +101,13 @@ class Reading:
         return float(np.linalg.norm(chosen)) if chosen.size else float("nan")
 
     @cached_property
+    def is_unasked(self) -> Mask:
+        """Parameters for which no gradient above zero stands anywhere on the way from the loss."""
+        references = self.topology.gather(self.reference, np.nan)
+        nowhere: Mask = np.isnan(references).all(axis=1) & ~self.topology.is_bare
+        return nowhere
+
+    @cached_property
     def output_gain(self) -> float:
         """Share of the gradient that passes the activations behind the last weights.
 

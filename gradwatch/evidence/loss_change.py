@@ -20,7 +20,7 @@ import numpy.typing as npt
 from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.records import Array, Param, StepRecord
 
-RECENT = 5
+RECENT = 2
 """Records over which the largest share of a parameter counts: shares of a minibatch scatter."""
 
 

@@ -90,7 +90,7 @@ def find_starved(history: History, thresholds: Thresholds) -> Mask:
         share = history.loss_change.peak_share
         by_flow = faint | (reading.sensitivity < thresholds.sensitivity)
         rests = history.measure_motion(now=True) < thresholds.loss_progress
-        no_share = by_flow if rests else share < thresholds.loss_share
+        no_share = by_flow if rests else (share < thresholds.loss_share) & ~reading.is_unasked
         cut_off = np.where(np.isnan(share), by_flow, no_share)
         still = update < thresholds.update_ratio
         lags = update < thresholds.relative_update * fastest
