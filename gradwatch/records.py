@@ -1,9 +1,9 @@
 """What one sampled step looked like: plain numbers per layer and per parameter, no torch.
 
 A ``LayerSet`` describes what does not change from step to step (names, kinds, the data flow
-between layers); a ``StepRecord`` holds one row of numbers per statistic, aligned with it.
-The two tuples ``LAYER_STATISTICS`` and ``PARAM_STATISTICS`` are the schema: the position in the
-tuple is the row of the array. NaN means "not measured".
+between layers, and which statistics there are); a ``StepRecord`` holds one row of numbers per
+statistic, aligned with it. What the statistics mean stands in ``schema.statistics``; which of them
+a log holds, and in which order, its layer set says. NaN means "not measured".
 """
 
 from __future__ import annotations
@@ -19,56 +19,84 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradwatch.errors import UnreadableLog
+from gradwatch.errors import InvalidInput, UnreadableLog
 from gradwatch.schema.packing import pack_rows, unpack_rows
+from gradwatch.schema.statistics import Scope, find_statistic, list_names
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""1: all numbers as they are. 2: rows of equal numbers take one. 3: layer sets name their rows."""
 
 Array = npt.NDArray[np.float64]
 
-GENERAL_STATISTICS: tuple[str, ...] = (
-    "grad_output_l2_norm",  # ||dL/d(output)|| of this call, over all its elements
-    "grad_input_l2_norm",  # ||dL/d(input)||, this call's own contribution; NaN where there is none
-    "output_l2_norm",  # ||output||
-    "grad_zero_fraction",  # share of exact zeros in dL/d(output), of a strided sample
-)
+GENERAL_STATISTICS = list_names("layer")
 """Measured for every layer."""
 
-ACTIVATION_STATISTICS: tuple[str, ...] = (
-    "saturated_fraction",  # share of elements with |phi'| < 5 % of its maximum
-    "derivative_mean",  # mean |phi'| over the elements
-    "zero_fraction",  # share of outputs that are exactly 0 (ReLU family)
-    "dead_fraction",  # share of units that fired for no sample of the window (ReLU family)
-    "unit_samples",  # samples that each unit of that window has seen
-)
+ACTIVATION_STATISTICS = list_names("activation")
 """Measured for layers with the role ``"activation"`` only; NaN elsewhere, and not stored."""
 
 LAYER_STATISTICS = GENERAL_STATISTICS + ACTIVATION_STATISTICS
-"""Rows of ``StepRecord.layer_values``."""
+"""Rows of ``StepRecord.layer_values`` that gradwatch itself measures."""
 
-PARAM_STATISTICS: tuple[str, ...] = (
-    "grad_l2_norm",  # ||g||; NaN where the gradient is None, which is not the same as 0
-    "weight_l2_norm",  # ||w|| before the step
-    "update_l2_norm",  # ||dw|| of the step just made, without weight decay's part
-    "zero_fraction",  # share of exact zeros in g, of a strided sample
-    "nonfinite_count",  # elements of g that are NaN or Inf
-    "step_grad_l2_norm",  # ||g|| as the optimizer gets it: clipped, unscaled, or put there by hand
-    "loss_change",  # g . dw: first-order change of the loss by this parameter's own update
-)
-"""Rows of ``StepRecord.param_values``."""
+PARAM_STATISTICS = list_names("param")
+"""Rows of ``StepRecord.param_values`` that gradwatch itself measures."""
+
+STEP_STATISTICS = list_names("step")
+"""Entries of ``StepRecord.step_values`` that gradwatch itself measures."""
 
 HISTOGRAM_EDGES: tuple[float, ...] = tuple(-8 + edge / 4 for edge in range(65))
 """Edges of the 64 bins of a pre-activation histogram; what lies outside counts to the last bin."""
 
-STEP_STATISTICS: tuple[str, ...] = (
-    "passes",  # backward passes that were merged into this record (accumulation)
-    "loss_scale",  # factor of a GradScaler that was divided out; 1 without
-    "nonfinite_passes",  # passes with a NaN or Inf in an activation's gradient
-    "learning_rate",  # largest learning rate in the optimizers' groups; NaN when unknown
-    "interval",  # sampling interval in force, optimizer steps
-    "loss",  # value that backward was called on, summed over the step's passes; NaN when unknown
+
+@dataclass(frozen=True)
+class Rows:
+    """Names of the statistics in a layer set's records, in the order in which they are stored.
+
+    Attributes:
+        step: entries of ``StepRecord.step_values``.
+        layer: first rows of ``StepRecord.layer_values``.
+        activation: rows behind them, stored for activations only.
+        param: rows of ``StepRecord.param_values``.
+    """
+
+    step: tuple[str, ...] = STEP_STATISTICS
+    layer: tuple[str, ...] = GENERAL_STATISTICS
+    activation: tuple[str, ...] = ACTIVATION_STATISTICS
+    param: tuple[str, ...] = PARAM_STATISTICS
+
+    @classmethod
+    def list_current(cls) -> Rows:
+        """All statistics that are known now, with those that were registered."""
+        return cls(
+            list_names("step"), list_names("layer"), list_names("activation"), list_names("param")
+        )
+
+    @cached_property
+    def all_layer(self) -> tuple[str, ...]:
+        """Rows of ``StepRecord.layer_values``."""
+        return self.layer + self.activation
+
+    @cached_property
+    def places(self) -> dict[str, dict[str, int]]:
+        """By scope (``"step"``, ``"layer"``, ``"param"``), the row of each name."""
+        names = {"step": self.step, "layer": self.all_layer, "param": self.param}
+        return {
+            scope: {name: row for row, name in enumerate(found)} for scope, found in names.items()
+        }
+
+
+ROWS_OF_SCHEMA_2 = Rows(
+    step=("passes", "loss_scale", "nonfinite_passes", "learning_rate", "interval"),
+    layer=("grad_output_l2_norm", "grad_input_l2_norm", "output_l2_norm", "grad_zero_fraction"),
+    activation=(
+        *("saturated_fraction", "derivative_mean", "zero_fraction"),
+        *("dead_fraction", "unit_samples"),
+    ),
+    param=(
+        *("grad_l2_norm", "weight_l2_norm", "update_l2_norm"),
+        *("zero_fraction", "nonfinite_count"),
+    ),
 )
-"""Entries of ``StepRecord.step_values``."""
+"""Of logs that do not name their rows: schema 1 and 2. It never changes."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +177,7 @@ class LayerSet:
     layers: tuple[Layer, ...] = ()
     params: tuple[Param, ...] = ()
     notes: tuple[str, ...] = ()  # what could not be seen, in words, such as "attention inside ..."
+    rows: Rows = Rows()
 
     def to_json(self) -> str:
         """Serialise, compactly and deterministically, in ASCII: a name may hold any character."""
@@ -164,20 +193,15 @@ class LayerSet:
         """
         try:
             content = json.loads(text)
-            version = content["schema_version"]
-            layers = tuple(_revive(Layer, one) for one in content["layers"])
-            params = tuple(_revive(Param, one) for one in content["params"])
+            version = int(content["schema_version"])
         except (ValueError, KeyError, TypeError) as error:
-            raise UnreadableLog(
-                f"Expected a layer set written by gradwatch, got {text[:60]!r} ({error}). "
-                "Was this event file written by another program?"
-            ) from error
+            raise _refuse(text, error) from error
         if version > SCHEMA_VERSION:
             raise UnreadableLog(
                 f"Expected schema version {SCHEMA_VERSION} or older, got {version}. "
                 "Read this run with the gradwatch that wrote it, or a newer one."
             )
-        return cls(layers, params, tuple(content.get("notes", ())))
+        return _revive_layer_set(content, text)
 
     @cached_property
     def activations(self) -> npt.NDArray[np.int64]:
@@ -189,6 +213,34 @@ class LayerSet:
     def digest(self) -> str:
         """Eight hexadecimal digits that name this set, for the tag of its records."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:8]
+
+
+def _revive_layer_set(content: dict[str, Any], text: str) -> LayerSet:
+    try:
+        rows = content.get("rows")
+        return LayerSet(
+            tuple(_revive(Layer, layer) for layer in content["layers"]),
+            tuple(_revive(Param, param) for param in content["params"]),
+            tuple(content.get("notes", ())),
+            ROWS_OF_SCHEMA_2 if rows is None else _revive_rows(rows),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise _refuse(text, error) from error
+
+
+def _refuse(text: str, error: Exception) -> UnreadableLog:
+    return UnreadableLog(
+        f"Expected a layer set written by gradwatch, got {text[:60]!r} ({error}). "
+        "Was this event file written by another program?"
+    )
+
+
+def _revive_rows(content: dict[str, list[str]]) -> Rows:
+    rows = Rows(**{scope: tuple(map(str, names)) for scope, names in content.items()})
+    for names in (rows.step, rows.all_layer, rows.param):
+        if len(set(names)) < len(names):
+            raise ValueError(f"a row is named twice among {', '.join(names)}")
+    return rows
 
 
 def _revive(cls: type[Any], content: dict[str, Any]) -> Any:
@@ -204,9 +256,9 @@ class StepRecord:
     Attributes:
         global_step: number of optimizer steps made before this one.
         layer_set: what the columns mean.
-        layer_values: float64 ``(len(LAYER_STATISTICS), len(layer_set.layers))``.
-        param_values: float64 ``(len(PARAM_STATISTICS), len(layer_set.params))``.
-        step_values: float64 ``(len(STEP_STATISTICS),)``.
+        layer_values: float64 ``(len(layer_set.rows.all_layer), len(layer_set.layers))``.
+        param_values: float64 ``(len(layer_set.rows.param), len(layer_set.params))``.
+        step_values: float64 ``(len(layer_set.rows.step),)``.
         histograms: pre-activation counts of some activations on some steps, by layer key
             (``HISTOGRAM_EDGES`` in ``gradwatch.records``); empty on most steps.
     """
@@ -219,28 +271,51 @@ class StepRecord:
     histograms: dict[str, Array] = field(default_factory=dict)
 
     def layer(self, statistic: str) -> Array:
-        """One statistic of all layers, ``(n_layers,)``."""
-        row: Array = self.layer_values[LAYER_STATISTICS.index(statistic)]
-        return row
+        """One statistic of all layers.
+
+        Args:
+            statistic: a name of ``layer_set.rows.all_layer``, or one that gradwatch knows.
+
+        Returns:
+            float64 ``(n_layers,)``; NaN throughout where the log does not have the statistic.
+
+        Raises:
+            InvalidInput: neither the log nor gradwatch knows it.
+        """
+        row = self._find("layer", statistic)
+        return _lack(self.layer_values) if row is None else self.layer_values[row]
 
     def param(self, statistic: str) -> Array:
-        """One statistic of all parameters, ``(n_params,)``."""
-        row: Array = self.param_values[PARAM_STATISTICS.index(statistic)]
-        return row
+        """One statistic of all parameters, ``(n_params,)``; otherwise as ``layer``."""
+        row = self._find("param", statistic)
+        return _lack(self.param_values) if row is None else self.param_values[row]
 
     def step(self, statistic: str) -> float:
-        """One number of the whole step."""
-        return float(self.step_values[STEP_STATISTICS.index(statistic)])
+        """One number of the whole step; otherwise as ``layer``."""
+        row = self._find("step", statistic)
+        return float("nan") if row is None else float(self.step_values[row])
+
+    def _find(self, scope: Scope, statistic: str) -> int | None:
+        """Its row; ``None`` where the log does not have it."""
+        known = self.layer_set.rows.places[scope]
+        row = known.get(statistic)
+        if row is None and find_statistic(scope, statistic) is None:
+            raise InvalidInput(
+                f"Expected a {scope} statistic among {', '.join(known)}, got {statistic!r}. "
+                "Use one of these, or register it with gradwatch.schema.statistics."
+            )
+        return row
 
     def layer_records(self) -> Iterator[LayerRecord]:
         """The same numbers layer by layer, for reading and printing."""
         for index, layer in enumerate(self.layer_set.layers):
-            values = dict(zip(LAYER_STATISTICS, self.layer_values[:, index].tolist(), strict=True))
+            names = self.layer_set.rows.all_layer
+            values = dict(zip(names, self.layer_values[:, index].tolist(), strict=True))
             yield LayerRecord(layer, values)
 
     def to_vector(self) -> npt.NDArray[np.float32]:
         """All numbers as one float32 vector: step, layers, activations, parameters; packed."""
-        n_general = len(GENERAL_STATISTICS)
+        n_general = len(self.layer_set.rows.layer)
         special = self.layer_values[n_general:, self.layer_set.activations]
         return pack_rows(
             self.step_values, (*self.layer_values[:n_general], *special, *self.param_values)
@@ -256,12 +331,11 @@ class StepRecord:
             UnreadableLog: the vector's length does not belong to the layer set.
         """
         n_layers, n_params = len(layer_set.layers), len(layer_set.params)
-        chosen = layer_set.activations
-        n_general, n_special = len(GENERAL_STATISTICS), len(ACTIVATION_STATISTICS)
-        counts = (n_general, n_special, len(PARAM_STATISTICS))
+        rows, chosen = layer_set.rows, layer_set.activations
+        n_step, *counts = map(len, (rows.step, rows.layer, rows.activation, rows.param))
         widths = (n_layers, len(chosen), n_params)
-        vector = unpack_rows(vector, len(STEP_STATISTICS), np.repeat(widths, counts).tolist())
-        sizes = (len(STEP_STATISTICS), *np.multiply(widths, counts).tolist())
+        vector = unpack_rows(vector, n_step, np.repeat(widths, counts).tolist())
+        sizes = (n_step, *np.multiply(widths, counts).tolist())
         if vector.shape != (sum(sizes),):
             raise UnreadableLog(
                 f"Expected a record of {sum(sizes)} numbers at step {global_step}, got shape "
@@ -270,21 +344,19 @@ class StepRecord:
         step, general, special, param = np.split(
             vector.astype(np.float64), np.cumsum(sizes)[:-1].tolist()
         )
-        layer_values = np.full((n_general + n_special, n_layers), np.nan)
-        layer_values[:n_general] = general.reshape(n_general, n_layers)
-        layer_values[n_general:, chosen] = special.reshape(n_special, len(chosen))
-        return cls(
-            global_step,
-            layer_set,
-            layer_values,
-            param.reshape(len(PARAM_STATISTICS), n_params),
-            step,
-        )
+        layer_values = np.full((counts[0] + counts[1], n_layers), np.nan)
+        layer_values[: counts[0]] = general.reshape(counts[0], n_layers)
+        layer_values[counts[0] :, chosen] = special.reshape(counts[1], len(chosen))
+        return cls(global_step, layer_set, layer_values, param.reshape(counts[2], n_params), step)
+
+
+def _lack(values: Array) -> Array:
+    return np.full(values.shape[1], np.nan)
 
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One layer of one sampled step, by the names of ``LAYER_STATISTICS``."""
+    """One layer of one sampled step, by the names of its layer set's rows."""
 
     layer: Layer
     values: dict[str, float]

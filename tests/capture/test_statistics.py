@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradwatch.capture import statistics
-from gradwatch.capture.activations import ACTIVATIONS
+from gradwatch.schema.activations import ACTIVATIONS
 from tests.capture.tools import make_loop, read, read_param, watch_run
 
 
