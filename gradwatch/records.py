@@ -224,7 +224,7 @@ def _revive_layer_set(content: dict[str, Any], text: str) -> LayerSet:
             tuple(content.get("notes", ())),
             ROWS_OF_SCHEMA_2 if rows is None else _revive_rows(rows),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _refuse(text, error) from error
 
 
