@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 from gradwatch.capture.attention import find_attention
 from gradwatch.capture.calls import Measured
 from gradwatch.capture.graph import Edge, collect_tensors, find_input_edges
-from gradwatch.schema.activations import ACTIVATIONS, Activation, Options
+from gradwatch.schema.activations import ACTIVATIONS, Activation
+from gradwatch.schema.formulas import Options
 
 _HOMES: tuple[Any, ...] = (F, torch, Tensor, torch.special)
 
@@ -67,18 +68,16 @@ READINGS = frozenset(_list_callables((Tensor,), ("item", "tolist", "numpy", "__f
 def find_call(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Activation | None, Options]:
-    """The activation that a call amounts to, and the call's arguments by name.
+    """The activation that a call amounts to, if it is one, and the call's arguments by name.
 
     Args:
-        func: any torch function.
+        func: one of ``FUNCTIONS``.
         args, kwargs: of the call.
 
     Returns:
-        ``None`` and nothing for a call that is no activation, such as a clamp to -1 and 1.
+        ``None`` for a call that is no activation, such as a clamp to -1 and 1; its arguments.
     """
-    spelled = FUNCTIONS.get(func)
-    if spelled is None:
-        return None, {}
+    spelled = FUNCTIONS[func]
     options = {**dict(zip(spelled.options, args[1:], strict=False)), **kwargs}
     if spelled.resolve is None:
         return spelled, options
@@ -125,9 +124,10 @@ class FunctionMode(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        activation, options = find_call(func, args, kwargs)
-        if activation is not None:
-            return self._call_activation(activation, options, func, args, kwargs)
+        if func in FUNCTIONS:
+            activation, options = find_call(func, args, kwargs)
+            if activation is not None:
+                return self._call_activation(activation, options, func, args, kwargs)
         measure = find_attention(func)
         if measure is not None:
             self._guard(self._record_attention, measure, args, kwargs)

@@ -148,7 +148,13 @@ class LayerRecorder:
             self._watch(call, outputs, inputs)
         return call
 
-    def _watch(self, call: Call, outputs: dict[Edge, Tensor], inputs: frozenset[Edge]) -> None:
+    def _watch(
+        self,
+        call: Call,
+        outputs: dict[Edge, Tensor],
+        inputs: frozenset[Edge],
+        is_activation: bool = False,
+    ) -> None:
         for edge, tensor in outputs.items():
             self.table.link(edge, call)
             below = edge
@@ -157,7 +163,9 @@ class LayerRecorder:
                 self.table.link(below, call)
             self.gradients.watch_output(below, call.index, self.table.root)
         if inputs:
-            self.gradients.watch_inputs(tuple(outputs), inputs, call.index, self.table.root)
+            self.gradients.watch_inputs(
+                tuple(outputs), inputs, call.index, self.table.root, is_activation
+            )
 
     # Activations and attention --------------------------------------------------------------
 
@@ -189,7 +197,7 @@ class LayerRecorder:
             return None
         frame.has_attention |= activation.name == "softmax"
         self._measure(call, activation, x, y, options)
-        self._watch(call, {edge: y}, inputs)
+        self._watch(call, {edge: y}, inputs, is_activation=True)
         return call.index
 
     def _measure(

@@ -111,7 +111,9 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         z = self.first(x)
         self.kept = z.detach().clone()
-        return self.second(self.function(z))
+        self.arriving = self.function(z)
+        self.arriving.retain_grad()
+        return self.second(self.arriving)
 
 
 def watch(function: Function):
@@ -130,7 +132,10 @@ def check_derivative(name: str, function: Function) -> None:
     derivative = differentiate(function, model.kept)
     limit = SATURATION_SHARE * row.maximum
     expected = (derivative < limit).double().mean().item()
-    assert read(record, "saturated_fraction", layer.key) == pytest.approx(expected, abs=1e-12)
+    assert read(record, "saturated_fraction", layer.key) == pytest.approx(expected, abs=CLOSE)
+    arriving = model.arriving.grad
+    leaving = (arriving * derivative).norm().item()
+    assert read(record, "grad_input_l2_norm", layer.key) == pytest.approx(leaving, rel=1e-6)
     mean = derivative.mean().item()
     assert read(record, "derivative_mean", layer.key) == pytest.approx(mean, rel=1e-6)
 

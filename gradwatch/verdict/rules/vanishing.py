@@ -69,7 +69,7 @@ def _describe_outputs(reading: Reading, layers: tuple[str, ...], thresholds: Thr
     outputs = name_region([topology.layers[index].fqn for index in closed])
     lack = name_lack(reading.output_gain, "the loss sends")
     message = f"Every layer gets {lack}: {outputs} lets next to nothing through."
-    rectifies = any(find_family(topology.layers[index]) in RECTIFIERS for index in closed)
+    rectifies = any(is_flat(topology.layers[index], "zero") for index in closed)
     cause = "dead_units" if rectifies else "saturation"
     return Sign(layers, cause, reading.output_gain, thresholds.output_gain, message)
 
@@ -218,6 +218,8 @@ def _find_blocker(reading: Reading, split: Attribution) -> str:
     layer = reading.topology.layers[split.blocked_by]
     if layer.role != "activation":
         return "weight_scale" if not split.dead >= 1 else "dead_units"
+    if is_flat(layer, "middle"):
+        return "activation_derivative"
     return "dead_units" if is_flat(layer, "zero") else "saturation"
 
 
