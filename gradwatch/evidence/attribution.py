@@ -15,9 +15,9 @@ import numpy as np
 
 from gradwatch.evidence.gradient_flow import UNDERFLOW, Reading
 from gradwatch.evidence.topology import Topology
-from gradwatch.schema.activations import Activation, find_activation
+from gradwatch.schema.activations import RECTIFIER_GAIN, Activation, find_activation
 
-RECTIFIER_GAIN = math.log(math.sqrt(0.5))
+RECTIFIER_LOG_GAIN = -math.log(RECTIFIER_GAIN)
 """A rectifier passes half of the gradient's energy; He's initialisation (2015) makes up for it in
 the weights, so that much of a rectifier's loss is the weights' business."""
 
@@ -257,7 +257,7 @@ def _summarise(
     closed = [not rows[i].is_elementwise and reading.gains[i] < CLOSED_SOFTMAX for i in flat]
     pinned = np.where(closed, 1.0, pinned)
     dead = reading.record.layer("dead_fraction")[rectifying]
-    shift = RECTIFIER_GAIN * len(rectifying)
+    shift = RECTIFIER_LOG_GAIN * len(rectifying)
     return Attribution(
         path=path,
         activation=shares["activation"] - shift,
