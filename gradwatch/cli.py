@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch import __version__
 from gradwatch.errors import GradWatchError, NothingToJudge
-from gradwatch.verdict.findings import KINDS
+from gradwatch.schema.kinds import KINDS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,13 +11,12 @@ import numpy as np
 from gradwatch.display.markdown import write_report
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.log.writer import EventLog
-from gradwatch.records import LAYER_STATISTICS, Array
+from gradwatch.records import Array
+from gradwatch.schema.statistics import find_statistic
 from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.findings import Verdict
 
 VERDICT_TAG = "gradwatch/verdict"
-
-_LOGARITHMIC = "l2_norm"
 
 
 class Journal:
@@ -79,12 +78,13 @@ def summarise_run(reading: Reading) -> dict[str, float]:
 def list_layer_scalars(reading: Reading) -> dict[str, float]:
     """One scalar per layer and statistic."""
     found: dict[str, float] = {}
-    for row, statistic in enumerate(LAYER_STATISTICS):
-        for layer, value in zip(
-            reading.topology.layers, reading.record.layer_values[row], strict=True
-        ):
-            number = _log10(value) if statistic.endswith(_LOGARITHMIC) else float(value)
-            name = f"log10_{statistic}" if statistic.endswith(_LOGARITHMIC) else statistic
+    record = reading.record
+    for statistic, values in zip(record.layer_set.rows.all_layer, record.layer_values, strict=True):
+        row = find_statistic("layer", statistic)
+        is_logarithmic = row is not None and row.is_logarithmic
+        name = f"log10_{statistic}" if is_logarithmic else statistic
+        for layer, value in zip(reading.topology.layers, values, strict=True):
+            number = _log10(value) if is_logarithmic else float(value)
             if math.isfinite(number):
                 found[f"gradwatch_layers/{name}/{layer.key or 'model'}"] = number
     return found

@@ -139,7 +139,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Refuse an unknown kind at once, and not in the middle of a run."""
     chosen = _read_fail_on(config)
     if chosen:
-        from gradwatch.verdict.findings import KINDS
+        from gradwatch.schema.kinds import KINDS
 
         unknown = [kind for kind in chosen if kind not in KINDS]
         if unknown:

@@ -106,7 +106,7 @@ def make_record(
         param_values[update] = update_ratio * WEIGHT_NORM
     steps = {"passes": 1, "loss_scale": 1, "nonfinite_passes": 0, "interval": 1}
     steps["learning_rate"] = learning_rate
-    step_values = np.array([steps[name] for name in STEP_STATISTICS], dtype=np.float64)
+    step_values = np.array([steps.get(name, np.nan) for name in STEP_STATISTICS], dtype=np.float64)
     return StepRecord(global_step, layer_set, layer_values, param_values, step_values)
 
 

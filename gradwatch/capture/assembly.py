@@ -12,18 +12,15 @@ from gradwatch.capture.device_values import WHOLE_STEP, Transfer
 from gradwatch.capture.parameters import describe_parameters
 from gradwatch.capture.registry import CallRegistry
 from gradwatch.capture.sample import CLAIM, Sample
-from gradwatch.capture.statistics import HISTOGRAM_BINS, REDUCTIONS
-from gradwatch.records import (
-    LAYER_STATISTICS,
-    PARAM_STATISTICS,
-    STEP_STATISTICS,
-    Array,
-    Layer,
-    LayerSet,
-    StepRecord,
+from gradwatch.capture.statistics import (
+    HISTOGRAM_BINS,
+    PARAM_PREFIX,
+    SCALED_SUFFIX,
+    UNITS_PREFIX,
+    find_merge,
 )
-
-_BACKWARD = ("grad_output_l2_norm", "grad_input_l2_norm")
+from gradwatch.records import Array, Layer, LayerSet, Rows, StepRecord
+from gradwatch.schema.statistics import Scope, find_statistic
 
 Merged = dict[str, dict[int, float]]
 """By statistic and index, one value each."""
@@ -80,9 +77,9 @@ class Assembler:
         return StepRecord(
             sample.global_step,
             layer_set,
-            _round(_fill_layers(len(layer_set.layers), columns, merged, scale)),
-            _round(_fill_params(sample, merged, scale)),
-            _round(np.array([step[name] for name in STEP_STATISTICS])),
+            _round(_fill_layers(layer_set, columns, merged, scale)),
+            _round(_fill_params(sample, layer_set.rows, merged, scale)),
+            _round(np.array([step.get(name, np.nan) for name in layer_set.rows.step])),
             _fill_histograms(layer_set, columns, merged),
         )
 
@@ -96,7 +93,7 @@ class Assembler:
         }
         self._notes.update(dict.fromkeys(sample.notes))
         params = describe_parameters(sample.watched, sample.optimized, self.used)
-        current = LayerSet(self._registry.layers, params, tuple(self._notes))
+        current = LayerSet(self._registry.layers, params, tuple(self._notes), Rows.list_current())
         if current != self._layer_set:
             self._layer_set = current
         return self._layer_set, columns
@@ -137,7 +134,7 @@ def _count_broken_passes(sample: Sample, values: Array) -> int:
     """Passes with a NaN or Inf on their way back, whether they were used or not."""
     found = sample.transfer
     broken = np.flatnonzero(~np.isfinite(values)).tolist()
-    roots = {found.roots[i] for i in broken if found.statistics[i] in _BACKWARD}
+    roots = {found.roots[i] for i in broken if _scales("layer", found.statistics[i])}
     return len({sample.root_passes[root] for root in roots})
 
 
@@ -163,12 +160,12 @@ def _merge(found: Transfer, values: Array, roots: Container[int]) -> Merged:
 
 
 def _reduce(statistic: str, values: list[float]) -> float:
-    reduction = REDUCTIONS.get(statistic, "last")
-    if reduction == "sum":
+    merge = find_merge(statistic)
+    if merge == "sum":
         return float(np.sum(values))
-    if reduction == "l2":
+    if merge == "l2":
         return float(np.linalg.norm(values))
-    return float(np.mean(values)) if reduction == "mean" else values[-1]
+    return float(np.mean(values)) if merge == "mean" else values[-1]
 
 
 def _round(values: Array) -> Array:
@@ -178,13 +175,22 @@ def _round(values: Array) -> Array:
     return rounded
 
 
-def _fill_layers(n_layers: int, columns: dict[int, int], merged: Merged, scale: float) -> Array:
-    result = np.full((len(LAYER_STATISTICS), n_layers), np.nan)
-    for row, statistic in enumerate(LAYER_STATISTICS):
+def _scales(scope: Scope, statistic: str) -> bool:
+    """Whether a number is proportional to the loss, so that a loss scale is divided out."""
+    row = find_statistic(scope, statistic)
+    return row is not None and row.scales_with_loss
+
+
+def _fill_layers(
+    layer_set: LayerSet, columns: dict[int, int], merged: Merged, scale: float
+) -> Array:
+    names = layer_set.rows.all_layer
+    result = np.full((len(names), len(layer_set.layers)), np.nan)
+    for row, statistic in enumerate(names):
         found = merged.get(statistic, {})
         for index in found.keys() & columns.keys():
             result[row, columns[index]] = found[index]
-        if statistic in _BACKWARD:
+        if _scales("layer", statistic):
             result[row] /= scale
     return result
 
@@ -193,7 +199,7 @@ def _fill_histograms(
     layer_set: LayerSet, columns: dict[int, int], merged: Merged
 ) -> dict[str, Array]:
     """Counts by bin of the activations that were counted this step, by layer key."""
-    bins = [merged.get(f"units.{place}", {}) for place in range(HISTOGRAM_BINS)]
+    bins = [merged.get(f"{UNITS_PREFIX}{place}", {}) for place in range(HISTOGRAM_BINS)]
     return {
         layer_set.layers[column].key: np.array([one[index] for one in bins])
         for index, column in columns.items()
@@ -201,19 +207,21 @@ def _fill_histograms(
     }
 
 
-def _fill_params(sample: Sample, merged: Merged, scale: float) -> Array:
-    result = np.full((len(PARAM_STATISTICS), len(sample.watched)), np.nan)
-    for row, statistic in enumerate(PARAM_STATISTICS):
-        for index, value in merged.get(f"param.{statistic}.scaled", {}).items():
-            result[row, index] = value / scale if statistic == "grad_l2_norm" else value
-        for index, value in merged.get(f"param.{statistic}", {}).items():
+def _fill_params(sample: Sample, rows: Rows, merged: Merged, scale: float) -> Array:
+    result = np.full((len(rows.param), len(sample.watched)), np.nan)
+    for row, statistic in enumerate(rows.param):
+        factor = scale if _scales("param", statistic) else 1.0
+        key = PARAM_PREFIX + statistic
+        for index, value in merged.get(key + SCALED_SUFFIX, {}).items():
+            result[row, index] = value / factor
+        for index, value in merged.get(key, {}).items():
             result[row, index] = value
-    return _correct(sample, result)
+    _correct(sample, dict(zip(rows.param, result, strict=True)))
+    return result
 
 
-def _correct(sample: Sample, values: Array) -> Array:
+def _correct(sample: Sample, rows: dict[str, Array]) -> None:
     """Take the decay's share out of updates, and sampling's doubt out of counts."""
-    rows = {name: values[row] for row, name in enumerate(PARAM_STATISTICS)}
     grad, weight = rows["grad_l2_norm"], rows["weight_l2_norm"]
     used = np.where(np.isnan(rows["step_grad_l2_norm"]), grad, rows["step_grad_l2_norm"])
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -226,4 +234,3 @@ def _correct(sample: Sample, values: Array) -> Array:
     count = np.maximum(np.round(rows["nonfinite_count"]), 1.0)
     seen = ~np.isnan(rows["nonfinite_count"])
     rows["nonfinite_count"][seen] = np.where(broken, count, 0.0)[seen]
-    return values

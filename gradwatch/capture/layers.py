@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from gradwatch.capture import statistics
-from gradwatch.capture.activations import Activation
 from gradwatch.capture.backward_passes import PassTracker
 from gradwatch.capture.calls import Call, CallKey, CallTable, Measured
 from gradwatch.capture.firing_history import FiringHistory
@@ -33,6 +32,7 @@ from gradwatch.capture.roles import (
     is_activation_module,
 )
 from gradwatch.records import Layer
+from gradwatch.schema.activations import Activation, find_activation
 
 
 class LayerRecorder:
@@ -148,7 +148,13 @@ class LayerRecorder:
             self._watch(call, outputs, inputs)
         return call
 
-    def _watch(self, call: Call, outputs: dict[Edge, Tensor], inputs: frozenset[Edge]) -> None:
+    def _watch(
+        self,
+        call: Call,
+        outputs: dict[Edge, Tensor],
+        inputs: frozenset[Edge],
+        is_activation: bool = False,
+    ) -> None:
         for edge, tensor in outputs.items():
             self.table.link(edge, call)
             below = edge
@@ -157,7 +163,9 @@ class LayerRecorder:
                 self.table.link(below, call)
             self.gradients.watch_output(below, call.index, self.table.root)
         if inputs:
-            self.gradients.watch_inputs(tuple(outputs), inputs, call.index, self.table.root)
+            self.gradients.watch_inputs(
+                tuple(outputs), inputs, call.index, self.table.root, is_activation
+            )
 
     # Activations and attention --------------------------------------------------------------
 
@@ -182,13 +190,14 @@ class LayerRecorder:
         own = is_activation_module(frame.module)
         fqn = frame.fqn if own else f"{frame.fqn}:{activation.name}".lstrip(":")
         name = type(frame.module).__name__
-        kind = name if own and not activation.rectifies else _RECTIFIERS.get(name, activation.name)
+        is_plain = own and find_activation(name) is activation
+        kind = name if is_plain else activation.name  # such as a hardtanh from 0 on: a ReLU6
         call = self.table.add(frame, (fqn, "activation", kind), [y], inputs)
         if call is None:
             return None
         frame.has_attention |= activation.name == "softmax"
         self._measure(call, activation, x, y, options)
-        self._watch(call, {edge: y}, inputs)
+        self._watch(call, {edge: y}, inputs, is_activation=True)
         return call.index
 
     def _measure(
@@ -198,7 +207,7 @@ class LayerRecorder:
             return
         note = self.table.note
         note("output_l2_norm", call, statistics.measure_l2_norm(y))
-        if activation.name == "softmax":
+        if not activation.is_elementwise:
             y = y.detach().amax(options.get("dim", -1))
         elif self._draws_units and x.is_floating_point() and x.data_ptr() != y.data_ptr():
             self.table.note_histogram(call, statistics.count_histogram(x))
@@ -206,7 +215,7 @@ class LayerRecorder:
         saturated, derivative = statistics.measure_saturation(activation, inputs, y, options)
         note("saturated_fraction", call, saturated)
         note("derivative_mean", call, derivative)
-        if activation.rectifies:
+        if activation.can_die:
             note("zero_fraction", call, statistics.measure_zero_fraction(y))
             unit_dim = find_unit_dim(y, self._unit_dim)
             fired = statistics.find_fired_units(y, unit_dim)
@@ -222,11 +231,6 @@ class LayerRecorder:
         """An attention ran as one kernel; its softmax was computed again."""
         if self._frame is not None:
             self._insides.record_attention(self._frame, measured)
-
-
-_RECTIFIERS = {"ReLU": "ReLU", "ReLU6": "ReLU6", "Threshold": "Threshold"}
-"""What modules that rectify are called; others do so by their settings, such as a hardtanh from 0
-on, and are called by what they amount to."""
 
 
 def _find_outputs(result: Any) -> dict[Edge, Tensor]:

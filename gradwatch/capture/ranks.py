@@ -18,27 +18,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from gradwatch.records import (
-    LAYER_STATISTICS,
-    PARAM_STATISTICS,
-    STEP_STATISTICS,
-    Array,
-    Layer,
-    LayerSet,
-    StepRecord,
-)
+from gradwatch.records import Array, Layer, LayerSet, Rows, StepRecord
+from gradwatch.schema.statistics import Scope, find_statistic
 
 GREETING_TIMEOUT = timedelta(seconds=20)
 """Ranks that are not watched by then are given up, and each rank reports for itself."""
 
 COLLECTIVE_TIMEOUT = timedelta(seconds=60)
 """A rank that has died does not hold the others longer than this."""
-
-_JOINED = frozenset(
-    ("output_l2_norm", "grad_l2_norm", "weight_l2_norm", "update_l2_norm", "step_grad_l2_norm")
-)
-_AVERAGED_LOSS = frozenset(("grad_output_l2_norm", "grad_input_l2_norm"))
-_SUMMED = frozenset(("unit_samples", "nonfinite_passes", "nonfinite_count", "loss_change"))
 
 _greetings = itertools.count()
 
@@ -136,7 +123,10 @@ def _greet() -> bool:
 
 
 def join_layer_sets(sets: Sequence[LayerSet]) -> LayerSet:
-    """One set with the layers of all: the first one's, then what others have besides."""
+    """One set with the layers of all: the first one's, then what others have besides.
+
+    Rows that some rank does not measure are left out.
+    """
     whole = next((one for one in sets if one.layers), sets[0])
     layers: list[Layer] = list(whole.layers)
     positions = {layer.key: index for index, layer in enumerate(layers)}
@@ -150,7 +140,27 @@ def join_layer_sets(sets: Sequence[LayerSet]) -> LayerSet:
     notes = dict.fromkeys(note for one in sets for note in one.notes)
     used = {param.fqn for one in sets for param in one.params if param.used}
     params = tuple(dataclasses.replace(one, used=one.fqn in used) for one in whole.params)
-    return LayerSet(tuple(layers), params, tuple(notes))
+    return LayerSet(tuple(layers), params, tuple(notes), _share_rows([one.rows for one in sets]))
+
+
+def _share_rows(rows: Sequence[Rows]) -> Rows:
+    names = {
+        field.name: tuple(
+            name
+            for name in getattr(rows[0], field.name)
+            if all(name in getattr(other, field.name) for other in rows)
+        )
+        for field in dataclasses.fields(Rows)
+    }
+    return Rows(**names)
+
+
+def align_rows(values: Array, names: Sequence[str], wanted: Sequence[str]) -> Array:
+    """Rows ``(len(names), n)`` in another order, ``(len(wanted), n)``; NaN where one is missing."""
+    places = {name: row for row, name in enumerate(names)}
+    padded = np.concatenate((values, np.full((1, values.shape[1]), np.nan)))
+    chosen: Array = padded[[places.get(name, len(names)) for name in wanted]]
+    return chosen
 
 
 class Codec:
@@ -167,26 +177,27 @@ class Codec:
         counts = np.ones(n_params)
         counts[: len(parts)] = parts[:n_params]
         is_part = counts > 1
+        rows = layout.rows
         rules = [
-            *(np.full(n_layers, _find_rule(name), dtype="U6") for name in LAYER_STATISTICS),
-            *(np.where(is_part, _find_rule(name), "mean") for name in PARAM_STATISTICS),
-            *(np.array([_find_rule(name)]) for name in STEP_STATISTICS),
+            *(np.full(n_layers, _find_merge("layer", name)) for name in rows.all_layer),
+            *(np.where(is_part, _find_merge("param", name), "mean") for name in rows.param),
+            *(np.array([_find_merge("step", name)]) for name in rows.step),
         ]
         self._rules = np.concatenate(rules)
         self._parts = np.concatenate(
             (
-                np.ones(len(LAYER_STATISTICS) * n_layers),
-                np.tile(counts, len(PARAM_STATISTICS)),
-                np.ones(len(STEP_STATISTICS)),
+                np.ones(len(rows.all_layer) * n_layers),
+                np.tile(counts, len(rows.param)),
+                np.ones(len(rows.step)),
             )
         )
-        self._shapes = (len(LAYER_STATISTICS), n_layers), (len(PARAM_STATISTICS), n_params)
+        self._shapes = (len(rows.all_layer), n_layers), (len(rows.param), n_params)
 
     def encode(self, record: StepRecord | None) -> Array:
         """Presence and summable value of every number."""
         values = np.full(len(self._rules), np.nan) if record is None else self._flatten(record)
         present = ~np.isnan(values)
-        is_square = np.isin(self._rules, ("joined", "loss"))
+        is_square = np.isin(self._rules, ("l2", "l2_of_mean_loss"))
         summable = np.where(is_square, np.square(values), values)
         return np.concatenate((present.astype(np.float64), np.where(present, summable, 0.0)))
 
@@ -197,8 +208,8 @@ class Codec:
         sums = np.where(has_copies, sums * self._parts / world, sums)
         with np.errstate(invalid="ignore", divide="ignore"):
             values = np.where(self._rules == "mean", sums / counts, sums)
-            values = np.where(self._rules == "joined", np.sqrt(sums), values)
-            values = np.where(self._rules == "loss", np.sqrt(sums) / world, values)
+            values = np.where(self._rules == "l2", np.sqrt(sums), values)
+            values = np.where(self._rules == "l2_of_mean_loss", np.sqrt(sums) / world, values)
         values[counts == 0] = np.nan
         sizes = np.cumsum([np.prod(shape) for shape in self._shapes]).tolist()
         layers, params, step = np.split(values, sizes)
@@ -213,21 +224,22 @@ class Codec:
 
     def _flatten(self, record: StepRecord) -> Array:
         """Numbers in the agreed order; NaN where this rank has none."""
+        own, wanted = record.layer_set.rows, self._layout.rows
+        layer_values = align_rows(record.layer_values, own.all_layer, wanted.all_layer)
+        param_values = align_rows(record.param_values, own.param, wanted.param)
+        step_values = align_rows(record.step_values[:, None], own.step, wanted.step)
         layers, params = (np.full(shape, np.nan) for shape in self._shapes)
         found = {layer.key: index for index, layer in enumerate(record.layer_set.layers)}
         for column, layer in enumerate(self._layout.layers):
             if layer.key in found:
-                layers[:, column] = record.layer_values[:, found[layer.key]]
+                layers[:, column] = layer_values[:, found[layer.key]]
         named = {param.fqn: index for index, param in enumerate(record.layer_set.params)}
         for column, param in enumerate(self._layout.params):
             if param.fqn in named:
-                params[:, column] = record.param_values[:, named[param.fqn]]
-        return np.concatenate((layers.ravel(), params.ravel(), record.step_values))
+                params[:, column] = param_values[:, named[param.fqn]]
+        return np.concatenate((layers.ravel(), params.ravel(), step_values.ravel()))
 
 
-def _find_rule(statistic: str) -> str:
-    if statistic in _AVERAGED_LOSS:
-        return "loss"
-    if statistic in _JOINED:
-        return "joined"
-    return "sum" if statistic in _SUMMED else "mean"
+def _find_merge(scope: Scope, statistic: str) -> str:
+    row = find_statistic(scope, statistic)
+    return "mean" if row is None else row.over_ranks

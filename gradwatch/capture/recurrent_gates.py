@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.capture import statistics
-from gradwatch.capture.activations import ACTIVATIONS
 from gradwatch.capture.calls import Measured, Part
 from gradwatch.capture.recurrence import GATES, Unrolled, Weights, unroll
 from gradwatch.capture.statistics import widen
+from gradwatch.schema.activations import ACTIVATIONS
 
 MAX_SEQUENCES = 8
 """Sequences of a batch that are computed again; norms are scaled up to the whole batch."""
@@ -56,7 +56,7 @@ def measure_gates(one: Unrolled, suffix: str = "", valid: Tensor | None = None) 
         saturated, derivative = statistics.measure_saturation(activation, None, y, {})
         yield part, "saturated_fraction", saturated
         yield part, "derivative_mean", derivative
-        if activation.rectifies:
+        if activation.can_die:
             yield part, "zero_fraction", statistics.measure_zero_fraction(y)
 
 

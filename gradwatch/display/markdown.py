@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 
 from gradwatch.display.headline import Sentence, headline, since
 from gradwatch.display.layer_table import (
-    CAUSE_WORDS,
     DEFAULT_ROWS,
     LEGEND,
     MAX_NOTES,
@@ -20,6 +19,7 @@ from gradwatch.display.layer_table import (
     make_printable,
 )
 from gradwatch.display.sampling_words import describe_pace
+from gradwatch.schema.kinds import describe_cause
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 
 _PLAIN_NAME = re.compile(r"[^`|\\<>&]+")  # may stand between backticks, in a table too
@@ -80,8 +80,11 @@ def write_finding(finding: Finding, verdict: Verdict | None = None) -> str:
         f"- **When:** {when}",
     ]
     if finding.cause:
-        words = CAUSE_WORDS.get(finding.cause, "")
-        lines.append(f"- **Cause:** {write_name(finding.cause)}" + (f", {words}" if words else ""))
+        words = describe_cause(finding.cause)
+        lines.append(
+            f"- **Cause:** {write_name(finding.cause)}"
+            + (f", {words}" if words != finding.cause else "")
+        )
     lines.append(f"- **Remedy:** {escape_prose(finding.remedy)}")
     if finding.layers:
         lines.append(f"- **Layers:** {_write_names(finding.layers)}")

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradwatch.display.figures.names import shorten
-from gradwatch.display.figures.phi import RECTIFIERS, plain_type
 from gradwatch.display.headline import (
     Sentence,
     headline,
@@ -19,8 +18,9 @@ from gradwatch.display.headline import (
     since,
     weakest_ratio,
 )
-from gradwatch.display.layer_table import CAUSE_WORDS, KIND_WORDS
 from gradwatch.display.trial_page_data import brief_trials
+from gradwatch.schema.activations import find_activation
+from gradwatch.schema.kinds import describe_cause, find_kind
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 from gradwatch.verdict.trials import Trial
@@ -29,7 +29,6 @@ from gradwatch.wording.phrases import name_number
 MAX_TABLE_ROWS = 5000
 LONGEST_NAME = 60  # characters of a name in the banner; the full one is a hover away
 _RECOVERED = "Recovered"  # how the note of a finding that is over begins
-_WORTH_RECALLING = ("vanishing", "exploding", "nonfinite", "underflow")
 MAX_NAMED_LAYERS = 200  # of one finding; the rest is a count
 
 
@@ -100,7 +99,7 @@ def _gone(verdict: Verdict) -> list[str]:
     return [
         f"{one.kind.capitalize()} from step {one.first_step:,} to {one.last_step:,}; over since."
         for one in gone
-        if one.kind in _WORTH_RECALLING
+        if find_kind(one.kind).is_recalled
     ]
 
 
@@ -122,11 +121,11 @@ def _finding(finding: Finding, verdict: Verdict, short: Mapping[str, str]) -> di
     return {
         "code": finding.code,
         "kind": finding.kind,
-        "title": KIND_WORDS.get(finding.kind, finding.kind),
+        "title": find_kind(finding.kind).title,
         "severity": finding.severity,
         "where": _pieces(name_region(verdict, finding), short),
         "layers": list(finding.layers[:MAX_NAMED_LAYERS]),
-        "cause": CAUSE_WORDS.get(finding.cause or "", finding.cause or ""),
+        "cause": describe_cause(finding.cause),
         "message": message,
         "detail": _detail(message) if finding.kind == "vanishing" else message,
         "remedy": finding.remedy,
@@ -140,7 +139,8 @@ def _finding(finding: Finding, verdict: Verdict, short: Mapping[str, str]) -> di
 
 def _layer(layer: LayerSummary) -> list[Any]:
     """A row: name, type, gradient ratio, gain, saturated, dead, update ratio, flagged."""
-    rectifies = plain_type(layer.type) in RECTIFIERS or math.isfinite(layer.dead_fraction)
+    row = find_activation(layer.type)
+    rectifies = (row is not None and row.rectifies) or math.isfinite(layer.dead_fraction)
     numbers = (
         layer.grad_ratio,
         layer.gain,

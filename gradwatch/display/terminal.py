@@ -16,7 +16,6 @@ from rich.text import Text
 
 from gradwatch.display.headline import headline, since
 from gradwatch.display.layer_table import (
-    CAUSE_WORDS,
     DEFAULT_ROWS,
     LEGEND,
     MAX_NOTES,
@@ -29,6 +28,7 @@ from gradwatch.display.layer_table import (
     shorten,
 )
 from gradwatch.display.sampling_words import describe_pace
+from gradwatch.schema.kinds import describe_cause
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 
 # Told apart by sign and word as well as by colour, which some cannot see.
@@ -121,8 +121,10 @@ def _draw_finding(finding: Finding, verdict: Verdict) -> Table:
     grid.add_row(Text(finding.severity.upper(), style=style), title)
     grid.add_row("What", _draw_prose(finding.message))
     if finding.cause:
-        words = CAUSE_WORDS.get(finding.cause, "")
-        grid.add_row("Cause", Text(f"{finding.cause}: {words}" if words else finding.cause))
+        words = describe_cause(finding.cause)
+        grid.add_row(
+            "Cause", Text(f"{finding.cause}: {words}" if words != finding.cause else words)
+        )
     grid.add_row("Remedy", _draw_prose(finding.remedy, "bold"))
     if finding.layers:
         grid.add_row("Layers", Text(make_printable(join_names(finding.layers))))

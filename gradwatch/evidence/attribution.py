@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import UNDERFLOW, Reading
-from gradwatch.evidence.topology import ONE_SIDED, RECTIFIERS, SATURATING, Topology, find_family
+from gradwatch.evidence.topology import Topology
+from gradwatch.schema.activations import RECTIFIER_GAIN, Activation, find_activation
 
-RECTIFIER_GAIN = math.log(math.sqrt(0.5))
+RECTIFIER_LOG_GAIN = -math.log(RECTIFIER_GAIN)
 """A rectifier passes half of the gradient's energy; He's initialisation (2015) makes up for it in
 the weights, so that much of a rectifier's loss is the weights' business."""
 
@@ -244,18 +245,19 @@ def _summarise(
     blocked: int,
 ) -> Attribution:
     layers = reading.topology.layers
-    families = {i: find_family(layers[i]) for i in path if layers[i].role == "activation"}
-    pinnable = [i for i, name in families.items() if name in SATURATING]
-    rectifying = [i for i, name in families.items() if name in RECTIFIERS]
-    maxima = {"sigmoid": 0.25, "hardsigmoid": 1 / 6}
+    acts = [i for i in path if layers[i].role == "activation"]
+    rows = {i: row for i in acts if (row := find_activation(layers[i].type)) is not None}
     mean = reading.record.layer("derivative_mean")
-    relative = [mean[i] / maxima.get(families[i], 1.0) for i in pinnable]
-    flat = [i for i, name in families.items() if name in ONE_SIDED or name == "softmax"]
+    relative = [
+        mean[i] / row.maximum for i, row in rows.items() if row.squashes and row.is_elementwise
+    ]
+    rectifying = [i for i, row in rows.items() if row.can_die]
+    flat = [i for i, row in rows.items() if _may_rest(row)]
     pinned = reading.record.layer("saturated_fraction")[flat]
-    closed = [families[i] == "softmax" and reading.gains[i] < CLOSED_SOFTMAX for i in flat]
+    closed = [not rows[i].is_elementwise and reading.gains[i] < CLOSED_SOFTMAX for i in flat]
     pinned = np.where(closed, 1.0, pinned)
     dead = reading.record.layer("dead_fraction")[rectifying]
-    shift = RECTIFIER_GAIN * len(rectifying)
+    shift = RECTIFIER_LOG_GAIN * len(rectifying)
     return Attribution(
         path=path,
         activation=shares["activation"] - shift,
@@ -270,3 +272,8 @@ def _summarise(
         blocked_by=blocked,
         shift=shift,
     )
+
+
+def _may_rest(row: Activation) -> bool:
+    """Whether some flat elements are normal: on the one flat side, or in a sure softmax."""
+    return (row.flat == "one" and not row.squashes) or not row.is_elementwise

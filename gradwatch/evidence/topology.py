@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,20 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.records import Layer, LayerSet, Param
+from gradwatch.schema.activations import Flat, find_activation
 
 Mask = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
-
-SATURATING = frozenset(("sigmoid", "tanh", "softsign", "logsigmoid", "hardsigmoid", "hardtanh"))
-"""Hidden activations that can be pinned."""
-
-ONE_SIDED = frozenset(("elu", "selu", "celu", "softplus", "silu", "mish", "gelu", "hardswish"))
-"""Hidden activations that are flat on one side: some elements there are as normal as a ReLU's
-zeros, all of them are not."""
-
-RECTIFIERS = frozenset(("relu", "relu6", "threshold", "clamp", "clamp_min"))
-"""Hidden activations whose units can die."""
-
 
 HALF_ULPS = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
 """Half a unit in the last place of half precision, relative to the number."""
@@ -34,9 +24,15 @@ LOST_SHARE = 0.01
 """Share of a full step of the smallest size below which only elements near zero still change."""
 
 
-def find_family(layer: Layer) -> str:
-    """Name of the activation function, from ``"LogSigmoid"`` as from ``"logsigmoid"``."""
-    return layer.type.lower().replace("_", "")
+def is_flat(layer: Layer, *where: Flat) -> bool:
+    """Whether a layer is an elementwise activation that is flat in one of these ways.
+
+    Args:
+        layer: of any role.
+        where: see ``schema.activations.Flat``; ``"zero"`` is the ReLU family.
+    """
+    row = find_activation(layer.type)
+    return row is not None and row.is_elementwise and row.flat in where
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,29 +99,30 @@ class Topology:
     @cached_property
     def pinnable(self) -> tuple[int, ...]:
         """Hidden activations that can saturate; gates and heads are right to be sure."""
-        return self._find_hidden(SATURATING)
+        return self._find_hidden("both")
 
     @cached_property
     def one_sided(self) -> tuple[int, ...]:
-        """Hidden activations that are flat on one side only."""
-        return self._find_hidden(ONE_SIDED)
+        """Hidden activations that are flat on one side only: some elements there are as normal as a
+        ReLU's zeros, all of them are not."""
+        return self._find_hidden("one")
 
     @cached_property
     def outputs(self) -> tuple[int, ...]:
         """Activations of the network's outputs that can be pinned."""
-        families = SATURATING | {"softmax"}
+        rows = [(layer, find_activation(layer.type)) for layer in self.layers]
         return tuple(
             index
-            for index, layer in enumerate(self.layers)
-            if layer.is_head and layer.role == "activation" and find_family(layer) in families
+            for index, (layer, row) in enumerate(rows)
+            if layer.is_head and layer.role == "activation" and row and row.flat == "both"
         )
 
-    def _find_hidden(self, families: Container[str]) -> tuple[int, ...]:
+    def _find_hidden(self, flat: Flat) -> tuple[int, ...]:
         return tuple(
             index
             for index, layer in enumerate(self.layers)
             if layer.role == "activation"
-            and find_family(layer) in families
+            and is_flat(layer, flat)
             and not layer.is_gate
             and not layer.is_head
         )

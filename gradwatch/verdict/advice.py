@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from gradwatch.evidence.topology import RECTIFIERS, SATURATING, Topology, find_family
+from gradwatch.evidence.topology import Topology
 from gradwatch.records import Layer
+from gradwatch.schema.activations import LECUN, Activation, choose_scheme, find_activation
 from gradwatch.verdict.init_schemes import (
-    choose_scheme,
-    find_following_family,
+    find_following_type,
     is_hidden_activation,
     join_schemes,
 )
@@ -69,10 +69,11 @@ class Place:
         assert self.topology is not None  # without one nothing is reached
         return self.topology
 
-    def choose_activations(self, families: Iterable[str]) -> list[Layer]:
-        """Hidden activations of these families."""
+    def choose_activations(self, is_meant: Callable[[Activation], bool]) -> list[Layer]:
+        """Hidden activations of the region whose rows are meant."""
         layers = [self._known.layers[index] for index in self.activations]
-        return [layer for layer in layers if find_family(layer) in families]
+        rows = [(layer, find_activation(layer.type)) for layer in layers]
+        return [layer for layer, row in rows if row is not None and is_meant(row)]
 
     def find_feeding(self, activations: Sequence[Layer]) -> list[Layer]:
         """Weights whose output reaches one of the activations with no weight between."""
@@ -98,13 +99,13 @@ class Place:
 
     def name_scheme(self) -> str:
         """Initialisation that fits what follows the weights here."""
-        families = [find_following_family(self._known, index) for index in self.weights]
-        schemes = [choose_scheme(family) for family in families if family]
-        return join_schemes(schemes) if schemes else "LeCun"
+        types = [find_following_type(self._known, index) for index in self.weights]
+        schemes = [choose_scheme(one)[0] for one in types if one]
+        return join_schemes(schemes) if schemes else LECUN
 
 
 def _replace_activations(place: Place) -> str:
-    culprits = place.choose_activations(SATURATING)
+    culprits = place.choose_activations(lambda row: row.squashes or row.flat == "middle")
     if not culprits:
         return (
             f"Replace the activations at and above {place.region} by ReLU and re-initialise "
@@ -131,7 +132,7 @@ def _initialise(place: Place) -> str:
 
 
 def _unpin(place: Place) -> str:
-    pinned = place.choose_activations(SATURATING)
+    pinned = place.choose_activations(lambda row: row.squashes)
     where = describe_layers(pinned) or place.region
     feeding = describe_layers(place.find_feeding(pinned)) or "the weights before them"
     return (
@@ -141,7 +142,7 @@ def _unpin(place: Place) -> str:
 
 
 def _revive(place: Place) -> str:
-    silent = place.choose_activations(RECTIFIERS)
+    silent = place.choose_activations(lambda row: row.can_die)
     where = describe_layers(silent) or place.region
     feeding = describe_layers(place.find_feeding(silent)) or "the weights before them"
     return (
@@ -206,7 +207,7 @@ def suggest_remedy(
 
     Args:
         kind: of the finding; decides when there is no cause.
-        cause: one of ``findings.CAUSES``, or ``None``.
+        cause: a name in ``schema.kinds.CAUSES``, or ``None``.
         layers: fully qualified names of the finding, worst first.
         topology: of the network; without it only the layers can be named.
     """

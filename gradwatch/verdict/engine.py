@@ -11,9 +11,10 @@ import numpy as np
 from gradwatch.evidence.gradient_flow import Reading, read_flow
 from gradwatch.evidence.history import History
 from gradwatch.records import StepRecord
+from gradwatch.schema import kinds
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.episodes import Change, Episode, Tracker
-from gradwatch.verdict.findings import KINDS, Finding, Verdict
+from gradwatch.verdict.findings import Finding, Verdict
 from gradwatch.verdict.layer_summary import summarise_layers
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.verdict.rules import DEFAULT_RULES
@@ -37,6 +38,8 @@ class Doctor:
     ) -> None:
         self.thresholds = thresholds or Thresholds()
         self.rules = tuple(rules)
+        for rule in self.rules:
+            kinds.register(rule.kind, rule.title, rule.code)
         self.history = History()
         self._tracker = Tracker(self.thresholds)
 
@@ -125,7 +128,7 @@ def _describe_past(episode: Episode) -> Finding:
 
 
 def _rank(finding: Finding) -> tuple[int, int]:
-    return _SEVERITIES.index(finding.severity), KINDS.index(finding.kind)
+    return _SEVERITIES.index(finding.severity), kinds.rank_kind(finding.kind)
 
 
 def diagnose(

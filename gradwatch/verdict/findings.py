@@ -9,33 +9,10 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
+from gradwatch.schema.kinds import KINDS
 
 if TYPE_CHECKING:
     from gradwatch.evidence.history import History
-
-KINDS: tuple[str, ...] = (
-    "nonfinite",
-    "vanishing",
-    "exploding",
-    "underflow",
-    "dead",
-    "saturated",
-    "disconnected",
-)
-"""Kinds of finding, in the order in which they are shown at equal severity."""
-
-CAUSES: tuple[str, ...] = (
-    "activation_derivative",
-    "weight_scale",
-    "saturation",
-    "dead_units",
-    "precision",
-    "disconnected",
-    "through_time",
-    "depth",
-    "learning_rate",
-)
-"""Causes a finding can name; a nonfinite finding may have none."""
 
 
 class Severity(IntEnum):
@@ -55,9 +32,9 @@ class Finding:
 
     Attributes:
         code: of the rule, such as ``"GW101"``; ``gradwatch explain GW101`` tells about it.
-        kind: one of ``KINDS``.
+        kind: a name in ``schema.kinds.KINDS``.
         severity: ``"warning"`` or ``"critical"`` (``"note"`` in ``Verdict.notes``).
-        cause: one of ``CAUSES``, the dominant one; ``None`` when it cannot be told.
+        cause: a name in ``schema.kinds.CAUSES``, the dominant one; ``None`` when it cannot be told.
         layers: fully qualified names, worst first.
         first_step: global step at which it began.
         last_step: last sampled step at which it was still there.

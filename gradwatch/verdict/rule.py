@@ -18,7 +18,7 @@ class Sign:
 
     Attributes:
         layers: fully qualified names, worst first.
-        cause: one of ``findings.CAUSES``, or ``None``.
+        cause: a name in ``schema.kinds.CAUSES``, or ``None``.
         observed: the number that was judged.
         threshold: what it was judged against.
         message: one sentence with the numbers.
@@ -57,7 +57,7 @@ class Rule:
 
     Attributes:
         code: such as ``"GW101"``.
-        kind: one of ``findings.KINDS``.
+        kind: a name in ``schema.kinds.KINDS``, or one of its own.
         title: a few words.
         examine: the newest step of a history -> signs of the disease at that step.
         doc: Markdown: what it does, why it matters, formula and source, example, limits,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradwatch.evidence.attribution import RECTIFIER_GAIN, attribute, find_path
+from gradwatch.evidence.attribution import RECTIFIER_LOG_GAIN, attribute, find_path
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rules.vanishing import find_cause
 from tests.records_builder import Network, build_chain, change, make_record, read
@@ -87,7 +87,7 @@ def test_half_of_a_rectifiers_energy_is_the_weights_business():
     record = make_record(build_chain(4, "ReLU"), gains={"ReLU": 0.5**0.5, "Linear": 0.1})
     split = attribute(read(record), 0)
     assert split.activation == pytest.approx(0, abs=1e-12)
-    assert split.weight == pytest.approx(3 * (math.log(0.1) + RECTIFIER_GAIN))
+    assert split.weight == pytest.approx(3 * (math.log(0.1) + RECTIFIER_LOG_GAIN))
 
 
 def test_a_chain_of_sigmoids_is_blamed_on_their_slope():

@@ -12,7 +12,7 @@ from gradwatch.evidence.attribution import Attribution, attribute, find_opening
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.half_precision import find_behind, find_flushed
 from gradwatch.evidence.history import History
-from gradwatch.evidence.topology import RECTIFIERS, Mask, find_family
+from gradwatch.evidence.topology import Mask, is_flat
 from gradwatch.evidence.zero_gradients import find_shut, find_walled
 from gradwatch.records import Array, Layer
 from gradwatch.thresholds import Thresholds
@@ -69,7 +69,7 @@ def _describe_outputs(reading: Reading, layers: tuple[str, ...], thresholds: Thr
     outputs = name_region([topology.layers[index].fqn for index in closed])
     lack = name_lack(reading.output_gain, "the loss sends")
     message = f"Every layer gets {lack}: {outputs} lets next to nothing through."
-    rectifies = any(find_family(topology.layers[index]) in RECTIFIERS for index in closed)
+    rectifies = any(is_flat(topology.layers[index], "zero") for index in closed)
     cause = "dead_units" if rectifies else "saturation"
     return Sign(layers, cause, reading.output_gain, thresholds.output_gain, message)
 
@@ -218,7 +218,9 @@ def _find_blocker(reading: Reading, split: Attribution) -> str:
     layer = reading.topology.layers[split.blocked_by]
     if layer.role != "activation":
         return "weight_scale" if not split.dead >= 1 else "dead_units"
-    return "dead_units" if find_family(layer) in RECTIFIERS else "saturation"
+    if is_flat(layer, "middle"):
+        return "activation_derivative"
+    return "dead_units" if is_flat(layer, "zero") else "saturation"
 
 
 VANISHING = Rule(
