@@ -45,7 +45,13 @@ class Thresholds:
         long_chain: ... when it has at least this many stages.
         shared_blame: in such a chain, depth is also to blame when the lesser of the activations'
             and the weights' shares is at least this share of the whole loss.
+        shrunk_weight: median size of the weights against that at the first record below which decay
+            has taken them, and not their initialisation.
         saturated_fraction: share of pinned elements of a hidden activation.
+        stuck: loss against that at the start above which outputs that are saturated, while the
+            loss has levelled off, keep it from falling.
+        rare_output: scale of an output below which it is off nearly everywhere, as a detector of
+            rare things is right to be.
         output_gain: share of the gradient that an activation at the network's output lets through;
             below it since the first step, the outputs are pinned and not sure.
         flat_fraction: the same of an activation that is flat on one side only, such as ELU or SiLU.
@@ -75,6 +81,8 @@ class Thresholds:
             what follows: a square does at 256, which some elements reach at an eighth of that.
         lost_records: sampled steps over which a half-precision weight with a gradient has lost
             all but nothing of its updates.
+        least_fall: share of the loss that a task has to lose to count as making progress, one
+            standard error considered.
         progress: the error signal at the output has to fall below this share of its first values
             to count as learning.
         converged: the error signal below this share of its first values is that of a training which
@@ -100,7 +108,10 @@ class Thresholds:
     mild_gain: float = 0.6
     long_chain: int = 12
     shared_blame: float = 1 / 3
+    shrunk_weight: float = 0.5
     saturated_fraction: float = 0.8
+    stuck: float = 0.3
+    rare_output: float = 0.1
     output_gain: float = 1e-4
     flat_fraction: float = 0.99
     saturated_derivative: float = 0.35
@@ -121,6 +132,7 @@ class Thresholds:
     underflow_rms: float = 5e-7
     overflow_rms: float = 32.0
     lost_records: int = 5
+    least_fall: float = 0.12
     progress: float = 0.8
     converged: float = 1e-2
     patience: int = 30

@@ -8,13 +8,14 @@ its own; what no layer accounts for is a constant factor in forward.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from gradwatch.evidence.gradient_flow import UNDERFLOW, Reading
+from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.topology import Topology
+from gradwatch.records import Layer
 from gradwatch.schema.activations import RECTIFIER_GAIN, Activation, find_activation
 
 RECTIFIER_LOG_GAIN = -math.log(RECTIFIER_GAIN)
@@ -27,6 +28,19 @@ MILD_LOG = math.log(2)
 CLOSED_SOFTMAX = 1e-3
 """A softmax over n equal entries multiplies a gradient by 1/n; far below that it is nearly one-hot
 in the rows that the gradient reaches, however many of the other rows are."""
+
+LEAST_NORM = 1e-18
+"""Norms below it are made of elements whose squares float32 rounds (its least normal number is
+1.2e-38): a quotient of two of them is no gain."""
+
+DOMINANT = 0.5
+"""A layer that takes this share of all that is lost, in logarithms, is to blame by itself."""
+
+MANY_STAGES = 3
+"""Layers on a path from which it says something that one of them takes most."""
+
+LIKE_FACTOR = math.log(3)
+"""Factors that differ by less from their mean may be spoken of as those of each layer."""
 
 _SHARES = {
     "activation": "activation",
@@ -51,6 +65,8 @@ class Attribution:
             without.
         dead: largest share of silent units among the path's rectifiers; NaN without.
         blocked_by: layer that lets nothing through at all, or -1.
+        culprit: layer on a long path that takes most of what is lost, or -1.
+        factors: by layer of the path, the logarithm of what it multiplies the gradient by.
         shift: what rectifiers' share has been relieved of, at the weights' expense.
     """
 
@@ -65,6 +81,8 @@ class Attribution:
     pinned: float
     dead: float
     blocked_by: int
+    culprit: int = -1
+    factors: dict[int, float] = field(default_factory=dict)
     shift: float = 0.0
 
     @property
@@ -82,15 +100,9 @@ class Attribution:
         """Weights' and constant factors' share without the shift for rectifiers."""
         return self.weight + self.other - self.shift
 
-    @property
-    def activation_gain(self) -> float:
-        """Geometric mean of what each activation multiplies the gradient by."""
-        return math.exp(self.activation / max(self.n_activations, 1))
-
-    @property
-    def weight_gain(self) -> float:
-        """Geometric mean of what each weight multiplies the gradient by."""
-        return math.exp(self.weight / max(self.n_weights, 1))
+    def list_gains(self, layers: Sequence[Layer], role: str) -> list[float]:
+        """What each layer of a role on the path multiplies the gradient by, as measured."""
+        return [math.exp(log) for i, log in self.factors.items() if layers[i].role == role]
 
 
 def find_path(reading: Reading, start: int) -> tuple[int, ...]:
@@ -117,24 +129,55 @@ def attribute(reading: Reading, start: int) -> Attribution:
     path = find_path(reading, start)
     shares = {"activation": 0.0, "weight": 0.0, "norm": 0.0, "other": 0.0}
     counts = {"activation": 0, "weight": 0, "norm": 0, "other": 0}
+    factors: dict[int, float] = {}
     blocked, source = -1, start
     for index in path:
         role = _SHARES.get(reading.topology.layers[index].role, "other")
         factor = _log_ratio(reading.grad[source], reading.grad[index])
-        if reading.grad[source] == UNDERFLOW:  # rounded: the ratio means nothing
+        if 0 < reading.grad[source] < LEAST_NORM:
             source = index
             continue
         gain = float(reading.gains[index])
         own = math.log(gain) if 0 < gain < math.inf else factor
-        if reading.grad[source] == 0 < reading.grad[index]:
+        if reading.grad[source] == 0 and reading.grad[index] > LEAST_NORM:
             blocked = index
         if role == "other" and _bends(reading, source, index, own):
             role = "activation"
         shares[role] += own
+        factors[index] = own
         counts[role] += 1
         shares["activation" if _find_wrapper(reading, index) else "other"] += factor - own
         source = index
-    return _summarise(reading, path, shares, counts, blocked)
+    return _summarise(reading, path, shares, counts, blocked, factors)
+
+
+def attribute_by_slopes(reading: Reading) -> Attribution | None:
+    """The same where it is not known which layer feeds which: activations by their mean slope.
+
+    What the slopes of all hidden activations do not account for is the weights' business. ``None``
+    where no activation was measured, or no gradient.
+    """
+    layers, mean = reading.topology.layers, reading.record.layer("derivative_mean")
+    inner = [i for i, layer in enumerate(layers) if layer.role == "activation" and mean[i] > 0]
+    grads = reading.grad[np.isfinite(reading.grad) & (reading.grad > LEAST_NORM)]
+    if not inner or not grads.size:
+        return None
+    total = math.log(float(np.min(grads) / np.max(grads)))
+    factors = {i: math.log(float(mean[i])) for i in inner}
+    activation = max(sum(factors.values()), total)
+    n_weights = sum(layer.role == "weight" for layer in layers)
+    shares = {"activation": activation, "weight": total - activation, "norm": 0.0, "other": 0.0}
+    counts = {"activation": len(inner), "weight": n_weights}
+    return _summarise(reading, tuple(inner), shares, counts, -1, factors)
+
+
+def find_culprit(factors: dict[int, float]) -> int:
+    """Layer that takes most of what is lost on a path of several; -1 when they share it."""
+    lost = {index: log for index, log in factors.items() if log < 0}
+    if len(factors) < MANY_STAGES or not lost:
+        return -1
+    worst = min(lost, key=lambda index: lost[index])
+    return worst if lost[worst] <= DOMINANT * sum(lost.values()) else -1
 
 
 def find_opening(reading: Reading, indices: Iterable[int], opening: float) -> set[int]:
@@ -243,6 +286,7 @@ def _summarise(
     shares: dict[str, float],
     counts: dict[str, int],
     blocked: int,
+    factors: dict[int, float],
 ) -> Attribution:
     layers = reading.topology.layers
     acts = [i for i in path if layers[i].role == "activation"]
@@ -270,6 +314,8 @@ def _summarise(
         pinned=float(np.nanmax(pinned)) if np.isfinite(pinned).any() else math.nan,
         dead=float(np.nanmax(dead)) if np.isfinite(dead).any() else math.nan,
         blocked_by=blocked,
+        culprit=find_culprit(factors),
+        factors=factors,
         shift=shift,
     )
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from math import isfinite, nan
-from statistics import median
+from math import isfinite, nan, sqrt
+from statistics import fmean, median, variance
 
 from gradwatch.records import StepRecord
 
 FIRST = 5
 """Records whose median loss is where the training began."""
 
-LATEST = 8
-"""Records whose median loss is where it is now."""
+LATEST = 12
+"""Records whose loss is where it is now."""
+
+LEVEL = 0.05
+"""A fall of less between the two halves of the latest records is none."""
 
 
 @dataclass
@@ -53,6 +56,28 @@ class LossLevels:
     def now(self) -> float:
         """Median of the latest records; NaN before there are any."""
         return median(self.latest) if self.latest else nan
+
+    @property
+    def fall(self) -> tuple[float, float]:
+        """How far the mean loss has fallen, as a share of the first, and its standard error.
+
+        NaN where there are too few records of either end to know their scatter.
+        """
+        if len(self.first) < FIRST or len(self.latest) < FIRST or not self.beginning > 0:
+            return nan, nan
+        start = fmean(self.first)
+        error = sqrt(variance(self.first) / FIRST + variance(self.latest) / len(self.latest))
+        return (start - fmean(self.latest)) / start, error / start
+
+    @property
+    def has_levelled(self) -> bool:
+        """Whether the later half of the latest records shows no fall beyond the loss's scatter."""
+        if len(self.latest) < LATEST:
+            return False
+        losses, half = list(self.latest), LATEST // 2
+        before, after = losses[:half], losses[half:]
+        error = sqrt((variance(before) + variance(after)) / half)
+        return fmean(before) - fmean(after) <= LEVEL * abs(fmean(before)) + error
 
     @property
     def remaining(self) -> float:

@@ -58,7 +58,8 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "vanishing", "Vanishing gradient", ("GW101", "GW102"),
-            ("activation_derivative", "weight_scale", "saturation", "dead_units", "depth",
+            ("activation_derivative", "weight_scale", "weight_decay", "saturation", "dead_units",
+             "depth",
              "through_time", "learning_rate"),
             compares="less", is_recalled=True,
         ),
@@ -86,6 +87,7 @@ CAUSES: dict[str, Cause] = {
     for row in (
         Cause("activation_derivative", "the derivative of the activation is small"),
         Cause("weight_scale", "the scale of the weights"),
+        Cause("weight_decay", "weight decay"),
         Cause("saturation", "saturated activations"),
         Cause("dead_units", "units that never fire"),
         Cause("precision", "the precision of the number format"),

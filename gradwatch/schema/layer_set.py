@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -168,7 +168,7 @@ class LayerSet:
     layers: tuple[Layer, ...] = ()
     params: tuple[Param, ...] = ()
     notes: tuple[str, ...] = ()  # what could not be seen, in words, such as "attention inside ..."
-    rows: Rows = Rows()
+    rows: Rows = field(default=Rows(), repr=False)
 
     def to_json(self) -> str:
         """Serialise, compactly and deterministically, in ASCII: a name may hold any character."""

@@ -7,7 +7,7 @@ import numpy as np
 from gradwatch.evidence.half_precision import find_behind, find_flushed
 from gradwatch.evidence.history import History
 from gradwatch.evidence.topology import Mask
-from gradwatch.evidence.zero_gradients import find_unasked, find_walled
+from gradwatch.evidence.zero_gradients import find_unasked, find_walled, find_zero_factors
 from gradwatch.records import Param
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
@@ -21,6 +21,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     reading = history.latest
     cut = history.starved_records >= thresholds.disconnected_records
     cut[_find_zero_paths(history, thresholds)] = True
+    cut[find_zero_factors(reading.record, np.flatnonzero(cut).tolist())] = False
     cut &= ~_find_flushed(history, thresholds)  # half precision is to blame: another rule says so
     params = reading.topology.params
     missing = [
