@@ -59,6 +59,7 @@ class Episode:
             observed=sign.observed,
             threshold=sign.threshold,
             message=sign.message,
+            source=sign.source,
             remedy=sign.remedy or suggest_remedy(self.rule.kind, cause, sign.layers, sign.topology),
         )
 

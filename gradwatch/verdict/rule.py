@@ -25,6 +25,7 @@ class Sign:
         severity: ``"warning"``, ``"critical"``, or ``"note"`` for what should wake nobody.
         looks_back: the sign itself covers many steps and need not last any longer.
         remedy: what to change; empty: the standard remedy of the cause.
+        source: line of the user's code that is to blame, such as ``"path/model.py:42"``.
         topology: of the network, so that the remedy can name its modules; the doctor sets it.
         explain: finds cause and message where that is costly; asked only when somebody reads them.
     """
@@ -37,6 +38,7 @@ class Sign:
     severity: str = "critical"
     looks_back: bool = False
     remedy: str = ""
+    source: str = ""
     topology: Topology | None = field(default=None, repr=False, compare=False)
     explain: Callable[[], tuple[str | None, str]] | None = field(
         default=None, repr=False, compare=False
