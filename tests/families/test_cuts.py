@@ -71,7 +71,7 @@ def mask_in_place(_: Coder, h: Tensor) -> Tensor:
 
 
 def cast(_: Coder, h: Tensor) -> Tensor:
-    return h.long().float()  # the line
+    return (8 * h).long().float()  # the line
 
 
 def choose(model: Coder, h: Tensor) -> Tensor:

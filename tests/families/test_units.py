@@ -33,7 +33,7 @@ def test_channels_are_counted_though_a_linear_runs_in_between(channels, dead, sc
     assert list_kinds(report) == (["dead"] if dead else [])
     if dead:
         assert {"maps", "relu"} <= set(report.findings[0].layers)
-        assert report.findings[0].observed >= dead / channels
+        assert report.findings[0].observed > 0.99 * dead / channels
 
 
 class TokensAndSignal(nn.Module):
