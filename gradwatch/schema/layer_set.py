@@ -170,7 +170,6 @@ class LayerSet:
     params: tuple[Param, ...] = ()
     notes: tuple[str, ...] = ()  # what could not be seen, in words, such as "attention inside ..."
     rows: Rows = Rows()
-    steep_functions: tuple[str, ...] = ()  # between the outputs and the loss, with infinite slopes
     cuts: tuple[Cut, ...] = ()  # calls in forward that let no gradient through
 
     def to_json(self) -> str:
@@ -217,7 +216,6 @@ def _revive_layer_set(content: dict[str, Any], text: str) -> LayerSet:
             tuple(_revive(Param, param) for param in content["params"]),
             tuple(content.get("notes", ())),
             ROWS_OF_SCHEMA_2 if rows is None else _revive_rows(rows),
-            tuple(content.get("steep_functions", ())),
             tuple(_revive(Cut, cut) for cut in content.get("cuts", ())),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:

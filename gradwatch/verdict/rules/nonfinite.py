@@ -21,7 +21,7 @@ LASTING_RECORDS = 2
 """Records in a row after which a gradient counts that has not reached the weights."""
 
 STEEP = "sqrt or a norm at 0, log or a division at 0, pow below 1 at 0, acos at its ends"
-"""Operations with an infinite slope, where it is not known which of them the loss uses."""
+"""Operations with an infinite slope at their edge."""
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
@@ -38,7 +38,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     cause = _find_cause(history, first, thresholds)
     count = float(np.nansum(history.latest.record.param("nonfinite_count")))
     message = f"{_tell(origin, first, history.broken.before)} ({count:,.0f} gradient elements now)."
-    remedy = "" if cause else _advise(origin, first)
+    remedy = "" if cause else _advise(origin)
     return [Sign(origin.layers, cause, count, 0.0, message, remedy=remedy)]
 
 
@@ -75,7 +75,7 @@ def _tell_unseen(origin: Origin, step: int, before: Reading | None) -> str:
     )
 
 
-def _advise(origin: Origin, first: Reading) -> str:
+def _advise(origin: Origin) -> str:
     """What to guard, by the direction in which the first such value went."""
     where = f"`{origin.layers[0]}`" if origin.layers and origin.layers[0] else "the model"
     find = "torch.autograd.set_detect_anomaly(True) names the operation."
@@ -84,17 +84,15 @@ def _advise(origin: Origin, first: Reading) -> str:
             f"Look at what {where} computes and is given: log or division at 0, exp of a large "
             f"number, a row that is masked altogether, NaN in the input batch; {find}"
         )
-    functions = first.topology.layer_set.steep_functions
-    suspects = ", ".join(functions) if functions else STEEP
     place = f"between {where} and the loss" if origin.is_last else f"behind {where}"
     if origin.what == "unseen":
         return (
-            f"Guard {suspects} with an epsilon, first of all {place}, and check the input batches "
+            f"Guard {STEEP} with an epsilon, first of all {place}, and check the input batches "
             f"for NaN; from here on every step is sampled for a while, so that the origin shows "
             f"if it happens again, and {find}"
         )
     return (
-        f"Look {place} for an operation whose slope is infinite at its edge ({suspects}) and keep "
+        f"Look {place} for an operation whose slope is infinite at its edge ({STEEP}) and keep "
         f"its input away from there, as with sqrt(x + eps) or clamp(min=eps); {find}"
     )
 
