@@ -57,8 +57,9 @@ class Thresholds:
         flat_fraction: the same of an activation that is flat on one side only, such as ELU or SiLU.
         saturated_derivative: mean |phi'| against its maximum below which saturation, and not the
             function's own slope, is the cause.
-        dead_fraction: share of units that never fired over the window; ``dead_note`` is worth a
-            note.
+        dead_fraction: share of units that never fired over the window.
+        solved_loss: share of the first loss below which a network has learned its task in spite of
+            dead units that something leads around.
         dead_least: least share that must be dead beyond chance in a layer of few units, at
             ``dead_quantile`` standard deviations (1.64: 95 %).
         dead_chance: a unit counts as dead only when, firing ``dead_rarity`` times more rarely than
@@ -116,7 +117,7 @@ class Thresholds:
     flat_fraction: float = 0.99
     saturated_derivative: float = 0.35
     dead_fraction: float = 0.6
-    dead_note: float = 0.1
+    solved_loss: float = 0.1
     dead_least: float = 0.4
     dead_quantile: float = 1.64
     dead_chance: float = 0.05

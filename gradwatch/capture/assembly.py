@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 
@@ -20,6 +21,7 @@ from gradwatch.capture.statistics import (
     find_merge,
 )
 from gradwatch.records import Array, Layer, LayerSet, Rows, StepRecord
+from gradwatch.schema.cut import Cut
 from gradwatch.schema.statistics import Scope, find_statistic
 
 Merged = dict[str, dict[int, float]]
@@ -38,6 +40,7 @@ class Assembler:
         self._registry = CallRegistry()
         self._modules: frozenset[int] = frozenset()
         self._notes: dict[str, None] = {}
+        self._cuts: dict[tuple[str, str], Cut] = {}
         self._layer_set = LayerSet()
 
     def begin(self, modules: dict[int, str]) -> None:
@@ -48,6 +51,7 @@ class Assembler:
             self._registry.forget()
             self.used = set()
             self._notes = {}
+            self._cuts = {}
 
     @property
     def linked(self) -> Mapping[CallKey, Layer]:
@@ -93,10 +97,34 @@ class Assembler:
         }
         self._notes.update(dict.fromkeys(sample.notes))
         params = describe_parameters(sample.watched, sample.optimized, self.used)
-        current = LayerSet(self._registry.layers, params, tuple(self._notes), Rows.list_current())
+        join_cuts(self._cuts, sample)
+        current = LayerSet(
+            self._registry.layers,
+            params,
+            tuple(self._notes),
+            Rows.list_current(),
+            cuts=tuple(self._cuts.values()),
+        )
         if current != self._layer_set:
             self._layer_set = current
         return self._layer_set, columns
+
+
+def join_cuts(known: dict[tuple[str, str], Cut], sample: Sample) -> None:
+    """Add what a step has found, by names; what a place in the code was given adds up."""
+    calls = {call.index: call.layer.fqn for call in sample.calls}
+    params = {id(one.param): one.fqn for one in sample.watched}
+    for found in sample.cuts:
+        key = found.function, found.source
+        before = known.get(key) or Cut(*key, found.line, found.caller, is_flat=found.is_flat)
+        layers = {calls[one] for one in found.calls if one in calls} | found.names
+        fed = {params[one] for one in found.params if one in params}
+        if layers or fed:
+            known[key] = dataclasses.replace(
+                before,
+                layers=tuple(sorted({*before.layers, *layers})),
+                params=tuple(sorted({*before.params, *fed})),
+            )
 
 
 def find_kept_passes(events: Sequence[int], residues: dict[int, float]) -> list[int]:

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from gradwatch.capture.attention import find_attention
 from gradwatch.capture.calls import Measured
+from gradwatch.capture.cuts import CutFinder
 from gradwatch.capture.graph import Edge, collect_tensors, find_input_edges
 from gradwatch.schema.activations import ACTIVATIONS, Activation
 from gradwatch.schema.formulas import Options
@@ -94,6 +95,10 @@ class FunctionObserver(Protocol):
 
     operands: set[int] | None
 
+    @property
+    def cuts(self) -> CutFinder | None:
+        """Looks for calls that let no gradient through, or ``None``."""
+
     def record_activation(
         self,
         activation: Activation,
@@ -124,6 +129,16 @@ class FunctionMode(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        cuts = self._observer.cuts
+        if cuts is None:
+            return self._call(func, args, kwargs)
+        inputs = self._guard(cuts.list_inputs, args, kwargs)
+        result = self._call(func, args, kwargs)
+        if inputs:
+            self._guard(cuts.look, func, inputs, result)
+        return result
+
+    def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in FUNCTIONS:
             activation, options = find_call(func, args, kwargs)
             if activation is not None:

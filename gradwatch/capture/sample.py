@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.capture.calls import Call
+from gradwatch.capture.cuts import FoundCut
 from gradwatch.capture.device_values import Transfer
 from gradwatch.capture.parameters import Watched
 
@@ -24,6 +25,7 @@ class Sample:
         root_passes: by number of an outermost call, the pass in which it ran.
         reached_roots: outermost calls that a training pass went back through.
         operands: data pointers of what forward's operations have read.
+        cuts: calls in forward that let no gradient through, where they were looked for.
         coupled_decay: by parameter, weight decay that is added to the gradient.
         transfer: the values.
     """
@@ -38,6 +40,7 @@ class Sample:
     used_modules: set[str]
     operands: set[int]
     notes: tuple[str, ...]
+    cuts: list[FoundCut]
     watched: Sequence[Watched]
     optimized: dict[int, int] | None
     coupled_decay: list[float]

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from gradwatch.capture.backward_passes import PassTracker, is_in_backward
 from gradwatch.capture.calls import CallKey
 from gradwatch.capture.compilation import UNSEEN
+from gradwatch.capture.cuts import FoundCut
 from gradwatch.capture.device_values import WHOLE_STEP, Ledger, Reading
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.forward import Guard
@@ -58,6 +59,7 @@ class SampledStep:
         on_finish: called with ``True`` when the step is complete, ``False`` when it is given up.
         global_step: of the step.
         draws_units: count pre-activations by bin.
+        finds_cuts: look for calls that let no gradient through, and where they stand in the code.
         counts_grad: the training takes its gradients by ``autograd.grad``, as a step before showed.
     """
 
@@ -70,6 +72,7 @@ class SampledStep:
     on_finish: Callable[[bool], None]
     global_step: int
     draws_units: bool = False
+    finds_cuts: bool = False
     counts_grad: bool = False
     passes: int = 0
     _events: list[int] = field(default_factory=list)
@@ -102,6 +105,7 @@ class SampledStep:
             self.linked,
             self.notice,
             self.draws_units,
+            self.finds_cuts,
         )
         self._ledger = self.recorder.table.ledger
 
@@ -288,11 +292,16 @@ class SampledStep:
             used_modules=self.recorder.forward.used_modules,
             operands=self.recorder.operands or set(),
             notes=tuple(table.notes),
+            cuts=self._list_cuts(),
             watched=self._watched,
             optimized=self._find_optimized(),
             coupled_decay=[coupled.get(id(one.param), 0.0) for one in self._watched],
             transfer=self._ledger.send(),
         )
+
+    def _list_cuts(self) -> list[FoundCut]:
+        finder = self.recorder.cut_finder
+        return [] if finder is None else list(finder.found.values())
 
     def _note_silent_units(self) -> None:
         calls, counts = self.recorder.table.calls, self.firing.close_step()

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from torch import nn
 from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
@@ -28,6 +29,14 @@ from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.shards import count_parts
 from gradwatch.capture.step_hooks import is_inner_step
 from gradwatch.records import StepRecord
+
+CLOSE_SAMPLES = 1000
+"""Steps sampled one by one once NaN or Inf has reached the weights, when nothing is lost by it any
+more, and as many after a rollback: to see where it begins the next time."""
+
+FIRST_CUTS = 3
+"""Calls that let no gradient through are looked for at so many sampled steps, and at every tenth:
+the first one may be skipped by a loss scaler, and a part of forward may begin later."""
 
 HISTOGRAM_EVERY = 10
 """Pre-activations are counted by bin at the first sampled step and every tenth one after it."""
@@ -74,6 +83,7 @@ class Session:
         self._armed = 0
         self._counts_grad = False
         self._running = False
+        self._is_broken = False
 
     @property
     def global_step(self) -> int:
@@ -184,6 +194,7 @@ class Session:
             on_finish=self._finish,
             global_step=self.global_step,
             draws_units=self._armed % HISTOGRAM_EVERY == 0,
+            finds_cuts=self._armed < FIRST_CUTS or self._armed % HISTOGRAM_EVERY == 0,
             counts_grad=self._counts_grad,
         )
         self._armed += 1
@@ -252,4 +263,15 @@ class Session:
         if self._ranks.connect():
             record = self._ranks.merge(record, parts, self._pace.propose())
         if record is not None:
+            self._look_for_breaks(record)
             self.on_record(record)
+
+    def _look_for_breaks(self, record: StepRecord) -> None:
+        """A run that has gone nonfinite is looked at closely, and so is what a rollback restores.
+
+        Of several ranks the first one decides: its proposal is agreed on.
+        """
+        is_broken = bool(np.isinf(record.param("weight_l2_norm")).any())
+        if is_broken != self._is_broken:
+            self._pace.look_closely(CLOSE_SAMPLES)
+        self._is_broken = is_broken

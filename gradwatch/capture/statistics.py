@@ -133,10 +133,17 @@ def count_histogram(x: Tensor) -> Tensor:
     return torch.histc(values, HISTOGRAM_BINS, low, high)
 
 
-def find_fired_units(y: Tensor, unit_dim: int) -> Tensor:
-    """Which units of a rectifier fired for any sample: bool ``(units,)``."""
-    highest, unit = y.detach(), unit_dim % max(y.dim(), 1)
-    if unit > 0:  # the batch by itself: its reduction runs along the memory
-        highest, unit = highest.amax(0), unit - 1
-    rest = [dim for dim in range(highest.dim()) if dim != unit]
-    return (highest.amax(rest) if rest else highest) > 0
+def find_fired_units(y: Tensor, axis: int) -> Tensor:
+    """Which units of a rectifier fired for any sample: bool ``(units,)``.
+
+    Args:
+        y: its output.
+        axis: dimension that counts units; negative where all of it belongs to one.
+    """
+    values = y.detach()
+    if axis < 0:
+        return values.amax().reshape(1) > 0
+    if axis > 0:  # the batch by itself: its reduction runs along the memory
+        values, axis = values.amax(0), axis - 1
+    rest = [dim for dim in range(values.dim()) if dim != axis]
+    return (values.amax(rest) if rest else values) > 0

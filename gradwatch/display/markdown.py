@@ -18,7 +18,7 @@ from gradwatch.display.layer_table import (
     choose_rows,
     make_printable,
 )
-from gradwatch.display.sampling_words import describe_pace
+from gradwatch.display.sampling_words import describe_pace, describe_trained
 from gradwatch.schema.kinds import describe_cause
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 
@@ -43,7 +43,9 @@ def _write_report(verdict: Verdict, max_rows: int) -> Iterator[str]:
     yield ""
     if verdict.records:
         steps = f"{verdict.first_step:,} to {verdict.last_step:,}"
-        yield f"{verdict.records:,} recorded steps, {steps}{describe_pace(verdict)}."
+        trained = describe_trained(verdict.trains)
+        what = f" {trained}." if trained else ""
+        yield f"{verdict.records:,} recorded steps, {steps}{describe_pace(verdict)}.{what}"
     for finding in verdict.findings:
         yield ""
         yield write_finding(finding, verdict)

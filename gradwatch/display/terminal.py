@@ -27,7 +27,7 @@ from gradwatch.display.layer_table import (
     make_printable,
     shorten,
 )
-from gradwatch.display.sampling_words import describe_pace
+from gradwatch.display.sampling_words import describe_pace, describe_trained
 from gradwatch.schema.kinds import describe_cause
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 
@@ -88,6 +88,8 @@ class VerdictView:
         wanted = bool(verdict.findings) if self.table is None else self.table
         if wanted and verdict.layers:
             yield _draw_table(verdict.layers, options, self.max_rows)
+        if verdict.trains.all_tensors:
+            yield Text(f"{describe_trained(verdict.trains)}.", style="dim")
         yield from _draw_remarks(verdict)
 
 

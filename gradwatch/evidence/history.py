@@ -25,6 +25,7 @@ from gradwatch.evidence.gradient_flow import (
 from gradwatch.evidence.learning_rate import Rates
 from gradwatch.evidence.loss_change import LossChangeHistory
 from gradwatch.evidence.loss_level import LossLevels
+from gradwatch.evidence.nonfinite import Break
 from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.records import Array, Layer, StepRecord
 from gradwatch.thresholds import Thresholds
@@ -81,6 +82,7 @@ class History:
         largest_updates: for each parameter, the largest update so far against its norm.
         moves: how far the fastest weight moved at the latest steps, against its own norm.
         rates: the learning rates so far.
+        broken: since when something is NaN or Inf that hurts.
     """
 
     window: deque[Reading] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -104,6 +106,7 @@ class History:
     largest_updates: Array = field(default_factory=lambda: np.zeros(0))
     moves: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     rates: Rates = field(default_factory=Rates)
+    broken: Break = field(default_factory=Break)
     _kept: list[StepRecord] = field(default_factory=list)
     _stride: int = 1
     _aligned: Topology | None = None
@@ -139,6 +142,7 @@ class History:
             self.first_step = reading.record.global_step
         self._keep(reading.record)
         self.window.append(reading)
+        self.broken.add(reading)
         self.count += 1
         self._condense(reading)
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.errors import UnreadableLog
+from gradwatch.schema.cut import Cut
 from gradwatch.schema.statistics import list_names
 
 SCHEMA_VERSION = 3
@@ -169,6 +170,7 @@ class LayerSet:
     params: tuple[Param, ...] = ()
     notes: tuple[str, ...] = ()  # what could not be seen, in words, such as "attention inside ..."
     rows: Rows = field(default=Rows(), repr=False)
+    cuts: tuple[Cut, ...] = ()  # calls in forward that let no gradient through
 
     def to_json(self) -> str:
         """Serialise, compactly and deterministically, in ASCII: a name may hold any character."""
@@ -214,6 +216,7 @@ def _revive_layer_set(content: dict[str, Any], text: str) -> LayerSet:
             tuple(_revive(Param, param) for param in content["params"]),
             tuple(content.get("notes", ())),
             ROWS_OF_SCHEMA_2 if rows is None else _revive_rows(rows),
+            tuple(_revive(Cut, cut) for cut in content.get("cuts", ())),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _refuse(text, error) from error

@@ -13,9 +13,10 @@ from gradwatch.evidence.history import History
 from gradwatch.records import StepRecord
 from gradwatch.schema import kinds
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.consequences import drop_consequences
 from gradwatch.verdict.episodes import Change, Episode, Tracker
-from gradwatch.verdict.findings import Finding, Verdict
-from gradwatch.verdict.layer_summary import summarise_layers
+from gradwatch.verdict.findings import Finding, Trained, Verdict
+from gradwatch.verdict.layer_summary import count_trained, summarise_layers
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.verdict.rules import DEFAULT_RULES
 
@@ -89,6 +90,7 @@ class Doctor:
         """The verdict over all records so far; ``failure`` is passed on."""
         history, current = self.history, self._tracker.current
         findings = [one.describe() for one in current if one.sign.severity != "note"]
+        findings = drop_consequences(findings, history.latest) if findings else findings
         notes = [one.describe() for one in current if one.sign.severity == "note"]
         notes += [_describe_past(one) for one in self._tracker.past]
         findings = sorted(_inherit_cause(findings), key=_rank)
@@ -101,6 +103,7 @@ class Doctor:
             last_step=history.last_step,
             records=history.count,
             layers=summarise_layers(history.latest, flagged) if history.count else (),
+            trains=count_trained(history) if history.count else Trained(),
             unseen=history.latest.topology.layer_set.notes if history.count else (),
             failure=failure,
             history=history,

@@ -61,6 +61,7 @@ class Episode:
             message=sign.message,
             remedy=sign.remedy
             or suggest_remedy(self.rule.kind, cause, sign.layers, sign.topology, sign.faults),
+            source=sign.source,
         )
 
 

@@ -42,6 +42,8 @@ class Finding:
         threshold: what it was judged against.
         message: one sentence with the numbers.
         remedy: what to change, and where.
+        source: line of the user's code that is to blame, such as ``"path/model.py:42"``; empty
+            where it is not known.
     """
 
     code: str
@@ -55,6 +57,7 @@ class Finding:
     threshold: float
     message: str
     remedy: str
+    source: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as in ``Verdict.to_json``."""
@@ -88,6 +91,23 @@ class LayerSummary:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """How much of the model trains: held by an optimizer, and moved at some recorded step.
+
+    Attributes:
+        tensors: parameters that train.
+        all_tensors: parameters of the model.
+        elements: numbers in those that train.
+        all_elements: numbers in all of them.
+    """
+
+    tensors: int = 0
+    all_tensors: int = 0
+    elements: int = 0
+    all_elements: int = 0
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What diagnosis says of a run so far, as data; ``gradwatch.Report`` adds ways to show it.
 
@@ -98,6 +118,7 @@ class Verdict:
         first_step, last_step: global steps of the first and last record judged.
         records: how many records were judged.
         layers: the layer table over the last window.
+        trains: how much of the model trains; frozen by mistake is seen here and nowhere else.
         unseen: what could not be measured, in words.
         failure: the error of gradwatch's own that ended the watching early, or ``""``.
         history: the records behind it, for figures; not part of the data.
@@ -110,6 +131,7 @@ class Verdict:
     last_step: int = 0
     records: int = 0
     layers: tuple[LayerSummary, ...] = ()
+    trains: Trained = Trained()
     unseen: tuple[str, ...] = ()
     failure: str = ""
     history: History | None = field(default=None, repr=False, compare=False)
@@ -162,6 +184,7 @@ class Verdict:
             "records": self.records,
             "findings": [one.to_dict() for one in self.findings],
             "notes": [one.to_dict() for one in self.notes],
+            "trains": asdict(self.trains),
             "unseen": list(self.unseen),
             "failure": self.failure,
         }

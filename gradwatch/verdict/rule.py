@@ -44,6 +44,7 @@ class Sign:
         looks_back: the sign itself covers many steps and need not last any longer.
         remedy: what to change; empty: the standard remedy of the cause.
         faults: keys of the layers to blame, see ``Explanation``.
+        source: line of the user's code that is to blame, such as ``"path/model.py:42"``.
         topology: of the network, so that the remedy can name its modules; the doctor sets it.
         explain: finds cause and message where that is costly; asked only when somebody reads them.
     """
@@ -57,6 +58,7 @@ class Sign:
     looks_back: bool = False
     remedy: str = ""
     faults: tuple[str, ...] = ()
+    source: str = ""
     topology: Topology | None = field(default=None, repr=False, compare=False)
     explain: Callable[[], Explanation] | None = field(default=None, repr=False, compare=False)
 
