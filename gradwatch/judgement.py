@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gradwatch.errors import NothingToJudge
-from gradwatch.log.reader import read_runs
+from gradwatch.log.reader import Run, read_runs
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import diagnose
 from gradwatch.verdict.findings import Verdict
@@ -53,8 +53,12 @@ class Judgement:
                 yield render_trials(tried)
 
 
-def judge_logdir(logdir: str, thresholds: Thresholds | None = None) -> Judgement:
-    """Judge every run under a log directory.
+def judge_logdir(
+    logdir: str,
+    thresholds: Thresholds | None = None,
+    choose: Callable[[Sequence[Run]], Sequence[Run]] = list,
+) -> Judgement:
+    """Judge every run under a log directory, or those that ``choose`` makes of them.
 
     Raises:
         NothingToJudge: there is no such directory, or no event file below it.
@@ -66,7 +70,7 @@ def judge_logdir(logdir: str, thresholds: Thresholds | None = None) -> Judgement
             "Give the directory that was passed as logdir."
         )
     judgement = Judgement()
-    for run in runs:
+    for run in choose(runs):
         if run.damage:
             judgement.unreadable[run.label] = "; ".join(run.damage)
         try:
