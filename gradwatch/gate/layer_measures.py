@@ -83,14 +83,9 @@ def measure_layers(run: Run, steps: Sequence[int]) -> LayerMeasures:
     records = [one for one in run.records() if one.global_step in wanted]
     rows: dict[str, dict[str, list[float]]] = {one.name: {} for one in MEASURES}
     for reading in read_flow(records):
-        for layer in summarise_layers(reading, set()):
-            for measure in MEASURES:
-                if measure.name == "grad_ratio" and layer.role not in _WEIGHTS:
-                    continue
-                value = getattr(layer, measure.name, np.nan)
-                rows[measure.name].setdefault(layer.fqn, []).append(float(value))
-        for fqn, share in _read_loss_change(reading).items():
-            rows["loss_change"].setdefault(fqn, []).append(share)
+        for name, numbers in _read_numbers(reading).items():
+            for fqn, value in numbers.items():
+                rows[name].setdefault(fqn, []).append(value)
     values = {
         one.name: _summarise(rows[one.name], np.mean if one.is_way else _take_late_median)
         for one in MEASURES
@@ -98,6 +93,18 @@ def measure_layers(run: Run, steps: Sequence[int]) -> LayerMeasures:
     return LayerMeasures(
         frozenset(one.key for row in records for one in row.layer_set.layers), values
     )
+
+
+def _read_numbers(reading: Reading) -> dict[str, dict[str, float]]:
+    """All measures of all layers at one step."""
+    layers = summarise_layers(reading, set())
+    found = {
+        one.name: {layer.fqn: float(getattr(layer, one.name)) for layer in layers}
+        for one in MEASURES
+        if one.name != "loss_change"
+    }
+    found["grad_ratio"] = {one.fqn: one.grad_ratio for one in layers if one.role in _WEIGHTS}
+    return {**found, "loss_change": _read_loss_change(reading)}
 
 
 def _summarise(
