@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,10 +55,16 @@ class Judgement:
 
 def judge_logdir(
     logdir: str,
-    thresholds: Thresholds | None = None,
+    overrides: Mapping[str, object] | None = None,
+    *,
     choose: Callable[[Sequence[Run]], Sequence[Run]] = list,
 ) -> Judgement:
     """Judge every run under a log directory, or those that ``choose`` makes of them.
+
+    Args:
+        logdir: a log directory, or one event file.
+        overrides: thresholds by name, instead of the defaults.
+        choose: which of the runs to judge, and with which of their records.
 
     Raises:
         NothingToJudge: there is no such directory, or no event file below it.
@@ -69,6 +75,7 @@ def judge_logdir(
             f"Expected event files under {logdir!r}, got none. "
             "Give the directory that was passed as logdir."
         )
+    thresholds = Thresholds().replace(**dict(overrides or {}))
     judgement = Judgement()
     for run in choose(runs):
         if run.damage:

@@ -58,15 +58,17 @@ def add_check(commands: Any) -> None:
 
 
 def _run_check(options: argparse.Namespace) -> int:
-    from gradwatch.cli.judging import choose_thresholds, judge
+    from gradwatch.cli.judging import choose_overrides, judge
     from gradwatch.configuration import find_configuration
     from gradwatch.gate.baseline import read_baseline
     from gradwatch.gate.outcome import Gate
+    from gradwatch.thresholds import Thresholds
 
     configuration = _override(find_configuration(), options)
     baseline = read_baseline(options.baseline) if options.baseline else None
     judgement = judge(options, configuration)
-    thresholds = choose_thresholds(options, configuration, speaks=False)
+    overrides = choose_overrides(options, configuration, speaks=False)
+    thresholds = Thresholds().replace(**overrides)
     gate = Gate(configuration, baseline, options.since, thresholds)
     outcome = replace(gate.decide(judgement, options.logdir), version=__version__)
     _write_outcome(outcome, options)

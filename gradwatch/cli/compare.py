@@ -45,12 +45,13 @@ def _parse_factor(text: str) -> float:
 
 
 def _run_compare(options: argparse.Namespace) -> int:
-    from gradwatch.cli.judging import choose_thresholds
+    from gradwatch.cli.judging import choose_overrides
     from gradwatch.configuration import find_configuration
     from gradwatch.gate.comparison import compare_logdirs
     from gradwatch.output.comparison import render_comparison, write_comparison_json
+    from gradwatch.thresholds import Thresholds
 
-    thresholds = choose_thresholds(options, find_configuration())
+    thresholds = Thresholds().replace(**choose_overrides(options, find_configuration()))
     comparison = compare_logdirs(
         options.before, options.after, thresholds, factor=options.fail_on_worse
     )

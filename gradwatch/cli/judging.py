@@ -9,19 +9,18 @@ from gradwatch.configuration import Configuration
 from gradwatch.errors import NothingToJudge
 from gradwatch.gate.selection import Selection
 from gradwatch.judgement import Judgement, judge_logdir
-from gradwatch.thresholds import Thresholds
 
 
-def choose_thresholds(
+def choose_overrides(
     options: argparse.Namespace, configuration: Configuration, speaks: bool = True
-) -> Thresholds:
-    """The command line's over the configuration's over the defaults; an override is said."""
+) -> dict[str, object]:
+    """Thresholds of the command line over the configuration's; what is overridden is said."""
     given = dict(options.threshold)
     for name in sorted(configuration.thresholds.keys() & given.keys()):
         if speaks and configuration.thresholds[name] != given[name]:
             old, new = configuration.thresholds[name], given[name]
             warn(f"threshold {name}: {new} from the command line, {old} in {configuration.path}")
-    return Thresholds().replace(**{**configuration.thresholds, **given})
+    return {**configuration.thresholds, **given}
 
 
 def judge(options: argparse.Namespace, configuration: Configuration) -> Judgement:
@@ -32,8 +31,8 @@ def judge(options: argparse.Namespace, configuration: Configuration) -> Judgemen
     """
     since = getattr(options, "since", None)
     selection = Selection(tuple(options.runs), options.last, since, options.until)
-    thresholds = choose_thresholds(options, configuration)
-    judgement = judge_logdir(options.logdir, thresholds, selection.choose)
+    overrides = choose_overrides(options, configuration)
+    judgement = judge_logdir(options.logdir, overrides, choose=selection.choose)
     for run, reason in judgement.unreadable.items():
         judged = "judged up to there" if any(v.run == run for v in judgement.verdicts) else "unread"
         warn(f"run {run!r} is damaged ({reason}); {judged}")

@@ -58,5 +58,9 @@ def make_finding(kind: str = "vanishing", layers: tuple[str, ...] = ("fc1", "fc2
 
 def make_judgement(*findings: Finding, run: str = "exp", **facts) -> Judgement:
     """One run with these findings."""
-    verdict = Verdict(findings=findings, run=run, records=30, last_step=29)
-    return Judgement(verdicts=[verdict], **facts)
+    return wrap(Verdict(findings=findings, run=run, records=30, last_step=29), **facts)
+
+
+def wrap(*verdicts: Verdict, **facts) -> Judgement:
+    """Verdicts as ``judge_logdir`` answers them."""
+    return Judgement(verdicts=list(verdicts), **facts)

@@ -10,9 +10,8 @@ from gradwatch.configuration import Configuration, Ignore
 from gradwatch.errors import InvalidInput, NothingToJudge
 from gradwatch.gate.baseline import Baseline, read_baseline
 from gradwatch.gate.outcome import Gate
-from gradwatch.judgement import Judgement
 from gradwatch.verdict.findings import Finding, Verdict
-from tests.gate.runs import make_finding, make_judgement
+from tests.gate.runs import make_finding, make_judgement, wrap
 
 
 def rule(gate: Gate, *findings: Finding) -> list[str]:
@@ -52,12 +51,12 @@ def test_severity() -> None:
 class TestStatus:
     def test_what_was_not_read_never_passes(self) -> None:
         assert Gate().decide(make_judgement(unreadable={"b": "torn"})).status == 2
-        assert Gate().decide(Judgement()).status == 2
+        assert Gate().decide(wrap()).status == 2
         assert Gate().decide(make_judgement(without_records=["b"])).status == 0
 
     def test_a_run_without_records_or_with_a_failure_of_ours_is_not_judged(self) -> None:
-        assert Gate().decide(Judgement(verdicts=[Verdict(records=0)])).status == 2
-        assert Gate().decide(Judgement(verdicts=[Verdict(records=3, failure="x")])).status == 2
+        assert Gate().decide(wrap(Verdict(records=0))).status == 2
+        assert Gate().decide(wrap(Verdict(records=3, failure="x"))).status == 2
 
     def test_findings_outrank_it(self) -> None:
         judgement = make_judgement(make_finding(), unreadable={"b": "torn"})
@@ -110,8 +109,8 @@ class TestBaseline:
     def test_a_run_of_another_name_is_new_unless_it_is_the_only_one(self) -> None:
         gate = self.remember(make_finding(), run="monday")
         assert rule(gate, make_finding()) == ["known"]
-        two = make_judgement(make_finding(), run="tuesday")
-        two.verdicts.append(Verdict(run="wednesday", records=3))
+        (one,) = make_judgement(make_finding(), run="tuesday").verdicts
+        two = wrap(one, Verdict(run="wednesday", records=3))
         assert gate.decide(two).status == 1
 
     def test_a_file_holds_it_whole(self, tmp_path) -> None:

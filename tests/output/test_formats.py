@@ -16,12 +16,11 @@ from junitparser import Error, Failure, JUnitXml, Skipped
 from gradwatch.configuration import Configuration, Ignore
 from gradwatch.gate.baseline import Baseline
 from gradwatch.gate.outcome import Gate, Outcome
-from gradwatch.judgement import Judgement
 from gradwatch.output import FORMATS, write_outcome
 from gradwatch.output.github import write_command
 from gradwatch.verdict.findings import Finding, Verdict
 from gradwatch.verdict.rules import DEFAULT_RULES
-from tests.gate.runs import make_finding, make_judgement
+from tests.gate.runs import make_finding, make_judgement, wrap
 
 NASTY = 'a"b<c>&]]>|`%0A::error::\n\x00\ud800,:é'
 
@@ -61,7 +60,7 @@ OUTCOMES = {
     "nasty": decide(make_finding(layers=(NASTY,), message=NASTY, remedy=NASTY), run=NASTY),
     "infinite": decide(make_finding(observed=float("inf"))),
     "placed": decide(place(make_finding(), "src/my model.py:12")),
-    "not judged": Gate().decide(Judgement(verdicts=[Verdict(run="x")], unreadable={NASTY: NASTY})),
+    "not judged": Gate().decide(wrap(Verdict(run="x"), unreadable={NASTY: NASTY})),
 }
 
 
