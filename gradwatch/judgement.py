@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gradwatch.errors import NothingToJudge
-from gradwatch.log.reader import read_runs
+from gradwatch.log.reader import Run, read_runs
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import diagnose
 from gradwatch.verdict.findings import Verdict
@@ -53,8 +53,18 @@ class Judgement:
                 yield render_trials(tried)
 
 
-def judge_logdir(logdir: str, thresholds: Thresholds | None = None) -> Judgement:
-    """Judge every run under a log directory.
+def judge_logdir(
+    logdir: str,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    choose: Callable[[Sequence[Run]], Sequence[Run]] = list,
+) -> Judgement:
+    """Judge every run under a log directory, or those that ``choose`` makes of them.
+
+    Args:
+        logdir: a log directory, or one event file.
+        overrides: thresholds by name, instead of the defaults.
+        choose: which of the runs to judge, and with which of their records.
 
     Raises:
         NothingToJudge: there is no such directory, or no event file below it.
@@ -65,8 +75,9 @@ def judge_logdir(logdir: str, thresholds: Thresholds | None = None) -> Judgement
             f"Expected event files under {logdir!r}, got none. "
             "Give the directory that was passed as logdir."
         )
+    thresholds = Thresholds().replace(**dict(overrides or {}))
     judgement = Judgement()
-    for run in runs:
+    for run in choose(runs):
         if run.damage:
             judgement.unreadable[run.label] = "; ".join(run.damage)
         try:

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from gradwatch.configuration import find_configuration
 from gradwatch.errors import GradWatchError, NothingToJudge
 from gradwatch.fail_on import Alarms
 from gradwatch.report import Report
@@ -50,7 +51,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         every_n_steps: longest wait between two sampled steps (see ``Schedule``).
         fail_on: kinds of finding that stop the training, such as ``("vanishing",)``. A training
             without any record then fails as well, since no data is no pass.
-        thresholds: of the rules.
+        thresholds: of the rules; those of ``[tool.gradwatch]`` in pyproject.toml when omitted.
         per_layer_scalars: also write a scalar per layer and statistic (many charts).
         logdir: directory for event files of our own instead of the ``TensorBoardLogger``'s.
         budget: largest share of the training's time that watching may take, as for ``watch``.
@@ -73,7 +74,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         super().__init__()
         self.every_n_steps = every_n_steps
         self.fail_on = fail_on
-        self.thresholds = thresholds
+        self.thresholds = find_configuration().choose_thresholds(thresholds)
         self.per_layer_scalars = per_layer_scalars
         self.logdir = logdir
         self.budget = budget

@@ -91,6 +91,14 @@ class Thresholds:
         patience: optimizer steps without progress before a loss over time is held to do harm.
         time_gain: gradient at the first time steps against the last.
         disconnected_records: sampled steps in a row without any gradient.
+        baseline_worse: a known finding is worse than it was from this factor on (the same training
+            with another seed differs by less than ten).
+        compare_worse: a layer learns less than in another run from this factor on, where nothing
+            tells how far runs of the same training lie apart (seeds differ by less than ten).
+        compare_spread: ... and where several runs do: standard deviations of their logarithms.
+        compare_least: ... but never below this factor: a few runs may agree by chance.
+        compare_share: growth of a layer's share of dead or saturated units that counts as worse.
+        compare_records: sampled steps that two runs must share to be compared.
         ignore_kinds, ignore_layers: findings to silence, by kind and by ``fnmatch`` pattern.
     """
 
@@ -139,6 +147,12 @@ class Thresholds:
     patience: int = 30
     time_gain: float = 1e-4
     disconnected_records: int = 5
+    baseline_worse: float = 10.0
+    compare_worse: float = 10.0
+    compare_spread: float = 5.0
+    compare_least: float = 3.0
+    compare_share: float = 0.5
+    compare_records: int = 3
     ignore_kinds: tuple[str, ...] = ()
     ignore_layers: tuple[str, ...] = ()
 

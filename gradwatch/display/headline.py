@@ -185,3 +185,8 @@ def since(finding: Finding, verdict: Verdict) -> str:
     if finding.last_step >= verdict.last_step:
         return f"{began}, still so at step {verdict.last_step:,}."
     return f"{began}, last seen at step {finding.last_step:,} of {verdict.last_step:,}."
+
+
+def write_headline(verdict: Verdict) -> str:
+    """The headline as plain text."""
+    return "".join(piece.text for piece in headline(verdict))

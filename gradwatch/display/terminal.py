@@ -69,6 +69,14 @@ def write_text(verdict: Verdict, *, width: int = _DEFAULT_WIDTH) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
+def write_layers(verdict: Verdict, *, width: int = _DEFAULT_WIDTH) -> str:
+    """The layer table alone, as plain text."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None, legacy_windows=False)
+    console.print(_draw_table(verdict.layers, console.options, DEFAULT_ROWS))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
 @dataclass(frozen=True)
 class VerdictView:
     """A verdict that rich can print at any width, with or without Unicode and colour."""
