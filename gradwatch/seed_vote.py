@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gradwatch.report import Report
+from gradwatch.verdict.coverage import NOT_JUDGED
 from gradwatch.verdict.findings import Finding
-from gradwatch.verdict.status import NOT_JUDGED, find_status
 
 
 def merge_reports(reports: Sequence[Report]) -> Report:
@@ -19,8 +19,8 @@ def merge_reports(reports: Sequence[Report]) -> Report:
     unhealthy = [one for one in reports if one.findings]
     if any(_is_nonfinite(one) for one in unhealthy):
         chosen = next(one for one in unhealthy if _is_nonfinite(one))
-    elif any(find_status(one) == NOT_JUDGED for one in reports):
-        chosen = next(one for one in reports if find_status(one) == NOT_JUDGED)
+    elif any(one.status == NOT_JUDGED for one in reports):
+        chosen = next(one for one in reports if one.status == NOT_JUDGED)
     elif 2 * len(unhealthy) > count:
         chosen = unhealthy[0]
     else:

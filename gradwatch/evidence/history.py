@@ -22,6 +22,7 @@ from gradwatch.evidence.gradient_flow import (
     read_flow,
     read_param_gradients,
 )
+from gradwatch.evidence.learning import LearningEvidence
 from gradwatch.evidence.learning_rate import Rates
 from gradwatch.evidence.loss_change import LossChangeHistory
 from gradwatch.evidence.loss_level import LossLevels
@@ -68,6 +69,7 @@ class History:
             it could have had one.
         ever_fed: for each parameter, whether it has had a gradient above zero.
         loss_change: who the loss has to thank for its change.
+        learning: who was seen to learn.
         losses: what the loss was at the first and at the latest records.
         first_weights: norm of each parameter at its first record.
         unmoved_records: for each parameter, records with a gradient and a learning rate in which
@@ -94,6 +96,8 @@ class History:
     ever_fed: Mask = field(default_factory=lambda: np.zeros(0, bool))
     loss_change: LossChangeHistory = field(default_factory=LossChangeHistory)
     losses: LossLevels = field(default_factory=LossLevels)
+    learning: LearningEvidence = field(default_factory=LearningEvidence)
+    thresholds: Thresholds = field(default_factory=Thresholds)
     first_weights: Array = field(default_factory=lambda: np.zeros(0))
     unmoved_records: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     first_zeros: dict[str, float] = field(default_factory=dict)
@@ -160,6 +164,9 @@ class History:
         self._align(reading.topology)
         self.loss_change.add(reading.record, reading.topology)
         self.losses.add(reading.record)
+        change = self.loss_change.latest
+        if change is not None and self.loss_change.is_current(reading.record):
+            self.learning.add(reading, change, self.measure_motion(now=True), self.thresholds)
         has_stepped = ~np.isnan(update) | ~np.isnan(grad)
         is_trained = bool(fed.any()) or not self.ever_fed.any()  # else nobody called backward
         self.starved_records[reading.was_called & has_stepped & is_trained] += 1
@@ -237,6 +244,7 @@ class History:
         before = {} if self._aligned is None else _number_params(self._aligned)
         places = [before.get(param.fqn, -1) for param in topology.params]
         self.loss_change.realign(places)
+        self.learning.realign(places)
         self.starved_records = np.append(self.starved_records, 0)[places]
         self.maintained = np.append(self.maintained, False)[places]
         self.silent_records = np.append(self.silent_records, 0)[places]

@@ -147,6 +147,10 @@ class LossChangeHistory:
         self.steps += waited
         self.run_total += change.total * waited
 
+    def is_current(self, record: StepRecord) -> bool:
+        """Whether the newest record is one that counts."""
+        return self._last_step == record.global_step
+
     def realign(self, places: list[int]) -> None:
         """Carry the shares over to a new layer set; ``places``: old index or -1."""
         carried = [np.append(share, np.nan)[places] for share in self.recent]

@@ -9,8 +9,8 @@ from gradwatch.configuration import Configuration, is_milder
 from gradwatch.gate.baseline import Baseline, KnownFinding, find_known
 from gradwatch.judgement import Judgement
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.coverage import NOT_JUDGED
 from gradwatch.verdict.findings import Finding, Verdict
-from gradwatch.verdict.status import NOT_JUDGED, find_status
 from gradwatch.verdict.trials import Trial
 
 HEALTHY, FINDINGS, NOTHING_TO_JUDGE = 0, 1, 2
@@ -167,5 +167,5 @@ def _overlap(finding: Finding, known: Sequence[KnownFinding]) -> list[KnownFindi
 def _choose_status(judgement: Judgement, runs: Sequence[RunOutcome]) -> int:
     if any(one.fails for one in runs):
         return FINDINGS
-    unjudged = any(find_status(one.verdict) == NOT_JUDGED for one in runs)
+    unjudged = any(one.verdict.status == NOT_JUDGED for one in runs)
     return NOTHING_TO_JUDGE if judgement.unreadable or unjudged or not runs else HEALTHY

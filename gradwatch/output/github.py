@@ -12,7 +12,7 @@ from gradwatch.display.layer_table import make_printable
 from gradwatch.gate.outcome import Outcome, Ruling, RunOutcome
 from gradwatch.output.places import describe_gone, find_place
 from gradwatch.schema.kinds import find_kind
-from gradwatch.verdict.status import NOT_JUDGED, find_status
+from gradwatch.verdict.coverage import NOT_JUDGED
 
 _IN_MESSAGE = (("%", "%25"), ("\r", "%0D"), ("\n", "%0A"))
 _IN_PROPERTY = (*_IN_MESSAGE, (":", "%3A"), (",", "%2C"))
@@ -34,7 +34,7 @@ def _list_commands(outcome: Outcome) -> Iterator[str]:
     for name, reason in outcome.unreadable.items():
         yield write_command("error", f"{name}: {reason}", title="gradwatch: damaged run")
     for run in outcome.runs:
-        if find_status(run.verdict) == NOT_JUDGED:
+        if run.verdict.status == NOT_JUDGED:
             yield write_command("error", f"{run.verdict.run}: not judged", title="gradwatch")
         yield from (_write_ruling(one, run) for one in run.rulings)
         for known in run.gone:

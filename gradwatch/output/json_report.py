@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from gradwatch.gate.outcome import Outcome, Ruling, RunOutcome
-from gradwatch.verdict.status import find_status
 
 SCHEMA_VERSION = 1
 """Rises when a key goes or changes its meaning; a new key does not raise it."""
@@ -31,7 +30,7 @@ def _write_run(run: RunOutcome) -> dict[str, Any]:
     for row, ruling in zip(content["findings"], run.rulings, strict=True):
         row.update(_write_ruling(ruling))
     gone = [{**asdict(one), "layers": list(one.layers)} for one in run.gone]
-    return {**content, "status": find_status(run.verdict), "fails": run.fails, "gone": gone}
+    return {**content, "status": run.verdict.status, "fails": run.fails, "gone": gone}
 
 
 def _write_ruling(ruling: Ruling) -> dict[str, str]:

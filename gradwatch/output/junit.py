@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from gradwatch.gate.outcome import Outcome, Ruling, RunOutcome
 from gradwatch.output.places import find_place
 from gradwatch.schema.kinds import KINDS
-from gradwatch.verdict.status import NOT_JUDGED, find_status
+from gradwatch.verdict.coverage import NOT_JUDGED
 
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _COUNTS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
@@ -65,7 +65,7 @@ def _build_case(kind: str, run: RunOutcome) -> ElementTree.Element:
     failing = [one for one in rulings if one.fails]
     if failing:
         _add_result(case, "failure", failing)
-    elif find_status(run.verdict) == NOT_JUDGED:
+    elif run.verdict.status == NOT_JUDGED:
         ElementTree.SubElement(case, "error", message="not judged", type=NOT_JUDGED)
     elif rulings:
         _add_result(case, "skipped", rulings)

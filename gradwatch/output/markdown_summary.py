@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from gradwatch.display.markdown import escape_prose, write_name, write_report
 from gradwatch.gate.outcome import Outcome, RunOutcome
 from gradwatch.output.places import describe_gone
-from gradwatch.verdict.status import HEALTHY, find_status
+from gradwatch.verdict.coverage import HEALTHY
 
 
 def write_summary(outcome: Outcome) -> str:
@@ -36,7 +36,7 @@ def _write_overview(outcome: Outcome) -> Iterator[str]:
 
 def name_result(run: RunOutcome) -> str:
     """``"❌ fails"``, or the status of a run that does not."""
-    status = find_status(run.verdict)
+    status = run.verdict.status
     if run.fails:
         return "❌ fails"
     words = "passes" if run.rulings else status.replace("_", " ")

@@ -17,6 +17,7 @@ from gradwatch.verdict.consequences import drop_consequences
 from gradwatch.verdict.episodes import Change, Episode, Tracker
 from gradwatch.verdict.findings import Finding, Trained, Verdict
 from gradwatch.verdict.layer_summary import count_trained, summarise_layers
+from gradwatch.verdict.param_states import measure_coverage
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.verdict.rules import DEFAULT_RULES
 
@@ -41,7 +42,7 @@ class Doctor:
         self.rules = tuple(rules)
         for rule in self.rules:
             kinds.register(rule.kind, rule.title, rule.code)
-        self.history = History()
+        self.history = History(thresholds=self.thresholds)
         self._tracker = Tracker(self.thresholds)
 
     def observe(self, record: StepRecord) -> tuple[Change, ...]:
@@ -95,7 +96,9 @@ class Doctor:
         notes += [_describe_past(one) for one in self._tracker.past]
         findings = sorted(_inherit_cause(findings), key=_rank)
         flagged = {layer for one in findings for layer in one.layers}
+        coverage = measure_coverage(history, findings, notes, self.thresholds)
         return Verdict(
+            coverage=coverage,
             findings=tuple(findings),
             notes=tuple(notes),
             run=run,

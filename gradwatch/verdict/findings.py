@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
 from gradwatch.schema.kinds import KINDS
+from gradwatch.verdict.coverage import HEALTHY, NOT_JUDGED, UNHEALTHY, Coverage
 
 if TYPE_CHECKING:
     from gradwatch.evidence.history import History
@@ -121,6 +122,7 @@ class Verdict:
         trains: how much of the model trains; frozen by mistake is seen here and nowhere else.
         unseen: what could not be measured, in words.
         failure: the error of gradwatch's own that ended the watching early, or ``""``.
+        coverage: which parameters were seen to learn; ``None`` where nobody has measured it.
         history: the records behind it, for figures; not part of the data.
     """
 
@@ -134,12 +136,27 @@ class Verdict:
     trains: Trained = Trained()
     unseen: tuple[str, ...] = ()
     failure: str = ""
+    coverage: Coverage | None = None
     history: History | None = field(default=None, repr=False, compare=False)
 
     @property
+    def status(self) -> str:
+        """``"healthy"``, ``"unhealthy"`` or ``"not_judged"``.
+
+        Healthy is what was seen to learn: at least one parameter, and none left that forward used
+        and no record showed to learn.
+        """
+        if self.findings:
+            return UNHEALTHY
+        if self.failure or not self.records:
+            return NOT_JUDGED
+        proven = self.coverage is None or self.coverage.proves_learning
+        return HEALTHY if proven else NOT_JUDGED
+
+    @property
     def healthy(self) -> bool:
-        """True when there is nothing to report."""
-        return not self.findings
+        """True when everything that was judged was seen to learn, and nothing is left unjudged."""
+        return self.status == HEALTHY
 
     def of_kind(self, *kinds: str) -> tuple[Finding, ...]:
         """Findings of these kinds; all when none is given.
@@ -157,9 +174,12 @@ class Verdict:
 
         Raises:
             UnhealthyGradients: with the findings as text.
-            NothingToJudge: no step was recorded, or gradwatch itself failed; in CI no data is a
-                failure, never a pass.
+            NothingToJudge: no step was recorded, a parameter was not seen to learn, or gradwatch
+                itself failed; in CI no data is a failure, never a pass.
         """
+        found = self.of_kind(*kinds)
+        if found:
+            raise UnhealthyGradients(describe(found), found)
         if self.failure:
             raise NothingToJudge(
                 f"Expected a complete record of the run, got an error of gradwatch's own: "
@@ -170,14 +190,14 @@ class Verdict:
                 "Expected at least one recorded training step, got none. "
                 "Train at least one optimizer step while the model is watched."
             )
-        found = self.of_kind(*kinds)
-        if found:
-            raise UnhealthyGradients(describe(found), found)
+        if self.coverage is not None and not self.coverage.proves_learning:
+            raise NothingToJudge(_describe_unjudged(self.coverage))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what ``gradwatch check --format json`` prints."""
         return {
             "run": self.run,
+            "status": self.status,
             "healthy": self.healthy,
             "first_step": self.first_step,
             "last_step": self.last_step,
@@ -187,12 +207,32 @@ class Verdict:
             "trains": asdict(self.trains),
             "unseen": list(self.unseen),
             "failure": self.failure,
+            "coverage": None if self.coverage is None else self.coverage.to_dict(),
         }
 
     def to_json(self, indent: int | None = 2) -> str:
         """``to_dict`` as strict JSON: a number that is not finite becomes ``null``."""
         text = json.dumps(_finite(self.to_dict()), indent=indent, ensure_ascii=False)
         return text.encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates
+
+
+SHOWN = 5
+"""Parameters that an error names; the rest is a count."""
+
+
+def _describe_unjudged(coverage: Coverage) -> str:
+    left = coverage.of_state(NOT_JUDGED)
+    if not left:
+        return (
+            "Expected at least one parameter that is seen to learn, got none. Watch the model that "
+            "is trained, with the optimizer that trains it, for some steps more."
+        )
+    names = ", ".join(param.fqn for param in left[:SHOWN])
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    return (
+        f"Expected every parameter to be seen to learn, got {names}{more}: {left[0].reason}. Train "
+        "for more steps, or name in allow_unjudged what need not learn."
+    )
 
 
 def describe(findings: Sequence[Finding]) -> str:
