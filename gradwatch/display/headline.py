@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gradwatch.display.coverage_words import say_healthy, say_not_judged
 from gradwatch.schema.kinds import find_kind
-from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 from gradwatch.wording.phrases import name_number
 
@@ -67,20 +67,11 @@ def headline(verdict: Verdict) -> Sentence:
     if not verdict.records:
         return (Piece("No training step has been recorded yet"),)
     if verdict.healthy:
-        return (Piece(_reassure(verdict)),)
+        return (Piece(say_healthy(verdict)),)
+    if not verdict.findings:
+        return (Piece(say_not_judged(verdict)),)
     worst = verdict.findings[0]
     return _say(verdict, worst) or (Piece(main_clause(worst.message)),)
-
-
-def _reassure(verdict: Verdict) -> str:
-    """No more than is known: a finding needs some steps, and some optimizers need no gradient."""
-    limits = Thresholds()
-    if verdict.records < limits.persistence:
-        steps = "step is" if verdict.records == 1 else "steps are"
-        return f"No finding yet: {verdict.records} recorded {steps} too few to tell"
-    if weakest_ratio(verdict) < limits.profile:
-        return "No layer is held back"
-    return "Gradients reach every layer"
 
 
 def weakest_ratio(verdict: Verdict) -> float:

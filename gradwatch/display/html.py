@@ -56,12 +56,12 @@ def write_page(
 
 def write_fragment(verdict: Verdict) -> str:
     """Words, findings and the heatmap of one run, styled inline and without scripts."""
-    tone = _TONES["sick" if verdict.findings else "well" if verdict.records else "none"]
+    tone = _TONES["sick" if verdict.findings else "well" if verdict.healthy else "none"]
     style = f"border-left:6px solid {tone};padding:6px 14px;max-width:900px;line-height:1.45"
     title = f'<div style="font-size:1.15em;font-weight:600">{_title(verdict)}</div>'
     parts = [f'<div style="{style}">', title]
     parts += [_write_finding(one, verdict) for one in verdict.findings]
-    if verdict.healthy:
+    if not verdict.findings:
         parts.append(f"<div>{escape(write_brief(verdict)['summary'])}</div>")
     return "\n".join([*parts, draw_heatmap(series_of_verdict(verdict)), "</div>"])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from gradwatch.display.coverage_words import describe_coverage
 from gradwatch.display.headline import Sentence, headline, since
 from gradwatch.display.layer_table import (
     DEFAULT_ROWS,
@@ -43,8 +44,8 @@ def _write_report(verdict: Verdict, max_rows: int) -> Iterator[str]:
     yield ""
     if verdict.records:
         steps = f"{verdict.first_step:,} to {verdict.last_step:,}"
-        trained = describe_trained(verdict.trains)
-        what = f" {trained}." if trained else ""
+        said = describe_trained(verdict.trains), _escape(describe_coverage(verdict.coverage))
+        what = "".join(f" {text}." for text in said if text)
         yield f"{verdict.records:,} recorded steps, {steps}{describe_pace(verdict)}.{what}"
     for finding in verdict.findings:
         yield ""

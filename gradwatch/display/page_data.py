@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gradwatch.display.coverage_words import describe_coverage
 from gradwatch.display.figures.names import shorten
 from gradwatch.display.headline import (
     Sentence,
@@ -37,6 +38,7 @@ def write_brief(verdict: Verdict, trials: Sequence[Trial] = ()) -> dict[str, Any
     short = _abbreviate([one.fqn for one in verdict.layers])
     return {
         "run": verdict.run,
+        "status": verdict.status,
         "healthy": verdict.healthy,
         "severity": _severity(verdict),
         "records": verdict.records,
@@ -58,7 +60,7 @@ def _severity(verdict: Verdict) -> str:
         return "empty"
     if verdict.findings:
         return verdict.findings[0].severity
-    return "early" if verdict.records < Thresholds().persistence else "healthy"
+    return "healthy" if verdict.healthy else "early"
 
 
 def _pieces(sentence: Sentence, short: Mapping[str, str]) -> list[list[Any]]:
@@ -79,7 +81,9 @@ def _summarise(verdict: Verdict) -> str:
         return "Train at least one step with the watch on, then reload."
     steps = "step" if verdict.records == 1 else "steps"
     looked = f"{verdict.records:,} recorded {steps} looked at, the last at step "
-    return f"{looked}{verdict.last_step:,}. {_say_weakest(verdict)}"
+    covered = describe_coverage(verdict.coverage)
+    proven = f" {covered}." if covered else ""
+    return f"{looked}{verdict.last_step:,}.{proven} {_say_weakest(verdict)}"
 
 
 def _say_weakest(verdict: Verdict) -> str:

@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from gradwatch.display.coverage_words import describe_coverage
 from gradwatch.display.headline import headline, since
 from gradwatch.display.layer_table import (
     DEFAULT_ROWS,
@@ -96,6 +97,9 @@ class VerdictView:
         wanted = bool(verdict.findings) if self.table is None else self.table
         if wanted and verdict.layers:
             yield _draw_table(verdict.layers, options, self.max_rows)
+        covered = describe_coverage(verdict.coverage)
+        if covered:
+            yield Text(make_printable(f"{covered}."), style="dim")
         if verdict.trains.all_tensors:
             yield Text(f"{describe_trained(verdict.trains)}.", style="dim")
         yield from _draw_remarks(verdict)
@@ -108,7 +112,7 @@ def _draw_headline(verdict: Verdict, options: ConsoleOptions) -> Text:
     line = Text(f"{signs[level]} {run}", style=_STYLES[level])
     for piece in headline(verdict):
         line.append(make_printable(piece.text), style="underline" if piece.is_name else "")
-    if verdict.records and verdict.healthy:
+    if verdict.records and not verdict.findings:
         steps = f"steps {verdict.first_step:,} to {verdict.last_step:,}"
         pace = describe_pace(verdict)
         line.append(f"  ({verdict.records:,} recorded, {steps}{pace})", style="not bold dim")
@@ -118,7 +122,9 @@ def _draw_headline(verdict: Verdict, options: ConsoleOptions) -> Text:
 def _find_level(verdict: Verdict) -> str:
     if not verdict.records:
         return "warning"
-    return verdict.findings[0].severity if verdict.findings else "healthy"
+    if verdict.findings:
+        return verdict.findings[0].severity
+    return "healthy" if verdict.healthy else "warning"
 
 
 def _draw_finding(finding: Finding, verdict: Verdict) -> Table:

@@ -162,10 +162,9 @@ class History:
         update = reading.record.param("update_l2_norm")
         fed = (grad > 0) | (~np.isnan(grad) & reading.has_arrived)
         self._align(reading.topology)
-        self.loss_change.add(reading.record, reading.topology)
+        change = self.loss_change.add(reading.record, reading.topology)
         self.losses.add(reading.record)
-        change = self.loss_change.latest
-        if change is not None and self.loss_change.is_current(reading.record):
+        if reading.record.step("learning_rate") != 0:
             self.learning.add(reading, change, self.measure_motion(now=True), self.thresholds)
         has_stepped = ~np.isnan(update) | ~np.isnan(grad)
         is_trained = bool(fed.any()) or not self.ever_fed.any()  # else nobody called backward

@@ -131,12 +131,12 @@ class LossChangeHistory:
     _last_step: int | None = None
     _width: int = 0
 
-    def add(self, record: StepRecord, topology: Topology) -> None:
-        """Take in the next record."""
+    def add(self, record: StepRecord, topology: Topology) -> LossChange:
+        """Take in the next record; answers its loss change, also where it does not count."""
         self._width = len(topology.params)
         change = measure_loss_change(record, topology)
         if record.step("learning_rate") == 0 or not np.isfinite(change.size[change.counted]).any():
-            return
+            return change
         self.latest = change
         self.recent.append(change.share)
         self.totals.append(change.total)
@@ -146,10 +146,7 @@ class LossChangeHistory:
         self._last_step = record.global_step
         self.steps += waited
         self.run_total += change.total * waited
-
-    def is_current(self, record: StepRecord) -> bool:
-        """Whether the newest record is one that counts."""
-        return self._last_step == record.global_step
+        return change
 
     def realign(self, places: list[int]) -> None:
         """Carry the shares over to a new layer set; ``places``: old index or -1."""

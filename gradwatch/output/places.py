@@ -23,7 +23,7 @@ class Place:
 
 def find_place(finding: Finding) -> Place | None:
     """File and line that a finding carries as ``source``, ``"file:line"``; ``None`` without."""
-    source = getattr(finding, "source", None)
+    source = finding.source
     if not source:
         return None
     file, _, line = str(source).rpartition(":")

@@ -44,6 +44,7 @@ class Doctor:
             kinds.register(rule.kind, rule.title, rule.code)
         self.history = History(thresholds=self.thresholds)
         self._tracker = Tracker(self.thresholds)
+        self._ignored: set[str] = set()
 
     def observe(self, record: StepRecord) -> tuple[Change, ...]:
         """Take in the next record; answers what began or ended with it."""
@@ -67,10 +68,11 @@ class Doctor:
         return tuple(changes)
 
     def _ask(self, rule: Rule) -> list[Sign]:
-        if rule.kind in self.thresholds.ignore_kinds:
-            return []
         topology = self.history.latest.topology
         signs = rule.examine(self.history, self.thresholds)
+        if rule.kind in self.thresholds.ignore_kinds:
+            self._ignored.update(layer for sign in signs for layer in sign.layers)
+            return []
         return [replace(sign, topology=topology) for sign in signs]
 
     def _sees(self, sign: Sign) -> bool:
@@ -96,7 +98,7 @@ class Doctor:
         notes += [_describe_past(one) for one in self._tracker.past]
         findings = sorted(_inherit_cause(findings), key=_rank)
         flagged = {layer for one in findings for layer in one.layers}
-        coverage = measure_coverage(history, findings, notes, self.thresholds)
+        coverage = measure_coverage(history, findings, notes, self._ignored, self.thresholds)
         return Verdict(
             coverage=coverage,
             findings=tuple(findings),

@@ -20,7 +20,11 @@ from gradwatch.verdict.findings import Finding
 
 
 def measure_coverage(
-    history: History, findings: Iterable[Finding], notes: Iterable[Finding], thresholds: Thresholds
+    history: History,
+    findings: Iterable[Finding],
+    notes: Iterable[Finding],
+    ignored: Iterable[str],
+    thresholds: Thresholds,
 ) -> Coverage:
     """The state of each parameter after the records so far.
 
@@ -28,6 +32,7 @@ def measure_coverage(
         history: of the run.
         findings: of the verdict.
         notes: of the verdict; a parameter that one of them names is explained.
+        ignored: layers of findings that are silenced by kind.
         thresholds: ``persistence`` records make evidence; ``allow_unjudged`` patterns waive it.
     """
     if not history.count:
@@ -35,6 +40,7 @@ def measure_coverage(
     params = history.latest.topology.params
     sick = {name for finding in findings for name in finding.layers}
     explained = {name for note in notes if note.kind == "disconnected" for name in note.layers}
+    explained |= set(ignored)
     counts = history.learning
     states = []
     for index, param in enumerate(params):
@@ -70,10 +76,11 @@ def _find_state(
         return UNHEALTHY, "named by a finding"
     if learned >= thresholds.persistence:
         return LEARNS, ""
-    if any(fnmatchcase(param.fqn, pattern) for pattern in thresholds.allow_unjudged):
+    waived = (*thresholds.allow_unjudged, *thresholds.ignore_layers)
+    if any(fnmatchcase(name, pattern) for name in names for pattern in waived):
         return BY_DESIGN, "need not be judged"
     if names & explained:
-        return BY_DESIGN, "explained by a note"
+        return BY_DESIGN, "explained by a note or ignored"
     if called < thresholds.persistence:
         return BY_DESIGN, f"called at {called} sampled steps"
     return NOT_JUDGED, f"seen to learn at {learned} of {called} sampled steps that used it"

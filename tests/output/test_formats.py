@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import util
 from importlib.resources import files
 from pathlib import Path
@@ -25,15 +25,8 @@ from tests.gate.runs import make_finding, make_judgement, wrap
 NASTY = 'a"b<c>&]]>|`%0A::error::\n\x00\ud800,:é'
 
 
-@dataclass(frozen=True)
-class PlacedFinding(Finding):
-    """A finding that knows its line."""
-
-    source: str = ""
-
-
 def place(finding: Finding, source: str) -> Finding:
-    return PlacedFinding(**{**finding.to_dict(), "layers": finding.layers}, source=source)
+    return replace(finding, source=source)
 
 
 def decide(*findings: Finding, gate: Gate | None = None, **facts) -> Outcome:
