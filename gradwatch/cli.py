@@ -1,7 +1,6 @@
 """The command line: ``gradwatch demo | check | report | explain``.
 
-Exit status of ``check``: 1 when a run has findings (of the kinds asked for); otherwise 2 when a run
-could not be judged whole, or none could be judged; otherwise 0. So nothing unread ever passes.
+Exit status of ``check``: see ``Judgement.choose_status``. Nothing unread or unfinished ever passes.
 Start-up and ``check`` load no torch.
 """
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from gradwatch.judgement import Judgement
 
-HEALTHY, FINDINGS, NOTHING_TO_JUDGE = 0, 1, 2
+HEALTHY, NOTHING_TO_JUDGE = 0, 2  # and 1 for findings, see Judgement.choose_status
 _INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 _PLAIN_WIDTH = 100  # columns where the output is no terminal, as in a CI log
 _FORMATS = ("text", "json", "markdown")
@@ -79,8 +78,8 @@ def _add_check(commands: Any) -> None:
         "check",
         help="Judge the runs under a log directory; the exit status tells the result.",
         description="Judge every run under LOGDIR from the records in its event files.",
-        epilog="Exit status: 0 healthy; 1 findings; 2 nothing to judge, or a run that could "
-        "only be read in part and shows no finding.",
+        epilog="Exit status: 1 findings in any run; otherwise 2 nothing to judge, or a run that "
+        "is damaged, unfinished or failed; otherwise 0.",
     )
     check.add_argument("logdir", metavar="LOGDIR", help="a log directory, or one event file")
     check.add_argument(
@@ -93,6 +92,11 @@ def _add_check(commands: Any) -> None:
         help=f"only these kinds make it fail: {', '.join(KINDS)} (default: any)",
     )
     check.add_argument("--format", choices=_FORMATS, default="text", help="(%(default)s)")
+    check.add_argument(
+        "--allow-unfinished",
+        action="store_true",
+        help="judge a run that has no end, or that an exception ended, up to its last record",
+    )
     _add_thresholds(check)
     check.set_defaults(run=_run_check)
 
@@ -159,14 +163,22 @@ def _convert(value: str, default: object) -> object:
     return number
 
 
-def _judge(options: argparse.Namespace) -> Judgement:
+def _judge(options: argparse.Namespace, allow_unfinished: bool) -> Judgement:
     from gradwatch.judgement import judge_logdir
-    from gradwatch.thresholds import Thresholds
 
-    judgement = judge_logdir(options.logdir, Thresholds().replace(**dict(options.threshold)))
+    overrides = dict(options.threshold)
+    judgement = judge_logdir(options.logdir, overrides, allow_unfinished)
+    if overrides:
+        _warn("thresholds given here: " + ", ".join(f"{k} = {v}" for k, v in overrides.items()))
     for run, reason in judgement.unreadable.items():
-        judged = "judged up to there" if any(v.run == run for v in judgement.verdicts) else "unread"
-        _warn(f"run {run!r} is damaged ({reason}); {judged}")
+        is_shown = any(verdict.run == run for verdict in judgement.verdicts)
+        _warn(f"run {run!r} is {'judged in part' if is_shown else 'not judged'}: {reason}")
+    for run, note in judgement.notes.items():
+        _warn(f"run {run!r}: {note}")
+    if allow_unfinished:
+        for outcome in judgement.outcomes:
+            if outcome.unfinished and not outcome.problem:
+                _warn(f"run {outcome.run!r} is judged up to its last record: {outcome.unfinished}")
     if judgement.without_records and judgement.verdicts:
         _warn(f"no gradwatch records in {', '.join(map(repr, judgement.without_records))}")
     if not judgement.verdicts and not judgement.unreadable:
@@ -179,8 +191,8 @@ def _judge(options: argparse.Namespace) -> Judgement:
 
 
 def _run_check(options: argparse.Namespace) -> int:
-    judgement = _judge(options)
-    status = _choose_status(judgement, options.fail_on)
+    judgement = _judge(options, options.allow_unfinished)
+    status = judgement.choose_status(options.fail_on)
     if options.format == "json":
         _write(judgement.write_json(status))
     elif options.format == "markdown":
@@ -192,15 +204,8 @@ def _run_check(options: argparse.Namespace) -> int:
     return status
 
 
-def _choose_status(judgement: Judgement, kinds: Sequence[str]) -> int:
-    """Findings outrank what could not be read."""
-    if any(one.of_kind(*kinds) for one in judgement.verdicts):
-        return FINDINGS
-    return NOTHING_TO_JUDGE if judgement.unreadable or not judgement.verdicts else HEALTHY
-
-
 def _run_report(options: argparse.Namespace) -> int:
-    judgement = _judge(options)
+    judgement = _judge(options, allow_unfinished=True)
     if not judgement.verdicts:
         return NOTHING_TO_JUDGE
     from gradwatch.display.html import write_page
