@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from importlib import metadata
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-import gradwatch
 from gradwatch.capture.ranks import unwrap
 from gradwatch.run_marks import OptimizerSettings, RunDescription
 
@@ -38,7 +38,7 @@ def describe_training(
         dtypes=_list_words(param.dtype for param in params.values()),
         devices=_list_words(param.device for param in params.values()),
         world_size=_count_ranks(),
-        gradwatch_version=gradwatch.__version__,
+        gradwatch_version=_find_version(),
         torch_version=str(torch.__version__),
         every_n_steps=every_n_steps,
         first_step=first_step,
@@ -62,3 +62,10 @@ def _count_ranks() -> int:
     distributed = torch.distributed
     is_ready = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if is_ready else 1
+
+
+def _find_version() -> str:
+    try:
+        return metadata.version("gradwatch")
+    except metadata.PackageNotFoundError:  # run from a copy of the sources
+        return ""

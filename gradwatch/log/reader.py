@@ -30,7 +30,7 @@ from gradwatch.records import LayerSet, StepRecord
 from gradwatch.run_marks import Mark, RunEnd, RunGap, RunHeader
 from gradwatch.verdict.trials import Trial
 
-MAX_COLUMNS = 500_000
+MAX_COLUMNS = 60_000
 """Columns (a layer or a parameter of one record) that are read whatever the size of the log ..."""
 BYTES_PER_COLUMN = 4
 """... and what each further one takes at least: one number that differs from layer to layer."""
