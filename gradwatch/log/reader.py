@@ -32,8 +32,8 @@ from gradwatch.verdict.trials import Trial
 
 MAX_COLUMNS = 60_000
 """Columns (a layer or a parameter of one record) that are read whatever the size of the log ..."""
-BYTES_PER_COLUMN = 4
-"""... and what each further one takes at least: one number that differs from layer to layer."""
+BYTES_PER_COLUMN = 8
+"""... and what each further one takes at least: two numbers that differ from layer to layer."""
 MAX_COLUMNS_KEPT = 200_000
 MAX_MARKS = 4096
 

@@ -9,6 +9,8 @@ from gradwatch.records import Layer, LayerSet, Param
 _LEAST_BYTES_PER_BRACKET = 20
 """A layer takes some 160 bytes of JSON and two brackets; brackets alone would fill the memory."""
 _MAX_DIMENSIONS = 64
+_MAX_DEPTH = 200
+"""Dots and colons in a layer's name."""
 _MAX_CALLS = 4_000_000
 """Parameters times the calls of the one that is called most: a table of 32 MB in the topology."""
 
@@ -42,6 +44,8 @@ def check_layer_set(layer_set: LayerSet) -> None:
 
 def _check_layer(layer: Layer, n_layers: int) -> None:
     _require(_are(str, (layer.fqn, layer.role, layer.type, layer.dtype)), "names", layer)
+    depth = layer.fqn.count(".") + layer.fqn.count(":")
+    _require(depth <= _MAX_DEPTH, "a name of a module", layer)
     _require(_are(int, (layer.call, layer.output_numel)), "numbers", layer)
     _require(layer.call >= 0 and layer.output_numel >= 0, "numbers from 0", layer)
     _require(_are(int, layer.inputs), "inputs that are layers", layer)
