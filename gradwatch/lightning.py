@@ -160,8 +160,8 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
             raise self._last_word
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Leave no trace behind a training that broke."""
-        self._detach()
+        """Leave no trace behind a training that broke, and say so at the end of its log."""
+        self._detach(exception)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave no trace, however the training ended."""
@@ -186,9 +186,9 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
             return int(restored)
         return int(trainer.global_step) // max(len(trainer.optimizers), 1)
 
-    def _detach(self) -> None:
+    def _detach(self, error: BaseException | None = None) -> None:
         if self._watch is not None:
-            self._watch.detach()
+            self._watch.detach(error)
 
     # Logs -----------------------------------------------------------------------------------
 

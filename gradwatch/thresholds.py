@@ -7,6 +7,8 @@ log scale; ``docs/detection.md`` shows both sides as measured on the public zoo.
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from dataclasses import dataclass
 
 from gradwatch.errors import InvalidInput
@@ -158,11 +160,26 @@ class Thresholds:
     ignore_kinds: tuple[str, ...] = ()
     ignore_layers: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            if isinstance(one.default, tuple):
+                continue
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise InvalidInput(
+                    f"Expected {one.name} to be a number, got {value!r}. Pass a number from 0."
+                )
+            if not (math.isfinite(value) and float(value) >= 0):
+                raise InvalidInput(
+                    f"Expected {one.name} to be finite and not below 0, got {value}. "
+                    "Leave the field out for its default."
+                )
+
     def replace(self, **changes: object) -> Thresholds:
         """A copy with some fields changed.
 
         Raises:
-            InvalidInput: there is no such threshold.
+            InvalidInput: there is no such threshold, or it cannot have this value.
         """
         known = {one.name for one in dataclasses.fields(self)}
         unknown = sorted(set(changes) - known)

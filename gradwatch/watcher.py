@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from gradwatch.capture.description import describe_training
 from gradwatch.capture.sampling_budget import check_budget
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
@@ -60,6 +61,8 @@ class Watch:
         self._on_change = on_change
         self._on_scalars = on_scalars
         self._session = Session(model, optimizers, schedule, self._take, global_step, budget)
+        self._exception = ""
+        self._is_log_failing = False
         self._detached = False
         _watched.add(model)
         self._session.start()
@@ -67,8 +70,8 @@ class Watch:
     def __enter__(self) -> Watch:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.detach()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self.detach(error)
 
     @property
     def global_step(self) -> int:
@@ -99,10 +102,15 @@ class Watch:
         failure = "" if self.failure is None else repr(self.failure)
         return Report.from_verdict(self._doctor.judge(self._run, failure))
 
-    def detach(self) -> None:
-        """Stop watching and leave no trace; the report stays available. Harmless when repeated."""
+    def detach(self, error: BaseException | None = None) -> None:
+        """Stop watching and leave no trace; the report stays available. Harmless when repeated.
+
+        Args:
+            error: what ended the training, if it did not end by itself; the log's end names it.
+        """
         if self._detached:
             return
+        self._exception = "" if error is None else type(error).__name__
         self._detached = True
         self._session.stop()
         model = self._model()
@@ -129,18 +137,22 @@ class Watch:
 
     def _close_journal(self) -> None:
         if self._journal is not None:
-            self._journal.close(self.report())
+            self._journal.close(self.report(), self._exception, self.global_step)
 
     def _write(self, function: Callable[..., None], *args: Any) -> None:
         """A log that cannot be written must not end the watching, let alone the training."""
         try:
             function(*args)
+            self._is_log_failing = False
         except Exception as error:
-            self._journal = None
-            _warn(
-                f"gradwatch stopped writing its log ({type(error).__name__}: {error}); "
-                "it goes on watching."
-            )
+            if not self._is_log_failing:
+                _warn(
+                    f"gradwatch could not write its log ({type(error).__name__}: {error}); it goes "
+                    "on watching, and writes again at the next record if that is possible."
+                )
+            self._is_log_failing = True
+        for notice in self._journal.take_notices() if self._journal else ():
+            _warn(notice)
 
     def _tell(self, listener: Callable[..., None], *args: Any) -> None:
         """Whoever listens must not end the watching either."""
@@ -206,10 +218,11 @@ def watch(
     schedule = Schedule(every_n_steps)
     check_budget(budget)
     _check_settings(logdir, writer, thresholds, global_step)
+    judged_by = thresholds or Thresholds()
     journal = None
     if (logdir is not None or writer is not None) and _is_first_rank():
-        journal = Journal(logdir, writer=writer, per_layer_scalars=per_layer_scalars)
-    judged_by = thresholds or Thresholds()
+        about = describe_training(model, optimizers, every_n_steps, global_step)
+        journal = Journal(logdir, writer, per_layer_scalars, judged_by, about)
     told = on_change, on_scalars
     return Watch(model, optimizers, schedule, judged_by, journal, run, global_step, *told, budget)
 

@@ -33,8 +33,8 @@ def add_check(commands: Any) -> None:
         help="Judge the runs under a log directory; the exit status tells the result.",
         description="Judge every run under LOGDIR from the records in its event files. Settings "
         "stand in [tool.gradwatch] of pyproject.toml; the command line wins over them.",
-        epilog="Exit status: 0 healthy; 1 findings; 2 nothing to judge, or a run that could "
-        "only be read in part and shows no finding.",
+        epilog="Exit status: 1 findings in any run; otherwise 2 nothing to judge, or a run that "
+        "is damaged, unfinished, failed or not seen to learn; otherwise 0.",
     )
     add_logdir(check)
     add_fail_on(check)
@@ -51,6 +51,11 @@ def add_check(commands: Any) -> None:
         type=parse_step,
         metavar="STEP",
         help="only findings that were still there at this step or later make it fail",
+    )
+    check.add_argument(
+        "--allow-unfinished",
+        action="store_true",
+        help="judge a run that has no end, or that an exception ended, up to its last record",
     )
     add_selection(check)
     add_thresholds(check)

@@ -23,6 +23,22 @@ def choose_overrides(
     return {**configuration.thresholds, **given}
 
 
+def _warn_of_runs(judgement: Judgement) -> None:
+    """What is no proof, what is overridden, and what is worth a line."""
+    if judgement.overrides:
+        given = ", ".join(f"{name} = {value}" for name, value in judgement.overrides.items())
+        warn(f"thresholds given instead of the training's: {given}")
+    for run, reason in judgement.unreadable.items():
+        is_shown = any(verdict.run == run for verdict in judgement.verdicts)
+        warn(f"run {run!r} is {'judged in part' if is_shown else 'not judged'}: {reason}")
+    for run, note in judgement.notes.items():
+        warn(f"run {run!r}: {note}")
+    if judgement.allow_unfinished:
+        for found in judgement.outcomes:
+            if found.unfinished and not found.problem:
+                warn(f"run {found.run!r} is judged up to its last record: {found.unfinished}")
+
+
 def judge(options: argparse.Namespace, configuration: Configuration) -> Judgement:
     """Judge the chosen runs, and say what could not be read.
 
@@ -32,10 +48,9 @@ def judge(options: argparse.Namespace, configuration: Configuration) -> Judgemen
     since = getattr(options, "since", None)
     selection = Selection(tuple(options.runs), options.last, since, options.until)
     overrides = choose_overrides(options, configuration)
-    judgement = judge_logdir(options.logdir, overrides, choose=selection.choose)
-    for run, reason in judgement.unreadable.items():
-        judged = "judged up to there" if any(v.run == run for v in judgement.verdicts) else "unread"
-        warn(f"run {run!r} is damaged ({reason}); {judged}")
+    allow_unfinished = getattr(options, "allow_unfinished", True)
+    judgement = judge_logdir(options.logdir, overrides, allow_unfinished, choose=selection.choose)
+    _warn_of_runs(judgement)
     if judgement.without_records and judgement.verdicts:
         warn(f"no gradwatch records in {', '.join(map(repr, judgement.without_records))}")
     if not judgement.verdicts and not judgement.unreadable:

@@ -24,7 +24,10 @@ from gradwatch.verdict.rules import DEFAULT_RULES
 _SEVERITIES = ("critical", "warning", "note")
 
 BATCH = 256
-"""Records whose flow is computed together when a finished run is judged."""
+"""Records whose flow is computed together when a finished run is judged, ..."""
+
+BATCH_LAYERS = 1 << 16
+"""... unless they have so many layers together: their numbers take 8 MB then."""
 
 
 class Doctor:
@@ -147,7 +150,7 @@ def diagnose(
     batch: list[StepRecord] = []
     for record in records:
         batch.append(record)
-        if len(batch) == BATCH:
+        if len(batch) * (1 + len(record.layer_set.layers)) >= BATCH_LAYERS or len(batch) == BATCH:
             _observe_batch(doctor, batch)
             batch = []
     _observe_batch(doctor, batch)

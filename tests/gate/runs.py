@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from gradwatch.judgement import Judgement
+from gradwatch.judgement import Judgement, RunJudgement
 from gradwatch.log.writer import EventLog
 from gradwatch.records import StepRecord
 from gradwatch.verdict.findings import Finding, Verdict
@@ -61,6 +61,13 @@ def make_judgement(*findings: Finding, run: str = "exp", **facts) -> Judgement:
     return wrap(Verdict(findings=findings, run=run, records=30, last_step=29), **facts)
 
 
-def wrap(*verdicts: Verdict, **facts) -> Judgement:
-    """Verdicts as ``judge_logdir`` answers them."""
-    return Judgement(verdicts=list(verdicts), **facts)
+def wrap(
+    *verdicts: Verdict,
+    unreadable: Mapping[str, str] | None = None,
+    without_records: Iterable[str] = (),
+) -> Judgement:
+    """Verdicts as ``judge_logdir`` answers them, beside runs that have none."""
+    judged = [RunJudgement(one.run, one) for one in verdicts]
+    damaged = [RunJudgement(run, problem=why) for run, why in (unreadable or {}).items()]
+    foreign = [RunJudgement(run) for run in without_records]
+    return Judgement([*judged, *damaged, *foreign])
