@@ -11,6 +11,8 @@ import argparse
 import dataclasses
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing import get_context
 
 from benchmarks.scoring import judge_outcome
@@ -19,6 +21,8 @@ from benchmarks.watched import list_sightings
 from benchmarks.zoo_records import SCHEDULES, RecordedRun, find_logdir, read_records
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import Doctor
+from gradwatch.verdict.rule import Rule
+from gradwatch.verdict.rules import DEFAULT_RULES
 from tests.zoo import CASES
 
 FACTOR = 3.0
@@ -30,9 +34,32 @@ Problems = dict[str, dict[str, str]]
 """By run, such as ``"relu_30_layers_he@50"``: what is wrong with its verdict."""
 
 
-def judge_run(run: RecordedRun, thresholds: Thresholds) -> dict[str, str]:
+@dataclass(frozen=True)
+class Variant:
+    """One way to judge.
+
+    Attributes:
+        thresholds: in force.
+        without: name of a guard that is taken out; ``""``: none.
+    """
+
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    without: str = ""
+
+    def list_rules(self) -> tuple[Rule, ...]:
+        """The rules, the guard taken out."""
+        return tuple(map(self._weaken, DEFAULT_RULES)) if self.without else DEFAULT_RULES
+
+    def _weaken(self, rule: Rule) -> Rule:
+        kept = tuple(guard for guard in rule.guards if guard.name != self.without)
+        if len(kept) == len(rule.guards):
+            return rule
+        return replace(rule, examine=partial(rule.examine, guards=kept), guards=kept)
+
+
+def judge_run(run: RecordedRun, variant: Variant) -> dict[str, str]:
     """What is wrong with the verdict on one recorded run; empty when all is right."""
-    doctor = Doctor(thresholds)
+    doctor = Doctor(variant.thresholds, variant.list_rules())
     changes = [change for record in run.records for change in doctor.observe(record)]
     began = [change.finding for change in changes if change.began]
     sightings = list_sightings(doctor.judge().findings, began)
@@ -40,22 +67,25 @@ def judge_run(run: RecordedRun, thresholds: Thresholds) -> dict[str, str]:
     return judge_outcome(run.case, Outcome(run.case.name, name, tuple(sightings)))
 
 
-def judge_all(runs: Iterable[RecordedRun], thresholds: Thresholds) -> Problems:
+def judge_all(runs: Iterable[RecordedRun], variant: Variant) -> Problems:
     """The runs whose verdict is not as labelled."""
-    found = {f"{run.case.name}@{run.every_n_steps}": judge_run(run, thresholds) for run in runs}
+    found = {f"{run.case.name}@{run.every_n_steps}": judge_run(run, variant) for run in runs}
     return {name: problems for name, problems in found.items() if problems}
 
 
-def list_variants(base: Thresholds) -> dict[str, Thresholds]:
-    """The defaults with one field changed: numbers moved by ``FACTOR`` both ways."""
-    variants = {"as they are": base}
-    for field in dataclasses.fields(base):
-        value = getattr(base, field.name)
+def list_variants(base: Thresholds) -> dict[str, Variant]:
+    """Each guard taken out, then each number moved by ``FACTOR`` both ways."""
+    variants = {"as they are": Variant(base)}
+    for guard in (guard for rule in DEFAULT_RULES for guard in rule.guards):
+        variants[f"without the guard: {guard.name}"] = Variant(base, guard.name)
+    for row in dataclasses.fields(base):
+        value = getattr(base, row.name)
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
         for title, moved in (("/", value / FACTOR), ("*", value * FACTOR)):
             changed = max(round(moved), 1) if isinstance(value, int) else moved
-            variants[f"{field.name} {title} {FACTOR:g}"] = base.replace(**{field.name: changed})
+            moved_one = base.replace(**{row.name: changed})
+            variants[f"{row.name} {title} {FACTOR:g}"] = Variant(moved_one)
     return variants
 
 
@@ -74,18 +104,18 @@ def _read_all() -> None:
     _runs.extend(read_records(cases))
 
 
-def _judge_variant(thresholds: Thresholds) -> Problems:
-    return judge_all(_runs, thresholds)
+def _judge_variant(variant: Variant) -> Problems:
+    return judge_all(_runs, variant)
 
 
-def run_variants(variants: Sequence[Thresholds]) -> list[Problems]:
-    """What is wrong under each set of thresholds, in two processes."""
+def run_variants(variants: Sequence[Variant]) -> list[Problems]:
+    """What is wrong with each, in two processes."""
     context = get_context("spawn")
     with ProcessPoolExecutor(WORKERS, mp_context=context, initializer=_read_all) as pool:
         return list(pool.map(_judge_variant, variants))
 
 
-def write_table(variants: dict[str, Thresholds], results: Sequence[Problems]) -> str:
+def write_table(variants: dict[str, Variant], results: Sequence[Problems]) -> str:
     """A row for each variant: how many verdicts change, and which."""
     lines = ["| change | verdicts changed | which (+ wrong now, - right now) |", "|---|---|---|"]
     for name, problems in list(zip(variants, results, strict=True))[1:]:
@@ -101,7 +131,7 @@ def main() -> None:
     parser.add_argument("--now", action="store_true", help="only what is wrong today")
     if parser.parse_args().now:
         _read_all()
-        for name, problems in judge_all(_runs, Thresholds()).items():
+        for name, problems in judge_all(_runs, Variant()).items():
             print(f"{name}: {problems}")
         print(f"{len(_runs)} runs")
         return

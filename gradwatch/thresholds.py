@@ -38,8 +38,6 @@ class Thresholds:
             starves from a network that has converged or rests.
         weight_floor: weights smaller than this share of LeCun's scale are judged by that scale,
             so that a vanishing weight does not make a vanishing update look large.
-        recovery: growth of the gradient's share over the window from which it counts as
-            recovering by itself (zero-initialised branches do, within a few steps).
         opening: change per step, against its own size, from which the factor in front of a residual
             branch counts as opening.
         mild_gain: a stage (weight and activation together) that multiplies the gradient by more
@@ -115,7 +113,6 @@ class Thresholds:
     update_ratio: float = 10**-4.5
     relative_update: float = 1e-2
     weight_floor: float = 0.1
-    recovery: float = 3.0
     opening: float = 1e-3
     mild_gain: float = 0.6
     long_chain: int = 12

@@ -15,7 +15,7 @@ import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.topology import Topology
-from gradwatch.records import Layer
+from gradwatch.records import Layer, Param
 from gradwatch.schema.activations import RECTIFIER_GAIN, Activation, find_activation
 
 RECTIFIER_LOG_GAIN = -math.log(RECTIFIER_GAIN)
@@ -245,8 +245,13 @@ def _is_opening(reading: Reading, layer: int, opening: float) -> bool:
     return any(
         update[index] > opening * weight[index]
         for index, param in enumerate(reading.topology.params)
-        if param.module == owner and param.trainable and param.role != "bias"
+        if param.module == owner and param.trainable and not _is_bias(param)
     )
+
+
+def _is_bias(param: Param) -> bool:
+    """By its name: a vector may as well be a scale."""
+    return param.fqn.rpartition(".")[2].startswith("bias")
 
 
 def _bends(reading: Reading, source: int, index: int, own: float) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradwatch.evidence.history import History
-from gradwatch.evidence.topology import Topology
+from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.thresholds import Thresholds
 
 
@@ -72,6 +72,25 @@ class Sign:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """What a criterion would call unhealthy, and is not.
+
+    Attributes:
+        name: one or two words; ``benchmarks.ablation`` takes each guard out by its name.
+        why: why it is not unhealthy.
+        find: of the parameters that the criterion has found ``(n_params,)``, those that it spares.
+        source: where this is described; ``""`` where it follows from the mathematics.
+        cases: runs of the zoo that it was written for.
+    """
+
+    name: str
+    why: str
+    find: Callable[[History, Thresholds, Mask], Mask]
+    source: str = ""
+    cases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Rule:
     """A disease that gradwatch can find.
 
@@ -83,6 +102,7 @@ class Rule:
         doc: Markdown: what it does, why it matters, formula and source, example, limits,
             configuration. ``gradwatch explain`` and the documentation print it.
         persistence: sampled steps in a row that a sign must last; ``None``: the configured number.
+        guards: what the criterion would call unhealthy and is not; already part of ``examine``.
         withdraws: a sign speaks of the whole run so far: its absence ends a finding at once.
     """
 
@@ -92,4 +112,5 @@ class Rule:
     examine: Callable[[History, Thresholds], list[Sign]]
     doc: str
     persistence: int | None = None
+    guards: tuple[Guard, ...] = ()
     withdraws: bool = False

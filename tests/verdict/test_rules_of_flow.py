@@ -111,13 +111,6 @@ class TestVanishing:
         frozen = replace(record.layer_set, params=params)
         assert examine(VANISHING, replace(record, layer_set=frozen)) == []
 
-    def test_what_grows_back_by_itself_is_left_alone(self):
-        layer_set = build_chain(4)
-        shares = (1e-7, 1e-6, 1e-5)
-        records = [make_record(layer_set, i, {"fc1": share}) for i, share in enumerate(shares)]
-        assert examine(VANISHING, *records) == []
-        assert examine(VANISHING, *[records[0]] * 3) != []
-
     def test_one_starving_tower_is_seen_beside_one_that_is_well(self):
         net = Network()
         for side in ("left", "right"):

@@ -196,4 +196,44 @@ def waves_2d() -> list[tuple[Tensor, Tensor]]:
     return [(x, (y[:, 0] > 0).long()) for x, y in waves(features=2)]
 
 
+class Scaled(nn.Module):
+    """A residual branch behind a factor of its own: one number, or one for each unit."""
+
+    def __init__(self, width: int, factor: Tensor) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.factor = nn.Parameter(factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.factor * self.branch(x)
+
+
+def _train_scaled(factor: Tensor) -> Training:
+    blocks = [Scaled(24, factor.clone()) for _ in range(6)]
+    model = nn.Sequential(nn.Linear(2, 24), *blocks, nn.Linear(24, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    return train(model, optimizer, spirals(), _cross_entropy, steps=150)
+
+
+@healthy(_cases, "ReZero under SGD: the factors open by themselves, the branches learn after them")
+def rezero_sgd() -> Training:
+    return _train_scaled(torch.zeros(1))
+
+
+@healthy(_cases, "LayerScale of 1e-6 under SGD: a factor for each unit, which opens by itself")
+def layer_scale_sgd() -> Training:
+    return _train_scaled(torch.full((24,), 1e-6))
+
+
+@healthy(_cases, "zero-initialised last layers of the branches under SGD")
+def zero_init_sgd() -> Training:
+    training = _train_scaled(torch.ones(1))
+    for module in training.model.modules():
+        if isinstance(module, Scaled):
+            nn.init.zeros_(module.branch[2].weight)
+            nn.init.zeros_(module.branch[2].bias)
+            module.factor.requires_grad_(False)
+    return training
+
+
 CASES: tuple[Case, ...] = tuple(_cases)

@@ -6,42 +6,95 @@ from functools import partial
 
 import numpy as np
 
-from gradwatch.evidence.attribution import find_opening
 from gradwatch.evidence.gradient_flow import Reading
-from gradwatch.evidence.half_precision import find_behind, find_flushed
 from gradwatch.evidence.history import History
-from gradwatch.evidence.topology import Mask, is_flat
-from gradwatch.evidence.zero_gradients import find_shut, find_walled
+from gradwatch.evidence.topology import Indices, Mask, is_flat
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
-from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.verdict.rule import Guard, Rule, Sign
 from gradwatch.verdict.vanishing_causes import explain
+from gradwatch.verdict.vanishing_guards import GUARDS
 from gradwatch.wording.phrases import name_lack, name_region
 
 
-def examine(history: History, thresholds: Thresholds) -> list[Sign]:
-    """Weights that are cut off from the loss and stand still; one sign per newest step."""
-    reading = history.latest
-    starved = find_starved(history, thresholds) & ~_find_recovering(history, thresholds)
-    flushed = find_flushed(reading, thresholds, from_start=not history.first_error > 0)
-    if flushed:  # the precision is to blame, and another rule says so
-        starved &= ~find_behind(reading, flushed)
-    zero = np.flatnonzero(starved & (reading.record.param("grad_l2_norm") == 0))
-    starved[list(find_walled(reading, zero.tolist()))] = False  # as good as disconnected
-    starved[list(find_shut(reading, zero.tolist()))] = False  # an expert that is not chosen
-    if reading.topology.has_joins:  # only beside a skip can a closed branch do no harm
-        behind = np.flatnonzero(starved).tolist()
-        starved[list(find_opening(reading, behind, thresholds.opening))] = False
-    indices = np.flatnonzero(starved)
-    if not indices.size:
+def examine(
+    history: History, thresholds: Thresholds, guards: tuple[Guard, ...] = GUARDS
+) -> list[Sign]:
+    """Weights without a part in the loss's change that stand still; else a network at rest.
+
+    Args:
+        history: of the run so far.
+        thresholds: of the run.
+        guards: what spares a weight that the criterion has found.
+    """
+    unreached = find_unreached(history, thresholds)
+    for guard in guards:
+        if unreached.any():
+            unreached &= ~guard.find(history, thresholds, unreached)
+    if not unreached.any():
         return _look_at_network(history, thresholds)
-    share = measure_share(reading)
-    ordered = indices[np.argsort(share[indices], kind="stable")].tolist()  # NaN comes last
-    names = reading.topology.param_layers
+    ordered = _order(np.flatnonzero(unreached), measure_share(history.latest))
+    share = float(measure_share(history.latest)[ordered[0]])
+    return [_make_sign(history, ordered, share, thresholds.profile, thresholds)]
+
+
+def find_unreached(history: History, thresholds: Thresholds) -> Mask:
+    """Parameters that take no part in the loss's change, and stand still.
+
+    No part alone does no harm where the optimizer makes up for it, as Adam does for a head with a
+    small loss of its own; standing still alone is what a resting network does. Updates are judged
+    as at the learning rate that the training had, and while it warms up only against each other.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``loss_share``, ``update_ratio`` and ``relative_update`` decide; ``profile`` and
+            ``sensitivity`` where the loss change is not known or the whole network is at rest.
+
+    Returns:
+        bool ``(n_params,)``.
+    """
+    reading = history.latest
+    update = reading.measure_update(thresholds.weight_floor) * history.rates.decay
+    fastest = np.nanmax(update[reading.judged], initial=0.0)
+    with np.errstate(invalid="ignore"):
+        faint = reading.param_gradient < thresholds.profile
+        still = update < thresholds.update_ratio
+        lags = update < thresholds.relative_update * fastest
+    if not history.rates.is_warming_up:
+        lags |= faint
+    result: Mask = reading.judged & _find_partless(history, faint, thresholds) & still & lags
+    return result
+
+
+def _find_partless(history: History, faint: Mask, thresholds: Thresholds) -> Mask:
+    """Parameters without a part in what is learned."""
+    reading, share = history.latest, history.loss_change.peak_share
+    with np.errstate(invalid="ignore"):
+        by_flow = faint | (reading.sensitivity < thresholds.sensitivity)
+        if history.measure_motion(now=True) < thresholds.loss_progress:
+            return by_flow  # at rest, shares of next to nothing mean nothing
+        by_share = (share < thresholds.loss_share) & ~reading.is_unasked
+    return np.where(np.isnan(share), by_flow, by_share)
+
+
+def measure_share(reading: Reading) -> Array:
+    """Share of the full gradient that reaches each parameter, by the fainter of both signals."""
+    return np.fmin(reading.param_gradient, reading.sensitivity)
+
+
+def _order(indices: Indices, by: Array) -> list[int]:
+    """The least first; NaN comes last."""
+    ordered: list[int] = indices[np.argsort(by[indices], kind="stable")].tolist()
+    return ordered
+
+
+def _make_sign(
+    history: History, ordered: list[int], observed: float, limit: float, thresholds: Thresholds
+) -> Sign:
+    names = history.latest.topology.param_layers
     layers = tuple(dict.fromkeys(names[index] for index in ordered))
-    observed = float(share[ordered[0]])
-    ask = partial(explain, history, reading, layers, ordered, thresholds)
-    return [Sign(layers, None, observed, thresholds.profile, "", explain=ask)]
+    ask = partial(explain, history, history.latest, layers, ordered, thresholds)
+    return Sign(layers, None, observed, limit, "", explain=ask)
 
 
 def _look_at_network(history: History, thresholds: Thresholds) -> list[Sign]:
@@ -51,15 +104,14 @@ def _look_at_network(history: History, thresholds: Thresholds) -> list[Sign]:
     is_still = update.size and np.all(update < thresholds.update_ratio)
     if not is_still or not history.stands_still(thresholds):
         return []
-    names = [reading.topology.param_layers[index] for index in np.flatnonzero(reading.judged)]
-    layers = tuple(dict.fromkeys(names))
-    if reading.output_gain < thresholds.output_gain:
-        return [_describe_outputs(reading, layers, thresholds)]
     indices = np.flatnonzero(reading.judged)
-    ordered = indices[np.argsort(reading.param_gradient[indices], kind="stable")].tolist()
-    ask = partial(explain, history, reading, layers, ordered, thresholds)
+    if reading.output_gain < thresholds.output_gain:
+        names = reading.topology.param_layers
+        layers = tuple(dict.fromkeys(names[index] for index in indices))
+        return [_describe_outputs(reading, layers, thresholds)]
+    ordered = _order(indices, reading.param_gradient)
     motion = history.measure_motion(now=True)
-    return [Sign(layers, None, motion, thresholds.loss_progress, "", explain=ask)]
+    return [_make_sign(history, ordered, motion, thresholds.loss_progress, thresholds)]
 
 
 def _describe_outputs(reading: Reading, layers: tuple[str, ...], thresholds: Thresholds) -> Sign:
@@ -73,51 +125,9 @@ def _describe_outputs(reading: Reading, layers: tuple[str, ...], thresholds: Thr
     return Sign(layers, cause, reading.output_gain, thresholds.output_gain, message)
 
 
-def find_starved(history: History, thresholds: Thresholds) -> Mask:
-    """Which parameters starve: cut off from the loss, and standing still because of it.
-
-    Cut off alone does no harm where the optimizer makes up for it (Adam); standing still alone is
-    what a converged or resting network does. A schedule makes all weights stand still: updates
-    are judged as at the learning rate that the training had, and while it warms up only against
-    each other.
-    """
-    reading = history.latest
-    update = reading.measure_update(thresholds.weight_floor) * history.rates.decay
-    fastest = np.nanmax(update[reading.judged], initial=0.0)
-    with np.errstate(invalid="ignore"):
-        faint = reading.param_gradient < thresholds.profile
-        share = history.loss_change.peak_share
-        by_flow = faint | (reading.sensitivity < thresholds.sensitivity)
-        rests = history.measure_motion(now=True) < thresholds.loss_progress
-        no_share = by_flow if rests else (share < thresholds.loss_share) & ~reading.is_unasked
-        cut_off = np.where(np.isnan(share), by_flow, no_share)
-        still = update < thresholds.update_ratio
-        lags = update < thresholds.relative_update * fastest
-    if not history.rates.is_warming_up:
-        lags |= faint
-    result: Mask = reading.judged & cut_off & still & lags
-    if history.has_converged(thresholds):  # what has moved has learned what there was to learn
-        result &= ~(history.largest_updates >= thresholds.update_ratio)
-    return result
-
-
-def measure_share(reading: Reading) -> Array:
-    """Share of the full gradient that reaches each parameter, by the fainter of both signals."""
-    return np.fmin(reading.param_gradient, reading.sensitivity)
-
-
-def _find_recovering(history: History, thresholds: Thresholds) -> Mask:
-    """Parameters whose share has been growing: zero-initialised branches open within some steps."""
-    latest = history.latest
-    nothing = np.zeros(len(latest.topology.params), dtype=bool)
-    if len(history.window) < 2:
-        return nothing
-    earlier = history.window[-min(len(history.window), thresholds.persistence)]
-    if earlier.topology is not latest.topology:
-        return nothing
-    with np.errstate(invalid="ignore"):
-        now, before = measure_share(latest), measure_share(earlier)
-        return (now > before * thresholds.recovery) & (now > 0)
+def list_guards(guards: tuple[Guard, ...]) -> str:
+    """What the guards spare, as a list in Markdown."""
+    return "\n".join(f"- {guard.name}: {guard.why}" for guard in guards)
 
 
 VANISHING = Rule(
@@ -125,7 +135,8 @@ VANISHING = Rule(
     kind="vanishing",
     title="Vanishing gradient",
     examine=examine,
-    doc="""\
+    guards=GUARDS,
+    doc=f"""\
 ## What it does
 Finds trainable weights that are cut off from the loss and therefore stand still.
 
@@ -135,33 +146,41 @@ input receive so little gradient that they keep their random initial values: the
 only with its last layers, or not at all.
 
 ## How it is measured
-A weight is *cut off* when the gradient at its layer's output is below `profile` of the largest
-gradient further down, or when its sensitivity `S = ||g||*||w||`, the change of the loss per
-relative change of the weight, is below `sensitivity` of the largest behind it. It *stands still*
-when its measured update `||dw||/||w||` (without what weight decay does) is below `update_ratio`
-per step. Both must hold: Adam makes up for a weak gradient until it nears its `eps`, and a
-converged network stands still without being ill. Updates are judged as at the learning rate that
-the training had, and while it warms up only against each other. What is growing back by itself is
-left alone, and so is a residual branch whose factor, made to begin near zero, moves by `opening` of
-its own size; and in a training that has `converged`, what has moved before rests.
+At each sampled step, every weight matrix has a share in the change of the loss that the step makes:
+`|g . dw|` against the sum over the matrices of its optimizer. A weight whose share stays below
+`loss_share` has *no part* in what is learned. It *stands still* when its update `||dw||/||w||`
+(without what weight decay does) is below `update_ratio` per step. Both must hold: Adam moves a
+layer with a weak gradient, and a network that has converged stands still without being unhealthy.
+Updates are judged as at the learning rate that the training had, and while it warms up only against
+each other. Where a log lacks the loss change, or the whole network is at rest, the gradient at the
+layer's output against the largest further down (`profile`) and `||g||*||w||` against the largest
+behind it (`sensitivity`) decide in its place.
 
-An activation at the network's output is never judged for being sure. But when it has let less than
-`output_gain` through since the first step, for `patience` steps, and nothing moves, it is pinned.
+The *whole network* stands still when a step changes the loss by less than `loss_progress` of what
+it began with, no weight moves, and more than `unfinished` of the loss is left: from the first step
+on, or since the activations on the outputs let less than `output_gain` of the gradient through. At
+a minimum above 0 the gradients of single samples cancel in the weights and nowhere else, so that
+the outputs stay open.
 
-The cause follows from the gains `||dL/d input|| / ||dL/d output||` between the starved layer and
-the loss: the activations' share is phi', the weights' share W. Sources: Bengio, Simard & Frasconi
-(1994); Glorot & Bengio (2010), section 4; He et al. (2015), section 2.2.
+Left alone is, besides:
+
+{list_guards(GUARDS)}
+
+The cause follows from the gains `||dL/d input|| / ||dL/d output||` between the layer and the
+loss: the activations' share is phi', the weights' share W. Sources: Bengio, Simard & Frasconi
+(1994); Lan et al. (2019), "LCA: Loss Change Allocation"; Glorot & Bengio (2010), section 4; He et
+al. (2015), section 2.2.
 
 ## Example
 Twelve `Linear` + `Sigmoid` layers trained with SGD: each sigmoid multiplies the gradient by at
 most 0.25, so that the first layer gets some ten-millionth of the last layer's gradient.
 
 ## Known limits
-Without any layer output (a model of bare `nn.Parameter`s and arithmetic) only sensitivity is
-seen. A loss over time is found only when the task does not progress (see `patience`).
+The players of a game share no loss, so each optimizer's weights are held against each other. A loss
+over time is found only when the task does not progress (see `patience`).
 
 ## Configure or silence
-`Thresholds(profile=..., sensitivity=..., update_ratio=...)`; `ignore_kinds=("vanishing",)`;
+`Thresholds(loss_share=..., loss_progress=..., update_ratio=...)`; `ignore_kinds=("vanishing",)`;
 `ignore_layers=("encoder.frozen.*",)`.
 """,
 )

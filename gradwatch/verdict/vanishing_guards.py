@@ -1,0 +1,92 @@
+"""What looks like a vanishing gradient and is none; ``benchmarks.ablation`` weighs each guard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from gradwatch.evidence.attribution import find_opening
+from gradwatch.evidence.half_precision import find_behind, find_flushed
+from gradwatch.evidence.history import History
+from gradwatch.evidence.topology import Mask
+from gradwatch.evidence.zero_gradients import find_shut, find_walled
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.rule import Guard
+
+
+def _mark(found: Mask, indices: Iterable[int]) -> Mask:
+    marked = np.zeros(len(found), dtype=bool)
+    marked[list(indices)] = True
+    return marked
+
+
+def _find_zero(history: History, found: Mask) -> list[int]:
+    grad = history.latest.record.param("grad_l2_norm")
+    zero: list[int] = np.flatnonzero(found & (grad == 0)).tolist()
+    return zero
+
+
+def _find_flushed(history: History, thresholds: Thresholds, found: Mask) -> Mask:
+    reading = history.latest
+    flushed = find_flushed(reading, thresholds, from_start=not history.first_error > 0)
+    return find_behind(reading, flushed) if flushed else np.zeros(len(found), dtype=bool)
+
+
+def _find_walled(history: History, thresholds: Thresholds, found: Mask) -> Mask:
+    return _mark(found, find_walled(history.latest, _find_zero(history, found)))
+
+
+def _find_left_out(history: History, thresholds: Thresholds, found: Mask) -> Mask:
+    return _mark(found, find_shut(history.latest, _find_zero(history, found)))
+
+
+def _find_opening(history: History, thresholds: Thresholds, found: Mask) -> Mask:
+    if not history.latest.topology.has_joins:  # only beside a skip does a closed branch no harm
+        return np.zeros(len(found), dtype=bool)
+    behind = np.flatnonzero(found).tolist()
+    return _mark(found, find_opening(history.latest, behind, thresholds.opening))
+
+
+def _find_rested(history: History, thresholds: Thresholds, found: Mask) -> Mask:
+    if not history.has_converged(thresholds):
+        return np.zeros(len(found), dtype=bool)
+    moved: Mask = history.largest_updates >= thresholds.update_ratio
+    return moved
+
+
+GUARDS: tuple[Guard, ...] = (
+    Guard(
+        "half precision",
+        "float16 rounds the gradient to zero: that is an underflow.",
+        _find_flushed,
+        cases=("autocast_mlp_loss_1e6",),
+    ),
+    Guard(
+        "no slope",
+        "an operation such as `round` stops the gradient: that is a disconnection.",
+        _find_walled,
+        cases=("sign_units",),
+    ),
+    Guard(
+        "not chosen",
+        "a router leaves one of several experts out, and may choose it another time.",
+        _find_left_out,
+        cases=("expert_picked_late", "mixture_of_experts_top1"),
+    ),
+    Guard(
+        "opening",
+        "it stands behind the factor of a residual branch that was made to begin near zero and "
+        "moves by `opening` of its own size.",
+        _find_opening,
+        "Bachlechner et al. (2021), ReZero; Touvron et al. (2021), LayerScale",
+        ("rezero_sgd", "zero_init_sgd", "layer_scale_sgd"),
+    ),
+    Guard(
+        "learned",
+        "it has moved before, and less than `converged` is left of the error or of the loss.",
+        _find_rested,
+        cases=("auxiliary_head", "squeeze_excite_open_gates"),
+    ),
+)
+"""In the order in which they are asked."""
