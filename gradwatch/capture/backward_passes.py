@@ -30,7 +30,7 @@ class PassTracker:
     def __init__(
         self, model: nn.Module, on_begin: Callable[[], None], on_end: Callable[[], None]
     ) -> None:
-        self._model = model
+        self._model = weakref.ref(model)
         self._on_begin = weakref.WeakMethod(on_begin)
         self._on_end = weakref.WeakMethod(on_end)
         self._counts: dict[int, bool] = {}  # by graph task
@@ -58,10 +58,14 @@ class PassTracker:
         counts = self._counts.get(task)
         if counts is None:
             nested = self._is_open and self._is_reentrant
-            counts = self._counts[task] = nested or is_training_pass(self._model)
+            counts = self._counts[task] = nested or self._is_training_pass()
             if counts and not self._is_open:
                 self._open()
         return counts
+
+    def _is_training_pass(self) -> bool:
+        model = self._model()
+        return model is not None and is_training_pass(model)
 
     def _open(self) -> None:
         self._is_open = True

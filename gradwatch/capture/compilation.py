@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -44,13 +45,13 @@ class EagerStance:
 
     Args:
         model: that may be compiled.
-        make_way: called when dynamo is about to export a module as a whole. It then looks for
+        make_way: method, called when dynamo is about to export a module as a whole. It then looks for
             global hooks, and fails over any; ours must be gone by then.
     """
 
     def __init__(self, model: nn.Module, make_way: Callable[[], None]) -> None:
-        self._model = model
-        self._make_way = make_way
+        self._model = weakref.ref(model)
+        self._make_way = weakref.WeakMethod(make_way)
         self._handle: Any = None
         self._stance: Any = None
         self._filter: Any = None
@@ -62,9 +63,11 @@ class EagerStance:
             Whether the layers may be hooked: an older torch would compile our hooks too.
         """
         if self._handle is None:
-            self._handle = module_hooks.register_module_module_registration_hook(self._see)
+            hook = self._make_hook()
+            self._handle = module_hooks.register_module_module_registration_hook(hook)
         if not HAS_STANCE:
-            return not is_compiled(self._model)
+            model = self._model()
+            return model is not None and not is_compiled(model)
         if self._stance is None and "torch._dynamo.eval_frame" in sys.modules:
             self._stance = torch.compiler.set_stance("force_eager")
             warnings.filterwarnings("ignore", message=_HOOKS_FIRE_TWICE)
@@ -82,10 +85,17 @@ class EagerStance:
         if self._filter in warnings.filters:
             warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
 
-    def _see(self, parent: nn.Module, *_: object) -> None:
-        """A module becomes part of another one: dynamo's exports begin with that."""
-        if type(parent).__name__ in _WRAPPERS and _is_exporting():
-            self._make_way()
+    def _make_hook(self) -> Callable[..., None]:
+        """Sees a module become part of another one: dynamo's exports begin with that."""
+        make_way = self._make_way  # and nothing of ours: torch keeps the hook
+
+        def see(parent: nn.Module, *_: object) -> None:
+            if type(parent).__name__ in _WRAPPERS and _is_exporting():
+                living = make_way()
+                if living is not None:
+                    living()
+
+        return see
 
 
 def _is_exporting() -> bool:

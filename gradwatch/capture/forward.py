@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torch.nn.modules import module as module_hooks
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
 from gradwatch.capture.backward_passes import is_in_backward
 from gradwatch.capture.graph import Edge, find_input_edges
@@ -32,7 +33,6 @@ class Frame:
     """A module whose forward is running.
 
     Attributes:
-        module: that was called.
         fqn: its name.
         args: what it was called with; dropped when it returns.
         inputs: graph edges of the tensors among them.
@@ -41,13 +41,23 @@ class Frame:
         has_attention: an attention was seen inside it.
     """
 
-    module: nn.Module
+    _module: weakref.ref[nn.Module]
     fqn: str
     args: tuple[Any, ...]
     inputs: frozenset[Edge]
     records: bool
     children: int = 0
     has_attention: bool = False
+
+    @property
+    def module(self) -> nn.Module:
+        """That was called; held weakly, since a call that Ctrl-C cut short leaves its frame."""
+        module = self._module()
+        return _GONE if module is None else module
+
+
+_GONE = nn.Module()
+"""Stands for a module that is no more."""
 
 
 class ForwardObserver(Protocol):
@@ -126,8 +136,8 @@ class ForwardTracker:
 
     def arm(self) -> None:
         """Start to follow."""
-        pre = module_hooks.register_module_forward_pre_hook(self._enter)
-        leave = self._leave if HAS_KWARGS else self._leave_without_kwargs
+        pre = module_hooks.register_module_forward_pre_hook(_call_weakly(self._enter))
+        leave = _call_weakly(self._leave if HAS_KWARGS else self._leave_without_kwargs)
         options = {"with_kwargs": True} if HAS_KWARGS else {}
         post = module_hooks.register_module_forward_hook(leave, always_call=True, **options)
         self._handles = [pre, post]
@@ -158,14 +168,13 @@ class ForwardTracker:
     # Calls ----------------------------------------------------------------------------------
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if torch.compiler.is_compiling():
-            return
         fqn = self._names.get(id(module))
         if threading.get_ident() != self._thread:
             if fqn is not None and self._belongs_to_root():
                 self._guard(self._observer.miss_thread)
             return
         if fqn is None:
+            self._drop_stale_frames()
             self._guard(self._notice, module)
         elif not self._retired:
             with torch._C.DisableTorchFunction():  # what we ask of tensors is not forward's doing
@@ -179,10 +188,13 @@ class ForwardTracker:
         return not _count_running(root.module)
 
     def _push(self, module: nn.Module, fqn: str, args: tuple[Any, ...]) -> None:
-        self._drop_stale_frames(module)
+        if self.stack and self.stack[0].module is module:
+            self._drop_stale_frames(own_calls=1)
         if not self.stack and is_traced():
             return
-        frame = Frame(module, fqn, args, find_input_edges(args), self._counts(module, fqn))
+        frame = Frame(
+            weakref.ref(module), fqn, args, find_input_edges(args), self._counts(module, fqn)
+        )
         self.stack.append(frame)
         if frame.records and self._root is None:
             self._begin_root(frame)
@@ -196,9 +208,9 @@ class ForwardTracker:
         self._mode = self._make_mode()
         self._mode.__enter__()
 
-    def _drop_stale_frames(self, module: nn.Module) -> None:
+    def _drop_stale_frames(self, own_calls: int = 0) -> None:
         """After Ctrl-C no hook is called on the way out; the next forward finds what was left."""
-        if self.stack and self.stack[0].module is module and _count_running(module) < 2:
+        if self.stack and _count_running(self.stack[0].module) <= own_calls:
             self.stack.clear()
             self._leave_root(has_failed=True)
 
@@ -232,7 +244,7 @@ class ForwardTracker:
     def _leave_without_kwargs(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
         """For an older torch: what it does not say stands in the frame that calls its hooks."""
         has_failed = result is None and sys.exc_info()[0] is not None
-        kwargs = sys._getframe(1).f_locals.get("kwargs", {})
+        kwargs = sys._getframe(2).f_locals.get("kwargs", {})
         self._leave(module, args, *((result,) if has_failed else (kwargs, result)))
 
     def _pop(self, module: nn.Module) -> Frame | None:
@@ -255,7 +267,33 @@ class ForwardTracker:
     def _leave_mode(self) -> None:
         mode, self._mode, self._root = self._mode, None, None
         if mode is not None:
-            mode.__exit__(None, None, None)
+            _take_off(mode)
+
+
+def _take_off(mode: TorchFunctionMode) -> None:
+    """Leave a mode, also from under others that were entered after it."""
+    above = []
+    while torch._C._len_torch_function_stack():
+        top = _pop_mode()
+        if top is mode:
+            break
+        above.append(top)
+    for other in reversed(above):
+        _push_mode(other)
+
+
+def _call_weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """A hook for torch's tables, which live as long as the process, that holds nobody."""
+    found = weakref.WeakMethod(method)
+
+    def hook(*args: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        living = found()
+        if living is not None:
+            living(*args)
+
+    return hook
 
 
 def is_traced() -> bool:

@@ -81,6 +81,10 @@ class RankMerger:
             self._group = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
         return self._group is not None
 
+    def abandon(self) -> None:
+        """Merge no more."""
+        self._was_tried, self._group = True, None
+
     def merge(
         self, record: StepRecord | None, parts: Sequence[int], wait: int = 0
     ) -> StepRecord | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ class SampledStep:
     """Everything that exists only while a step is sampled.
 
     Args:
-        model: that is watched.
+        model: that is watched; not held, since an abandoned watch must not keep it.
         optimizers: whose steps end it, each one's once.
         guard: calls a function of ours so that its exceptions never reach the training.
         firing: which units fired lately, kept from step to step.
@@ -90,7 +90,7 @@ class SampledStep:
         draws_units: count pre-activations by bin.
     """
 
-    model: nn.Module
+    model: InitVar[nn.Module]
     optimizers: Sequence[Optimizer]
     guard: Guard
     firing: FiringHistory
@@ -109,12 +109,12 @@ class SampledStep:
     _has_weights: bool = False
     _ends_after_backward: bool = False
 
-    def __post_init__(self) -> None:
-        modules = [(strip_wrappers(fqn), m) for fqn, m in self.model.named_modules()]
+    def __post_init__(self, model: nn.Module) -> None:
+        modules = [(strip_wrappers(fqn), m) for fqn, m in model.named_modules()]
         self.modules = {id(module): fqn for fqn, module in modules}
         self._watched = list_parameters(modules)
         self._updates = Updates.begin(self._watched)
-        tracker = PassTracker(self.model, self._begin_backward, self._end_backward)
+        tracker = PassTracker(model, self._begin_backward, self._end_backward)
         self.recorder = LayerRecorder(
             self.modules,
             self.guard,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from gradwatch.capture.assembly import Assembler
 from gradwatch.capture.backward_passes import is_in_backward, run_after_backward
 from gradwatch.capture.compilation import EagerStance
 from gradwatch.capture.firing_history import FiringHistory
+from gradwatch.capture.interruption import forget_frames, is_foreign
 from gradwatch.capture.ranks import RankMerger, unwrap
 from gradwatch.capture.sampled_step import Sample, SampledStep
 from gradwatch.capture.sampling_budget import Pace
@@ -36,7 +38,7 @@ class Session:
     """Captures sampled steps of one model and hands each on as a ``StepRecord``.
 
     Args:
-        model: whose modules and parameters are watched.
+        model: whose modules and parameters are watched; held weakly.
         optimizers: whose steps are the boundaries; none means that ``mark_step`` marks them.
         schedule: which steps are sampled.
         on_record: receives each record, on the training's thread.
@@ -53,7 +55,8 @@ class Session:
         global_step: int = 0,
         budget: float | None = None,
     ) -> None:
-        self.model, is_parallel = unwrap(model)
+        inner, is_parallel = unwrap(model)
+        self._model = weakref.ref(inner)
         self.optimizers = tuple(optimizers)
         self.schedule = schedule
         self.on_record = on_record
@@ -72,6 +75,11 @@ class Session:
         self._lost: int | None = None
         self._armed = 0
         self._running = False
+
+    @property
+    def model(self) -> nn.Module | None:
+        """What is watched, while it lives."""
+        return self._model()
 
     @property
     def global_step(self) -> int:
@@ -97,19 +105,29 @@ class Session:
         self._handles.clear()
         self._deliver_together(lag=0)
 
+    def abandon(self) -> None:
+        """Nobody is left who could wait: ``stop`` will not."""
+        self._ranks.abandon()
+
     def guard(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function of ours; its exception ends the watching, never the training."""
+        """Call a function of ours; its exception ends the watching, never the training.
+
+        What a signal raises while it runs is the training's: it goes on, and the step is given up.
+        """
         if self.failure is not None:
             return None
         try:
             return function(*args)
-        except Exception as error:
+        except BaseException as error:
+            if is_foreign(error):
+                self._disarm()
+                raise
             self.fail(error)
             return None
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Say once what went wrong, and switch off."""
-        self.failure = error
+        self.failure = forget_frames(error)
         self._disarm()
         text = (
             f"gradwatch has switched itself off after an error of its own at step "
@@ -169,11 +187,14 @@ class Session:
             self.guard(self._arm)
 
     def _arm(self) -> None:
+        model = self.model
+        if model is None:
+            return
         self._pace.begin(self.global_step)
         began = self._pace.read_clock()
         self.deliver()
         self._step = SampledStep(
-            model=self.model,
+            model=model,
             optimizers=self.optimizers,
             guard=self.guard,
             firing=self._firing,
@@ -190,7 +211,8 @@ class Session:
 
     def _notice(self, module: nn.Module) -> None:
         """A module outside the watched ones is called; it may be the model's parallel wrapper."""
-        if unwrap(module) == (self.model, True):
+        inner, is_parallel = unwrap(module)
+        if is_parallel and inner is self.model:
             self._ranks.is_wanted = True
 
     def _make_way(self) -> None:
