@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 
+from gradwatch.capture.exchange import Exchange, is_job
 from gradwatch.capture.sampling_budget import check_budget
 from gradwatch.capture.schedule import Schedule
 from gradwatch.errors import GradWatchError, UnhealthyGradients
@@ -14,6 +16,9 @@ from gradwatch.verdict.findings import Finding, describe
 from gradwatch.watcher import Watch
 
 _log = logging.getLogger("gradwatch")
+
+_trainings = itertools.count()
+"""Ranks that begin trainings in the same order find each other by number."""
 
 
 class Alarms:
@@ -41,6 +46,10 @@ class Alarms:
         self.findings: list[Finding] = []
         self._asked_at = global_step
         self._speaks = speaks
+        self._asked = 0
+        is_shared = bool(self.fail_on) and is_job()
+        name = f"gradwatch/fail_on/{next(_trainings)}" if is_shared else ""
+        self._exchange = Exchange(name) if is_shared else None
 
     def hear(self, change: Change) -> None:
         """A finding began or ended."""
@@ -51,7 +60,36 @@ class Alarms:
         if change.finding.kind in self.fail_on:
             self.findings.append(change.finding)
 
-    def is_time_to_ask(self, watch: Watch) -> bool:
+    def is_to_stop(self, watch: Watch) -> bool:
+        """Whether to raise here, the same on every rank.
+
+        Rank 0 decides at one step of the schedule that all of them raise at the next: whoever gets
+        there has made a step together with rank 0 since, and finds what it has decided.
+        """
+        if not self._is_time_to_ask(watch):
+            return False
+        if self._exchange is None:
+            return bool(self.findings)
+        self._asked += 1
+        decided = self._exchange.take("stop")
+        if decided is None and self.findings and self._exchange.rank == 0:
+            self._exchange.put("stop", str(self._asked + 1).encode())
+        return decided is not None and self._asked >= int(decided)
+
+    def fails_anywhere(self, decision: bool) -> bool:
+        """Whether any rank that answers in time has decided, at the end, that the training fails.
+
+        Who is not there by then is not waited for.
+        """
+        exchange = self._exchange
+        if exchange is None:
+            return decision
+        keys = [f"end/{rank}" for rank in range(exchange.world)]
+        exchange.put(keys[exchange.rank], str(int(decision)).encode())
+        exchange.wait(keys)
+        return decision or any(exchange.take(key) == b"1" for key in keys)
+
+    def _is_time_to_ask(self, watch: Watch) -> bool:
         """Whether a step of the schedule was made since this was asked; the same on every rank.
 
         Under a budget some of these are not sampled: there is nothing new then.

@@ -137,9 +137,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
     def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
         """Hand scalars to the other loggers, and stop what is to fail."""
         self._log_scalars(trainer)
-        if self._watch is None or not self._alarms.is_time_to_ask(self._watch):
-            return
-        if _is_true_anywhere(trainer, bool(self._alarms.findings)):
+        if self._watch is not None and self._alarms.is_to_stop(self._watch):
             raise self._alarms.make_error()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
@@ -148,7 +146,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         self._log_scalars(trainer)
         if self.fail_on:
             error = self._alarms.judge(self.report())
-            if _is_true_anywhere(trainer, error is not None):
+            if self._alarms.fails_anywhere(error is not None):
                 self._last_word = error or self._alarms.make_error()
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
@@ -218,8 +216,3 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
 
 def _is_tensorboard(logger: object) -> bool:
     return any(one.__name__ == "TensorBoardLogger" for one in type(logger).__mro__)
-
-
-def _is_true_anywhere(trainer: Any, decision: bool) -> bool:
-    """Whether it is on any rank: all of them raise, or none, and none waits for the others."""
-    return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from gradwatch.errors import NothingToJudge
@@ -105,9 +104,7 @@ class GradWatchCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop what is to fail."""
-        if self._watch is None or not self._alarms.is_time_to_ask(self._watch):
-            return
-        if _is_true_anywhere(bool(self._alarms.findings), args.device):
+        if self._watch is not None and self._alarms.is_to_stop(self._watch):
             self.detach()
             raise self._alarms.make_error()
 
@@ -117,7 +114,7 @@ class GradWatchCallback(TrainerCallback):
         if not self._alarms.fail_on:
             return
         error = self._alarms.judge(self.report())
-        if _is_true_anywhere(error is not None, args.device):
+        if self._alarms.fails_anywhere(error is not None):
             raise error or self._alarms.make_error()
 
     def _choose_logdir(self, args: Any) -> str | os.PathLike[str] | None:
@@ -128,13 +125,3 @@ class GradWatchCallback(TrainerCallback):
             return None
         base = os.environ.get(_LOGDIR_VARIABLE) or getattr(args, "logging_dir", None)
         return os.path.join(base or os.path.join(args.output_dir, "runs"), _RUN)  # noqa: PTH118
-
-
-def _is_true_anywhere(decision: bool, device: torch.device) -> bool:
-    """Whether it is on any rank: all of them raise, or none, and none waits for the others."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return decision
-    votes = torch.tensor(float(decision), device=device)
-    distributed.all_reduce(votes, op=distributed.ReduceOp.MAX)
-    return bool(votes.item())

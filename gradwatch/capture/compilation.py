@@ -45,8 +45,8 @@ class EagerStance:
 
     Args:
         model: that may be compiled.
-        make_way: method, called when dynamo is about to export a module as a whole. It then looks for
-            global hooks, and fails over any; ours must be gone by then.
+        make_way: method, called when dynamo is about to export a module as a whole. It then looks
+            for global hooks, and fails over any; ours must be gone by then.
     """
 
     def __init__(self, model: nn.Module, make_way: Callable[[], None]) -> None:

@@ -66,6 +66,6 @@ def _find_code(handler: Callable[..., Any] | int | None) -> CodeType | None:
         return _find_code(handler.func)
     if handler is None or not callable(handler):
         return None
-    call = handler if hasattr(handler, "__code__") else getattr(type(handler), "__call__", None)
-    code = getattr(getattr(handler, "__func__", call), "__code__", None)
+    owner = handler if hasattr(handler, "__code__") else type(handler).__call__
+    code = getattr(owner, "__code__", None)  # of a function, a method, an object that is called
     return code if isinstance(code, CodeType) else None

@@ -103,7 +103,8 @@ class Session:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._deliver_together(lag=0)
+        self.deliver(wait=True)
+        self.guard(self._hand_on_merged, True)
 
     def abandon(self) -> None:
         """Nobody is left who could wait: ``stop`` will not."""
@@ -236,38 +237,37 @@ class Session:
             self._pending.append((step.collect(), self._pace.interval))
         self._disarm()
         self.deliver()
-        if self._ranks.is_wanted:
-            is_late = any(not one.transfer.is_immediate for one, _ in self._pending)
-            self._deliver_together(lag=int(is_late))
-        self._pace.settle(step.global_step, self._choose_wait())
+        self._pace.settle(step.global_step, self._choose_wait(step.global_step))
         self._pace.spend(began)
         if is_in_backward():
             self._arm_after_backward()
 
-    def _choose_wait(self) -> int:
-        """The shortest wait for the next sample; every rank takes rank 0's, once it has spoken."""
-        return self._ranks.agreed_wait if self._ranks.is_connected else self._pace.propose()
+    def _choose_wait(self, global_step: int) -> int:
+        """The shortest wait for the next sample; every rank takes rank 0's."""
+        proposal = self._pace.propose()
+        if self._pace.budget is None:
+            return proposal
+        return self._ranks.agree_on_wait(global_step, proposal)
 
     def deliver(self, wait: bool = False) -> None:
         """Hand on the records whose numbers have arrived; all of them when ``wait`` is set.
 
-        Ranks that merge their records must all do so at the same points of the training: there
-        only ``stop`` and the end of a sampled step deliver, whatever has arrived.
+        Those of several ranks are handed on when they are merged: nobody waits for a rank here.
         """
-        if not self._ranks.is_wanted:
-            while self._pending and (wait or self._pending[0][0].transfer.arrived):
-                self.guard(self._build, *self._pending.popleft())
-
-    def _deliver_together(self, lag: int) -> None:
-        while len(self._pending) > lag:
+        while self._pending and (wait or self._pending[0][0].transfer.arrived):
             self.guard(self._build, *self._pending.popleft())
+        self.guard(self._hand_on_merged)
+
+    def _hand_on_merged(self, is_last: bool = False) -> None:
+        for record in self._ranks.collect(is_last):
+            self.on_record(record)
 
     def _build(self, sample: Sample, interval: int) -> None:
         is_lost = sample.global_step == self._lost
         record = None if is_lost else self._assembler.build(sample, interval)
         parts = count_parts(self.model, [one.param for one in sample.watched])
         self._ranks.is_wanted |= any(one > 1 for one in parts)
-        if self._ranks.connect():
-            record = self._ranks.merge(record, parts, self._pace.propose())
-        if record is not None:
+        if self._ranks.connect(one.fqn for one in sample.watched):
+            self._ranks.put(sample.global_step, record, parts)
+        elif record is not None:
             self.on_record(record)
