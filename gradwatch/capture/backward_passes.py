@@ -12,6 +12,7 @@ from torch.autograd import Variable
 from torch.nn.parameter import UninitializedParameter
 
 from gradwatch.capture.shards import find_flat_parameters
+from gradwatch.capture.weak_calls import call_weakly
 
 
 class PassTracker:
@@ -31,8 +32,8 @@ class PassTracker:
         self, model: nn.Module, on_begin: Callable[[], None], on_end: Callable[[], None]
     ) -> None:
         self._model = weakref.ref(model)
-        self._on_begin = weakref.WeakMethod(on_begin)
-        self._on_end = weakref.WeakMethod(on_end)
+        self._on_begin = call_weakly(on_begin)
+        self._on_end = call_weakly(on_end)
         self._counts: dict[int, bool] = {}  # by graph task
         self._is_open = False
         self._is_reentrant = False
@@ -69,7 +70,7 @@ class PassTracker:
 
     def _open(self) -> None:
         self._is_open = True
-        _call_living(self._on_begin)
+        self._on_begin()
         _queue(self._defer_end)
 
     def _defer_end(self) -> None:
@@ -78,13 +79,7 @@ class PassTracker:
 
     def _end(self) -> None:
         self._is_open = False
-        _call_living(self._on_end)
-
-
-def _call_living(method: weakref.WeakMethod[Callable[[], None]]) -> None:
-    living = method()
-    if living is not None:
-        living()
+        self._on_end()
 
 
 def _queue(callback: Callable[[], None]) -> None:

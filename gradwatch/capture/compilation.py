@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn.modules import module as module_hooks
 
+from gradwatch.capture.weak_calls import call_weakly
+
 _HOOKS_FIRE_TWICE = r"Using `torch\.compile\(module\)` when there are global hooks"
 """Torch's warning about global hooks on a compiled module; ours are counted once."""
 
@@ -51,7 +53,7 @@ class EagerStance:
 
     def __init__(self, model: nn.Module, make_way: Callable[[], None]) -> None:
         self._model = weakref.ref(model)
-        self._make_way = weakref.WeakMethod(make_way)
+        self._make_way = call_weakly(make_way)
         self._handle: Any = None
         self._stance: Any = None
         self._filter: Any = None
@@ -91,9 +93,7 @@ class EagerStance:
 
         def see(parent: nn.Module, *_: object) -> None:
             if type(parent).__name__ in _WRAPPERS and _is_exporting():
-                living = make_way()
-                if living is not None:
-                    living()
+                make_way()
 
         return see
 

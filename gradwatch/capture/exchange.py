@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-MAX_WAIT_S = 1.0
-"""All that one watch ever waits for other ranks, at its end or where a message is overdue."""
+MAX_WAIT_S = 0.7
+"""All that one watch ever waits for other ranks, at its end or where a message is overdue:
+with the time that its other work takes, less than a second."""
 
 POLL_S = 0.002
 """Between two looks while waiting."""

@@ -17,10 +17,16 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torch.nn.modules import module as module_hooks
-from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
+from torch.overrides import (
+    TorchFunctionMode,
+    _get_current_function_mode_stack,
+    _pop_mode,
+    _push_mode,
+)
 
 from gradwatch.capture.backward_passes import is_in_backward
 from gradwatch.capture.graph import Edge, find_input_edges
+from gradwatch.capture.weak_calls import call_weakly
 
 Guard = Callable[..., Any]
 
@@ -120,7 +126,7 @@ class ForwardTracker:
         self._make_mode = make_mode
         self._notice = notice
         self._thread = threading.get_ident()
-        self._handles: list[Any] = []
+        self._hooks: list[Callable[..., None]] = []
         self._root: Frame | None = None
         self._mode: TorchFunctionMode | None = None
         self._retired = False
@@ -132,25 +138,27 @@ class ForwardTracker:
     @property
     def is_armed(self) -> bool:
         """Whether calls are being followed."""
-        return bool(self._handles)
+        return bool(self._hooks)
 
     def arm(self) -> None:
         """Start to follow."""
-        pre = module_hooks.register_module_forward_pre_hook(_call_weakly(self._enter))
-        leave = _call_weakly(self._leave if HAS_KWARGS else self._leave_without_kwargs)
+        pre = _make_hook(self._enter)
+        post = _make_hook(self._leave if HAS_KWARGS else self._leave_without_kwargs)
+        self._hooks = [pre, post]
         options = {"with_kwargs": True} if HAS_KWARGS else {}
-        post = module_hooks.register_module_forward_hook(leave, always_call=True, **options)
-        self._handles = [pre, post]
+        module_hooks.register_module_forward_pre_hook(pre)
+        module_hooks.register_module_forward_hook(post, always_call=True, **options)
 
     def disarm(self) -> None:
-        """Stop at once, from outside any forward or after one was cut short."""
-        for handle in self._handles:
-            handle.remove()
-            if HAS_KWARGS:  # torch leaves it
-                module_hooks._global_forward_hooks_with_kwargs.pop(handle.id, None)
-        self._handles.clear()
+        """Stop at once, from outside any forward or after one was cut short.
+
+        May itself be cut short by a signal, and is then called again.
+        """
+        for hook in self._hooks:
+            _remove_global_hook(hook)
         self.stack.clear()
         self._leave_mode()
+        self._hooks.clear()
         self._observer, self._make_mode = _Nobody(), TorchFunctionMode  # they hold us
 
     def retire(self) -> None:
@@ -244,7 +252,7 @@ class ForwardTracker:
     def _leave_without_kwargs(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
         """For an older torch: what it does not say stands in the frame that calls its hooks."""
         has_failed = result is None and sys.exc_info()[0] is not None
-        kwargs = sys._getframe(2).f_locals.get("kwargs", {})
+        kwargs = sys._getframe(3).f_locals.get("kwargs", {})
         self._leave(module, args, *((result,) if has_failed else (kwargs, result)))
 
     def _pop(self, module: nn.Module) -> Frame | None:
@@ -265,13 +273,15 @@ class ForwardTracker:
             self._guard(self._observer.abandon_root)
 
     def _leave_mode(self) -> None:
-        mode, self._mode, self._root = self._mode, None, None
-        if mode is not None:
-            _take_off(mode)
+        if self._mode is not None:
+            _take_off(self._mode)
+        self._mode = self._root = None
 
 
 def _take_off(mode: TorchFunctionMode) -> None:
     """Leave a mode, also from under others that were entered after it."""
+    if not any(one is mode for one in _get_current_function_mode_stack()):
+        return
     above = []
     while torch._C._len_torch_function_stack():
         top = _pop_mode()
@@ -282,16 +292,23 @@ def _take_off(mode: TorchFunctionMode) -> None:
         _push_mode(other)
 
 
-def _call_weakly(method: Callable[..., None]) -> Callable[..., None]:
-    """A hook for torch's tables, which live as long as the process, that holds nobody."""
-    found = weakref.WeakMethod(method)
+def _remove_global_hook(hook: Callable[..., None]) -> None:
+    """By itself and not by a handle, which a signal may have cut off."""
+    for table in (module_hooks._global_forward_pre_hooks, module_hooks._global_forward_hooks):
+        for number in [number for number, one in table.items() if one is hook]:
+            module_hooks._global_forward_hooks_always_called.pop(number, None)
+            if HAS_KWARGS:  # which torch's own handles leave
+                module_hooks._global_forward_hooks_with_kwargs.pop(number, None)
+            del table[number]
+
+
+def _make_hook(method: Callable[..., None]) -> Callable[..., None]:
+    """For torch's tables, which live as long as the process: holds nobody, compiles to nothing."""
+    call = call_weakly(method)
 
     def hook(*args: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
-        living = found()
-        if living is not None:
-            living(*args)
+        if not torch.compiler.is_compiling():
+            call(*args)
 
     return hook
 

@@ -34,6 +34,7 @@ from gradwatch.capture.parameters import (
     read_weights,
     strip_wrappers,
 )
+from gradwatch.capture.step_hooks import remove_hook
 from gradwatch.records import Layer
 
 MAX_PASSES = 256
@@ -103,7 +104,6 @@ class SampledStep:
     _events: list[int] = field(default_factory=list)
     _taken: set[int] = field(default_factory=set)
     _stepped: set[int] = field(default_factory=set)
-    _handles: list[Any] = field(default_factory=list)
     _gradients: Ledger | None = None
     _stepping: Optimizer | None = None
     _has_weights: bool = False
@@ -135,18 +135,22 @@ class SampledStep:
         else:
             self.recorder.table.notes[UNSEEN] = None
         for optimizer in self.optimizers:
-            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+            optimizer.register_step_pre_hook(self._before_step)
 
     @property
     def has_begun(self) -> bool:
         """Whether a forward or a backward that counts was seen."""
         return self.recorder.has_begun or bool(self._events)
 
+    @property
+    def is_disarmed(self) -> bool:
+        """Whether nothing is left in torch, as there is while a forward that was armed runs on."""
+        return not self.recorder.forward.is_armed
+
     def disarm(self) -> None:
         """Leave nothing behind."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        for optimizer in self.optimizers:
+            remove_hook(optimizer._optimizer_step_pre_hooks, self._before_step)
         self.recorder.close()
 
     # Backward -------------------------------------------------------------------------------

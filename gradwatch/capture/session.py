@@ -72,6 +72,7 @@ class Session:
         self._pending: deque[tuple[Sample, int]] = deque()
         self._handles: list[Any] = []
         self._step: SampledStep | None = None
+        self._retired: SampledStep | None = None
         self._lost: int | None = None
         self._armed = 0
         self._running = False
@@ -100,6 +101,7 @@ class Session:
         """Detach from everything; records under way are still delivered."""
         self._running = False
         self._disarm()
+        self._finish_disarming()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -122,6 +124,7 @@ class Session:
         except BaseException as error:
             if is_foreign(error):
                 self._disarm()
+                self._assembler = Assembler()  # which may be cut short in the middle
                 raise
             self.fail(error)
             return None
@@ -151,6 +154,7 @@ class Session:
     def after_step(self, number: int, optimizer: Optimizer | None) -> None:
         """An optimizer has stepped (``None``: the step was marked by hand)."""
         step = self._step
+        self._finish_disarming()
         if step is not None:
             if self._is_late(number, step):
                 self.guard(step.skip_step)
@@ -224,10 +228,18 @@ class Session:
             self._stance.leave()
 
     def _disarm(self) -> None:
-        step, self._step = self._step, None
+        """May be cut short by a signal, and is then called again."""
+        step = self._step
         if step is not None:
             step.disarm()
             self._stance.leave()
+            self._step, self._retired = None, None if step.is_disarmed else step
+
+    def _finish_disarming(self) -> None:
+        """Of a step that was given up inside a forward, which has ended since."""
+        if self._retired is not None:
+            self._retired.disarm()
+            self._retired = None
 
     def _finish(self, is_complete: bool) -> None:
         step = self._step
