@@ -11,6 +11,7 @@ from torch import nn
 from torch.autograd import Variable
 from torch.nn.parameter import UninitializedParameter
 
+from gradwatch.capture.interruption import is_foreign
 from gradwatch.capture.shards import find_flat_parameters
 from gradwatch.capture.weak_calls import call_weakly
 
@@ -117,5 +118,7 @@ def _find_leaf(param: nn.Parameter) -> Any | None:
 def _is_run(leaf: Any) -> bool:
     try:
         return bool(torch._C._will_engine_execute_node(leaf))
-    except RuntimeError:  # raised for leaves that autograd.grad was asked for
+    except RuntimeError as error:  # raised for leaves that autograd.grad was asked for
+        if is_foreign(error):
+            raise
         return False

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules import module as module_hooks
 
+from gradwatch.capture.step_hooks import remove_hook
 from gradwatch.capture.weak_calls import call_weakly
 
 _HOOKS_FIRE_TWICE = r"Using `torch\.compile\(module\)` when there are global hooks"
@@ -54,7 +55,8 @@ class EagerStance:
     def __init__(self, model: nn.Module, make_way: Callable[[], None]) -> None:
         self._model = weakref.ref(model)
         self._make_way = call_weakly(make_way)
-        self._handle: Any = None
+        self._hook = self._make_hook()
+        self._is_registered = False
         self._stance: Any = None
         self._filter: Any = None
 
@@ -64,9 +66,9 @@ class EagerStance:
         Returns:
             Whether the layers may be hooked: an older torch would compile our hooks too.
         """
-        if self._handle is None:
-            hook = self._make_hook()
-            self._handle = module_hooks.register_module_module_registration_hook(hook)
+        if not self._is_registered:
+            self._is_registered = True
+            module_hooks.register_module_module_registration_hook(self._hook)
         if not HAS_STANCE:
             model = self._model()
             return model is not None and not is_compiled(model)
@@ -78,9 +80,9 @@ class EagerStance:
 
     def leave(self) -> None:
         """Back to the stance that was in force."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            handle.remove()
+        if self._is_registered:
+            remove_hook(module_hooks._global_module_registration_hooks, self._hook)
+            self._is_registered = False
         stance, self._stance = self._stance, None
         if stance is not None:
             stance.__exit__(None, None, None)

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from gradwatch.capture.interruption import is_foreign
+
 MAX_WAIT_S = 0.7
 """All that one watch ever waits for other ranks, at its end or where a message is overdue:
 with the time that its other work takes, less than a second."""
@@ -90,7 +92,9 @@ class Exchange:
         began = time.monotonic()
         try:
             return question()
-        except RuntimeError:  # of every kind that torch's stores raise
+        except RuntimeError as error:  # of every kind that torch's stores raise
+            if is_foreign(error):
+                raise
             self.is_open = False
             return default
         finally:

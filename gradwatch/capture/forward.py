@@ -140,6 +140,11 @@ class ForwardTracker:
         """Whether calls are being followed."""
         return bool(self._hooks)
 
+    @property
+    def has_left(self) -> bool:
+        """Whether nothing of this is left in torch."""
+        return not self._hooks and self._mode is None
+
     def arm(self) -> None:
         """Start to follow."""
         pre = _make_hook(self._enter)
@@ -213,8 +218,9 @@ class ForwardTracker:
             self._observer.begin_recomputation()
         else:
             self._observer.begin_root(frame.module)
-        self._mode = self._make_mode()
-        self._mode.__enter__()
+        if self._mode is None or not _is_entered(self._mode):  # one that was cut short stays
+            self._mode = self._make_mode()
+            self._mode.__enter__()
 
     def _drop_stale_frames(self, own_calls: int = 0) -> None:
         """After Ctrl-C no hook is called on the way out; the next forward finds what was left."""
@@ -273,15 +279,22 @@ class ForwardTracker:
             self._guard(self._observer.abandon_root)
 
     def _leave_mode(self) -> None:
-        if self._mode is not None:
-            _take_off(self._mode)
-        self._mode = self._root = None
+        if self._mode is None or _take_off(self._mode):
+            self._mode = None
+        self._root = None
 
 
-def _take_off(mode: TorchFunctionMode) -> None:
-    """Leave a mode, also from under others that were entered after it."""
-    if not any(one is mode for one in _get_current_function_mode_stack()):
-        return
+def _is_entered(mode: TorchFunctionMode) -> bool:
+    return any(one is mode for one in _get_current_function_mode_stack())
+
+
+def _take_off(mode: TorchFunctionMode) -> bool:
+    """Leave a mode, also from under others that were entered after it.
+
+    Answers whether it was there: torch puts a mode aside while it runs, and then back.
+    """
+    if not _is_entered(mode):
+        return False
     above = []
     while torch._C._len_torch_function_stack():
         top = _pop_mode()
@@ -290,6 +303,7 @@ def _take_off(mode: TorchFunctionMode) -> None:
         above.append(top)
     for other in reversed(above):
         _push_mode(other)
+    return True
 
 
 def _remove_global_hook(hook: Callable[..., None]) -> None:

@@ -145,7 +145,7 @@ class SampledStep:
     @property
     def is_disarmed(self) -> bool:
         """Whether nothing is left in torch, as there is while a forward that was armed runs on."""
-        return not self.recorder.forward.is_armed
+        return self.recorder.forward.has_left
 
     def disarm(self) -> None:
         """Leave nothing behind."""
