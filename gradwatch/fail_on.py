@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from gradwatch.capture.exchange import Exchange, is_job
 from gradwatch.capture.sampling_budget import check_budget
@@ -13,12 +14,34 @@ from gradwatch.errors import GradWatchError, UnhealthyGradients
 from gradwatch.report import Report
 from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.findings import Finding, describe
-from gradwatch.watcher import Watch
+from gradwatch.watcher import Watch, find_watch
 
 _log = logging.getLogger("gradwatch")
 
 _trainings = itertools.count()
 """Ranks that begin trainings in the same order find each other by number."""
+
+
+def borrow_watch(model: Any) -> Watch | None:
+    """The watch that a model has already: a callback that comes later says so, and leaves it."""
+    found = find_watch(model)
+    if found is not None:
+        _log.warning(
+            "This %s is watched already: this callback leaves it to the watch that is there, and "
+            "reports what that one has seen.",
+            type(model).__name__,
+        )
+    return found
+
+
+def find_own_optimizers(optimizers: Sequence[Any], model: Any) -> list[Any]:
+    """Those that hold parameters of the model; a trainer may have a stand-in that holds none."""
+    params = {id(param) for param in model.parameters()}
+    return [
+        one
+        for one in optimizers
+        if any(id(param) in params for group in one.param_groups for param in group["params"])
+    ]
 
 
 class Alarms:

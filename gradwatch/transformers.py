@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from gradwatch.errors import NothingToJudge
-from gradwatch.fail_on import Alarms
+from gradwatch.fail_on import Alarms, borrow_watch
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
 from gradwatch.watcher import Watch, watch
@@ -63,6 +63,7 @@ class GradWatchCallback(TrainerCallback):
         self.budget = budget
         self._alarms = Alarms(fail_on, every_n_steps, budget)
         self._watch: Watch | None = None
+        self._is_owner = False
 
     def report(self) -> Report:
         """The verdict so far, or on the whole of the last training.
@@ -80,7 +81,7 @@ class GradWatchCallback(TrainerCallback):
     def detach(self) -> None:
         """Leave no trace. The trainer tells its callbacks nothing of an exception: after one, call
         this, unless the same callback is used for another training, which does."""
-        if self._watch is not None:
+        if self._watch is not None and self._is_owner:
             self._watch.detach()
 
     # Hooks of the trainer -------------------------------------------------------------------
@@ -88,7 +89,11 @@ class GradWatchCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin; a checkpoint's step is restored."""
         self.detach()
+        self._watch, self._is_owner = borrow_watch(kwargs["model"]), False
         self._alarms.begin(state.global_step, speaks=state.is_world_process_zero)
+        if self._watch is not None:
+            return
+        self._is_owner = True
         self._watch = watch(
             kwargs["model"],
             kwargs["optimizer"],
@@ -100,7 +105,7 @@ class GradWatchCallback(TrainerCallback):
             on_change=self._alarms.hear,
             logdir=None if self.writer is not None else self._choose_logdir(args),
             writer=self.writer,
-        )
+        ).__enter__()  # held by the trainer: another watch in the middle of it is refused
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop what is to fail."""

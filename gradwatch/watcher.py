@@ -92,6 +92,11 @@ class Watch:
         return self._is_entered
 
     @property
+    def is_detached(self) -> bool:
+        """Whether the watching has ended."""
+        return self._detached
+
+    @property
     def global_step(self) -> int:
         """Optimizer steps made so far."""
         return self._session.global_step
@@ -257,14 +262,15 @@ def _is_first_rank() -> bool:
 def _unwrap_optimizers(optimizer: Any) -> tuple[Optimizer, ...]:
     if optimizer is None:
         return ()
-    several = [optimizer] if isinstance(optimizer, Optimizer) or _wraps(optimizer) else optimizer
+    is_single = isinstance(optimizer, Optimizer) or _wraps(optimizer) or _holds(optimizer)
+    several = [optimizer] if is_single else optimizer
     if not isinstance(several, Iterable):
         raise InvalidInput(
             "Expected an optimizer, several of them or None, got "
             f"{type(optimizer).__name__}. Pass what calls .step() in your loop."
         )
-    found = [_unwrap(one) for one in several]
-    wrong = [one for one in found if not isinstance(one, Optimizer)]
+    found = [inner for each in several for inner in _unwrap(each)]
+    wrong = [each for each in found if not isinstance(each, Optimizer)]
     if wrong or not found:
         came = type(wrong[0]).__name__ if wrong else "an empty collection"
         raise InvalidInput(
@@ -278,11 +284,23 @@ def _wraps(optimizer: Any) -> bool:
     return isinstance(getattr(optimizer, "optimizer", None), Optimizer)
 
 
-def _unwrap(optimizer: Any) -> Any:
-    """The optimizer inside a wrapper such as Accelerate's or Lightning's."""
+def _holds(wrapper: Any) -> list[Optimizer]:
+    """Optimizers among the attributes of what is none itself but steps them, such as LARC."""
+    if isinstance(wrapper, (Optimizer, str, list, tuple, dict)) or not hasattr(wrapper, "step"):
+        return []
+    found: list[Optimizer] = []
+    for value in getattr(wrapper, "__dict__", {}).values():
+        values = value.values() if isinstance(value, dict) else value
+        several = values if isinstance(value, (list, tuple, dict)) else [value]
+        found += [each for each in several if isinstance(each, Optimizer)]
+    return found
+
+
+def _unwrap(optimizer: Any) -> list[Any]:
+    """The optimizers inside a wrapper such as Accelerate's, Lightning's or a container."""
     while _wraps(optimizer):
         optimizer = optimizer.optimizer
-    return optimizer
+    return list(_holds(optimizer)) or [optimizer]
 
 
 def _check_settings(

@@ -293,6 +293,32 @@ def test_unwatch_ends_whatever_watch_there_is(network: Network) -> None:
     assert_no_trace(network.model, (network.optimizer,))
 
 
+class Scaled:
+    """As LARC and schedule-free wrappers are: no optimizer, but what steps one."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optim = optimizer
+
+    def step(self) -> None:
+        self.optim.step()
+
+
+class Container:
+    def __init__(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        self.optimizers = optimizers
+
+    def step(self) -> None:
+        for each in self.optimizers:
+            each.step()
+
+
+@pytest.mark.parametrize("wrap", [Scaled, lambda inner: Container([inner])])
+def test_what_steps_an_optimizer_is_as_good_as_one(network: Network, wrap: Any) -> None:
+    with gradwatch.watch(network.model, wrap(network.optimizer)) as watch:
+        network.train(3)
+    assert watch.report().records == watch.global_step == 3
+
+
 @pytest.mark.parametrize("model", [None, "model", torch.ones(2), nn.Linear])
 def test_what_is_no_module_is_refused(model: Any) -> None:
     with pytest.raises(InvalidInput, match=r"Expected a torch\.nn\.Module"):

@@ -32,9 +32,9 @@ from gradwatch.capture.parameters import (
     measure_residue,
     read_gradients,
     read_weights,
-    strip_wrappers,
 )
 from gradwatch.capture.step_hooks import remove_hook
+from gradwatch.capture.wrappers import name_modules
 from gradwatch.records import Layer
 
 MAX_PASSES = 256
@@ -110,7 +110,7 @@ class SampledStep:
     _ends_after_backward: bool = False
 
     def __post_init__(self, model: nn.Module) -> None:
-        modules = [(strip_wrappers(fqn), m) for fqn, m in model.named_modules()]
+        modules = name_modules(model)
         self.modules = {id(module): fqn for fqn, module in modules}
         self._watched = list_parameters(modules)
         self._updates = Updates.begin(self._watched)

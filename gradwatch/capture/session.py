@@ -28,6 +28,7 @@ from gradwatch.capture.sampling_budget import Pace
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.shards import count_parts
 from gradwatch.capture.step_hooks import is_inner_step
+from gradwatch.capture.wrappers import has_parallel_part
 from gradwatch.records import StepRecord
 
 HISTOGRAM_EVERY = 10
@@ -68,7 +69,7 @@ class Session:
         self._assembler = Assembler()
         self._stance = EagerStance(model, self._make_way)
         self._ranks = RankMerger()
-        self._ranks.is_wanted = is_parallel
+        self._ranks.is_wanted = is_parallel or has_parallel_part(inner)
         self._pending: deque[tuple[Sample, int]] = deque()
         self._handles: list[Any] = []
         self._step: SampledStep | None = None
