@@ -8,7 +8,7 @@ from statistics import median
 
 from benchmarks.sighting import Sighting
 from benchmarks.trial import Outcome
-from gradwatch.verdict.findings import KINDS
+from gradwatch.schema.kinds import KINDS
 from tests.zoo import Case
 
 MISSED = "missed"

@@ -14,7 +14,7 @@ class Sighting:
     """One thing that a detector found.
 
     Attributes:
-        kind: one of ``gradwatch.verdict.findings.KINDS``.
+        kind: one of ``gradwatch.schema.kinds.KINDS``.
         layers: the first layers or parameters that it names, at most three.
         step: optimizer steps made when it was reported.
         cause: that it names, if it names causes.

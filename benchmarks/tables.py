@@ -14,7 +14,7 @@ from rich.table import Table
 from benchmarks.results import read_results
 from benchmarks.scoring import Score, judge_outcome, score_detector
 from benchmarks.trial import Outcome
-from gradwatch.verdict.findings import KINDS
+from gradwatch.schema.kinds import KINDS
 from tests.zoo import CASES, Case
 
 PAGE = Path(__file__).parents[1] / "docs" / "detection.md"

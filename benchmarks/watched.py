@@ -44,17 +44,28 @@ class GradWatch:
         report = self._watch.report()
         if report.failure:
             raise RuntimeError(report.failure)
-        lasting = [self._translate(finding, lasting=True) for finding in report.findings]
-        kinds = {finding.kind for finding in report.findings}
-        passing = [one for one in self._began if one.kind not in kinds]
-        return lasting + [self._translate(finding, lasting=False) for finding in passing]
+        return list_sightings(report.findings, self._began)
 
     def _take(self, change: Change) -> None:
         if change.began:
             self._began.append(change.finding)
 
-    def _translate(self, finding: Finding, lasting: bool) -> Sighting:
-        told = [one for one in self._began if one.kind == finding.kind]
-        same = [one for one in told if one.first_step == finding.first_step] or told
-        step = min((one.last_step for one in same), default=finding.last_step) + 1
-        return Sighting(finding.kind, finding.layers[:NAMED], step, finding.cause, lasting)
+
+def list_sightings(findings: Sequence[Finding], began: Sequence[Finding]) -> list[Sighting]:
+    """What a verdict finds, then what began and ended on the way.
+
+    Args:
+        findings: of the verdict at the end.
+        began: as each finding was when it was first reported.
+    """
+    lasting = [_translate(finding, began, lasting=True) for finding in findings]
+    kinds = {finding.kind for finding in findings}
+    passing = [finding for finding in began if finding.kind not in kinds]
+    return lasting + [_translate(finding, began, lasting=False) for finding in passing]
+
+
+def _translate(finding: Finding, began: Sequence[Finding], lasting: bool) -> Sighting:
+    same_kind = [other for other in began if other.kind == finding.kind]
+    same = [other for other in same_kind if other.first_step == finding.first_step] or same_kind
+    step = min((other.last_step for other in same), default=finding.last_step) + 1
+    return Sighting(finding.kind, finding.layers[:NAMED], step, finding.cause, lasting)

@@ -2,8 +2,8 @@
 
     pytest examples/test_gradients.py
 
-The fixture ``gradwatch`` comes with the package. A check runs a few real training steps on a copy
-of the model and fails the test, with the report as its message, when a layer cannot learn.
+The fixture ``gradwatch_check`` comes with the package. It runs a few real training steps on a copy
+of the model and fails the test, saying what, why and what to change, when a layer cannot learn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-import gradwatch as library
+import gradwatch
 
 STEPS = 12
 
@@ -39,16 +39,18 @@ def build_model(activation: type[nn.Module], depth: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(64, 10))
 
 
-def test_gradients_reach_every_layer(gradwatch: Any, batches: list[tuple[Tensor, Tensor]]) -> None:
+def test_gradients_reach_every_layer(
+    gradwatch_check: Any, batches: list[tuple[Tensor, Tensor]]
+) -> None:
     model = build_model(nn.ReLU, depth=12)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    gradwatch.check(model, batches, nn.CrossEntropyLoss(), optimizer)
+    gradwatch_check(model, batches, nn.CrossEntropyLoss(), optimizer)
 
 
 def test_sigmoids_do_not_carry_twelve_layers(batches: list[tuple[Tensor, Tensor]]) -> None:
     """The same without the fixture, where an unhealthy report is what the test wants to see."""
     model = build_model(nn.Sigmoid, depth=12)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    report = library.check(model, batches, nn.CrossEntropyLoss(), optimizer)
-    with pytest.raises(library.UnhealthyGradients, match="vanishing"):
+    report = gradwatch.check(model, batches, nn.CrossEntropyLoss(), optimizer)
+    with pytest.raises(gradwatch.UnhealthyGradients, match="vanishing"):
         report.raise_if("vanishing")

@@ -10,6 +10,7 @@ from typing import Any
 from gradwatch.capture.exchange import Exchange, is_job
 from gradwatch.capture.sampling_budget import check_budget
 from gradwatch.capture.schedule import Schedule
+from gradwatch.configuration import find_configuration, is_milder
 from gradwatch.errors import GradWatchError, UnhealthyGradients
 from gradwatch.report import Report
 from gradwatch.verdict.episodes import Change
@@ -62,6 +63,7 @@ class Alarms:
         Report().of_kind(*self.fail_on)  # an unknown kind is refused before the training
         self._schedule = Schedule(every_n_steps)
         check_budget(budget)
+        self._agreed = find_configuration()
         self.begin()
 
     def begin(self, global_step: int = 0, speaks: bool = True) -> None:
@@ -80,8 +82,12 @@ class Alarms:
             return
         if self._speaks:
             _log.warning("%s", describe([change.finding]))
-        if change.finding.kind in self.fail_on:
+        if change.finding.kind in self.fail_on and not self._is_silenced(change.finding):
             self.findings.append(change.finding)
+
+    def _is_silenced(self, finding: Finding) -> bool:
+        agreed = self._agreed
+        return bool(agreed.find_reason(finding)) or is_milder(finding, agreed.min_severity)
 
     def is_to_stop(self, watch: Watch) -> bool:
         """Whether to raise here, the same on every rank.
@@ -125,7 +131,7 @@ class Alarms:
         if not self.fail_on:
             return None
         try:
-            report.raise_if(*self.fail_on)
+            self._agreed.silence(report).raise_if(*self.fail_on)
         except GradWatchError as error:
             return error
         return self.make_error() if self.findings else None

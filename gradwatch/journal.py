@@ -11,13 +11,14 @@ import numpy as np
 from gradwatch.display.markdown import write_report
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.log.writer import EventLog
-from gradwatch.records import LAYER_STATISTICS, Array
+from gradwatch.records import Array
+from gradwatch.run_marks import RunDescription
+from gradwatch.schema.statistics import find_statistic
+from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.findings import Verdict
 
 VERDICT_TAG = "gradwatch/verdict"
-
-_LOGARITHMIC = "l2_norm"
 
 
 class Journal:
@@ -26,17 +27,27 @@ class Journal:
     Args:
         logdir, writer: as in ``EventLog``.
         per_layer_scalars: also write one scalar per layer and statistic.
+        thresholds: by which the run is judged, for the start mark.
+        description: of what is trained, for the start mark; without, the log has no marks.
     """
 
     def __init__(
         self,
         logdir: str | os.PathLike[str] | None,
-        *,
         writer: object = None,
         per_layer_scalars: bool = False,
+        thresholds: Thresholds | None = None,
+        description: RunDescription | None = None,
     ) -> None:
         self._log = EventLog(logdir, writer=writer)
         self._per_layer = per_layer_scalars
+        if description is not None:
+            self._log.begin(thresholds or Thresholds(), description)
+
+    def take_notices(self) -> list[str]:
+        """What the log has to say to the user, each once."""
+        notices, self._log.notices = self._log.notices, []
+        return notices
 
     def write(self, reading: Reading, changes: Iterable[Change] = ()) -> None:
         """One sampled step."""
@@ -52,11 +63,21 @@ class Journal:
         self._log.write_text(verdict.last_step, VERDICT_TAG, write_report(verdict))
         self._log.flush()
 
-    def close(self, verdict: Verdict) -> None:
-        """The last word, and the end of our own file."""
-        if verdict.records:
-            self.write_verdict(verdict)
-        self._log.close()
+    def close(self, verdict: Verdict, exception: str = "", last_step: int = 0) -> None:
+        """The last word, the end mark, and the end of our own file.
+
+        Args:
+            verdict: on the whole run; its ``failure`` tells an error of gradwatch's own.
+            exception: type of the error that ended the training, or ``""``.
+            last_step: global step at the end.
+        """
+        how = "failure" if verdict.failure else "exception" if exception else "detached"
+        try:
+            if verdict.records:
+                self.write_verdict(verdict)
+            self._log.end(how, verdict.failure or exception, last_step)
+        finally:
+            self._log.close()
 
 
 def summarise_run(reading: Reading) -> dict[str, float]:
@@ -79,12 +100,13 @@ def summarise_run(reading: Reading) -> dict[str, float]:
 def list_layer_scalars(reading: Reading) -> dict[str, float]:
     """One scalar per layer and statistic."""
     found: dict[str, float] = {}
-    for row, statistic in enumerate(LAYER_STATISTICS):
-        for layer, value in zip(
-            reading.topology.layers, reading.record.layer_values[row], strict=True
-        ):
-            number = _log10(value) if statistic.endswith(_LOGARITHMIC) else float(value)
-            name = f"log10_{statistic}" if statistic.endswith(_LOGARITHMIC) else statistic
+    record = reading.record
+    for statistic, values in zip(record.layer_set.rows.all_layer, record.layer_values, strict=True):
+        row = find_statistic("layer", statistic)
+        is_logarithmic = row is not None and row.is_logarithmic
+        name = f"log10_{statistic}" if is_logarithmic else statistic
+        for layer, value in zip(reading.topology.layers, values, strict=True):
+            number = _log10(value) if is_logarithmic else float(value)
             if math.isfinite(number):
                 found[f"gradwatch_layers/{name}/{layer.key or 'model'}"] = number
     return found

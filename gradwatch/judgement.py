@@ -3,16 +3,68 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradwatch.errors import NothingToJudge
-from gradwatch.log.reader import read_runs
+from gradwatch.errors import GradWatchError, NothingToJudge, UnreadableLog
+from gradwatch.log.reader import Run, read_runs
+from gradwatch.records import StepRecord
+from gradwatch.run_marks import RunEnd, RunHeader
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import diagnose
 from gradwatch.verdict.findings import Verdict
 from gradwatch.verdict.trials import Trial
+
+HEALTHY, FINDINGS, NOT_JUDGED = 0, 1, 2
+"""Exit status of ``gradwatch check``."""
+
+
+@dataclass(frozen=True)
+class RunJudgement:
+    """What came of one run.
+
+    Attributes:
+        run: its name.
+        verdict: over the records that could be read; ``None`` without any.
+        header: how the watch began; ``None`` in logs from before there were marks.
+        end: how it ended; ``None`` when it has not.
+        problem: why the records are no proof whatever the options: damage, or an error of ours.
+        unfinished: why they are no proof unless unfinished runs are allowed.
+        notes: worth a line, and no more.
+        trials: the remedies that were tried on its model, best first.
+    """
+
+    run: str
+    verdict: Verdict | None = None
+    header: RunHeader | None = None
+    end: RunEnd | None = None
+    problem: str = ""
+    unfinished: str = ""
+    notes: tuple[str, ...] = ()
+    trials: tuple[Trial, ...] = ()
+
+    @property
+    def is_foreign(self) -> bool:
+        """Nothing of gradwatch's is there: somebody else's run."""
+        return not (self.verdict or self.header or self.problem or self.unfinished)
+
+    def find_obstacle(self, allow_unfinished: bool = False) -> str:
+        """Why this run is not judged, in words; ``""`` when it is."""
+        return self.problem or ("" if allow_unfinished else self.unfinished)
+
+    def choose_status(self, kinds: Sequence[str] = (), allow_unfinished: bool = False) -> int:
+        """``FINDINGS`` for findings of these kinds, whatever else there is; then what is no proof.
+
+        A run of somebody else's says nothing, and is ``HEALTHY`` here.
+        """
+        if self.verdict is not None and self.verdict.of_kind(*kinds):
+            return FINDINGS
+        if self.find_obstacle(allow_unfinished):
+            return NOT_JUDGED
+        if self.verdict is not None:
+            return HEALTHY if self.verdict.healthy or self.verdict.findings else NOT_JUDGED
+        return HEALTHY if self.is_foreign else NOT_JUDGED
 
 
 @dataclass
@@ -20,16 +72,57 @@ class Judgement:
     """What came of all runs under a log directory.
 
     Attributes:
-        verdicts: of the runs that have records.
-        trials: by run, the remedies that were tried on its model, best first.
-        without_records: names of runs of someone else's, or in which no step was sampled.
-        unreadable: runs that could not be read, or only up to some point, with the reason.
+        outcomes: one per run, by name.
+        overrides: thresholds that were given instead of those in force at the training.
+        allow_unfinished: a run without an end counts up to its last record.
     """
 
-    verdicts: list[Verdict] = field(default_factory=list)
-    trials: dict[str, tuple[Trial, ...]] = field(default_factory=dict)
-    without_records: list[str] = field(default_factory=list)
-    unreadable: dict[str, str] = field(default_factory=dict)
+    outcomes: list[RunJudgement] = field(default_factory=list)
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    allow_unfinished: bool = False
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Those that may be shown: of runs that were judged, or that have findings anyway."""
+        return [
+            one.verdict
+            for one in self.outcomes
+            if one.verdict is not None
+            and (one.verdict.findings or not one.find_obstacle(self.allow_unfinished))
+        ]
+
+    @property
+    def trials(self) -> dict[str, tuple[Trial, ...]]:
+        """By run, the remedies that were tried on its model, best first."""
+        return {one.run: one.trials for one in self.outcomes if one.trials}
+
+    @property
+    def without_records(self) -> list[str]:
+        """Names of somebody else's runs."""
+        return [one.run for one in self.outcomes if one.is_foreign]
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Runs that are no proof, with the reason."""
+        found = ((one.run, one.find_obstacle(self.allow_unfinished)) for one in self.outcomes)
+        return {run: reason for run, reason in found if reason}
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What is worth a line, by run."""
+        return {one.run: "; ".join(one.notes) for one in self.outcomes if one.notes}
+
+    def choose_status(self, kinds: Sequence[str] = ()) -> int:
+        """The exit status: 1 for findings anywhere, otherwise 2 for what is no proof, otherwise 0.
+
+        Args:
+            kinds: of finding that count; any when none is given.
+        """
+        statuses = {one.choose_status(kinds, self.allow_unfinished) for one in self.outcomes}
+        if FINDINGS in statuses:
+            return FINDINGS
+        is_proof = any(not one.is_foreign for one in self.outcomes)
+        return NOT_JUDGED if NOT_JUDGED in statuses or not is_proof else HEALTHY
 
     def write_json(self, status: int) -> str:
         """One strict JSON object, whatever the number of runs; ``status`` is the exit status."""
@@ -38,11 +131,12 @@ class Judgement:
             "runs": [json.loads(one.to_json()) for one in self.verdicts],
             "without_records": self.without_records,
             "unreadable": self.unreadable,
+            "notes": self.notes,
         }
         return json.dumps(content, indent=2, ensure_ascii=False)
 
     def render(self) -> Iterator[Any]:
-        """What rich prints: each verdict, and after a sick one the remedies that were tried."""
+        """What rich prints: each verdict, and after an unhealthy one what remedies did."""
         from gradwatch.display.terminal import render_report
         from gradwatch.display.trial_table import render_trials
 
@@ -53,28 +147,112 @@ class Judgement:
                 yield render_trials(tried)
 
 
-def judge_logdir(logdir: str, thresholds: Thresholds | None = None) -> Judgement:
-    """Judge every run under a log directory.
+def judge_logdir(
+    logdir: str,
+    overrides: Mapping[str, object] | None = None,
+    allow_unfinished: bool = False,
+    *,
+    choose: Callable[[Sequence[Run]], Sequence[Run]] = list,
+) -> Judgement:
+    """Judge every run under a log directory, each by the thresholds that its log names.
+
+    A run that cannot be judged hides no other one's verdict.
+
+    Args:
+        logdir: a log directory, or one event file.
+        overrides: thresholds by name, instead of those in the log.
+        allow_unfinished: judge a run without an end up to its last record.
+        choose: which of the runs to judge, and with which of their records.
 
     Raises:
         NothingToJudge: there is no such directory, or no event file below it.
+        InvalidInput: no such threshold, or a value that it cannot have.
     """
+    chosen = dict(overrides or {})
+    Thresholds().replace(**chosen)
     runs = read_runs(logdir)
     if not runs:
         raise NothingToJudge(
             f"Expected event files under {logdir!r}, got none. "
             "Give the directory that was passed as logdir."
         )
-    judgement = Judgement()
-    for run in runs:
-        if run.damage:
-            judgement.unreadable[run.label] = "; ".join(run.damage)
-        try:
-            if len(run):
-                judgement.verdicts.append(diagnose(run.records(), thresholds, run.label))
-                judgement.trials[run.label] = run.trials
-            elif not run.damage:
-                judgement.without_records.append(run.label)
-        except (NothingToJudge, OSError) as error:
-            judgement.unreadable[run.label] = str(error)
-    return judgement
+    return Judgement([_judge_run(run, chosen) for run in choose(runs)], chosen, allow_unfinished)
+
+
+def choose_thresholds(header: RunHeader | None, overrides: Mapping[str, object]) -> Thresholds:
+    """Those in force at the training, the defaults where the log names none; then overrides."""
+    return (header.thresholds if header else Thresholds()).replace(**dict(overrides))
+
+
+def _judge_run(run: Run, overrides: Mapping[str, object]) -> RunJudgement:
+    problems = list(run.damage)
+    verdict: Verdict | None = None
+    trials: tuple[Trial, ...] = ()
+    try:
+        if len(run):
+            records = _read_on(run, problems)
+            verdict = diagnose(records, choose_thresholds(run.header, overrides), run.label)
+            trials = _read_trials(run, problems)
+    except (GradWatchError, OSError) as error:
+        problems.append(str(error))
+    except Exception as error:  # one run that we fail on must not hide the others
+        problems.append(f"gradwatch failed on it: {type(error).__name__}: {error}")
+    if run.end is not None and run.end.how == "failure":
+        problems.append(f"an error of gradwatch's own ended the watching: {run.end.detail}")
+    if verdict is not None and not verdict.records:
+        verdict = None
+    return RunJudgement(
+        run=run.label,
+        verdict=verdict,
+        header=run.header,
+        end=run.end,
+        problem="; ".join(problems),
+        unfinished=_describe_end(run),
+        notes=_list_notes(run),
+        trials=trials,
+    )
+
+
+def _read_on(run: Run, problems: list[str]) -> Iterable[StepRecord]:
+    """The records up to the first that cannot be read, which is a problem of the run."""
+    try:
+        yield from run.records()
+    except (UnreadableLog, OSError) as error:
+        problems.append(str(error))
+
+
+def _read_trials(run: Run, problems: list[str]) -> tuple[Trial, ...]:
+    try:
+        return run.trials
+    except (UnreadableLog, OSError) as error:
+        problems.append(str(error))
+        return ()
+
+
+def _describe_end(run: Run) -> str:
+    """Why the run is unfinished, in words; ``""`` when it is finished, or from before marks."""
+    if run.header is None:
+        return ""
+    if run.end is None:
+        last = (
+            "no record" if run.last_step is None else f"its last record is of step {run.last_step}"
+        )
+        return f"it has no end: still running, or killed ({last})"
+    if run.end.how == "exception":
+        return f"{run.end.detail} ended the training at step {run.end.last_step}"
+    if run.gaps:
+        lost = sum(gap.last - gap.first + 1 for gap in run.gaps)
+        return f"{lost} records could not be written ({run.gaps[-1].reason})"
+    if not len(run):
+        return "no step was recorded"
+    return ""
+
+
+def _list_notes(run: Run) -> tuple[str, ...]:
+    notes = list(run.notes)
+    if len(run) and run.header is None:
+        notes.append("written before logs had a start and an end; judged up to its last record")
+    ended = [session.end for session in run.sessions[:-1] if session.name]
+    if None in ended:
+        notes.append(f"{ended.count(None)} times preempted and resumed")
+    return tuple(notes)

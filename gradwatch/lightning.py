@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from gradwatch.configuration import find_configuration
 from gradwatch.errors import GradWatchError, NothingToJudge
 from gradwatch.fail_on import Alarms, borrow_watch, find_own_optimizers
 from gradwatch.report import Report
@@ -50,7 +51,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         every_n_steps: longest wait between two sampled steps (see ``Schedule``).
         fail_on: kinds of finding that stop the training, such as ``("vanishing",)``. A training
             without any record then fails as well, since no data is no pass.
-        thresholds: of the rules.
+        thresholds: of the rules; those of ``[tool.gradwatch]`` in pyproject.toml when omitted.
         per_layer_scalars: also write a scalar per layer and statistic (many charts).
         logdir: directory for event files of our own instead of the ``TensorBoardLogger``'s.
         budget: largest share of the training's time that watching may take, as for ``watch``.
@@ -73,7 +74,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         super().__init__()
         self.every_n_steps = every_n_steps
         self.fail_on = fail_on
-        self.thresholds = thresholds
+        self.thresholds = find_configuration().choose_thresholds(thresholds)
         self.per_layer_scalars = per_layer_scalars
         self.logdir = logdir
         self.budget = budget
@@ -172,8 +173,8 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
             raise self._last_word
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Leave no trace behind a training that broke."""
-        self._detach()
+        """Leave no trace behind a training that broke, and say so at the end of its log."""
+        self._detach(exception)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave no trace, however the training ended."""
@@ -198,9 +199,9 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
             return int(restored)
         return int(trainer.global_step) // max(len(trainer.optimizers), 1)
 
-    def _detach(self) -> None:
+    def _detach(self, error: BaseException | None = None) -> None:
         if self._watch is not None and self._is_owner:
-            self._watch.detach()
+            self._watch.detach(error)
 
     # Logs -----------------------------------------------------------------------------------
 

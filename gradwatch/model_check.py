@@ -2,49 +2,64 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch import nn
+from torch.optim import Optimizer
 
+from gradwatch.configuration import find_configuration, parse_count, parse_seconds
 from gradwatch.errors import InvalidInput, NothingToJudge
 from gradwatch.report import Report
+from gradwatch.seed_vote import merge_reports
 from gradwatch.thresholds import Thresholds
+from gradwatch.twin_training import (
+    LossFunction,
+    OptimizerLike,
+    check_trial,
+    choose_batches,
+    copy_training,
+    keep_random_state,
+    train_step,
+)
 from gradwatch.watcher import check_model, watch
 
 DEFAULT_STEPS = 20
 """Enough for every rule to see a disease last."""
 
-DEFAULT_LEARNING_RATE = 0.01
-
-LossFunction = Callable[..., Tensor]
-OptimizerLike = Optimizer | Callable[[Iterable[nn.Parameter]], Optimizer] | None
+ModelFactory = Callable[[], nn.Module]
 
 
 def check(
-    model: nn.Module,
+    model: nn.Module | ModelFactory,
     batches: Iterable[Any],
     loss_fn: LossFunction,
     optimizer: OptimizerLike = None,
     steps: int | None = None,
     *,
     thresholds: Thresholds | None = None,
+    seeds: int | None = None,
+    budget_seconds: float | None = None,
 ) -> Report:
     """Train a deep copy of the model for some steps and report; the caller's stays as it was.
 
     Nothing of the caller's changes: weights, buffers, gradients, optimizer state, random state
-    (Python's, NumPy's, torch's, and that of a DataLoader's own generator).
+    (Python's, NumPy's, torch's, and that of a DataLoader's own generator). What is not given here
+    stands in ``[tool.gradwatch]`` of the nearest pyproject.toml, or has the default below.
+
+    With several seeds the training is repeated, each time with the random numbers of another seed
+    (0, 1, 2, ...), and a majority decides; NaN or Inf in one of them is enough. A model that is
+    given as a function is built once for each seed. One that is given as it is keeps its weights,
+    since these may be what is tested: the seeds then vary dropout and the order of the batches.
 
     Args:
-        model: the model to judge; its train/eval mode is kept.
+        model: the model to judge, whose train/eval mode is kept; or a function that builds it.
         batches: ``(inputs, target)`` pairs (several inputs may come before the target), mappings
             of keyword arguments, or bare inputs; repeated when there are fewer than ``steps``.
         loss_fn: ``loss_fn(output, target)``; ``loss_fn(output)`` for batches without a target;
@@ -53,172 +68,110 @@ def check(
             makes one; plain SGD with a learning rate of 0.01 when omitted: it hides nothing.
         steps: training steps; 20 when omitted.
         thresholds: of the rules.
+        seeds: trainings to judge together; 1 when omitted, which sets no seed.
+        budget_seconds: longest time for all of it, seconds; no limit when omitted.
 
     Raises:
-        InvalidInput: no batch, a loss that is no scalar, an optimizer of another model.
-        NothingToJudge: gradwatch itself failed: in a test that is no pass.
+        InvalidInput: no batch, a loss that is no scalar, an optimizer of another model, or a
+            setting that means nothing.
+        NothingToJudge: gradwatch itself failed, or the time was up: in a test that is no pass.
     """
-    count = DEFAULT_STEPS if steps is None else steps
-    check_model(model)
-    check_trial(batches, loss_fn, count)
-    with keep_random_state(batches), torch.enable_grad():
-        chosen = choose_batches(batches, count)
-        twin, twin_loss, twin_optimizer = copy_training(model, loss_fn, optimizer)
-        with watch(twin, twin_optimizer, every_n_steps=1, thresholds=thresholds) as watching:
-            for batch in islice(cycle(chosen), count):
-                train_step(twin, batch, twin_loss, twin_optimizer)
-        report = watching.report()
-    if watching.failure is not None:
-        raise NothingToJudge(
-            f"Expected a complete record of {count} steps, got an error of gradwatch's own: "
-            f"{watching.failure!r}. Please report it with the model."
-        ) from watching.failure
-    return report
-
-
-def check_trial(batches: object, loss_fn: object, count: object) -> None:
-    """Raise InvalidInput for what no training steps can be made of."""
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise InvalidInput(
-            f"Expected steps to be a whole number from 1, got {count!r}. 20 is the default."
-        )
-    if not callable(loss_fn):
-        raise InvalidInput(
-            f"Expected a loss function, got {type(loss_fn).__name__}. "
-            "Pass loss_fn(output, target), such as torch.nn.functional.cross_entropy."
-        )
-    is_one_batch = isinstance(batches, (Tensor, Mapping, str)) or (
-        isinstance(batches, tuple) and all(isinstance(one, Tensor) for one in batches)
+    agreed = find_configuration()
+    plan = _Plan(
+        loss_fn,
+        optimizer,
+        _first_given(steps, agreed.steps, DEFAULT_STEPS),
+        agreed.choose_thresholds(thresholds),
+        parse_count(_first_given(seeds, agreed.seeds, 1)),
+        _Clock(_first_given(budget_seconds, agreed.budget_seconds, None)),
     )
-    if is_one_batch or not isinstance(batches, Iterable):
+    _check_plan(plan, model, batches)
+    with keep_random_state(batches), torch.enable_grad():
+        chosen = choose_batches(batches, plan.steps)
+        reports = [plan.train(model, chosen, seed) for seed in range(plan.seeds)]
+    report = reports[0] if len(reports) == 1 else merge_reports(reports)
+    return agreed.silence(replace(report, seconds=plan.clock.read()))
+
+
+def _first_given(*values: Any) -> Any:
+    return next((one for one in values if one is not None), None)
+
+
+def _check_plan(plan: _Plan, model: object, batches: object) -> None:
+    if isinstance(model, nn.Module) or not callable(model):
+        check_model(model)
+    elif isinstance(plan.optimizer, Optimizer):
         raise InvalidInput(
-            f"Expected batches to be a list or another iterable of batches, got one "
-            f"{type(batches).__name__}. Put a single batch into a list: [(inputs, target)]."
+            "Expected a function of the parameters for a model that is built anew, got the "
+            f"optimizer {type(plan.optimizer).__name__} of another model. "
+            "Pass for instance lambda params: Adam(params, lr=1e-3)."
         )
+    check_trial(batches, plan.loss_fn, plan.steps)
 
 
-def choose_batches(batches: Iterable[Any], count: int) -> list[Any]:
-    """The first batches, at least one."""
-    chosen = list(islice(batches, count))
-    if not chosen:
-        raise InvalidInput(
-            "Expected at least one batch, got none. Pass a list of (inputs, target) pairs, and "
-            "for a generator one that nothing has used up."
-        )
-    return chosen
+class _Clock:
+    """Time since it was made.
+
+    Args:
+        budget_seconds: time after which ``check`` raises; ``None`` for no limit.
+    """
+
+    def __init__(self, budget_seconds: float | None) -> None:
+        self._budget = None if budget_seconds is None else parse_seconds(budget_seconds)
+        self._begin = time.perf_counter()
+
+    def read(self) -> float:
+        """Seconds since then."""
+        return time.perf_counter() - self._begin
+
+    def check(self, done: str) -> None:
+        """Raise NothingToJudge when the time is up."""
+        if self._budget is not None and self.read() > self._budget:
+            raise NothingToJudge(
+                f"Expected the check to take at most {self._budget:g} s, got only as far as {done} "
+                "in that time. Raise budget_seconds, or ask for fewer steps or seeds."
+            )
 
 
-def copy_training(
-    model: nn.Module, loss_fn: LossFunction, optimizer: OptimizerLike
-) -> tuple[nn.Module, LossFunction, Optimizer]:
-    """Copies with one memo, so that the optimizer and the loss hold the copy's parameters."""
-    mine = optimizer if isinstance(optimizer, Optimizer) else None
-    owner = getattr(loss_fn, "__self__", loss_fn)  # a loss may be a method of the model
-    loss = loss_fn if isinstance(owner, nn.Module) else None
-    try:
-        memo: dict[int, Any] = {}
-        twin, twin_loss, twin_optimizer = copy.deepcopy((model, loss, mine), memo)
-        _complete_copy(mine, twin_optimizer, memo)
-    except RuntimeError as error:  # tensors inside that are neither parameters nor buffers
-        raise InvalidInput(
-            f"Expected a model that copy.deepcopy can copy, got {type(model).__name__} ({error}). "
-            "Call check() on a fresh model, before its first forward."
-        ) from error
-    params = [param for param in twin.parameters() if param.requires_grad]
-    if twin_optimizer is None:
-        twin_optimizer = make_optimizer(optimizer, params)
-    return twin, twin_loss or loss_fn, twin_optimizer
+@dataclass
+class _Plan:
+    """The trainings of one check."""
+
+    loss_fn: LossFunction
+    optimizer: OptimizerLike
+    steps: int
+    thresholds: Thresholds
+    seeds: int
+    clock: _Clock
+
+    def train(self, model: nn.Module | ModelFactory, batches: list[Any], seed: int) -> Report:
+        """One training, watched at every step; seeded only where there are several."""
+        if self.seeds > 1:
+            _set_seeds(seed)
+        built = model if isinstance(model, nn.Module) else _build(model)
+        if self.seeds > 1 and seed and built is model:
+            batches = random.sample(batches, len(batches))
+        twin, twin_loss, twin_optimizer = copy_training(built, self.loss_fn, self.optimizer)
+        with watch(twin, twin_optimizer, every_n_steps=1, thresholds=self.thresholds) as watching:
+            for step, batch in enumerate(islice(cycle(batches), self.steps)):
+                self.clock.check(f"step {step} of {self.steps}, seed {seed + 1} of {self.seeds}")
+                train_step(twin, batch, twin_loss, twin_optimizer)
+            report = watching.report()
+        if watching.failure is not None:
+            raise NothingToJudge(
+                f"Expected a complete record of {self.steps} steps, got an error of gradwatch's "
+                f"own: {watching.failure!r}. Please report it with the model."
+            ) from watching.failure
+        return report
 
 
-def _complete_copy(optimizer: Optimizer | None, twin: Any, memo: dict[int, Any]) -> None:
-    """Attributes of its own that torch leaves out of an optimizer's copy, such as LBFGS's."""
-    for name, value in vars(optimizer).items() if optimizer is not None else ():
-        if not hasattr(twin, name):
-            setattr(twin, name, copy.deepcopy(value, memo))
+def _set_seeds(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
-def make_optimizer(optimizer: OptimizerLike, params: list[nn.Parameter]) -> Optimizer:
-    """What a factory makes of the parameters; plain SGD without one."""
-    if optimizer is None:
-        return SGD(params, lr=DEFAULT_LEARNING_RATE)
-    made = optimizer(params) if callable(optimizer) else optimizer
-    if not isinstance(made, Optimizer):
-        raise InvalidInput(
-            "Expected an optimizer or a function of the parameters that makes one, got "
-            f"{type(made).__name__}. Pass for instance lambda params: Adam(params, lr=1e-3)."
-        )
-    return made
-
-
-def train_step(model: nn.Module, batch: Any, loss_fn: LossFunction, optimizer: Optimizer) -> None:
-    """One training step; an optimizer that evaluates the loss itself gets a closure."""
-
-    def compute_gradients() -> Tensor:
-        optimizer.zero_grad()
-        loss = compute_loss(model, batch, loss_fn)
-        _check_loss(loss)
-        loss.backward()
-        return loss
-
-    if _needs_closure(optimizer):
-        optimizer.step(compute_gradients)  # type: ignore[arg-type]  # torch says float
-    else:
-        compute_gradients()
-        optimizer.step()
-
-
-def _needs_closure(optimizer: Optimizer) -> bool:
-    """Whether the optimizer evaluates the loss itself, as LBFGS does."""
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    return closure is not None and closure.default is inspect.Parameter.empty
-
-
-def _check_loss(loss: object) -> None:
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
-        raise InvalidInput(
-            f"Expected the loss to be a scalar tensor, got {type(loss).__name__}{shape}. "
-            "Let loss_fn return what your training calls backward() on."
-        )
-
-
-def compute_loss(model: nn.Module, batch: Any, loss_fn: LossFunction) -> Tensor:
-    """Loss of one batch, by the conventions of ``check``."""
-    if _wants_model(loss_fn):
-        return loss_fn(model, batch)
-    if isinstance(batch, Mapping):
-        return loss_fn(model(**batch))
-    if isinstance(batch, (tuple, list)) and len(batch) > 1:
-        return loss_fn(model(*batch[:-1]), batch[-1])
-    inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
-    return loss_fn(model(inputs))
-
-
-def _wants_model(loss_fn: LossFunction) -> bool:
-    try:
-        names = list(inspect.signature(loss_fn).parameters)
-    except (TypeError, ValueError):
-        return False
-    return bool(names) and names[0] == "model"
-
-
-@contextmanager
-def keep_random_state(batches: object) -> Iterator[None]:
-    """Leave the random numbers of Python, numpy, torch and the batches' loader as they were."""
-    python, numpy = random.getstate(), np.random.get_state()
-    own = [(generator, generator.get_state()) for generator in _find_generators(batches)]
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-            for generator, state in own:
-                generator.set_state(state)
-
-
-def _find_generators(batches: object) -> list[torch.Generator]:
-    """A DataLoader shuffles with generators of its own where it was given them."""
-    sampler = getattr(batches, "sampler", None)
-    found = (getattr(one, "generator", None) for one in (batches, sampler))
-    return [one for one in found if isinstance(one, torch.Generator)]
+def _build(factory: ModelFactory) -> nn.Module:
+    model = factory()
+    check_model(model)
+    return model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gradwatch.verdict.findings import Verdict
@@ -11,7 +11,30 @@ from gradwatch.verdict.findings import Verdict
 
 @dataclass(frozen=True)
 class Report(Verdict):
-    """The verdict over a run so far, pleasant in a terminal, a notebook and a pull request."""
+    """The verdict over a run so far, pleasant in a terminal, a notebook and a pull request.
+
+    Attributes:
+        seeds: trainings that were judged together; 1 unless ``gradwatch.check`` was asked for more.
+        unhealthy_seeds: those of them with findings.
+        seconds: time that ``gradwatch.check`` took; ``None`` for a watch.
+    """
+
+    seeds: int = 1
+    unhealthy_seeds: int = 0
+    seconds: float | None = field(default=None, compare=False)
+
+    @property
+    def vote(self) -> str:
+        """``"Unhealthy with 2 of 3 seeds, in 4.1 s."``; empty for a single training."""
+        if self.seeds == 1:
+            return ""
+        took = "" if self.seconds is None else f", in {self.seconds:.1f} s"
+        return f"Unhealthy with {self.unhealthy_seeds} of {self.seeds} seeds{took}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, with the vote over seeds and the time."""
+        own = {"seeds": self.seeds, "unhealthy_seeds": self.unhealthy_seeds}
+        return {**super().to_dict(), **own, "seconds": self.seconds}
 
     @classmethod
     def from_verdict(cls, verdict: Verdict) -> Report:
@@ -22,7 +45,7 @@ class Report(Verdict):
         """The verdict for a pull request or TensorBoard's Text tab."""
         from gradwatch.display.markdown import write_report
 
-        return write_report(self)
+        return write_report(self) + (f"\n{self.vote}\n" if self.vote else "")
 
     def figure(self, name: str = "profile") -> Any:
         """A Plotly figure of the run (needs ``gradwatch[plots]``); ``name`` as in ``FIGURES``."""
@@ -31,16 +54,18 @@ class Report(Verdict):
         return draw_figure(self, name)
 
     def __rich__(self) -> Any:
+        from rich.console import Group
+
         from gradwatch.display.terminal import render_report
 
-        return render_report(self)
+        return Group(render_report(self), self.vote) if self.vote else render_report(self)
 
     def __str__(self) -> str:
         from gradwatch.display.terminal import write_text
 
-        return write_text(self)
+        return write_text(self) + (f"\n{self.vote}" if self.vote else "")
 
     def _repr_html_(self) -> str:
         from gradwatch.display.html import write_fragment
 
-        return write_fragment(self)
+        return write_fragment(self) + (f"<div>{self.vote}</div>" if self.vote else "")

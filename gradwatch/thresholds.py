@@ -7,6 +7,8 @@ log scale; ``docs/detection.md`` shows both sides as measured on the public zoo.
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from dataclasses import dataclass
 
 from gradwatch.errors import InvalidInput
@@ -19,6 +21,13 @@ class Thresholds:
     Attributes:
         persistence: sampled steps in a row that a sign must last before it is a finding, or ...
         persistence_steps: ... optimizer steps that two of them must span.
+        loss_share: a weight whose share of its optimizer's loss change stays below this has no part
+            in what is learned (on the zoo: healthy above 1.3e-4, vanishing below 5e-7).
+        loss_progress: loss change of a step against the loss at the start, below which the whole
+            network stands still (first steps on the zoo: healthy above 1.9e-4, vanishing below
+            1e-7).
+        unfinished: loss against that at the start above which a network that stands still has not
+            simply learned what there was (healthy below 2e-3, unhealthy above 0.99).
         profile: a layer whose output gradient is below this share of the largest further down
             is cut off from the loss (healthy nets stay above 1e-2, vanishing ones below 1e-4.3).
         sensitivity: a weight whose ``||g||*||w||`` is below this share of the network's largest
@@ -38,14 +47,21 @@ class Thresholds:
         long_chain: ... when it has at least this many stages.
         shared_blame: in such a chain, depth is also to blame when the lesser of the activations'
             and the weights' shares is at least this share of the whole loss.
+        shrunk_weight: median size of the weights against that at the first record below which decay
+            has taken them, and not their initialisation.
         saturated_fraction: share of pinned elements of a hidden activation.
+        stuck: loss against that at the start above which outputs that are saturated, while the
+            loss has levelled off, keep it from falling.
+        rare_output: scale of an output below which it is off nearly everywhere, as a detector of
+            rare things is right to be.
         output_gain: share of the gradient that an activation at the network's output lets through;
             below it since the first step, the outputs are pinned and not sure.
         flat_fraction: the same of an activation that is flat on one side only, such as ELU or SiLU.
         saturated_derivative: mean |phi'| against its maximum below which saturation, and not the
             function's own slope, is the cause.
-        dead_fraction: share of units that never fired over the window; ``dead_note`` is worth a
-            note.
+        dead_fraction: share of units that never fired over the window.
+        solved_loss: share of the first loss below which a network has learned its task in spite of
+            dead units that something leads around.
         dead_least: least share that must be dead beyond chance in a layer of few units, at
             ``dead_quantile`` standard deviations (1.64: 95 %).
         dead_chance: a unit counts as dead only when, firing ``dead_rarity`` times more rarely than
@@ -68,6 +84,8 @@ class Thresholds:
             what follows: a square does at 256, which some elements reach at an eighth of that.
         lost_records: sampled steps over which a half-precision weight with a gradient has lost
             all but nothing of its updates.
+        least_fall: share of the loss that a task has to lose to count as making progress, one
+            standard error considered.
         progress: the error signal at the output has to fall below this share of its first values
             to count as learning.
         converged: the error signal below this share of its first values is that of a training which
@@ -75,11 +93,23 @@ class Thresholds:
         patience: optimizer steps without progress before a loss over time is held to do harm.
         time_gain: gradient at the first time steps against the last.
         disconnected_records: sampled steps in a row without any gradient.
+        baseline_worse: a known finding is worse than it was from this factor on (the same training
+            with another seed differs by less than ten).
+        compare_worse: a layer learns less than in another run from this factor on, where nothing
+            tells how far runs of the same training lie apart (seeds differ by less than ten).
+        compare_spread: ... and where several runs do: standard deviations of their logarithms.
+        compare_least: ... but never below this factor: a few runs may agree by chance.
+        compare_share: growth of a layer's share of dead or saturated units that counts as worse.
+        compare_records: sampled steps that two runs must share to be compared.
+        allow_unjudged: ``fnmatch`` patterns of parameters that need not be seen to learn.
         ignore_kinds, ignore_layers: findings to silence, by kind and by ``fnmatch`` pattern.
     """
 
     persistence: int = 3
     persistence_steps: int = 25
+    loss_share: float = 1e-5
+    loss_progress: float = 5e-6
+    unfinished: float = 0.1
     profile: float = 10**-3.1
     sensitivity: float = 10**-2.4
     update_ratio: float = 10**-4.5
@@ -90,12 +120,15 @@ class Thresholds:
     mild_gain: float = 0.6
     long_chain: int = 12
     shared_blame: float = 1 / 3
+    shrunk_weight: float = 0.5
     saturated_fraction: float = 0.8
+    stuck: float = 0.3
+    rare_output: float = 0.1
     output_gain: float = 1e-4
     flat_fraction: float = 0.99
     saturated_derivative: float = 0.35
     dead_fraction: float = 0.6
-    dead_note: float = 0.1
+    solved_loss: float = 0.1
     dead_least: float = 0.4
     dead_quantile: float = 1.64
     dead_chance: float = 0.05
@@ -111,19 +144,42 @@ class Thresholds:
     underflow_rms: float = 5e-7
     overflow_rms: float = 32.0
     lost_records: int = 5
+    least_fall: float = 0.12
     progress: float = 0.8
     converged: float = 1e-2
     patience: int = 30
     time_gain: float = 1e-4
     disconnected_records: int = 5
+    baseline_worse: float = 10.0
+    compare_worse: float = 10.0
+    compare_spread: float = 5.0
+    compare_least: float = 3.0
+    compare_share: float = 0.5
+    compare_records: int = 3
+    allow_unjudged: tuple[str, ...] = ()
     ignore_kinds: tuple[str, ...] = ()
     ignore_layers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            if isinstance(one.default, tuple):
+                continue
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise InvalidInput(
+                    f"Expected {one.name} to be a number, got {value!r}. Pass a number from 0."
+                )
+            if not (math.isfinite(value) and float(value) >= 0):
+                raise InvalidInput(
+                    f"Expected {one.name} to be finite and not below 0, got {value}. "
+                    "Leave the field out for its default."
+                )
 
     def replace(self, **changes: object) -> Thresholds:
         """A copy with some fields changed.
 
         Raises:
-            InvalidInput: there is no such threshold.
+            InvalidInput: there is no such threshold, or it cannot have this value.
         """
         known = {one.name for one in dataclasses.fields(self)}
         unknown = sorted(set(changes) - known)

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from gradwatch.configuration import find_configuration
 from gradwatch.errors import NothingToJudge
 from gradwatch.fail_on import Alarms, borrow_watch
 from gradwatch.report import Report
@@ -31,7 +32,7 @@ class GradWatchCallback(TrainerCallback):
         every_n_steps: longest wait between two sampled steps (see ``Schedule``).
         fail_on: kinds of finding that stop the training, such as ``("vanishing",)``. A training
             without any record then fails as well, since no data is no pass.
-        thresholds: of the rules.
+        thresholds: of the rules; those of ``[tool.gradwatch]`` in pyproject.toml when omitted.
         per_layer_scalars: also write a scalar per layer and statistic (many charts).
         logdir: directory for event files, whatever ``report_to`` says.
         writer: a ``SummaryWriter`` to share instead.
@@ -56,7 +57,7 @@ class GradWatchCallback(TrainerCallback):
         super().__init__()
         self.every_n_steps = every_n_steps
         self.fail_on = fail_on
-        self.thresholds = thresholds
+        self.thresholds = find_configuration().choose_thresholds(thresholds)
         self.per_layer_scalars = per_layer_scalars
         self.logdir = logdir
         self.writer = writer

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from gradwatch.capture.description import describe_training
 from gradwatch.capture.interruption import is_foreign
 from gradwatch.capture.ranks import unwrap
 from gradwatch.capture.sampling_budget import check_budget
@@ -66,6 +67,8 @@ class Watch:
         self._on_change = on_change
         self._on_scalars = on_scalars
         self._session = Session(model, optimizers, schedule, self._take, global_step, budget)
+        self._exception = ""
+        self._is_log_failing = False
         self._detached = False
         self._is_entered = False
         self._process = os.getpid()
@@ -83,8 +86,8 @@ class Watch:
         if not getattr(self, "_detached", True):
             self.abandon()
 
-    def __exit__(self, *_: object) -> None:
-        self.detach()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self.detach(error)
 
     @property
     def is_entered(self) -> bool:
@@ -125,10 +128,15 @@ class Watch:
         failure = "" if self.failure is None else repr(self.failure)
         return Report.from_verdict(self._doctor.judge(self._run, failure))
 
-    def detach(self) -> None:
-        """Stop watching and leave no trace; the report stays available. Harmless when repeated."""
+    def detach(self, error: BaseException | None = None) -> None:
+        """Stop watching and leave no trace; the report stays available. Harmless when repeated.
+
+        Args:
+            error: what ended the training, if it did not end by itself; the log's end names it.
+        """
         if self._detached:
             return
+        self._exception = "" if error is None else type(error).__name__
         self._detached = True
         self._finalizer.detach()
         if _watches.get(self._model_id) is self:
@@ -164,20 +172,24 @@ class Watch:
 
     def _close_journal(self) -> None:
         if self._journal is not None:
-            self._journal.close(self.report())
+            self._journal.close(self.report(), self._exception, self.global_step)
 
     def _write(self, function: Callable[..., None], *args: Any) -> None:
         """A log that cannot be written must not end the watching, let alone the training."""
         try:
             function(*args)
+            self._is_log_failing = False
         except Exception as error:
             if is_foreign(error):
                 raise
-            self._journal = None
-            _warn(
-                f"gradwatch stopped writing its log ({type(error).__name__}: {error}); "
-                "it goes on watching."
-            )
+            if not self._is_log_failing:
+                _warn(
+                    f"gradwatch could not write its log ({type(error).__name__}: {error}); it goes "
+                    "on watching, and writes again at the next record if that is possible."
+                )
+            self._is_log_failing = True
+        for notice in self._journal.take_notices() if self._journal else ():
+            _warn(notice)
 
     def _tell(self, listener: Callable[..., None], *args: Any) -> None:
         """Whoever listens must not end the watching either."""
@@ -245,10 +257,11 @@ def watch(
     check_budget(budget)
     _check_settings(logdir, writer, thresholds, global_step)
     _end_earlier(model)
+    judged_by = thresholds or Thresholds()
     journal = None
     if (logdir is not None or writer is not None) and _is_first_rank():
-        journal = Journal(logdir, writer=writer, per_layer_scalars=per_layer_scalars)
-    judged_by = thresholds or Thresholds()
+        about = describe_training(model, optimizers, every_n_steps, global_step)
+        journal = Journal(logdir, writer, per_layer_scalars, judged_by, about)
     told = on_change, on_scalars
     return Watch(model, optimizers, schedule, judged_by, journal, run, global_step, *told, budget)
 

@@ -81,6 +81,7 @@ def make_record(
     loss_gradient: float = 1.0,
     learning_rate: float = 0.1,
     update_ratio: float | None = None,
+    loss: float = np.nan,
 ) -> StepRecord:
     """A step of SGD in which each layer multiplies the gradient by a given gain.
 
@@ -88,6 +89,7 @@ def make_record(
         gains: by fqn, by type or by role, in this order of precedence; 1 where nothing is given.
         loss_gradient: gradient at the outputs.
         update_ratio: of every weight; by default learning rate times gradient over weight.
+        loss: of the step; with it go the loss changes, where each update goes down its gradient.
     """
     factors = [_find_gain(layer, gains or {}) for layer in layer_set.layers]
     grad = _walk_back(layer_set, factors, loss_gradient)
@@ -104,9 +106,12 @@ def make_record(
     if update_ratio is not None:
         update = PARAM_STATISTICS.index("update_l2_norm")
         param_values[update] = update_ratio * WEIGHT_NORM
-    steps = {"passes": 1, "loss_scale": 1, "nonfinite_passes": 0, "interval": 1}
+    if np.isfinite(loss):
+        rows = dict(zip(PARAM_STATISTICS, param_values, strict=True))
+        rows["loss_change"][:] = -rows["grad_l2_norm"] * rows["update_l2_norm"]
+    steps = {"loss": loss, "passes": 1, "loss_scale": 1, "nonfinite_passes": 0, "interval": 1}
     steps["learning_rate"] = learning_rate
-    step_values = np.array([steps[name] for name in STEP_STATISTICS], dtype=np.float64)
+    step_values = np.array([steps.get(name, np.nan) for name in STEP_STATISTICS], dtype=np.float64)
     return StepRecord(global_step, layer_set, layer_values, param_values, step_values)
 
 

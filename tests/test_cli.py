@@ -13,6 +13,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 import gradwatch
 from gradwatch.cli import main
 from gradwatch.log.writer import EventLog
+from gradwatch.run_marks import RunDescription
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rules import DEFAULT_RULES
 from tests.display.trainings import make_training
@@ -20,10 +21,15 @@ from tests.display.trainings import make_training
 SICK, WELL = 0.22, 1.0
 
 
-def write_run(logdir, phi_gain: float) -> None:
+def write_run(
+    logdir, phi_gain: float, how: str = "detached", thresholds: Thresholds | None = None
+) -> None:
     log = EventLog(logdir)
+    log.begin(thresholds or Thresholds(), RunDescription(model="Sequential"))
     for record in make_training(phi_gain):
         log.write_record(record)
+    if how:
+        log.end(how, "ValueError", 30)
     log.close()
 
 
@@ -50,7 +56,7 @@ class TestCheckStatus:
         write_run(tmp_path / "relu", WELL)
         assert main(["check", str(tmp_path / "relu")]) == 0
         out, err = capsys.readouterr()
-        assert out.startswith("✓ relu: Gradients reach every layer")
+        assert out.startswith("✓ relu: Every one of 12 weights learns")
         assert err == ""
 
     def test_findings(self, tmp_path, capsys) -> None:
@@ -68,7 +74,7 @@ class TestCheckStatus:
         write_run(tmp_path / "c", WELL)
         assert main(["check", str(tmp_path)]) == 1
         out = capsys.readouterr().out
-        assert out.index("a: Gradients reach") < out.index("b: ") < out.index("c: Gradients reach")
+        assert out.index("a: Every one of") < out.index("b: ") < out.index("c: Every one of")
 
     def test_only_the_kinds_asked_for_fail(self, tmp_path, capsys) -> None:
         write_run(tmp_path, SICK)
@@ -80,7 +86,7 @@ class TestCheckStatus:
         write_run(tmp_path, SICK)
         assert main(["check", str(tmp_path), "--threshold", "ignore_kinds=vanishing"]) == 0
         never = ["--threshold", "persistence=10000", "--threshold", "persistence_steps=1000000"]
-        assert main(["check", str(tmp_path), *never]) == 0
+        assert main(["check", str(tmp_path), *never]) == 2  # and nothing is proven then
 
 
 class TestNothingToJudge:
@@ -109,7 +115,7 @@ class TestNothingToJudge:
 
     def test_garbage(self, tmp_path, capsys) -> None:
         write_garbage(tmp_path / "run")
-        assert "'run' is damaged" in self.check(tmp_path, capsys)
+        assert "'run' is not judged: " in self.check(tmp_path, capsys)
 
     def test_truncated_beyond_use(self, tmp_path, capsys) -> None:
         write_run(tmp_path, SICK)
@@ -129,28 +135,125 @@ class TestSomeRunsCannotBeJudged:
         write_run(tmp_path / "mine", WELL)
         write_garbage(tmp_path / "broken")
         assert main(["check", str(tmp_path)]) == 2
-        assert "'broken' is damaged" in capsys.readouterr().err
+        assert "'broken' is not judged: " in capsys.readouterr().err
 
     def test_findings_outrank_an_unreadable_run(self, tmp_path) -> None:
         write_run(tmp_path / "mine", SICK)
         write_garbage(tmp_path / "broken")
         assert main(["check", str(tmp_path)]) == 1
 
-    @pytest.mark.parametrize(("phi_gain", "status"), [(WELL, 2), (SICK, 1)])
-    def test_a_run_read_in_part(self, tmp_path, capsys, phi_gain, status) -> None:
+    @pytest.mark.parametrize(
+        ("phi_gain", "status", "words"), [(WELL, 2, "not judged"), (SICK, 1, "judged in part")]
+    )
+    def test_a_run_read_in_part(self, tmp_path, capsys, phi_gain, status, words) -> None:
         write_run(tmp_path / "run", phi_gain)
         damage(tmp_path / "run", 0.6)
         assert main(["check", str(tmp_path)]) == status
-        assert "judged up to there" in capsys.readouterr().err
+        out, err = capsys.readouterr()
+        assert f"'run' is {words}: events.out.tfevents" in err
+        assert "at byte" in err
+        assert "✓" not in out
 
-    def test_a_truncated_last_record_is_as_if_not_written(self, tmp_path, capsys) -> None:
-        write_run(tmp_path, WELL)
+    def test_a_truncated_last_record_leaves_the_run_unfinished(self, tmp_path, capsys) -> None:
+        write_run(tmp_path, WELL, how="")
         (path,) = tmp_path.iterdir()
         os.truncate(path, path.stat().st_size - 5)
-        assert main(["check", str(tmp_path)]) == 0
+        assert main(["check", str(tmp_path)]) == 2
+        assert "it has no end" in capsys.readouterr().err
+        assert main(["check", str(tmp_path), "--allow-unfinished"]) == 0
         out, err = capsys.readouterr()
         assert "29 recorded" in out
-        assert err == ""
+        assert len(err.splitlines()) == 1
+        assert "judged up to its last record" in err
+
+
+class TestEnds:
+    @pytest.mark.parametrize("how", ["", "exception"])
+    def test_unfinished_is_2_unless_allowed_and_findings_outrank_it(
+        self, tmp_path, capsys, how
+    ) -> None:
+        write_run(tmp_path / "a", WELL, how)
+        assert main(["check", str(tmp_path)]) == 2
+        out, err = capsys.readouterr()
+        assert (out, len(err.splitlines())) == ("", 1)
+        assert main(["check", str(tmp_path), "--allow-unfinished"]) == 0
+        write_run(tmp_path / "b", SICK, how)
+        assert main(["check", str(tmp_path)]) == 1
+
+    def test_our_own_failure_is_2_whatever_is_allowed(self, tmp_path, capsys) -> None:
+        write_run(tmp_path, WELL, "failure")
+        assert main(["check", str(tmp_path), "--allow-unfinished"]) == 2
+        assert "an error of gradwatch's own" in capsys.readouterr().err
+
+    def test_every_other_run_is_judged(self, tmp_path, capsys) -> None:
+        write_run(tmp_path / "a", WELL, "failure")
+        write_run(tmp_path / "b", WELL)
+        assert main(["check", str(tmp_path)]) == 2
+        assert "✓ b: " in capsys.readouterr().out
+
+    def test_a_log_from_before_the_marks_is_judged_with_a_note(self, tmp_path, capsys) -> None:
+        log = EventLog(tmp_path)
+        for record in make_training(WELL):
+            log.write_record(record)
+        log.close()
+        assert main(["check", str(tmp_path)]) == 0
+        assert "before logs had a start and an end" in capsys.readouterr().err
+
+    def test_a_lost_record_in_the_middle_is_known(self, tmp_path, capsys) -> None:
+        log = EventLog(tmp_path)
+        log.begin(Thresholds(), RunDescription())
+        for place, record in enumerate(make_training(WELL)):
+            if place == 7:
+                log._made += 1
+            else:
+                log.write_record(record)
+        log.end("detached", "", 30)
+        log.close()
+        assert main(["check", str(tmp_path)]) == 2
+        assert "1 records of session" in capsys.readouterr().err
+
+
+class TestThresholdsOfTheLog:
+    def test_the_training_s_own_hold_and_an_override_is_printed(self, tmp_path, capsys) -> None:
+        write_run(tmp_path, SICK, thresholds=Thresholds(ignore_kinds=("vanishing",)))
+        assert main(["check", str(tmp_path)]) == 0
+        assert capsys.readouterr().err == ""
+        assert main(["check", str(tmp_path), "--threshold", "ignore_kinds="]) == 1
+        assert "given instead of the training's: ignore_kinds = ()" in capsys.readouterr().err
+
+    def test_a_negative_one_is_refused_in_one_line(self, tmp_path, capsys) -> None:
+        write_run(tmp_path, WELL)
+        assert main(["check", str(tmp_path), "--threshold", "profile=-1"]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and permissions are POSIX's")
+class TestStrangePlaces:
+    def test_a_pipe_named_like_an_event_file(self, tmp_path, capsys) -> None:
+        write_run(tmp_path / "a", WELL)
+        os.mkfifo(tmp_path / "a" / "events.out.tfevents.2")
+        assert main(["check", str(tmp_path)]) == 2
+        assert "got a pipe" in capsys.readouterr().err
+        assert main(["check", str(tmp_path / "a" / "events.out.tfevents.2")]) == 2
+
+    def test_a_directory_named_like_one(self, tmp_path, capsys) -> None:
+        write_run(tmp_path / "a", WELL)
+        (tmp_path / "a" / "events.out.tfevents.2").mkdir()
+        assert main(["check", str(tmp_path)]) == 2
+
+    def test_a_directory_that_cannot_be_entered(self, tmp_path, capsys, monkeypatch) -> None:
+        write_run(tmp_path / "a", WELL)
+        write_run(tmp_path / "b", SICK)
+        scan = os.scandir
+
+        def refuse(path):
+            if str(path).endswith("b"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scan(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        assert main(["check", str(tmp_path)]) == 2
+        assert "'b' is not judged: b: Permission denied" in capsys.readouterr().err
 
 
 def test_a_fault_of_ours_is_not_taken_for_findings(tmp_path, capsys, monkeypatch) -> None:

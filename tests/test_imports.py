@@ -62,7 +62,7 @@ def test_start_up_loads_nothing_heavy(code: str) -> None:
     assert find_heavy(code) == ""
 
 
-@pytest.mark.parametrize("layout", ["text", "json", "markdown"])
+@pytest.mark.parametrize("layout", ["text", "json", "markdown", "github", "sarif", "junit"])
 def test_check_loads_nothing_heavy(logdir: str, layout: str) -> None:
     assert find_heavy(call_main("check", logdir, "--format", layout)) == ""
 

@@ -68,7 +68,7 @@ def test_types_are_shipped() -> None:
 
 
 def test_base_dependencies() -> None:
-    assert _requirements(None) == {"torch", "tensorboard", "numpy", "rich"}
+    assert _requirements(None) == {"torch", "tensorboard", "numpy", "rich", "tomli"}
 
 
 def test_extras() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch._dynamo  # noqa: F401  # torch cannot be loaded anew by each suite in this process
 
+import gradwatch.display.html
 import gradwatch.display.terminal
 import gradwatch.model_check  # noqa: F401
 
@@ -79,7 +82,9 @@ def test_model(gradwatch):
 """
     result = run(suite, body)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*Vanishing [[]GW101]*", "*activation_derivative*", "*Remedy*"])
+    result.stdout.fnmatch_lines(
+        ["*[[]GW101 vanishing, critical]*", "Cause: *", "Remedy: *", "*Captured gradwatch layers*"]
+    )
     result.stdout.no_fnmatch_line("*pytest_plugin.py*")
 
 
@@ -93,7 +98,7 @@ def test_model(gradwatch):
 """
     result = run(suite, body)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*Vanishing [[]GW101]*"])
+    result.stdout.fnmatch_lines(["*[[]GW101 vanishing, critical]*"])
 
 
 def test_a_watch_left_attached_is_judged_and_detached(suite: pytest.Pytester) -> None:
@@ -120,7 +125,7 @@ def test_model(gradwatch):
 """
     result = run(suite, body)
     result.assert_outcomes(failed=1)
-    assert result.stdout.str().count("Vanishing [GW101]") == 2
+    assert result.stdout.str().count("[GW101 vanishing") == 2
 
 
 def test_a_fixture_of_a_fixture_counts_too(suite: pytest.Pytester) -> None:
@@ -248,14 +253,139 @@ def test_the_ini_chooses_and_the_command_line_overrides(suite: pytest.Pytester) 
 def test_an_unknown_kind_is_refused_at_once(suite: pytest.Pytester) -> None:
     result = run(suite, UNHEALTHY, "--gradwatch-fail-on", "sad")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--gradwatch-fail-on*vanishing*sad*"])
+    result.stderr.fnmatch_lines(["*vanishing*'sad'*Did you mean*"])
 
 
 def test_help_names_the_option_and_the_fixture(suite: pytest.Pytester) -> None:
     suite.runpytest_inprocess("--help").stdout.fnmatch_lines(
         ["*--gradwatch-fail-on*", "*gradwatch_fail_on*"]
     )
-    suite.runpytest_inprocess("--fixtures").stdout.fnmatch_lines(["gradwatch -- *"])
+    suite.runpytest_inprocess("--fixtures").stdout.fnmatch_lines(
+        ["gradwatch_check -- *", "gradwatch -- *"]
+    )
+
+
+# Settings ------------------------------------------------------------------------------------
+
+MARKED = """
+@pytest.mark.gradwatch({marker})
+def test_model(gradwatch_check):
+    report = gradwatch_check(healthy(), BATCHES, LOSS)
+    print(f"records={{report.records}} seeds={{report.seeds}}.")
+"""
+
+
+def run_marked(suite: pytest.Pytester, marker: str, *arguments: str) -> pytest.RunResult:
+    return run(suite, MARKED.format(marker=marker), "-s", *arguments)
+
+
+def test_a_marker_chooses(suite: pytest.Pytester) -> None:
+    result = run_marked(suite, "steps=6, seeds=2")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*records=6 seeds=2.*"])
+    body = UNHEALTHY.replace("def", "@pytest.mark.gradwatch(fail_on=['dead'])\ndef")
+    run(suite, body).assert_outcomes(passed=1)
+    body = body.replace("fail_on=['dead']", "thresholds={'ignore_kinds': ['vanishing']}")
+    run(suite, body).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("marker", "words"),
+    [
+        ("step=6", "*Did you mean 'steps'*"),
+        ("steps=0", "*whole number from 1, got 0*"),
+        ("fail_on='sad'", "*kinds*'sad'*"),
+        ("thresholds={'profil': 1.0}", "*Did you mean 'profile'*"),
+        ("3", "*keywords only, got 3*"),
+    ],
+)
+def test_a_marker_that_means_nothing_is_an_error(suite, marker: str, words: str) -> None:
+    result = run_marked(suite, marker)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([words])
+
+
+def test_command_line_over_marker_over_ini_over_pyproject(suite: pytest.Pytester) -> None:
+    suite.makepyprojecttoml("[tool.gradwatch]\nsteps = 4\nseeds = 2\n")
+    run_marked(suite, "").stdout.fnmatch_lines(["*records=4 seeds=2.*"])
+    suite.makeini("[pytest]\ngradwatch_steps = 5\ngradwatch_seeds = 1\n")
+    run_marked(suite, "").stdout.fnmatch_lines(["*records=5 seeds=1.*"])
+    run_marked(suite, "steps=6").stdout.fnmatch_lines(["*records=6 seeds=1.*"])
+    chosen = ("--gradwatch-steps", "7", "--gradwatch-seeds", "2")
+    run_marked(suite, "steps=6", *chosen).stdout.fnmatch_lines(["*records=7 seeds=2.*"])
+
+
+def test_thresholds_of_the_ini_file(suite: pytest.Pytester) -> None:
+    suite.makeini("[pytest]\ngradwatch_thresholds =\n    ignore_kinds = vanishing\n")
+    run(suite, UNHEALTHY).assert_outcomes(passed=1)
+    suite.makeini("[pytest]\ngradwatch_thresholds =\n    persistence = many\n")
+    assert run(suite, UNHEALTHY).ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_pyproject_ignores_with_a_reason(suite: pytest.Pytester) -> None:
+    row = '[[tool.gradwatch.ignore]]\nkind = "vanishing"\nlayers = "{}"\nreason = "known"\n'
+    suite.makepyprojecttoml(row.format("*"))
+    run(suite, UNHEALTHY).assert_outcomes(passed=1)
+    suite.makepyprojecttoml(row.format("0"))  # one layer of several: the finding stays
+    run(suite, UNHEALTHY).assert_outcomes(failed=1)
+
+
+def test_an_html_report_for_each_failing_test(suite: pytest.Pytester) -> None:
+    body = """
+@pytest.mark.parametrize("name", ["a/b", "a:b", "well"])
+def test_model(gradwatch_check, name):
+    gradwatch_check(healthy() if name == "well" else sick(), BATCHES, LOSS)
+"""
+    result = run(suite, body, "--gradwatch-report", "pages")
+    result.assert_outcomes(failed=2, passed=1)
+    pages = sorted((suite.path / "pages").iterdir())
+    assert len(pages) == 2
+    assert all("<html" in page.read_text(encoding="utf-8") for page in pages)
+    result.stdout.fnmatch_lines([f"*Report: *{pages[0].name}"])
+
+
+def test_both_names_of_the_fixture_are_one(suite: pytest.Pytester) -> None:
+    body = """
+def test_model(gradwatch, gradwatch_check):
+    assert gradwatch is gradwatch_check
+    gradwatch.check(healthy(), BATCHES, LOSS)
+"""
+    run(suite, body).assert_outcomes(passed=1)
+
+
+def test_junit_holds_the_three_lines_and_the_table_apart(suite: pytest.Pytester) -> None:
+    run(suite, UNHEALTHY, "--junitxml=junit.xml", "-o", "junit_logging=all")
+    case = ElementTree.parse(suite.path / "junit.xml").find(".//testcase")
+    message = case.find("failure").get("message")
+    assert len(message.splitlines()) == 3
+    assert "Gain" not in message
+
+
+def run_apart(suite: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """In processes of their own, each of which loads torch."""
+    suite.makepyfile(test_it="from shared import *\n" + ONE_OF_TWO)
+    return suite.runpytest_subprocess(*arguments)
+
+
+ONE_OF_TWO = """
+def test_well(gradwatch_check):
+    gradwatch_check(healthy(), BATCHES, LOSS, steps=4)
+
+def test_model(gradwatch_check):
+    gradwatch_check(sick(), BATCHES, LOSS)
+"""
+
+
+@pytest.mark.slow
+def test_under_xdist_and_last_failed(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    result = run_apart(suite, "-n", "2", "--gradwatch-report", "pages")
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["Remedy: *", "*Captured gradwatch layers*"])
+    assert len(list((suite.path / "pages").iterdir())) == 1
+    run_apart(suite, "--lf").assert_outcomes(failed=1)
 
 
 # Start-up ------------------------------------------------------------------------------------

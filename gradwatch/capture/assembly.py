@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 
@@ -11,19 +12,17 @@ from gradwatch.capture.calls import CallKey
 from gradwatch.capture.device_values import WHOLE_STEP, Transfer
 from gradwatch.capture.parameters import describe_parameters
 from gradwatch.capture.registry import CallRegistry
-from gradwatch.capture.sampled_step import CLAIM, Sample
-from gradwatch.capture.statistics import HISTOGRAM_BINS, REDUCTIONS
-from gradwatch.records import (
-    LAYER_STATISTICS,
-    PARAM_STATISTICS,
-    STEP_STATISTICS,
-    Array,
-    Layer,
-    LayerSet,
-    StepRecord,
+from gradwatch.capture.sample import CLAIM, Sample
+from gradwatch.capture.statistics import (
+    HISTOGRAM_BINS,
+    PARAM_PREFIX,
+    SCALED_SUFFIX,
+    UNITS_PREFIX,
+    find_merge,
 )
-
-_BACKWARD = ("grad_output_l2_norm", "grad_input_l2_norm")
+from gradwatch.records import Array, Layer, LayerSet, Rows, StepRecord
+from gradwatch.schema.cut import Cut
+from gradwatch.schema.statistics import Scope, find_statistic
 
 Merged = dict[str, dict[int, float]]
 """By statistic and index, one value each."""
@@ -41,6 +40,7 @@ class Assembler:
         self._registry = CallRegistry()
         self._modules: frozenset[int] = frozenset()
         self._notes: dict[str, None] = {}
+        self._cuts: dict[tuple[str, str], Cut] = {}
         self._layer_set = LayerSet()
 
     def begin(self, modules: dict[int, str]) -> None:
@@ -51,6 +51,7 @@ class Assembler:
             self._registry.forget()
             self.used = set()
             self._notes = {}
+            self._cuts = {}
 
     @property
     def linked(self) -> Mapping[CallKey, Layer]:
@@ -75,13 +76,14 @@ class Assembler:
             "nonfinite_passes": float(_count_broken_passes(sample, values)),
             "learning_rate": float(np.fmax.reduce(rates)),
             "interval": float(interval),
+            "loss": _add_losses(whole.get("pass.loss", {}), passes) / scale,
         }
         return StepRecord(
             sample.global_step,
             layer_set,
-            _fill_layers(len(layer_set.layers), columns, merged, scale),
-            _fill_params(sample, merged, scale),
-            np.array([step[name] for name in STEP_STATISTICS]),
+            _round(_fill_layers(layer_set, columns, merged, scale)),
+            _round(_fill_params(sample, layer_set.rows, merged, scale)),
+            _round(np.array([step.get(name, np.nan) for name in layer_set.rows.step])),
             _fill_histograms(layer_set, columns, merged),
         )
 
@@ -95,10 +97,34 @@ class Assembler:
         }
         self._notes.update(dict.fromkeys(sample.notes))
         params = describe_parameters(sample.watched, sample.optimized, self.used)
-        current = LayerSet(self._registry.layers, params, tuple(self._notes))
+        join_cuts(self._cuts, sample)
+        current = LayerSet(
+            self._registry.layers,
+            params,
+            tuple(self._notes),
+            Rows.list_current(),
+            cuts=tuple(self._cuts.values()),
+        )
         if current != self._layer_set:
             self._layer_set = current
         return self._layer_set, columns
+
+
+def join_cuts(known: dict[tuple[str, str], Cut], sample: Sample) -> None:
+    """Add what a step has found, by names; what a place in the code was given adds up."""
+    calls = {call.index: call.layer.fqn for call in sample.calls}
+    params = {id(one.param): one.fqn for one in sample.watched}
+    for found in sample.cuts:
+        key = found.function, found.source
+        before = known.get(key) or Cut(*key, found.line, found.caller, is_flat=found.is_flat)
+        layers = {calls[one] for one in found.calls if one in calls} | found.names
+        fed = {params[one] for one in found.params if one in params}
+        if layers or fed:
+            known[key] = dataclasses.replace(
+                before,
+                layers=tuple(sorted({*before.layers, *layers})),
+                params=tuple(sorted({*before.params, *fed})),
+            )
 
 
 def find_kept_passes(events: Sequence[int], residues: dict[int, float]) -> list[int]:
@@ -119,6 +145,12 @@ def find_kept_passes(events: Sequence[int], residues: dict[int, float]) -> list[
     return kept
 
 
+def _add_losses(losses: dict[int, float], passes: Sequence[int]) -> float:
+    """Loss of a step, summed over its passes; NaN where that of a pass is not known."""
+    known = [losses.get(number, np.nan) for number in passes]
+    return float(np.sum(known)) if known else float("nan")
+
+
 def _find_kept_roots(sample: Sample, passes: list[int]) -> set[int]:
     """Outermost calls that belong to the step; all of them if no backward was seen."""
     if not sample.reached_roots:
@@ -130,7 +162,7 @@ def _count_broken_passes(sample: Sample, values: Array) -> int:
     """Passes with a NaN or Inf on their way back, whether they were used or not."""
     found = sample.transfer
     broken = np.flatnonzero(~np.isfinite(values)).tolist()
-    roots = {found.roots[i] for i in broken if found.statistics[i] in _BACKWARD}
+    roots = {found.roots[i] for i in broken if _scales("layer", found.statistics[i])}
     return len({sample.root_passes[root] for root in roots})
 
 
@@ -156,21 +188,37 @@ def _merge(found: Transfer, values: Array, roots: Container[int]) -> Merged:
 
 
 def _reduce(statistic: str, values: list[float]) -> float:
-    reduction = REDUCTIONS.get(statistic, "last")
-    if reduction == "sum":
+    merge = find_merge(statistic)
+    if merge == "sum":
         return float(np.sum(values))
-    if reduction == "l2":
+    if merge == "l2":
         return float(np.linalg.norm(values))
-    return float(np.mean(values)) if reduction == "mean" else values[-1]
+    return float(np.mean(values)) if merge == "mean" else values[-1]
 
 
-def _fill_layers(n_layers: int, columns: dict[int, int], merged: Merged, scale: float) -> Array:
-    result = np.full((len(LAYER_STATISTICS), n_layers), np.nan)
-    for row, statistic in enumerate(LAYER_STATISTICS):
+def _round(values: Array) -> Array:
+    """To what a log keeps, so that a run is judged alike while it runs and from its log."""
+    with np.errstate(over="ignore", under="ignore"):
+        rounded: Array = values.astype(np.float32).astype(np.float64)
+    return rounded
+
+
+def _scales(scope: Scope, statistic: str) -> bool:
+    """Whether a number is proportional to the loss, so that a loss scale is divided out."""
+    row = find_statistic(scope, statistic)
+    return row is not None and row.scales_with_loss
+
+
+def _fill_layers(
+    layer_set: LayerSet, columns: dict[int, int], merged: Merged, scale: float
+) -> Array:
+    names = layer_set.rows.all_layer
+    result = np.full((len(names), len(layer_set.layers)), np.nan)
+    for row, statistic in enumerate(names):
         found = merged.get(statistic, {})
         for index in found.keys() & columns.keys():
             result[row, columns[index]] = found[index]
-        if statistic in _BACKWARD:
+        if _scales("layer", statistic):
             result[row] /= scale
     return result
 
@@ -179,7 +227,7 @@ def _fill_histograms(
     layer_set: LayerSet, columns: dict[int, int], merged: Merged
 ) -> dict[str, Array]:
     """Counts by bin of the activations that were counted this step, by layer key."""
-    bins = [merged.get(f"units.{place}", {}) for place in range(HISTOGRAM_BINS)]
+    bins = [merged.get(f"{UNITS_PREFIX}{place}", {}) for place in range(HISTOGRAM_BINS)]
     return {
         layer_set.layers[column].key: np.array([one[index] for one in bins])
         for index, column in columns.items()
@@ -187,26 +235,30 @@ def _fill_histograms(
     }
 
 
-def _fill_params(sample: Sample, merged: Merged, scale: float) -> Array:
-    result = np.full((len(PARAM_STATISTICS), len(sample.watched)), np.nan)
-    for row, statistic in enumerate(PARAM_STATISTICS):
-        for index, value in merged.get(f"param.{statistic}.scaled", {}).items():
-            result[row, index] = value / scale if statistic == "grad_l2_norm" else value
-        for index, value in merged.get(f"param.{statistic}", {}).items():
+def _fill_params(sample: Sample, rows: Rows, merged: Merged, scale: float) -> Array:
+    result = np.full((len(rows.param), len(sample.watched)), np.nan)
+    for row, statistic in enumerate(rows.param):
+        factor = scale if _scales("param", statistic) else 1.0
+        key = PARAM_PREFIX + statistic
+        for index, value in merged.get(key + SCALED_SUFFIX, {}).items():
+            result[row, index] = value / factor
+        for index, value in merged.get(key, {}).items():
             result[row, index] = value
-    return _correct(sample, result)
+    _correct(sample, dict(zip(rows.param, result, strict=True)))
+    return result
 
 
-def _correct(sample: Sample, values: Array) -> Array:
+def _correct(sample: Sample, rows: dict[str, Array]) -> None:
     """Take the decay's share out of updates, and sampling's doubt out of counts."""
-    rows = {name: values[row] for row, name in enumerate(PARAM_STATISTICS)}
     grad, weight = rows["grad_l2_norm"], rows["weight_l2_norm"]
+    used = np.where(np.isnan(rows["step_grad_l2_norm"]), grad, rows["step_grad_l2_norm"])
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         decay = np.array(sample.coupled_decay) * weight
-        share = np.where(decay > 0, grad / (grad + decay), 1.0)
-    rows["update_l2_norm"] *= np.where(np.isnan(share), 1.0, share)
+        share = np.where(decay > 0, used / (used + decay), 1.0)
+    share = np.where(np.isnan(share), 1.0, share)
+    rows["update_l2_norm"] *= share
+    rows["loss_change"] *= share
     broken = ~np.isfinite(grad) & ~np.isnan(rows["nonfinite_count"])
     count = np.maximum(np.round(rows["nonfinite_count"]), 1.0)
     seen = ~np.isnan(rows["nonfinite_count"])
     rows["nonfinite_count"][seen] = np.where(broken, count, 0.0)[seen]
-    return values

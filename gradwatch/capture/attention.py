@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradwatch.capture import statistics
-from gradwatch.capture.activations import ACTIVATIONS
 from gradwatch.capture.calls import Measured, Part
 from gradwatch.capture.device_values import Reading
 from gradwatch.capture.graph import is_readable
+from gradwatch.schema.activations import ACTIVATIONS, SATURATION_SHARE
 
 MAX_HEADS = 16
 """Pairs of a sequence and a head that are computed again."""
@@ -181,7 +180,7 @@ def _measure_scores(scores: Tensor, mask: Tensor | None) -> Measured:
     has_choice = ((seen > float("-inf")).sum(-1) > 1) & ~weights.isnan()
     derivative = torch.where(has_choice, weights * (1 - weights), 0.0)
     count = has_choice.sum().clamp(min=1)
-    limit = statistics.SATURATION_SHARE * ACTIVATIONS["softmax"].maximum
+    limit = SATURATION_SHARE * ACTIVATIONS["softmax"].maximum
     pinned = (has_choice & (derivative < limit)).sum() / count
     return iter(
         (

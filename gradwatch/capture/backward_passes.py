@@ -23,6 +23,8 @@ class PassTracker:
         model: whose parameters' gradients make a pass a training pass.
         on_begin: method, called when a training pass reaches the first watched call.
         on_end: method, called when it is over and every gradient is in place.
+        counts_grad: ``autograd.grad`` with respect to parameters counts too: this training puts its
+            results into ``param.grad`` by itself.
 
     Their owner is held weakly: it holds the tracker, and what a step has measured is to be free
     with the step. Small tensors that wait for the cycle collector keep the allocator from giving
@@ -30,9 +32,14 @@ class PassTracker:
     """
 
     def __init__(
-        self, model: nn.Module, on_begin: Callable[[], None], on_end: Callable[[], None]
+        self,
+        model: nn.Module,
+        on_begin: Callable[[], None],
+        on_end: Callable[[], None],
+        counts_grad: bool = False,
     ) -> None:
         self._model = weakref.ref(model)
+        self._counts_grad = counts_grad
         self._on_begin = call_weakly(on_begin)
         self._on_end = call_weakly(on_end)
         self._counts: dict[int, bool] = {}  # by graph task
@@ -97,14 +104,18 @@ def run_after_backward(callback: Callable[[], None]) -> None:
     _queue(callback)
 
 
-def is_training_pass(model: nn.Module) -> bool:
+def is_training_pass(model: nn.Module, counts_grad: bool = False) -> bool:
     """Tell ``backward`` from ``autograd.grad``, whose results are no gradients of a loss.
 
     Only ``backward`` runs the graph's leaves, which add to ``param.grad``.
+
+    Args:
+        model: whose parameters are the leaves.
+        counts_grad: ``autograd.grad`` that was asked for one of them counts as well.
     """
     params = (*model.parameters(), *find_flat_parameters(model))
     leaves = (_find_leaf(param) for param in params if param.requires_grad)
-    return any(leaf is not None and _is_run(leaf) for leaf in leaves)
+    return any(leaf is not None and _is_run(leaf, counts_grad) for leaf in leaves)
 
 
 def _find_leaf(param: nn.Parameter) -> Any | None:
@@ -115,10 +126,10 @@ def _find_leaf(param: nn.Parameter) -> Any | None:
     return node.next_functions[0][0] if node is not None and node.next_functions else None
 
 
-def _is_run(leaf: Any) -> bool:
+def _is_run(leaf: Any, counts_grad: bool) -> bool:
     try:
         return bool(torch._C._will_engine_execute_node(leaf))
     except RuntimeError as error:  # raised for leaves that autograd.grad was asked for
         if is_foreign(error):
             raise
-        return False
+        return counts_grad

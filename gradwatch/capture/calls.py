@@ -68,6 +68,7 @@ class CallTable:
         self.notes: dict[str, None] = {}
         self.root_passes: list[int] = []
         self.known: dict[EdgeKey, int] = {}
+        self.axes: dict[EdgeKey, int] = {}
         self.pass_number = 0
         self._linked = linked
         self._counters: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
@@ -93,6 +94,7 @@ class CallTable:
         for counter in self._counters.values():
             counter.clear()
         self.known.clear()
+        self.axes.clear()
 
     def count_calls(self, fqn: str) -> int:
         """Calls of this name in the running pass."""
@@ -133,6 +135,11 @@ class CallTable:
     def link(self, edge: Edge, call: Call) -> None:
         """The call's output is at this edge; the call that gave it first keeps it."""
         self.known.setdefault(identify(edge), call.index)
+
+    def note_axis(self, edge: Edge, axis: int | None) -> None:
+        """The tensor at this edge counts units in this dimension, if it is known."""
+        if axis is not None:
+            self.axes[identify(edge)] = axis
 
     def note(self, statistic: str, call: Call, reading: Reading) -> None:
         """Take in one value of a call that is running."""

@@ -57,7 +57,7 @@ class EagerStance:
         self._make_way = call_weakly(make_way)
         self._hook = self._make_hook()
         self._is_registered = False
-        self._stance: Any = None
+        self._before: Any = None
         self._filter: Any = None
 
     def enter(self) -> bool:
@@ -72,8 +72,9 @@ class EagerStance:
         if not HAS_STANCE:
             model = self._model()
             return model is not None and not is_compiled(model)
-        if self._stance is None and "torch._dynamo.eval_frame" in sys.modules:
-            self._stance = torch.compiler.set_stance("force_eager")
+        if self._before is None and "torch._dynamo.eval_frame" in sys.modules:
+            self._before = torch._dynamo.eval_frame._stance  # first: a signal may cut this off
+            torch.compiler.set_stance("force_eager")
             warnings.filterwarnings("ignore", message=_HOOKS_FIRE_TWICE)
             self._filter = warnings.filters[0]
         return True
@@ -83,9 +84,9 @@ class EagerStance:
         if self._is_registered:
             remove_hook(module_hooks._global_module_registration_hooks, self._hook)
             self._is_registered = False
-        stance, self._stance = self._stance, None
-        if stance is not None:
-            stance.__exit__(None, None, None)
+        if self._before is not None:
+            torch._dynamo.eval_frame._set_stance(self._before)
+            self._before = None
         if self._filter in warnings.filters:
             warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
 

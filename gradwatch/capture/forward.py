@@ -81,6 +81,9 @@ class ForwardObserver(Protocol):
     def miss_thread(self) -> None:
         """Forward has a layer run in another thread, where it is not followed."""
 
+    def begin_without_grad(self, fqn: str) -> None:
+        """A call in training mode, and all inside it, runs where gradients are switched off."""
+
     def record_module(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None:
         """A call that counts has returned."""
 
@@ -95,6 +98,8 @@ class _Nobody:
     def begin_recomputation(self) -> None: ...
 
     def miss_thread(self) -> None: ...
+
+    def begin_without_grad(self, fqn: str) -> None: ...
 
     def record_module(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None: ...
 
@@ -233,6 +238,8 @@ class ForwardTracker:
             if module.training and not is_in_backward():  # perhaps a reentrant checkpoint
                 self._deferred[fqn] += 1
                 self.used_modules.add(fqn)
+                if not self.stack or self.stack[-1].records:
+                    self._observer.begin_without_grad(fqn)
             return False
         if (
             is_in_backward()

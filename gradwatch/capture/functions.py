@@ -7,7 +7,6 @@ it never interleaves with a context of the user's.
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -18,13 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from gradwatch.capture.activations import ACTIVATIONS, Activation
 from gradwatch.capture.attention import find_attention
 from gradwatch.capture.calls import Measured
+from gradwatch.capture.cuts import CutFinder
 from gradwatch.capture.graph import Edge, collect_tensors, find_input_edges
+from gradwatch.schema.activations import ACTIVATIONS, Activation
+from gradwatch.schema.formulas import Options
 
 _HOMES: tuple[Any, ...] = (F, torch, Tensor, torch.special)
-_SPELLINGS = {"sigmoid": ("sigmoid", "expit"), "logsigmoid": ("logsigmoid",)}
 
 
 def _list_callables(homes: Iterable[Any], names: Iterable[str]) -> list[Any]:
@@ -33,27 +33,16 @@ def _list_callables(homes: Iterable[Any], names: Iterable[str]) -> list[Any]:
 
 
 def _map_functions() -> dict[Any, Activation]:
-    table: dict[Any, Activation] = {}
-    for name, activation in ACTIVATIONS.items():
-        spellings = [s + tail for s in _SPELLINGS.get(name, (name,)) for tail in ("", "_")]
-        for function in _list_callables(_HOMES, spellings):
-            table[function] = activation
-    return table
+    return {
+        function: activation
+        for activation in ACTIVATIONS.values()
+        for name in activation.functions
+        for function in _list_callables(_HOMES, (name, f"{name}_"))
+    }
 
 
 FUNCTIONS: dict[Any, Activation] = _map_functions()
 """Every spelling of every activation, such as ``Tensor.tanh_``."""
-
-CLAMPS = frozenset(
-    _list_callables(_HOMES, ("clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_"))
-    + _list_callables(_HOMES, ("threshold", "threshold_"))
-)
-"""Rectifiers when they cut at zero and nowhere else."""
-
-_CLAMPS = {
-    name: dataclasses.replace(ACTIVATIONS["relu"], name=name)
-    for name in ("clamp", "clamp_min", "threshold")
-}
 
 PRODUCTS = frozenset(
     _list_callables((torch, Tensor), ("mul", "mul_", "multiply", "einsum", "lerp", "addcmul"))
@@ -77,30 +66,23 @@ READINGS = frozenset(_list_callables((Tensor,), ("item", "tolist", "numpy", "__f
 """What takes values out of a tensor; questions about its shape do not use it."""
 
 
-def find_rectifier(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Activation | None:
-    """The activation that a clamp amounts to, if it is ``max(x, 0)``."""
-    name = func.__name__.strip("_").replace("clip", "clamp")
-    second = "threshold" if name == "threshold" else "min"
-    third = "value" if name == "threshold" else "max"
-    given = {**dict(zip(("input", second, third), args, strict=False)), **kwargs}
-    low, other = given.get(second), given.get(third)
-    if not all(one is None or isinstance(one, (int, float)) for one in (low, other)):
-        return None
-    if name == "threshold":  # what does not pass it is 0, and all that does is above
-        return _CLAMPS[name] if other == 0 and low is not None and low >= 0 else None
-    return _CLAMPS[name] if (low, other) == (0, None) else None
+def find_call(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Activation | None, Options]:
+    """The activation that a call amounts to, if it is one, and the call's arguments by name.
 
+    Args:
+        func: one of ``FUNCTIONS``.
+        args, kwargs: of the call.
 
-def find_leaky(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Activation:
-    """A leaky ReLU with a slope of 0 is a ReLU."""
-    slope = {**_name_options("leaky_relu", args), **kwargs}.get("negative_slope", 0.01)
-    return ACTIVATIONS["relu" if slope == 0 else "leaky_relu"]
-
-
-def find_bounded(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Activation:
-    """What a hardtanh amounts to: from 0 on it is a bounded ReLU, as ``nn.ReLU6`` has it."""
-    low = {**_name_options("hardtanh", args), **kwargs}.get("min_val", -1.0)
-    return ACTIVATIONS["relu6" if low == 0 else "hardtanh"]
+    Returns:
+        ``None`` for a call that is no activation, such as a clamp to -1 and 1; its arguments.
+    """
+    spelled = FUNCTIONS[func]
+    options = {**dict(zip(spelled.options, args[1:], strict=False)), **kwargs}
+    if spelled.resolve is None:
+        return spelled, options
+    return ACTIVATIONS.get(spelled.resolve(options)), options
 
 
 class FunctionObserver(Protocol):
@@ -112,6 +94,10 @@ class FunctionObserver(Protocol):
     """
 
     operands: set[int] | None
+
+    @property
+    def cuts(self) -> CutFinder | None:
+        """Looks for calls that let no gradient through, or ``None``."""
 
     def record_activation(
         self,
@@ -143,15 +129,20 @@ class FunctionMode(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        activation = FUNCTIONS.get(func)
-        if activation is None and func in CLAMPS:
-            activation = find_rectifier(func, args, kwargs)
-        elif activation is ACTIVATIONS["hardtanh"]:
-            activation = find_bounded(args, kwargs)
-        elif activation is ACTIVATIONS["leaky_relu"]:
-            activation = find_leaky(args, kwargs)
-        if activation is not None:
-            return self._call_activation(activation, func, args, kwargs)
+        cuts = self._observer.cuts
+        if cuts is None:
+            return self._call(func, args, kwargs)
+        inputs = self._guard(cuts.list_inputs, args, kwargs)
+        result = self._call(func, args, kwargs)
+        if inputs:
+            self._guard(cuts.look, func, inputs, result)
+        return result
+
+    def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func in FUNCTIONS:
+            activation, options = find_call(func, args, kwargs)
+            if activation is not None:
+                return self._call_activation(activation, options, func, args, kwargs)
         measure = find_attention(func)
         if measure is not None:
             self._guard(self._record_attention, measure, args, kwargs)
@@ -170,13 +161,19 @@ class FunctionMode(TorchFunctionMode):
             self._observer.record_attention(measure(*args, **kwargs))
 
     def _call_activation(
-        self, activation: Activation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        activation: Activation,
+        options: Options,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
-        in_place = kwargs.get("inplace", False) or _is_in_place(func)
-        before = self._guard(_read_input, activation, args, kwargs, in_place)
+        in_place = options.get("inplace", False) or _is_in_place(func)
+        x = args[0] if args else kwargs.get("input")
+        before = self._guard(_read_input, activation, x, in_place)
         result = func(*args, **kwargs)
         if before is not None and isinstance(result, Tensor):
-            self._guard(self._record, activation, before, result, args, kwargs)
+            self._guard(self._record, activation, before, result, options)
         return result
 
     def _record(
@@ -184,10 +181,8 @@ class FunctionMode(TorchFunctionMode):
         activation: Activation,
         before: tuple[Tensor, frozenset[Edge]],
         y: Tensor,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        options: Options,
     ) -> None:
-        options = {**_name_options(activation.name, args), **kwargs}
         index = self._observer.record_activation(activation, *before, y, options)
         if index is not None:
             self._gates[id(y)] = (weakref.ref(y), index)
@@ -222,9 +217,8 @@ def _note_operands(operands: set[int], args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def _read_input(
-    activation: Activation, args: tuple[Any, ...], kwargs: dict[str, Any], in_place: bool
+    activation: Activation, x: Any, in_place: bool
 ) -> tuple[Tensor, frozenset[Edge]] | None:
-    x = args[0] if args else kwargs.get("input")
     if not isinstance(x, Tensor) or not torch.is_grad_enabled():
         return None
     keep = activation.needs_input and in_place
@@ -234,18 +228,3 @@ def _read_input(
 def _is_in_place(func: Any) -> bool:
     name: str = getattr(func, "__name__", "")
     return name.endswith("_") and not name.endswith("__")
-
-
-_POSITIONAL = {
-    "leaky_relu": ("negative_slope",),
-    "elu": ("alpha",),
-    "celu": ("alpha",),
-    "softplus": ("beta",),
-    "hardtanh": ("min_val", "max_val"),
-    "relu6": ("min_val", "max_val"),
-    "softmax": ("dim",),
-}
-
-
-def _name_options(name: str, args: tuple[Any, ...]) -> dict[str, Any]:
-    return dict(zip(_POSITIONAL.get(name, ()), args[1:], strict=False))

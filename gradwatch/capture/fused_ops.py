@@ -8,18 +8,20 @@ from typing import Any
 from torch import nn
 
 from gradwatch.capture.calls import MAX_CALLS, CallTable, Measured
+from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.forward import Frame
 from gradwatch.capture.gradients import GradientReader
 from gradwatch.capture.graph import find_edge
-from gradwatch.capture.recurrent_gates import measure_cell
+from gradwatch.capture.recurrent_gates import FIRED, measure_cell
 from gradwatch.capture.unrolling import Unrolling
 
 
 class InsideRecorder:
     """Computes again, for a few sequences, what a fused kernel does not show."""
 
-    def __init__(self, table: CallTable, gradients: GradientReader) -> None:
+    def __init__(self, table: CallTable, gradients: GradientReader, firing: FiringHistory) -> None:
         self._table = table
+        self._firing = firing
         self._gradients = gradients
         self._unrollings: dict[str, tuple[Unrolling, int]] = {}
 
@@ -28,7 +30,7 @@ class InsideRecorder:
         unrollings, self._unrollings = self._unrollings, {}
         for fqn, (one, root) in unrollings.items():
             if root in self._gradients.reached_roots:
-                self._table.add_parts(fqn, one.measure(), root)
+                self._table.add_parts(fqn, self._take_fired(fqn, one.measure()), root)
 
     def record_recurrent(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None:
         """A recurrent module's or cell's call has returned."""
@@ -36,8 +38,17 @@ class InsideRecorder:
         if isinstance(frame.module, nn.RNNBase):
             self._begin_unrolling(frame, frame.module, args, result)
         elif self._table.count_calls(frame.fqn) <= MAX_CALLS:
-            measured = measure_cell(frame.module, args)
+            measured = self._take_fired(frame.fqn, measure_cell(frame.module, args))
             self._table.add_parts(frame.fqn, measured, self._table.root)
+
+    def _take_fired(self, fqn: str, measured: Measured) -> Measured:
+        """Units that fired go to their history, all else on to the record."""
+        for part, statistic, reading in measured:
+            if statistic == FIRED:
+                key = f"{fqn}:{part.name}".lstrip(":"), part.call
+                self._firing.observe(key, reading.value, int(reading.divisor))
+            else:
+                yield part, statistic, reading
 
     def _begin_unrolling(
         self, frame: Frame, module: nn.RNNBase, args: tuple[Any, ...], result: Any

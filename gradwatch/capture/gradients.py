@@ -18,6 +18,24 @@ MAX_RECENT = 8
 """Readings that may be shared: what leaves one call's input arrives at the next one's output."""
 
 
+class _Parts:
+    """What leaves a call at several places of one input, until all of it is there."""
+
+    def __init__(self, count: int) -> None:
+        self._count = self._missing = count
+        self._sum: Tensor | None = None
+
+    def add(self, grad: Tensor) -> Tensor | None:
+        """The whole, with the last part."""
+        whole = grad.detach() if self._sum is None else self._sum + grad.detach()
+        self._missing -= 1
+        if self._missing:
+            self._sum = whole
+            return None
+        self._missing, self._sum = self._count, None
+        return whole
+
+
 class GradientReader:
     """Reads the gradient at each call's output and input while it lives.
 
@@ -48,11 +66,27 @@ class GradientReader:
         node.register_prehook(partial(self._see, self._read_output, number, index, root))
 
     def watch_inputs(
-        self, outputs: tuple[Edge, ...], inputs: frozenset[Edge], index: int, root: int
+        self,
+        outputs: tuple[Edge, ...],
+        inputs: frozenset[Edge],
+        index: int,
+        root: int,
+        is_activation: bool = False,
     ) -> None:
-        """Read the gradient that leaves the call through each of its inputs."""
-        for node, position in find_input_slots(outputs, inputs):
-            node.register_hook(partial(self._see_after, self._read_input, position, index, root))
+        """Read the gradient that leaves the call through each of its inputs.
+
+        Args:
+            outputs, inputs: edges of the call.
+            index, root: of the call, and of the outermost one around it.
+            is_activation: it has one input: where it uses that several times, as
+                ``x - tanh(x)`` does, what leaves there is added up first.
+        """
+        slots = find_input_slots(outputs, inputs)
+        read: Any = self._read_input
+        if is_activation and len(slots) > 1:
+            read = partial(self._read_part, _Parts(len(slots)))
+        for node, position in slots:
+            node.register_hook(partial(self._see_after, read, position, index, root))
 
     def tell(self, edge: Edge, keep: Callable[[Tensor], None]) -> None:
         """Hand the gradient that arrives at this edge to a function."""
@@ -84,6 +118,12 @@ class GradientReader:
         if self._counts():
             self.reached_roots.add(root)
             self._ledger.add("grad_input_l2_norm", index, root, self._measure(grad, grad))
+
+    def _read_part(self, parts: _Parts, index: int, root: int, grad: Tensor) -> None:
+        if self._counts():
+            whole = parts.add(grad)
+            if whole is not None:
+                self._read_input(index, root, whole)
 
     def _measure(self, grad: Tensor, flat: Tensor) -> Reading:
         """Norm; read once where the engine hands the same tensor on."""

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from gradwatch.capture import statistics
-from gradwatch.capture.activations import Activation
 from gradwatch.capture.backward_passes import PassTracker
 from gradwatch.capture.calls import Call, CallKey, CallTable, Measured
+from gradwatch.capture.cuts import CutFinder, find_origins
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.forward import ForwardTracker, Frame, Guard
 from gradwatch.capture.functions import FunctionMode
@@ -27,12 +27,13 @@ from gradwatch.capture.graph import (
     skip_views,
 )
 from gradwatch.capture.roles import (
-    count_samples,
-    describe_module,
-    find_unit_dim,
+    find_module_axis,
+    find_role,
     is_activation_module,
 )
+from gradwatch.capture.unit_axes import count_unit_samples, find_unit_axis
 from gradwatch.records import Layer
+from gradwatch.schema.activations import Activation, find_activation
 
 
 class LayerRecorder:
@@ -46,6 +47,7 @@ class LayerRecorder:
         linked: calls that an earlier step has described, whose sources are known.
         notice: is shown the modules outside the watched ones.
         draws_units: count pre-activations by bin, for the picture of where the units sit.
+        finds_cuts: look for calls that let no gradient through.
     """
 
     def __init__(
@@ -57,23 +59,30 @@ class LayerRecorder:
         linked: Mapping[CallKey, Layer],
         notice: Callable[[nn.Module], None] = lambda module: None,
         draws_units: bool = False,
+        finds_cuts: bool = False,
     ) -> None:
         self._draws_units = draws_units
         self.operands: set[int] | None = set()
         self.table = CallTable(linked)
+        self.cut_finder = CutFinder(self.table.known) if finds_cuts else None
         self.gradients = GradientReader(self.table.ledger, guard, passes.notice)
         make_mode = partial(FunctionMode, self, guard)
         self.forward = ForwardTracker(names, guard, self, make_mode, notice)
         self._passes = passes
-        self._insides = InsideRecorder(self.table, self.gradients)
+        self._insides = InsideRecorder(self.table, self.gradients, firing)
         self._firing = firing
-        self._unit_dim = -1
         self._pass_is_over = False
 
     def close(self) -> None:
         """Stop reading; hooks that are still on a graph do nothing and die with it."""
         self.gradients.close()
         self.forward.retire()
+
+    @property
+    def cuts(self) -> CutFinder | None:
+        """Looks for calls that let no gradient through; not in a module that runs without any."""
+        stack = self.forward.stack
+        return self.cut_finder if not stack or stack[-1].records else None
 
     @property
     def has_begun(self) -> bool:
@@ -106,6 +115,11 @@ class LayerRecorder:
         """Forward has a layer run in another thread, where it is not followed."""
         self.table.notes["layers that forward runs in other threads are not seen"] = None
 
+    def begin_without_grad(self, fqn: str) -> None:
+        """A call, and all inside it, runs where gradients are switched off."""
+        if self.cut_finder is not None:
+            self.cut_finder.note_without_grad(fqn)
+
     def end_pass(self) -> None:
         """A backward pass has run: the next forward begins a new one."""
         self._pass_is_over = True
@@ -118,10 +132,22 @@ class LayerRecorder:
         parent = self.forward.stack[-1] if self.forward.stack else None
         self._insides.end_module(frame, parent)
         outputs = _find_outputs(result)
-        if not outputs:
-            return
-        role, unit_dim = describe_module(frame.module)
-        self._unit_dim = unit_dim or self._unit_dim
+        if outputs:
+            self._enter_module(frame, parent, kwargs, outputs, result)
+        if parent is None and self.cut_finder is not None:
+            self._look_around(self.cut_finder, (frame.args, kwargs), outputs)
+
+    def _enter_module(
+        self,
+        frame: Frame,
+        parent: Frame | None,
+        kwargs: dict[str, Any],
+        outputs: dict[Edge, Tensor],
+        result: Any,
+    ) -> None:
+        role = find_role(frame.module)
+        for edge, tensor in outputs.items():
+            self.table.note_axis(edge, find_module_axis(frame.module, tensor))
         is_whole = role in ("container", "other")
         if is_whole and all(identify(edge) in self.table.known for edge in outputs):
             return  # its output is that of a call inside it, which has an entry
@@ -130,6 +156,14 @@ class LayerRecorder:
         call = self._add_module(frame, parent or frame, role, outputs, inputs)
         if call is not None and role == "recurrent":
             self._insides.record_recurrent(frame, kwargs, result)
+
+    def _look_around(self, cuts: CutFinder, inputs: Any, outputs: dict[Edge, Tensor]) -> None:
+        """What an outermost call was given may have lost its graph since an earlier one."""
+        cuts.look_at_inputs(inputs)
+        for edge, tensor in outputs.items():
+            calls, _ = find_origins([edge], self.table.known)
+            for call in calls:
+                cuts.keep_output([tensor], call)
 
     def _add_module(
         self,
@@ -148,7 +182,13 @@ class LayerRecorder:
             self._watch(call, outputs, inputs)
         return call
 
-    def _watch(self, call: Call, outputs: dict[Edge, Tensor], inputs: frozenset[Edge]) -> None:
+    def _watch(
+        self,
+        call: Call,
+        outputs: dict[Edge, Tensor],
+        inputs: frozenset[Edge],
+        is_activation: bool = False,
+    ) -> None:
         for edge, tensor in outputs.items():
             self.table.link(edge, call)
             below = edge
@@ -157,7 +197,9 @@ class LayerRecorder:
                 self.table.link(below, call)
             self.gradients.watch_output(below, call.index, self.table.root)
         if inputs:
-            self.gradients.watch_inputs(tuple(outputs), inputs, call.index, self.table.root)
+            self.gradients.watch_inputs(
+                tuple(outputs), inputs, call.index, self.table.root, is_activation
+            )
 
     # Activations and attention --------------------------------------------------------------
 
@@ -182,13 +224,16 @@ class LayerRecorder:
         own = is_activation_module(frame.module)
         fqn = frame.fqn if own else f"{frame.fqn}:{activation.name}".lstrip(":")
         name = type(frame.module).__name__
-        kind = name if own and not activation.rectifies else _RECTIFIERS.get(name, activation.name)
+        is_plain = own and find_activation(name) is activation
+        kind = name if is_plain else activation.name  # such as a hardtanh from 0 on: a ReLU6
         call = self.table.add(frame, (fqn, "activation", kind), [y], inputs)
         if call is None:
             return None
         frame.has_attention |= activation.name == "softmax"
         self._measure(call, activation, x, y, options)
-        self._watch(call, {edge: y}, inputs)
+        if activation.can_die:
+            self._note_fired(call, y, edge, inputs)
+        self._watch(call, {edge: y}, inputs, is_activation=True)
         return call.index
 
     def _measure(
@@ -198,7 +243,7 @@ class LayerRecorder:
             return
         note = self.table.note
         note("output_l2_norm", call, statistics.measure_l2_norm(y))
-        if activation.name == "softmax":
+        if not activation.is_elementwise:
             y = y.detach().amax(options.get("dim", -1))
         elif self._draws_units and x.is_floating_point() and x.data_ptr() != y.data_ptr():
             self.table.note_histogram(call, statistics.count_histogram(x))
@@ -206,13 +251,19 @@ class LayerRecorder:
         saturated, derivative = statistics.measure_saturation(activation, inputs, y, options)
         note("saturated_fraction", call, saturated)
         note("derivative_mean", call, derivative)
-        if activation.rectifies:
+        if activation.can_die:
             note("zero_fraction", call, statistics.measure_zero_fraction(y))
-            unit_dim = find_unit_dim(y, self._unit_dim)
-            fired = statistics.find_fired_units(y, unit_dim)
-            self._firing.observe(
-                (call.layer.fqn, call.layer.call), fired, count_samples(y, unit_dim)
-            )
+
+    def _note_fired(self, call: Call, y: Tensor, edge: Edge, inputs: frozenset[Edge]) -> None:
+        """Which units fired, where the graph tells what a unit is."""
+        axis = find_unit_axis(inputs, self.table.axes)
+        axis = y.dim() - 1 if axis is None and y.dim() == 2 else axis
+        if axis is None or not y.numel():
+            return
+        self.table.note_axis(edge, axis)
+        fired = statistics.find_fired_units(y, axis)
+        key = call.layer.fqn, call.layer.call
+        self._firing.observe(key, fired, count_unit_samples(y, axis))
 
     def mark_gate(self, index: int) -> None:
         """An activation's output multiplies something: it is a gate."""
@@ -222,11 +273,6 @@ class LayerRecorder:
         """An attention ran as one kernel; its softmax was computed again."""
         if self._frame is not None:
             self._insides.record_attention(self._frame, measured)
-
-
-_RECTIFIERS = {"ReLU": "ReLU", "ReLU6": "ReLU6", "Threshold": "Threshold"}
-"""What modules that rectify are called; others do so by their settings, such as a hardtanh from 0
-on, and are called by what they amount to."""
 
 
 def _find_outputs(result: Any) -> dict[Edge, Tensor]:

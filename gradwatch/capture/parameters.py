@@ -1,7 +1,7 @@
-"""Parameter gradients, norms and updates, through the multi-tensor kernels.
+"""Parameters, their norms and their gradients', through the multi-tensor kernels.
 
 Gradients are read at the end of a backward pass: after accumulation and any all-reduce, before
-clipping. Updates are read after the optimizer's step, from a fixed sample of each parameter.
+clipping.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from gradwatch.records import Param
 
 FOREACH_SIZE = 2**14
 """Elements up to which the sum of squares of a CPU's multi-tensor kernel is right to 2e-7."""
+
+
+Known = dict[int, Reading]
+"""By index of a parameter, the norm of its gradient."""
 
 
 @dataclass
@@ -101,9 +105,15 @@ def _find_param_role(role: str, param: nn.Parameter) -> str:
 
 
 def describe_parameters(
-    watched: Sequence[Watched], optimized: set[int] | None, used: set[str]
+    watched: Sequence[Watched], optimized: dict[int, int] | None, used: set[str]
 ) -> tuple[Param, ...]:
-    """What stays the same about the parameters; ``optimized`` holds ids, ``None``: all are."""
+    """What stays the same about the parameters.
+
+    Args:
+        watched: all of them.
+        optimized: by ``id`` of a parameter, the number of its optimizer; ``None``: all are.
+        used: names of those that forward uses.
+    """
     return tuple(
         Param(
             fqn=one.fqn,
@@ -113,6 +123,7 @@ def describe_parameters(
             dtype=str(one.param.dtype).removeprefix("torch."),
             trainable=one.was_trainable,
             optimized=optimized is None or id(one.param) in optimized,
+            optimizer=(optimized or {}).get(id(one.param), 0),
             used=one.fqn in used,
             aliases=tuple(one.aliases),
         )
@@ -122,21 +133,38 @@ def describe_parameters(
 
 def read_gradients(
     watched: Sequence[Watched], ledger: Ledger, indices: Container[int] | None = None
-) -> None:
-    """Norm, zeros and non-finite elements of each gradient there is, of all or some parameters."""
+) -> Known:
+    """Norm, zeros and non-finite elements of each gradient there is, of all or some parameters.
+
+    Returns:
+        The norms, by index.
+    """
     for one in watched:
         one.note_trainable()
-    present = [(i, grad) for i, grad in _list_gradients(watched) if indices is None or i in indices]
-    for (index, _), norm in zip(present, measure_norms([g for _, g in present]), strict=True):
+    present = list_gradients(watched, indices)
+    norms = measure_norms([grad for _, grad in present])
+    known = {index: norm for (index, _), norm in zip(present, norms, strict=True)}
+    for index, norm in known.items():
         ledger.add("param.grad_l2_norm", index, WHOLE_STEP, norm)
     sizes = {index: grad.numel() for index, grad in present}
     for rows in gather_rows(present):
         _count_elements(rows, sizes, ledger)
+    return known
 
 
-def _list_gradients(watched: Sequence[Watched]) -> list[tuple[int, Tensor]]:
-    """Gradients of which this rank holds anything, with the index of their parameter."""
+def stamp_gradients(watched: Sequence[Watched]) -> dict[int, tuple[int, int]]:
+    """By index, what tells whether somebody has written to a gradient or put another there."""
     grads = ((i, one.param.grad) for i, one in enumerate(watched))
+    return {i: (id(grad), grad._version) for i, grad in grads if grad is not None}
+
+
+def list_gradients(
+    watched: Sequence[Watched], indices: Container[int] | None = None
+) -> list[tuple[int, Tensor]]:
+    """Gradients of which this rank holds anything, with the index of their parameter."""
+    grads = (
+        (i, one.param.grad) for i, one in enumerate(watched) if indices is None or i in indices
+    )
     local = ((i, localise(grad.detach())) for i, grad in grads if grad is not None)
     return [(i, flatten_dense(_take_values(grad))) for i, grad in local if grad.numel()]
 
@@ -157,7 +185,7 @@ def _count_nonzero(rows: Tensor) -> Tensor:
 
 def measure_residue(watched: Sequence[Watched]) -> Reading:
     """Zero when no gradient is left from an earlier pass, else more than that."""
-    norms = measure_norms([grad for _, grad in _list_gradients(watched)])
+    norms = measure_norms([grad for _, grad in list_gradients(watched)])
     values = [norm.value.double() for norm in norms]
     return Reading(torch.stack(values).sum() if values else torch.zeros(()))
 
@@ -223,65 +251,3 @@ def gather_rows(tensors: Iterable[tuple[int, Tensor]]) -> list[Rows]:
 def _stack_rows(group: list[tuple[int, Tensor]]) -> Rows:
     values = widen(torch.stack([sample for _, sample in group]))
     return Rows([index for index, _ in group], values.flatten(1))
-
-
-@dataclass
-class Updates:
-    """Samples of the parameters before a step, to be compared with those after it."""
-
-    before: list[Rows]
-
-    @classmethod
-    def begin(cls, watched: Sequence[Watched]) -> Updates:
-        """Copy the samples."""
-        return cls(_gather_weights(watched, range(len(watched))))
-
-    def finish(
-        self,
-        watched: Sequence[Watched],
-        waiting: Container[int],
-        decay: dict[int, float],
-        ledger: Ledger,
-    ) -> None:
-        """Norm of each update, scaled from the sample to the whole parameter.
-
-        Args:
-            watched: the same parameters in the same order.
-            waiting: indices of those whose optimizer has not stepped: nothing is known of them.
-            decay: by ``id`` of a parameter, learning rate times decoupled weight decay: the part
-                of the update that is decay and not learning is taken out.
-        """
-        for old in self.before:
-            decays = [decay.get(id(watched[index].param), 0.0) for index in old.indices]
-            stepped = [index for index in old.indices if index not in waiting]
-            for new in _gather_weights(watched, stepped):
-                _add_updates(watched, old, new, decays, ledger)
-
-
-def _gather_weights(watched: Sequence[Watched], indices: Iterable[int]) -> list[Rows]:
-    return gather_rows((i, localise(watched[i].param.detach())) for i in indices)
-
-
-def _add_updates(
-    watched: Sequence[Watched], old: Rows, new: Rows, decays: Sequence[float], ledger: Ledger
-) -> None:
-    before, length = old.values, new.values.shape[1]
-    if length != before.shape[1]:  # it has changed its shape
-        return
-    if new.indices != old.indices:
-        kept = [old.indices.index(index) for index in new.indices]
-        before, decays = before[kept], [decays[number] for number in kept]
-    change = new.values.sub_(before)
-    if any(decays):  # but what has no gradient does not decay either
-        _add_decay(change, before * change.any(dim=1, keepdim=True), decays)
-    places = [("param.update_l2_norm", index, WHOLE_STEP) for index in new.indices]
-    scales = [(length / localise(watched[i].param).numel()) ** 0.5 for i in new.indices]
-    ledger.add_row(places, torch.linalg.vector_norm(change, dim=1), scales)
-
-
-def _add_decay(change: Tensor, before: Tensor, decays: Sequence[float]) -> None:
-    if len(set(decays)) == 1:
-        change.add_(before, alpha=decays[0])
-        return
-    for number, share in enumerate(decays):
-        change[number].add_(before[number], alpha=share)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gradwatch.capture.exchange import Exchange
-from gradwatch.records import LAYER_STATISTICS, PARAM_STATISTICS, Layer, LayerSet, StepRecord
+from gradwatch.records import Array, Layer, LayerSet, Rows, StepRecord
 
 
 class LayerSets:
@@ -39,9 +39,10 @@ class LayerSets:
         if digest is None:
             return None
         layer_set = self._find(digest, exchange)
+        rows = layer_set.rows
         shapes = (
-            (len(LAYER_STATISTICS), len(layer_set.layers)),
-            (len(PARAM_STATISTICS), len(layer_set.params)),
+            (len(rows.all_layer), len(layer_set.layers)),
+            (len(rows.param), len(layer_set.params)),
         )
         sizes = np.cumsum([np.prod(shape) for shape in shapes]).tolist()
         layers, params, step = np.split(np.frombuffer(body, "<f8").astype(np.float64), sizes)
@@ -67,7 +68,10 @@ class LayerSets:
 
 
 def join_layer_sets(sets: Sequence[LayerSet]) -> LayerSet:
-    """One set with the layers of all: the first one's, then what others have besides."""
+    """One set with the layers of all: the first one's, then what others have besides.
+
+    Rows that some rank does not measure are left out.
+    """
     whole = next((one for one in sets if one.layers), sets[0])
     layers: list[Layer] = list(whole.layers)
     positions = {layer.key: index for index, layer in enumerate(layers)}
@@ -81,4 +85,24 @@ def join_layer_sets(sets: Sequence[LayerSet]) -> LayerSet:
     notes = dict.fromkeys(note for one in sets for note in one.notes)
     used = {param.fqn for one in sets for param in one.params if param.used}
     params = tuple(dataclasses.replace(one, used=one.fqn in used) for one in whole.params)
-    return LayerSet(tuple(layers), params, tuple(notes))
+    return LayerSet(tuple(layers), params, tuple(notes), _share_rows([one.rows for one in sets]))
+
+
+def _share_rows(rows: Sequence[Rows]) -> Rows:
+    names = {
+        field.name: tuple(
+            name
+            for name in getattr(rows[0], field.name)
+            if all(name in getattr(other, field.name) for other in rows)
+        )
+        for field in dataclasses.fields(Rows)
+    }
+    return Rows(**names)
+
+
+def align_rows(values: Array, names: Sequence[str], wanted: Sequence[str]) -> Array:
+    """Rows ``(len(names), n)`` in another order, ``(len(wanted), n)``; NaN where one is missing."""
+    places = {name: row for row, name in enumerate(names)}
+    padded = np.concatenate((values, np.full((1, values.shape[1]), np.nan)))
+    chosen: Array = padded[[places.get(name, len(names)) for name in wanted]]
+    return chosen

@@ -17,25 +17,15 @@ import numpy as np
 from torch import nn
 
 from gradwatch.capture.exchange import Exchange, is_job
-from gradwatch.capture.rank_messages import LayerSets
-from gradwatch.records import (
-    LAYER_STATISTICS,
-    PARAM_STATISTICS,
-    STEP_STATISTICS,
-    Array,
-    LayerSet,
-    StepRecord,
-)
+from gradwatch.capture.rank_messages import LayerSets, align_rows
+from gradwatch.records import Array, LayerSet, StepRecord
+from gradwatch.schema.statistics import Scope, find_statistic
 
 PATIENCE_SAMPLES = 3
 """Rank 0 merges without a rank that is more sampled steps behind, ..."""
 
 PATIENCE_FOR_FIRST_SAMPLES = 8
 """... and the others do without rank 0, which decides after it has been patient itself."""
-
-_JOINED = frozenset(("output_l2_norm", "grad_l2_norm", "weight_l2_norm", "update_l2_norm"))
-_AVERAGED_LOSS = frozenset(("grad_output_l2_norm", "grad_input_l2_norm"))
-_SUMMED = frozenset(("unit_samples", "nonfinite_passes", "nonfinite_count"))
 
 _channels: defaultdict[str, itertools.count[int]] = defaultdict(itertools.count)
 """Ranks that watch the same models in the same order find each other by number."""
@@ -110,7 +100,7 @@ class RankMerger:
         """What rank 0 proposed at the sampled step before: every rank has got that by now."""
         exchange, before = self._exchange, self._paced_at
         self._paced_at = global_step
-        if exchange is None:
+        if exchange is None or 0 in self._absent:
             return proposal
         if exchange.rank == 0:
             exchange.put(f"wait/{global_step}", str(proposal).encode())
@@ -203,7 +193,9 @@ class RankMerger:
         exchange.put(f"{global_step}/all", self._sets.encode(merged, exchange))
         self._published.append(global_step)
         if len(self._published) > PATIENCE_FOR_FIRST_SAMPLES:
-            exchange.forget(f"{self._published.popleft()}/all")
+            oldest = self._published.popleft()
+            exchange.forget(f"{oldest}/all")
+            exchange.forget(f"wait/{oldest}")
 
     def _receive(
         self, own: Waiting, is_last: bool, exchange: Exchange
@@ -256,26 +248,27 @@ class Codec:
         counts = np.ones(n_params)
         counts[: len(parts)] = parts[:n_params]
         is_part = counts > 1
+        rows = layout.rows
         rules = [
-            *(np.full(n_layers, _find_rule(name), dtype="U6") for name in LAYER_STATISTICS),
-            *(np.where(is_part, _find_rule(name), "mean") for name in PARAM_STATISTICS),
-            *(np.array([_find_rule(name)]) for name in STEP_STATISTICS),
+            *(np.full(n_layers, _find_merge("layer", name)) for name in rows.all_layer),
+            *(np.where(is_part, _find_merge("param", name), "mean") for name in rows.param),
+            *(np.array([_find_merge("step", name)]) for name in rows.step),
         ]
         self._rules = np.concatenate(rules)
         self._parts = np.concatenate(
             (
-                np.ones(len(LAYER_STATISTICS) * n_layers),
-                np.tile(counts, len(PARAM_STATISTICS)),
-                np.ones(len(STEP_STATISTICS)),
+                np.ones(len(rows.all_layer) * n_layers),
+                np.tile(counts, len(rows.param)),
+                np.ones(len(rows.step)),
             )
         )
-        self._shapes = (len(LAYER_STATISTICS), n_layers), (len(PARAM_STATISTICS), n_params)
+        self._shapes = (len(rows.all_layer), n_layers), (len(rows.param), n_params)
 
     def encode(self, record: StepRecord | None) -> Array:
         """Presence and summable value of every number."""
         values = np.full(len(self._rules), np.nan) if record is None else self._flatten(record)
         present = ~np.isnan(values)
-        is_square = np.isin(self._rules, ("joined", "loss"))
+        is_square = np.isin(self._rules, ("l2", "l2_of_mean_loss"))
         summable = np.where(is_square, np.square(values), values)
         return np.concatenate((present.astype(np.float64), np.where(present, summable, 0.0)))
 
@@ -292,14 +285,14 @@ class Codec:
         """
         counts, sums = np.split(vector, 2)
         if present is not None and present < world:
-            is_square = np.isin(self._rules, ("joined", "loss"))
+            is_square = np.isin(self._rules, ("l2", "l2_of_mean_loss"))
             sums = np.where(is_square, sums * world / present, sums)
         has_copies = (self._parts > 1) & (self._rules != "mean")
         sums = np.where(has_copies, sums * self._parts / world, sums)
         with np.errstate(invalid="ignore", divide="ignore"):
             values = np.where(self._rules == "mean", sums / counts, sums)
-        values = np.where(self._rules == "joined", np.sqrt(sums), values)
-        values = np.where(self._rules == "loss", np.sqrt(sums) / world, values)
+            values = np.where(self._rules == "l2", np.sqrt(sums), values)
+            values = np.where(self._rules == "l2_of_mean_loss", np.sqrt(sums) / world, values)
         values[counts == 0] = np.nan
         sizes = np.cumsum([np.prod(shape) for shape in self._shapes]).tolist()
         layers, params, step = np.split(values, sizes)
@@ -314,21 +307,22 @@ class Codec:
 
     def _flatten(self, record: StepRecord) -> Array:
         """Numbers in the agreed order; NaN where this rank has none."""
+        own, wanted = record.layer_set.rows, self._layout.rows
+        layer_values = align_rows(record.layer_values, own.all_layer, wanted.all_layer)
+        param_values = align_rows(record.param_values, own.param, wanted.param)
+        step_values = align_rows(record.step_values[:, None], own.step, wanted.step)
         layers, params = (np.full(shape, np.nan) for shape in self._shapes)
         found = {layer.key: index for index, layer in enumerate(record.layer_set.layers)}
         for column, layer in enumerate(self._layout.layers):
             if layer.key in found:
-                layers[:, column] = record.layer_values[:, found[layer.key]]
+                layers[:, column] = layer_values[:, found[layer.key]]
         named = {param.fqn: index for index, param in enumerate(record.layer_set.params)}
         for column, param in enumerate(self._layout.params):
             if param.fqn in named:
-                params[:, column] = record.param_values[:, named[param.fqn]]
-        return np.concatenate((layers.ravel(), params.ravel(), record.step_values))
+                params[:, column] = param_values[:, named[param.fqn]]
+        return np.concatenate((layers.ravel(), params.ravel(), step_values.ravel()))
 
 
-def _find_rule(statistic: str) -> str:
-    if statistic in _AVERAGED_LOSS:
-        return "loss"
-    if statistic in _JOINED:
-        return "joined"
-    return "sum" if statistic in _SUMMED else "mean"
+def _find_merge(scope: Scope, statistic: str) -> str:
+    row = find_statistic(scope, statistic)
+    return "mean" if row is None else row.over_ranks

@@ -8,13 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.capture import statistics
-from gradwatch.capture.activations import ACTIVATIONS
 from gradwatch.capture.calls import Measured, Part
+from gradwatch.capture.device_values import Reading
 from gradwatch.capture.recurrence import GATES, Unrolled, Weights, unroll
 from gradwatch.capture.statistics import widen
+from gradwatch.schema.activations import ACTIVATIONS
 
 MAX_SEQUENCES = 8
 """Sequences of a batch that are computed again; norms are scaled up to the whole batch."""
+
+FIRED = "fired"
+"""Not a number of the record: which units fired, ``(units,)`` bool, and for how many samples."""
 
 _FUNCTIONS: dict[str, tuple[str, bool]] = {
     "input_gate": ("sigmoid", True),
@@ -56,8 +60,10 @@ def measure_gates(one: Unrolled, suffix: str = "", valid: Tensor | None = None) 
         saturated, derivative = statistics.measure_saturation(activation, None, y, {})
         yield part, "saturated_fraction", saturated
         yield part, "derivative_mean", derivative
-        if activation.rectifies:
+        if activation.can_die:
             yield part, "zero_fraction", statistics.measure_zero_fraction(y)
+            fired = statistics.find_fired_units(y, y.dim() - 1)
+            yield part, FIRED, Reading(fired, divisor=y.numel() // max(y.shape[-1], 1))
 
 
 def measure_cell(module: nn.Module, args: tuple[Any, ...]) -> Measured:

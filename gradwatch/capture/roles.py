@@ -8,8 +8,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
-_CHANNELS_FIRST = (_ConvNd, _NormBase, nn.GroupNorm, nn.LocalResponseNorm)
-_CHANNELS_LAST = (nn.Linear, nn.Bilinear, nn.LayerNorm, nn.RNNBase, nn.Embedding)
+_CHANNELS_FIRST = (_NormBase, nn.GroupNorm)
+_CHANNELS_LAST = (nn.Linear, nn.Bilinear, nn.RNNBase, nn.Embedding)
 
 
 def is_activation_module(module: nn.Module) -> bool:
@@ -36,24 +36,10 @@ def find_role(module: nn.Module) -> str:
     return "other" if is_leaf else "container"
 
 
-def describe_module(module: nn.Module) -> tuple[str, int | None]:
-    """Role, and the dimension in which its output counts units (``None``: unknown)."""
-    if isinstance(module, _CHANNELS_FIRST):
-        return find_role(module), 1
-    if isinstance(module, _CHANNELS_LAST):
-        return find_role(module), -1
-    return find_role(module), None
-
-
-def find_unit_dim(output: Tensor, last_unit_dim: int) -> int:
-    """Dimension that counts units: that of the last layer whose layout is known, if it fits."""
-    if output.dim() <= 2 or last_unit_dim == -1:
-        return -1
-    return 1
-
-
-def count_samples(output: Tensor, unit_dim: int) -> int:
-    """Samples behind each unit: positions of one image or signal are no samples of their own."""
-    if output.dim() <= 1:
+def find_module_axis(module: nn.Module, output: Tensor) -> int | None:
+    """Dimension in which a module's output counts units; ``None``: the module does not say."""
+    if isinstance(module, _ConvNd):
+        return int(output.dim() == len(module.kernel_size) + 2)  # else without a batch
+    if isinstance(module, _CHANNELS_FIRST) and output.dim() > 1:
         return 1
-    return output.shape[0] if unit_dim == 1 else output.numel() // max(output.shape[-1], 1)
+    return output.dim() - 1 if isinstance(module, _CHANNELS_LAST) and output.dim() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any
@@ -11,12 +12,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gradwatch.capture.backward_passes import PassTracker, is_in_backward
-from gradwatch.capture.calls import Call, CallKey
+from gradwatch.capture.calls import CallKey
 from gradwatch.capture.compilation import UNSEEN
-from gradwatch.capture.device_values import WHOLE_STEP, Ledger, Reading, Transfer
+from gradwatch.capture.cuts import FoundCut
+from gradwatch.capture.device_values import WHOLE_STEP, Ledger, Reading
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.forward import Guard
 from gradwatch.capture.layers import LayerRecorder
+from gradwatch.capture.loss import find_loss
 from gradwatch.capture.optimizer_state import (
     find_coupled_decay,
     find_decoupled_decay,
@@ -26,53 +29,21 @@ from gradwatch.capture.optimizer_state import (
     read_scale,
 )
 from gradwatch.capture.parameters import (
-    Updates,
-    Watched,
+    Known,
     list_parameters,
     measure_residue,
     read_gradients,
     read_weights,
+    stamp_gradients,
 )
+from gradwatch.capture.sample import CLAIM, Sample
 from gradwatch.capture.step_hooks import remove_hook
+from gradwatch.capture.updates import StepGradients, Updates
 from gradwatch.capture.wrappers import name_modules
 from gradwatch.records import Layer
 
 MAX_PASSES = 256
 """A sampled step whose optimizer does not step after this many passes is given up."""
-
-CLAIM = -1
-"""Among the events of a step: an optimizer took what the passes before it had left."""
-
-
-@dataclass
-class Sample:
-    """A sampled step whose numbers are on their way to the host.
-
-    Attributes:
-        global_step: of the step.
-        learning_rate: the largest of those on the host; NaN without one.
-        events: numbers of the passes in their order, and ``CLAIM`` between them.
-        root_passes: by number of an outermost call, the pass in which it ran.
-        reached_roots: outermost calls that a training pass went back through.
-        operands: data pointers of what forward's operations have read.
-        coupled_decay: by parameter, weight decay that is added to the gradient.
-        transfer: the values.
-    """
-
-    global_step: int
-    learning_rate: float
-    events: list[int]
-    root_passes: list[int]
-    reached_roots: set[int]
-    calls: list[Call]
-    gates: set[int]
-    used_modules: set[str]
-    operands: set[int]
-    notes: tuple[str, ...]
-    watched: Sequence[Watched]
-    optimized: set[int] | None
-    coupled_decay: list[float]
-    transfer: Transfer
 
 
 @dataclass
@@ -89,6 +60,8 @@ class SampledStep:
         on_finish: called with ``True`` when the step is complete, ``False`` when it is given up.
         global_step: of the step.
         draws_units: count pre-activations by bin.
+        finds_cuts: look for calls that let no gradient through, and where they stand in the code.
+        counts_grad: the training takes its gradients by ``autograd.grad``, as a step before showed.
     """
 
     model: InitVar[nn.Module]
@@ -100,12 +73,19 @@ class SampledStep:
     on_finish: Callable[[bool], None]
     global_step: int
     draws_units: bool = False
+    finds_cuts: bool = False
+    counts_grad: bool = False
     passes: int = 0
     _events: list[int] = field(default_factory=list)
     _taken: set[int] = field(default_factory=set)
     _stepped: set[int] = field(default_factory=set)
     _gradients: Ledger | None = None
+    _norms: Known = field(default_factory=dict)
+    _stamps: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _step_gradients: StepGradients = field(default_factory=StepGradients)
+    _thread: int = field(default_factory=threading.get_ident)
     _stepping: Optimizer | None = None
+    _entered: set[Optimizer] = field(default_factory=set)
     _has_weights: bool = False
     _ends_after_backward: bool = False
 
@@ -114,7 +94,7 @@ class SampledStep:
         self.modules = {id(module): fqn for fqn, module in modules}
         self._watched = list_parameters(modules)
         self._updates = Updates.begin(self._watched)
-        tracker = PassTracker(model, self._begin_backward, self._end_backward)
+        tracker = PassTracker(model, self._begin_backward, self._end_backward, self.counts_grad)
         self.recorder = LayerRecorder(
             self.modules,
             self.guard,
@@ -123,6 +103,7 @@ class SampledStep:
             self.linked,
             self.notice,
             self.draws_units,
+            self.finds_cuts,
         )
         self._ledger = self.recorder.table.ledger
 
@@ -136,6 +117,15 @@ class SampledStep:
             self.recorder.table.notes[UNSEEN] = None
         for optimizer in self.optimizers:
             optimizer.register_step_pre_hook(self._before_step)
+
+    @property
+    def was_given_gradients(self) -> bool:
+        """Whether the optimizer got gradients that no backward pass has brought."""
+        return not self._events_of_passes and bool(self._step_gradients.rows)
+
+    @property
+    def _events_of_passes(self) -> list[int]:
+        return [event for event in self._events if event != CLAIM]
 
     @property
     def has_begun(self) -> bool:
@@ -160,6 +150,10 @@ class SampledStep:
         if self._events and not self._is_repeated:
             residue = measure_residue(self._watched)
             self._ledger.add("pass.residue", self.recorder.table.pass_number, WHOLE_STEP, residue)
+        loss = None if self._is_repeated else find_loss(self._thread)
+        if loss is not None:
+            number = self.recorder.table.pass_number
+            self._ledger.add("pass.loss", number, WHOLE_STEP, Reading(loss))
 
     def _end_backward(self) -> None:
         self.guard(self._read_backward)
@@ -172,9 +166,14 @@ class SampledStep:
             return
         self.passes += 1
         self._events.append(self.recorder.table.pass_number)
+        if self.counts_grad:  # what autograd.grad answers is in no parameter yet
+            return
         self._gradients = Ledger()
-        read_gradients(self._watched, self._gradients)
+        self._norms = read_gradients(self._watched, self._gradients)
+        self._stamps = stamp_gradients(self._watched)
         self._read_weights()
+        if self._stepping is not None or not self.optimizers:
+            self._read_step_gradients(self._stepping)
         if self._ends_after_backward:
             self._events.append(CLAIM)
             self.on_finish(True)
@@ -197,6 +196,21 @@ class SampledStep:
         has_closure = any(callable(one) for one in (*args, *kwargs.values()))
         if has_closure:
             self._stepping, self._gradients = optimizer, None
+        elif optimizer not in self._entered:
+            self._entered.add(optimizer)
+            self.guard(self._read_step_gradients, optimizer)
+
+    def _read_step_gradients(self, optimizer: Optimizer | None) -> None:
+        """Gradients as the optimizer gets them; their norms again only where they have changed."""
+        mine = self._find_indices(optimizer) - self._taken
+        has_scale = optimizer is not None and read_scale(find_scaler(optimizer)) is not None
+        stamps = {} if has_scale else stamp_gradients(self._watched)
+        known = {
+            index: norm
+            for index, norm in self._norms.items()
+            if index in mine and index in stamps and stamps[index] == self._stamps.get(index)
+        }
+        self._step_gradients.take(self._watched, mine, self._ledger, known)
 
     def take_step(self, number: int, optimizer: Optimizer | None) -> None:
         """An optimizer has stepped, or the step was marked by hand."""
@@ -204,6 +218,8 @@ class SampledStep:
         again = number in self._stepped
         if not again:
             self._stepped.add(number)
+            if optimizer is None and not self._step_gradients.rows:
+                self._read_step_gradients(None)
             self._take_gradients(optimizer)
             self._note_scaling(optimizer)
             if not is_in_backward():
@@ -217,6 +233,8 @@ class SampledStep:
     def skip_step(self) -> None:
         """An optimizer has stepped before the step's first forward: that was the step before."""
         self._updates = Updates.begin(self._watched)
+        self._step_gradients = StepGradients()
+        self._entered.clear()
 
     def _note_scaling(self, optimizer: Optimizer | None) -> None:
         if optimizer is None:
@@ -260,7 +278,9 @@ class SampledStep:
         for optimizer in self.optimizers:
             decoupled.update(find_decoupled_decay(optimizer))
             coupled.update(find_coupled_decay(optimizer))
-        self._updates.finish(self._watched, self._find_waiting(), decoupled, self._ledger)
+        self._updates.finish(
+            self._watched, self._find_waiting(), decoupled, self._step_gradients, self._ledger
+        )
         self._note_silent_units()
         table = self.recorder.table
         return Sample(
@@ -274,11 +294,16 @@ class SampledStep:
             used_modules=self.recorder.forward.used_modules,
             operands=self.recorder.operands or set(),
             notes=tuple(table.notes),
+            cuts=self._list_cuts(),
             watched=self._watched,
             optimized=self._find_optimized(),
             coupled_decay=[coupled.get(id(one.param), 0.0) for one in self._watched],
             transfer=self._ledger.send(),
         )
+
+    def _list_cuts(self) -> list[FoundCut]:
+        finder = self.recorder.cut_finder
+        return [] if finder is None else list(finder.found.values())
 
     def _note_silent_units(self) -> None:
         calls, counts = self.recorder.table.calls, self.firing.close_step()
@@ -290,8 +315,12 @@ class SampledStep:
             samples = torch.tensor([float(count) for _, count in found.values()])
             self._ledger.add_row(places, samples, [1.0] * len(places))
 
-    def _find_optimized(self) -> set[int] | None:
+    def _find_optimized(self) -> dict[int, int] | None:
         if not self.optimizers:
             return None
-        groups = (group for one in self.optimizers for group in one.param_groups)
-        return {id(param) for group in groups for param in group["params"]}
+        return {
+            id(param): number
+            for number, optimizer in enumerate(self.optimizers)
+            for group in optimizer.param_groups
+            for param in group["params"]
+        }

@@ -34,6 +34,9 @@ MAX_GROWTH = 2
 MAX_REPAYMENT = 2.0
 """Each wait pays for so many samples at most: its own, and one of those that are not paid yet."""
 
+EVERY_STEP = -1
+"""A wait that says: sample the very next step, whatever the schedule."""
+
 ROUNDING_DIGITS = 6
 """Of a wait in steps: what is a whole number but for rounding stays one."""
 
@@ -83,6 +86,7 @@ class Pace:
         self._steps_s: deque[float] = deque(maxlen=KEPT_SAMPLES)
         self._unpaid_samples = 0.0
         self._waited_steps = 0
+        self._close_samples = 0
 
     # What the session calls -----------------------------------------------------------------
 
@@ -119,8 +123,18 @@ class Pace:
         self._unpaid_samples += 1
         self._stamps = [self._clock()]
 
+    def look_closely(self, samples: int) -> None:
+        """Sample every step for a while; a budget, where there is one, goes before that."""
+        self._close_samples = samples
+
     def propose(self) -> int:
-        """The shortest wait that this process's measurements allow; 0 for no opinion."""
+        """The shortest wait that this process's measurements allow; 0 for no opinion.
+
+        ``EVERY_STEP`` while there is reason to look closely.
+        """
+        if self.budget is None and self._close_samples > 0:
+            self._close_samples -= 1
+            return EVERY_STEP
         if self.budget is None or not self._steps_s:
             return 0
         wanted = min(self._unpaid_samples, MAX_REPAYMENT) * self._find_price()
@@ -129,7 +143,8 @@ class Pace:
     def settle(self, global_step: int, wait: int) -> None:
         """The sampled step is over, and this shortest wait was agreed on."""
         if self.budget is None or global_step + 1 < self.schedule.first_steps:
-            self.due = self.wake = self.schedule.find_next(global_step + 1)
+            after = global_step + 1
+            self.due = self.wake = after if wait == EVERY_STEP else self.schedule.find_next(after)
             return
         wait, grid = max(wait, MIN_WAIT), self.schedule.every_n_steps
         self.interval = -(-max(wait, grid) // grid) * grid

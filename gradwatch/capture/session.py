@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from torch import nn
 from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
@@ -23,13 +24,22 @@ from gradwatch.capture.compilation import EagerStance
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.interruption import forget_frames, is_foreign
 from gradwatch.capture.ranks import RankMerger, unwrap
-from gradwatch.capture.sampled_step import Sample, SampledStep
+from gradwatch.capture.sample import Sample
+from gradwatch.capture.sampled_step import SampledStep
 from gradwatch.capture.sampling_budget import Pace
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.shards import count_parts
 from gradwatch.capture.step_hooks import is_inner_step
 from gradwatch.capture.wrappers import has_parallel_part
 from gradwatch.records import StepRecord
+
+CLOSE_SAMPLES = 1000
+"""Steps sampled one by one once NaN or Inf has reached the weights, when nothing is lost by it any
+more, and as many after a rollback: to see where it begins the next time."""
+
+FIRST_CUTS = 3
+"""Calls that let no gradient through are looked for at so many sampled steps, and at every tenth:
+the first one may be skipped by a loss scaler, and a part of forward may begin later."""
 
 HISTOGRAM_EVERY = 10
 """Pre-activations are counted by bin at the first sampled step and every tenth one after it."""
@@ -76,7 +86,9 @@ class Session:
         self._retired: SampledStep | None = None
         self._lost: int | None = None
         self._armed = 0
+        self._counts_grad = False
         self._running = False
+        self._is_broken = False
 
     @property
     def model(self) -> nn.Module | None:
@@ -209,6 +221,8 @@ class Session:
             on_finish=self._finish,
             global_step=self.global_step,
             draws_units=self._armed % HISTOGRAM_EVERY == 0,
+            finds_cuts=self._armed < FIRST_CUTS or self._armed % HISTOGRAM_EVERY == 0,
+            counts_grad=self._counts_grad,
         )
         self._armed += 1
         self._assembler.begin(self._step.modules)
@@ -247,6 +261,7 @@ class Session:
         assert step is not None
         began = self._pace.read_clock()
         if is_complete:
+            self._counts_grad |= step.was_given_gradients
             self._pending.append((step.collect(), self._pace.interval))
         self._disarm()
         self.deliver()
@@ -257,10 +272,7 @@ class Session:
 
     def _choose_wait(self, global_step: int) -> int:
         """The shortest wait for the next sample; every rank takes rank 0's."""
-        proposal = self._pace.propose()
-        if self._pace.budget is None:
-            return proposal
-        return self._ranks.agree_on_wait(global_step, proposal)
+        return self._ranks.agree_on_wait(global_step, self._pace.propose())
 
     def deliver(self, wait: bool = False) -> None:
         """Hand on the records whose numbers have arrived; all of them when ``wait`` is set.
@@ -273,7 +285,7 @@ class Session:
 
     def _hand_on_merged(self, is_last: bool = False) -> None:
         for record in self._ranks.collect(is_last):
-            self.on_record(record)
+            self._hand_on(record)
 
     def _build(self, sample: Sample, interval: int) -> None:
         is_lost = sample.global_step == self._lost
@@ -283,4 +295,18 @@ class Session:
         if self._ranks.connect(one.fqn for one in sample.watched):
             self._ranks.put(sample.global_step, record, parts)
         elif record is not None:
-            self.on_record(record)
+            self._hand_on(record)
+
+    def _hand_on(self, record: StepRecord) -> None:
+        self._look_for_breaks(record)
+        self.on_record(record)
+
+    def _look_for_breaks(self, record: StepRecord) -> None:
+        """A run that has gone nonfinite is looked at closely, and so is what a rollback restores.
+
+        Of several ranks the first one decides: its proposal is agreed on.
+        """
+        is_broken = bool(np.isinf(record.param("weight_l2_norm")).any())
+        if is_broken != self._is_broken:
+            self._pace.look_closely(CLOSE_SAMPLES)
+        self._is_broken = is_broken

@@ -1,8 +1,7 @@
 """What is measured of a tensor: raw values that stay on its device.
 
-Nothing here waits for the device. Every quantity has a reduction, declared in ``REDUCTIONS``, by
-which the values of several passes (accumulation) and several ranks merge; norms merge through
-their squares.
+Nothing here waits for the device. How the values of several passes (accumulation) merge is declared
+in ``schema.statistics``; norms merge through their squares.
 """
 
 from __future__ import annotations
@@ -12,14 +11,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gradwatch.capture.activations import Activation, Options
 from gradwatch.capture.device_values import PLAIN, REST, ROOT, Reading
 from gradwatch.records import HISTOGRAM_EDGES
+from gradwatch.schema.activations import SATURATION_SHARE, Activation
+from gradwatch.schema.formulas import Options
+from gradwatch.schema.statistics import find_statistic
 
 _norm: Callable[..., Tensor] = torch.linalg.vector_norm
-
-SATURATION_SHARE = 0.05
-"""An element is saturated where |phi'| is below this share of its maximum."""
 
 SAMPLE_SIZE = 8192
 """Fractions of a tensor with more elements come from a sample of half as many."""
@@ -43,21 +41,20 @@ _HALF_DTYPES = frozenset((torch.float16, torch.bfloat16))
 
 HISTOGRAM_BINS = len(HISTOGRAM_EDGES) - 1
 
-REDUCTIONS: dict[str, str] = {
-    "grad_output_l2_norm": "l2",
-    "grad_input_l2_norm": "l2",
-    "output_l2_norm": "l2",
-    "grad_zero_fraction": "mean",
-    "saturated_fraction": "mean",
-    "derivative_mean": "mean",
-    "zero_fraction": "mean",
-    "dead_fraction": "last",
-    "unit_samples": "last",
-}
-"""How a layer's value merges with that of another pass: root of summed squares, mean, sum, or
-latest."""
+UNITS_PREFIX = "units."
+PARAM_PREFIX = "param."
+SCALED_SUFFIX = ".scaled"
+"""Of keys under which values wait for their transfer: counts by bin of a histogram; statistics of
+parameters; those that were read before a GradScaler's factor was divided out."""
 
-REDUCTIONS.update({f"units.{place}": "sum" for place in range(HISTOGRAM_BINS)})
+
+def find_merge(key: str) -> str:
+    """How values of one key from several passes become one: see ``schema.statistics.CallMerge``."""
+    if key.startswith(UNITS_PREFIX):
+        return "sum"
+    name = key.removeprefix(PARAM_PREFIX).removesuffix(SCALED_SUFFIX)
+    row = find_statistic("layer" if name == key else "param", name)
+    return "last" if row is None else row.over_calls
 
 
 def flatten_dense(tensor: Tensor) -> Tensor:
@@ -136,10 +133,17 @@ def count_histogram(x: Tensor) -> Tensor:
     return torch.histc(values, HISTOGRAM_BINS, low, high)
 
 
-def find_fired_units(y: Tensor, unit_dim: int) -> Tensor:
-    """Which units of a rectifier fired for any sample: bool ``(units,)``."""
-    highest, unit = y.detach(), unit_dim % max(y.dim(), 1)
-    if unit > 0:  # the batch by itself: its reduction runs along the memory
-        highest, unit = highest.amax(0), unit - 1
-    rest = [dim for dim in range(highest.dim()) if dim != unit]
-    return (highest.amax(rest) if rest else highest) > 0
+def find_fired_units(y: Tensor, axis: int) -> Tensor:
+    """Which units of a rectifier fired for any sample: bool ``(units,)``.
+
+    Args:
+        y: its output.
+        axis: dimension that counts units; negative where all of it belongs to one.
+    """
+    values = y.detach()
+    if axis < 0:
+        return values.amax().reshape(1) > 0
+    if axis > 0:  # the batch by itself: its reduction runs along the memory
+        values, axis = values.amax(0), axis - 1
+    rest = [dim for dim in range(values.dim()) if dim != axis]
+    return (values.amax(rest) if rest else values) > 0

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradwatch.thresholds import Thresholds
+from gradwatch.display.coverage_words import say_healthy, say_not_judged
+from gradwatch.schema.kinds import find_kind
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 from gradwatch.wording.phrases import name_number
 
@@ -66,22 +67,11 @@ def headline(verdict: Verdict) -> Sentence:
     if not verdict.records:
         return (Piece("No training step has been recorded yet"),)
     if verdict.healthy:
-        return (Piece(_reassure(verdict)),)
+        return (Piece(say_healthy(verdict)),)
+    if not verdict.findings:
+        return (Piece(say_not_judged(verdict)),)
     worst = verdict.findings[0]
-    say = _SAY.get(worst.kind)
-    said = say(verdict, worst) if say and worst.layers else ()
-    return said or (Piece(main_clause(worst.message)),)
-
-
-def _reassure(verdict: Verdict) -> str:
-    """No more than is known: a finding needs some steps, and some optimizers need no gradient."""
-    limits = Thresholds()
-    if verdict.records < limits.persistence:
-        steps = "step is" if verdict.records == 1 else "steps are"
-        return f"No finding yet: {verdict.records} recorded {steps} too few to tell"
-    if weakest_ratio(verdict) < limits.profile:
-        return "No layer is held back"
-    return "Gradients reach every layer"
+    return _say(verdict, worst) or (Piece(main_clause(worst.message)),)
 
 
 def weakest_ratio(verdict: Verdict) -> float:
@@ -96,16 +86,17 @@ def main_clause(message: str) -> str:
 
 def _compare(verdict: Verdict, finding: Finding) -> Sentence:
     """``fc1 gets 3.8 million times less gradient than fc12``; empty where that cannot be said."""
-    factor = _factor(finding.observed, finding.kind)
-    if finding.kind == "vanishing" and not factor < _COUNT_AS_NONE:
+    less_or_more = find_kind(finding.kind).compares
+    is_less = less_or_more == "less"
+    factor = _factor(finding.observed, is_less)
+    if is_less and not factor < _COUNT_AS_NONE:
         return _say_none(verdict, finding)
     if not _WORTH_SAYING <= factor < _COUNT_AS_NONE:
         return ()
-    more_or_less = "less" if finding.kind == "vanishing" else "more"
-    words = f"{name_number(factor)} times {more_or_less} gradient than "
+    words = f"{name_number(factor)} times {less_or_more} gradient than "
     worst = Piece(finding.layers[0], True)
     if finding.cause == "through_time":
-        ends = ("first", "last") if finding.kind == "vanishing" else ("last", "first")
+        ends = ("first", "last") if is_less else ("last", "first")
         of = Piece(f"the {ends[0]} time steps of ")
         return (of, worst, Piece(f" get {words}the {ends[1]} ones"))
     full = _reference(verdict, finding)
@@ -128,33 +119,37 @@ def _say_share(verdict: Verdict, finding: Finding) -> Sentence:
     act = next((one for one in finding.layers if roles.get(one) == "activation"), None)
     if act is None or not 0 < finding.observed <= 1:
         return ()
-    what = "never fire" if finding.kind == "dead" else "are stuck where their slope is near zero"
     share = math.floor(100 * finding.observed)
-    return (Piece(f"{share} % of the units of "), Piece(act, True), Piece(f" {what}"))
+    return (
+        Piece(f"{share} % of the units of "),
+        Piece(act, True),
+        Piece(f" {find_kind(finding.kind).units_do}"),
+    )
 
 
-_SAY: dict[str, Callable[[Verdict, Finding], Sentence]] = {
-    "vanishing": _compare,
-    "exploding": _compare,
-    "dead": _say_share,
-    "saturated": _say_share,
-}
+def _say(verdict: Verdict, finding: Finding) -> Sentence:
+    kind = find_kind(finding.kind)
+    if not finding.layers:
+        return ()
+    if kind.compares:
+        return _compare(verdict, finding)
+    return _say_share(verdict, finding) if kind.units_do else ()
 
 
 def name_region(verdict: Verdict, finding: Finding) -> Sentence:
-    """Where a finding is, in the fewest names: activations where these are what is ill."""
+    """Where a finding is, in the fewest names: activations where the finding is of their units."""
     roles = {one.fqn: one.role for one in verdict.layers}
     acts = [one for one in finding.layers if roles.get(one) == "activation"]
-    names = acts if acts and finding.kind in ("dead", "saturated") else list(finding.layers)
+    names = acts if acts and find_kind(finding.kind).units_do else list(finding.layers)
     alike = next((one for one in _ALIKE if all(roles.get(name) in one for name in names)), None)
     return name_group(names, [name for name, role in roles.items() if not alike or role in alike])
 
 
-def _factor(observed: float, kind: str) -> float:
+def _factor(observed: float, is_less: bool) -> float:
     """The factor behind what a rule observed: a share when vanishing, a ratio when exploding."""
     if not observed > 0 or math.isinf(observed):
         return math.nan
-    return 1 / observed if kind == "vanishing" else observed
+    return 1 / observed if is_less else observed
 
 
 def _reference(verdict: Verdict, finding: Finding) -> str | None:
@@ -181,3 +176,8 @@ def since(finding: Finding, verdict: Verdict) -> str:
     if finding.last_step >= verdict.last_step:
         return f"{began}, still so at step {verdict.last_step:,}."
     return f"{began}, last seen at step {finding.last_step:,} of {verdict.last_step:,}."
+
+
+def write_headline(verdict: Verdict) -> str:
+    """The headline as plain text."""
+    return "".join(piece.text for piece in headline(verdict))

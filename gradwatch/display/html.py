@@ -19,9 +19,9 @@ from gradwatch.display import assets
 from gradwatch.display.figures import build_payload, series_of_verdict
 from gradwatch.display.figures.series import MAX_COLUMNS
 from gradwatch.display.headline import Sentence, headline, name_region, since
-from gradwatch.display.layer_table import CAUSE_WORDS, KIND_WORDS
 from gradwatch.display.page_data import write_brief
 from gradwatch.display.static_heatmap import draw_heatmap
+from gradwatch.schema.kinds import describe_cause, find_kind
 from gradwatch.verdict.findings import Finding, Verdict
 from gradwatch.verdict.trials import Trial
 
@@ -56,12 +56,12 @@ def write_page(
 
 def write_fragment(verdict: Verdict) -> str:
     """Words, findings and the heatmap of one run, styled inline and without scripts."""
-    tone = _TONES["sick" if verdict.findings else "well" if verdict.records else "none"]
+    tone = _TONES["sick" if verdict.findings else "well" if verdict.healthy else "none"]
     style = f"border-left:6px solid {tone};padding:6px 14px;max-width:900px;line-height:1.45"
     title = f'<div style="font-size:1.15em;font-weight:600">{_title(verdict)}</div>'
     parts = [f'<div style="{style}">', title]
     parts += [_write_finding(one, verdict) for one in verdict.findings]
-    if verdict.healthy:
+    if not verdict.findings:
         parts.append(f"<div>{escape(write_brief(verdict)['summary'])}</div>")
     return "\n".join([*parts, draw_heatmap(series_of_verdict(verdict)), "</div>"])
 
@@ -70,14 +70,13 @@ def _title(verdict: Verdict) -> str:
     said = _dress(headline(verdict))
     if not verdict.findings:
         return said
-    kind = verdict.findings[0].kind
-    return f"{escape(KIND_WORDS.get(kind, kind))}: {said}"
+    return f"{escape(find_kind(verdict.findings[0].kind).title)}: {said}"
 
 
 def _write_finding(finding: Finding, verdict: Verdict) -> str:
     when = since(finding, verdict).rstrip(".")
-    title = KIND_WORDS.get(finding.kind, finding.kind)
-    cause = CAUSE_WORDS.get(finding.cause or "", finding.cause or "")
+    title = find_kind(finding.kind).title
+    cause = describe_cause(finding.cause)
     lines = [
         f"{escape(title)} ({escape(finding.code)}, {escape(finding.severity)}). "
         f"{escape(when)}, in {_dress(name_region(verdict, finding))}.",

@@ -8,30 +8,6 @@ from dataclasses import dataclass
 
 from gradwatch.verdict.findings import LayerSummary
 
-CAUSE_WORDS = {
-    "activation_derivative": "the derivative of the activation is small",
-    "weight_scale": "the scale of the weights",
-    "saturation": "saturated activations",
-    "dead_units": "units that never fire",
-    "precision": "the precision of the number format",
-    "disconnected": "no path from the loss",
-    "through_time": "the product over time steps",
-    "depth": "depth without skips",
-    "learning_rate": "the learning rate",
-}
-"""Causes as a person would say them; the name of the cause is shown along with it."""
-
-KIND_WORDS = {
-    "vanishing": "Vanishing gradient",
-    "exploding": "Exploding gradient",
-    "dead": "Dead units",
-    "saturated": "Saturated units",
-    "underflow": "Gradient underflow",
-    "nonfinite": "NaN or Inf",
-    "disconnected": "Disconnected layers",
-}
-"""Kinds of finding as titles."""
-
 DEFAULT_ROWS = 24
 MAX_NOTES = 5
 _ENDS = 2  # layers always shown at either end of the network, and of a flagged region

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from gradwatch.display.coverage_words import describe_coverage
 from gradwatch.display.headline import Sentence, headline, since
 from gradwatch.display.layer_table import (
-    CAUSE_WORDS,
     DEFAULT_ROWS,
     LEGEND,
     MAX_NOTES,
@@ -19,7 +19,8 @@ from gradwatch.display.layer_table import (
     choose_rows,
     make_printable,
 )
-from gradwatch.display.sampling_words import describe_pace
+from gradwatch.display.sampling_words import describe_pace, describe_trained
+from gradwatch.schema.kinds import describe_cause
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 
 _PLAIN_NAME = re.compile(r"[^`|\\<>&]+")  # may stand between backticks, in a table too
@@ -43,7 +44,9 @@ def _write_report(verdict: Verdict, max_rows: int) -> Iterator[str]:
     yield ""
     if verdict.records:
         steps = f"{verdict.first_step:,} to {verdict.last_step:,}"
-        yield f"{verdict.records:,} recorded steps, {steps}{describe_pace(verdict)}."
+        said = describe_trained(verdict.trains), _escape(describe_coverage(verdict.coverage))
+        what = "".join(f" {text}." for text in said if text)
+        yield f"{verdict.records:,} recorded steps, {steps}{describe_pace(verdict)}.{what}"
     for finding in verdict.findings:
         yield ""
         yield write_finding(finding, verdict)
@@ -80,8 +83,11 @@ def write_finding(finding: Finding, verdict: Verdict | None = None) -> str:
         f"- **When:** {when}",
     ]
     if finding.cause:
-        words = CAUSE_WORDS.get(finding.cause, "")
-        lines.append(f"- **Cause:** {write_name(finding.cause)}" + (f", {words}" if words else ""))
+        words = describe_cause(finding.cause)
+        lines.append(
+            f"- **Cause:** {write_name(finding.cause)}"
+            + (f", {words}" if words != finding.cause else "")
+        )
     lines.append(f"- **Remedy:** {escape_prose(finding.remedy)}")
     if finding.layers:
         lines.append(f"- **Layers:** {_write_names(finding.layers)}")

@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gradwatch.display.coverage_words import describe_coverage
 from gradwatch.display.figures.names import shorten
-from gradwatch.display.figures.phi import RECTIFIERS, plain_type
 from gradwatch.display.headline import (
     Sentence,
     headline,
@@ -19,8 +19,9 @@ from gradwatch.display.headline import (
     since,
     weakest_ratio,
 )
-from gradwatch.display.layer_table import CAUSE_WORDS, KIND_WORDS
 from gradwatch.display.trial_page_data import brief_trials
+from gradwatch.schema.activations import find_activation
+from gradwatch.schema.kinds import describe_cause, find_kind
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 from gradwatch.verdict.trials import Trial
@@ -29,7 +30,6 @@ from gradwatch.wording.phrases import name_number
 MAX_TABLE_ROWS = 5000
 LONGEST_NAME = 60  # characters of a name in the banner; the full one is a hover away
 _RECOVERED = "Recovered"  # how the note of a finding that is over begins
-_WORTH_RECALLING = ("vanishing", "exploding", "nonfinite", "underflow")
 MAX_NAMED_LAYERS = 200  # of one finding; the rest is a count
 
 
@@ -38,6 +38,7 @@ def write_brief(verdict: Verdict, trials: Sequence[Trial] = ()) -> dict[str, Any
     short = _abbreviate([one.fqn for one in verdict.layers])
     return {
         "run": verdict.run,
+        "status": verdict.status,
         "healthy": verdict.healthy,
         "severity": _severity(verdict),
         "records": verdict.records,
@@ -59,7 +60,7 @@ def _severity(verdict: Verdict) -> str:
         return "empty"
     if verdict.findings:
         return verdict.findings[0].severity
-    return "early" if verdict.records < Thresholds().persistence else "healthy"
+    return "healthy" if verdict.healthy else "early"
 
 
 def _pieces(sentence: Sentence, short: Mapping[str, str]) -> list[list[Any]]:
@@ -80,7 +81,9 @@ def _summarise(verdict: Verdict) -> str:
         return "Train at least one step with the watch on, then reload."
     steps = "step" if verdict.records == 1 else "steps"
     looked = f"{verdict.records:,} recorded {steps} looked at, the last at step "
-    return f"{looked}{verdict.last_step:,}. {_say_weakest(verdict)}"
+    covered = describe_coverage(verdict.coverage)
+    proven = f" {covered}." if covered else ""
+    return f"{looked}{verdict.last_step:,}.{proven} {_say_weakest(verdict)}"
 
 
 def _say_weakest(verdict: Verdict) -> str:
@@ -100,7 +103,7 @@ def _gone(verdict: Verdict) -> list[str]:
     return [
         f"{one.kind.capitalize()} from step {one.first_step:,} to {one.last_step:,}; over since."
         for one in gone
-        if one.kind in _WORTH_RECALLING
+        if find_kind(one.kind).is_recalled
     ]
 
 
@@ -122,11 +125,11 @@ def _finding(finding: Finding, verdict: Verdict, short: Mapping[str, str]) -> di
     return {
         "code": finding.code,
         "kind": finding.kind,
-        "title": KIND_WORDS.get(finding.kind, finding.kind),
+        "title": find_kind(finding.kind).title,
         "severity": finding.severity,
         "where": _pieces(name_region(verdict, finding), short),
         "layers": list(finding.layers[:MAX_NAMED_LAYERS]),
-        "cause": CAUSE_WORDS.get(finding.cause or "", finding.cause or ""),
+        "cause": describe_cause(finding.cause),
         "message": message,
         "detail": _detail(message) if finding.kind == "vanishing" else message,
         "remedy": finding.remedy,
@@ -140,7 +143,8 @@ def _finding(finding: Finding, verdict: Verdict, short: Mapping[str, str]) -> di
 
 def _layer(layer: LayerSummary) -> list[Any]:
     """A row: name, type, gradient ratio, gain, saturated, dead, update ratio, flagged."""
-    rectifies = plain_type(layer.type) in RECTIFIERS or math.isfinite(layer.dead_fraction)
+    row = find_activation(layer.type)
+    rectifies = (row is not None and row.rectifies) or math.isfinite(layer.dead_fraction)
     numbers = (
         layer.grad_ratio,
         layer.gain,

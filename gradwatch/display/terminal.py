@@ -14,9 +14,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from gradwatch.display.coverage_words import describe_coverage
 from gradwatch.display.headline import headline, since
 from gradwatch.display.layer_table import (
-    CAUSE_WORDS,
     DEFAULT_ROWS,
     LEGEND,
     MAX_NOTES,
@@ -28,7 +28,8 @@ from gradwatch.display.layer_table import (
     make_printable,
     shorten,
 )
-from gradwatch.display.sampling_words import describe_pace
+from gradwatch.display.sampling_words import describe_pace, describe_trained
+from gradwatch.schema.kinds import describe_cause
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 
 # Told apart by sign and word as well as by colour, which some cannot see.
@@ -69,6 +70,14 @@ def write_text(verdict: Verdict, *, width: int = _DEFAULT_WIDTH) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
+def write_layers(verdict: Verdict, *, width: int = _DEFAULT_WIDTH) -> str:
+    """The layer table alone, as plain text."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None, legacy_windows=False)
+    console.print(_draw_table(verdict.layers, console.options, DEFAULT_ROWS))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
 @dataclass(frozen=True)
 class VerdictView:
     """A verdict that rich can print at any width, with or without Unicode and colour."""
@@ -88,6 +97,11 @@ class VerdictView:
         wanted = bool(verdict.findings) if self.table is None else self.table
         if wanted and verdict.layers:
             yield _draw_table(verdict.layers, options, self.max_rows)
+        covered = describe_coverage(verdict.coverage)
+        if covered:
+            yield Text(make_printable(f"{covered}."), style="dim")
+        if verdict.trains.all_tensors:
+            yield Text(f"{describe_trained(verdict.trains)}.", style="dim")
         yield from _draw_remarks(verdict)
 
 
@@ -98,7 +112,7 @@ def _draw_headline(verdict: Verdict, options: ConsoleOptions) -> Text:
     line = Text(f"{signs[level]} {run}", style=_STYLES[level])
     for piece in headline(verdict):
         line.append(make_printable(piece.text), style="underline" if piece.is_name else "")
-    if verdict.records and verdict.healthy:
+    if verdict.records and not verdict.findings:
         steps = f"steps {verdict.first_step:,} to {verdict.last_step:,}"
         pace = describe_pace(verdict)
         line.append(f"  ({verdict.records:,} recorded, {steps}{pace})", style="not bold dim")
@@ -108,7 +122,9 @@ def _draw_headline(verdict: Verdict, options: ConsoleOptions) -> Text:
 def _find_level(verdict: Verdict) -> str:
     if not verdict.records:
         return "warning"
-    return verdict.findings[0].severity if verdict.findings else "healthy"
+    if verdict.findings:
+        return verdict.findings[0].severity
+    return "healthy" if verdict.healthy else "warning"
 
 
 def _draw_finding(finding: Finding, verdict: Verdict) -> Table:
@@ -121,8 +137,10 @@ def _draw_finding(finding: Finding, verdict: Verdict) -> Table:
     grid.add_row(Text(finding.severity.upper(), style=style), title)
     grid.add_row("What", _draw_prose(finding.message))
     if finding.cause:
-        words = CAUSE_WORDS.get(finding.cause, "")
-        grid.add_row("Cause", Text(f"{finding.cause}: {words}" if words else finding.cause))
+        words = describe_cause(finding.cause)
+        grid.add_row(
+            "Cause", Text(f"{finding.cause}: {words}" if words != finding.cause else words)
+        )
     grid.add_row("Remedy", _draw_prose(finding.remedy, "bold"))
     if finding.layers:
         grid.add_row("Layers", Text(make_printable(join_names(finding.layers))))

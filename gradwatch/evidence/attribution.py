@@ -8,15 +8,17 @@ its own; what no layer accounts for is a constant factor in forward.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from gradwatch.evidence.gradient_flow import UNDERFLOW, Reading
-from gradwatch.evidence.topology import ONE_SIDED, RECTIFIERS, SATURATING, Topology, find_family
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.topology import Topology
+from gradwatch.records import Layer
+from gradwatch.schema.activations import RECTIFIER_GAIN, Activation, find_activation
 
-RECTIFIER_GAIN = math.log(math.sqrt(0.5))
+RECTIFIER_LOG_GAIN = -math.log(RECTIFIER_GAIN)
 """A rectifier passes half of the gradient's energy; He's initialisation (2015) makes up for it in
 the weights, so that much of a rectifier's loss is the weights' business."""
 
@@ -26,6 +28,19 @@ MILD_LOG = math.log(2)
 CLOSED_SOFTMAX = 1e-3
 """A softmax over n equal entries multiplies a gradient by 1/n; far below that it is nearly one-hot
 in the rows that the gradient reaches, however many of the other rows are."""
+
+LEAST_NORM = 1e-18
+"""Norms below it are made of elements whose squares float32 rounds (its least normal number is
+1.2e-38): a quotient of two of them is no gain."""
+
+DOMINANT = 0.5
+"""A layer that takes this share of all that is lost, in logarithms, is to blame by itself."""
+
+MANY_STAGES = 3
+"""Layers on a path from which it says something that one of them takes most."""
+
+LIKE_FACTOR = math.log(3)
+"""Factors that differ by less from their mean may be spoken of as those of each layer."""
 
 _SHARES = {
     "activation": "activation",
@@ -50,6 +65,8 @@ class Attribution:
             without.
         dead: largest share of silent units among the path's rectifiers; NaN without.
         blocked_by: layer that lets nothing through at all, or -1.
+        culprit: layer on a long path that takes most of what is lost, or -1.
+        factors: by layer of the path, the logarithm of what it multiplies the gradient by.
         shift: what rectifiers' share has been relieved of, at the weights' expense.
     """
 
@@ -64,6 +81,8 @@ class Attribution:
     pinned: float
     dead: float
     blocked_by: int
+    culprit: int = -1
+    factors: dict[int, float] = field(default_factory=dict)
     shift: float = 0.0
 
     @property
@@ -81,15 +100,9 @@ class Attribution:
         """Weights' and constant factors' share without the shift for rectifiers."""
         return self.weight + self.other - self.shift
 
-    @property
-    def activation_gain(self) -> float:
-        """Geometric mean of what each activation multiplies the gradient by."""
-        return math.exp(self.activation / max(self.n_activations, 1))
-
-    @property
-    def weight_gain(self) -> float:
-        """Geometric mean of what each weight multiplies the gradient by."""
-        return math.exp(self.weight / max(self.n_weights, 1))
+    def list_gains(self, layers: Sequence[Layer], role: str) -> list[float]:
+        """What each layer of a role on the path multiplies the gradient by, as measured."""
+        return [math.exp(log) for i, log in self.factors.items() if layers[i].role == role]
 
 
 def find_path(reading: Reading, start: int) -> tuple[int, ...]:
@@ -116,24 +129,55 @@ def attribute(reading: Reading, start: int) -> Attribution:
     path = find_path(reading, start)
     shares = {"activation": 0.0, "weight": 0.0, "norm": 0.0, "other": 0.0}
     counts = {"activation": 0, "weight": 0, "norm": 0, "other": 0}
+    factors: dict[int, float] = {}
     blocked, source = -1, start
     for index in path:
         role = _SHARES.get(reading.topology.layers[index].role, "other")
         factor = _log_ratio(reading.grad[source], reading.grad[index])
-        if reading.grad[source] == UNDERFLOW:  # rounded: the ratio means nothing
+        if 0 < reading.grad[source] < LEAST_NORM:
             source = index
             continue
         gain = float(reading.gains[index])
         own = math.log(gain) if 0 < gain < math.inf else factor
-        if reading.grad[source] == 0 < reading.grad[index]:
+        if reading.grad[source] == 0 and reading.grad[index] > LEAST_NORM:
             blocked = index
         if role == "other" and _bends(reading, source, index, own):
             role = "activation"
         shares[role] += own
+        factors[index] = own
         counts[role] += 1
         shares["activation" if _find_wrapper(reading, index) else "other"] += factor - own
         source = index
-    return _summarise(reading, path, shares, counts, blocked)
+    return _summarise(reading, path, shares, counts, blocked, factors)
+
+
+def attribute_by_slopes(reading: Reading) -> Attribution | None:
+    """The same where it is not known which layer feeds which: activations by their mean slope.
+
+    What the slopes of all hidden activations do not account for is the weights' business. ``None``
+    where no activation was measured, or no gradient.
+    """
+    layers, mean = reading.topology.layers, reading.record.layer("derivative_mean")
+    inner = [i for i, layer in enumerate(layers) if layer.role == "activation" and mean[i] > 0]
+    grads = reading.grad[np.isfinite(reading.grad) & (reading.grad > LEAST_NORM)]
+    if not inner or not grads.size:
+        return None
+    total = math.log(float(np.min(grads) / np.max(grads)))
+    factors = {i: math.log(float(mean[i])) for i in inner}
+    activation = max(sum(factors.values()), total)
+    n_weights = sum(layer.role == "weight" for layer in layers)
+    shares = {"activation": activation, "weight": total - activation, "norm": 0.0, "other": 0.0}
+    counts = {"activation": len(inner), "weight": n_weights}
+    return _summarise(reading, tuple(inner), shares, counts, -1, factors)
+
+
+def find_culprit(factors: dict[int, float]) -> int:
+    """Layer that takes most of what is lost on a path of several; -1 when they share it."""
+    lost = {index: log for index, log in factors.items() if log < 0}
+    if len(factors) < MANY_STAGES or not lost:
+        return -1
+    worst = min(lost, key=lambda index: lost[index])
+    return worst if lost[worst] <= DOMINANT * sum(lost.values()) else -1
 
 
 def find_opening(reading: Reading, indices: Iterable[int], opening: float) -> set[int]:
@@ -242,20 +286,22 @@ def _summarise(
     shares: dict[str, float],
     counts: dict[str, int],
     blocked: int,
+    factors: dict[int, float],
 ) -> Attribution:
     layers = reading.topology.layers
-    families = {i: find_family(layers[i]) for i in path if layers[i].role == "activation"}
-    pinnable = [i for i, name in families.items() if name in SATURATING]
-    rectifying = [i for i, name in families.items() if name in RECTIFIERS]
-    maxima = {"sigmoid": 0.25, "hardsigmoid": 1 / 6}
+    acts = [i for i in path if layers[i].role == "activation"]
+    rows = {i: row for i in acts if (row := find_activation(layers[i].type)) is not None}
     mean = reading.record.layer("derivative_mean")
-    relative = [mean[i] / maxima.get(families[i], 1.0) for i in pinnable]
-    flat = [i for i, name in families.items() if name in ONE_SIDED or name == "softmax"]
+    relative = [
+        mean[i] / row.maximum for i, row in rows.items() if row.squashes and row.is_elementwise
+    ]
+    rectifying = [i for i, row in rows.items() if row.can_die]
+    flat = [i for i, row in rows.items() if _may_rest(row)]
     pinned = reading.record.layer("saturated_fraction")[flat]
-    closed = [families[i] == "softmax" and reading.gains[i] < CLOSED_SOFTMAX for i in flat]
+    closed = [not rows[i].is_elementwise and reading.gains[i] < CLOSED_SOFTMAX for i in flat]
     pinned = np.where(closed, 1.0, pinned)
     dead = reading.record.layer("dead_fraction")[rectifying]
-    shift = RECTIFIER_GAIN * len(rectifying)
+    shift = RECTIFIER_LOG_GAIN * len(rectifying)
     return Attribution(
         path=path,
         activation=shares["activation"] - shift,
@@ -268,5 +314,12 @@ def _summarise(
         pinned=float(np.nanmax(pinned)) if np.isfinite(pinned).any() else math.nan,
         dead=float(np.nanmax(dead)) if np.isfinite(dead).any() else math.nan,
         blocked_by=blocked,
+        culprit=find_culprit(factors),
+        factors=factors,
         shift=shift,
     )
+
+
+def _may_rest(row: Activation) -> bool:
+    """Whether some flat elements are normal: on the one flat side, or in a sure softmax."""
+    return (row.flat == "one" and not row.squashes) or not row.is_elementwise

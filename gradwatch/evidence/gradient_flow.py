@@ -100,6 +100,26 @@ class Reading:
         chosen = chosen[np.isfinite(chosen)]
         return float(np.linalg.norm(chosen)) if chosen.size else float("nan")
 
+    @cached_property
+    def is_unasked(self) -> Mask:
+        """Parameters for which no gradient above zero stands anywhere on the way from the loss."""
+        references = self.topology.gather(self.reference, np.nan)
+        nowhere: Mask = np.isnan(references).all(axis=1) & ~self.topology.is_bare
+        return nowhere
+
+    @cached_property
+    def output_gain(self) -> float:
+        """Share of the gradient that passes the activations behind the last weights.
+
+        Largest gradient at any weight's output against the largest at any layer's: 1 where the loss
+        acts on a weight's output, next to 0 where an activation on the network's output is closed.
+        NaN where no gradient was seen.
+        """
+        finite = np.where(np.isfinite(self.grad), self.grad, 0.0)
+        largest = float(np.max(finite, initial=0.0))
+        inner = float(np.max(finite[self.topology.is_reference], initial=0.0))
+        return inner / largest if largest > 0 else float("nan")
+
     def measure_update(self, weight_floor: float) -> Array:
         """Update ratio per parameter, small weights judged by LeCun's scale."""
         floor = weight_floor * self.topology.lecun_norm

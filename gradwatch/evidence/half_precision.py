@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.evidence.gradient_flow import Reading
-from gradwatch.evidence.topology import RECTIFIERS, find_family
+from gradwatch.evidence.topology import is_flat
 from gradwatch.thresholds import Thresholds
 
 
@@ -35,7 +35,7 @@ def _expect_zeros(reading: Reading, index: int) -> float:
     """Zeros that a rectifier behind the layer makes by itself."""
     consumers = reading.topology.consumers[index]
     layers = reading.topology.layers
-    if len(consumers) != 1 or find_family(layers[consumers[0]]) not in RECTIFIERS:
+    if len(consumers) != 1 or not is_flat(layers[consumers[0]], "zero"):
         return 0.0
     value = float(reading.record.layer("zero_fraction")[consumers[0]])
     return 0.0 if np.isnan(value) else value
@@ -58,7 +58,7 @@ def _is_fed(reading: Reading, index: int) -> bool:
                 continue
             seen.add(consumer)
             grad = reading.record.layer("grad_output_l2_norm")[consumer]
-            blocked = find_family(layers[consumer]) in RECTIFIERS
+            blocked = is_flat(layers[consumer], "zero")
             if grad > 0 and not blocked:
                 return True
             ahead.append(consumer)

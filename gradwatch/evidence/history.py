@@ -22,7 +22,11 @@ from gradwatch.evidence.gradient_flow import (
     read_flow,
     read_param_gradients,
 )
+from gradwatch.evidence.learning import LearningEvidence
 from gradwatch.evidence.learning_rate import Rates
+from gradwatch.evidence.loss_change import LossChangeHistory
+from gradwatch.evidence.loss_level import LossLevels
+from gradwatch.evidence.nonfinite import Break
 from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.records import Array, Layer, StepRecord
 from gradwatch.thresholds import Thresholds
@@ -64,6 +68,9 @@ class History:
         silent_records: for each parameter, records since its last gradient above zero in which
             it could have had one.
         ever_fed: for each parameter, whether it has had a gradient above zero.
+        loss_change: who the loss has to thank for its change.
+        learning: who was seen to learn.
+        losses: what the loss was at the first and at the latest records.
         first_weights: norm of each parameter at its first record.
         unmoved_records: for each parameter, records with a gradient and a learning rate in which
             its update was lost to its precision; reset for good by the first that was not.
@@ -77,6 +84,7 @@ class History:
         largest_updates: for each parameter, the largest update so far against its norm.
         moves: how far the fastest weight moved at the latest steps, against its own norm.
         rates: the learning rates so far.
+        broken: since when something is NaN or Inf that hurts.
     """
 
     window: deque[Reading] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -86,6 +94,10 @@ class History:
     maintained: Mask = field(default_factory=lambda: np.zeros(0, bool))
     silent_records: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     ever_fed: Mask = field(default_factory=lambda: np.zeros(0, bool))
+    loss_change: LossChangeHistory = field(default_factory=LossChangeHistory)
+    losses: LossLevels = field(default_factory=LossLevels)
+    learning: LearningEvidence = field(default_factory=LearningEvidence)
+    thresholds: Thresholds = field(default_factory=Thresholds)
     first_weights: Array = field(default_factory=lambda: np.zeros(0))
     unmoved_records: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     first_zeros: dict[str, float] = field(default_factory=dict)
@@ -98,6 +110,7 @@ class History:
     largest_updates: Array = field(default_factory=lambda: np.zeros(0))
     moves: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     rates: Rates = field(default_factory=Rates)
+    broken: Break = field(default_factory=Break)
     _kept: list[StepRecord] = field(default_factory=list)
     _stride: int = 1
     _aligned: Topology | None = None
@@ -133,6 +146,7 @@ class History:
             self.first_step = reading.record.global_step
         self._keep(reading.record)
         self.window.append(reading)
+        self.broken.add(reading)
         self.count += 1
         self._condense(reading)
 
@@ -148,6 +162,10 @@ class History:
         update = reading.record.param("update_l2_norm")
         fed = (grad > 0) | (~np.isnan(grad) & reading.has_arrived)
         self._align(reading.topology)
+        change = self.loss_change.add(reading.record, reading.topology)
+        self.losses.add(reading.record)
+        if reading.record.step("learning_rate") != 0:
+            self.learning.add(reading, change, self.measure_motion(now=True), self.thresholds)
         has_stepped = ~np.isnan(update) | ~np.isnan(grad)
         is_trained = bool(fed.any()) or not self.ever_fed.any()  # else nobody called backward
         self.starved_records[reading.was_called & has_stepped & is_trained] += 1
@@ -224,6 +242,8 @@ class History:
             return
         before = {} if self._aligned is None else _number_params(self._aligned)
         places = [before.get(param.fqn, -1) for param in topology.params]
+        self.loss_change.realign(places)
+        self.learning.realign(places)
         self.starved_records = np.append(self.starved_records, 0)[places]
         self.maintained = np.append(self.maintained, False)[places]
         self.silent_records = np.append(self.silent_records, 0)[places]
@@ -247,6 +267,33 @@ class History:
             moves.append(growth / 2)  # a weight that doubles between two sampled steps
         return max(moves)
 
+    def measure_motion(self, now: bool) -> float:
+        """Loss change of a step against the loss at the start; NaN where either is not known.
+
+        Args:
+            now: of the latest records; else the largest of the whole run.
+        """
+        levels, change = self.losses, self.loss_change
+        total = change.recent_total if now else change.largest_total
+        return total / abs(levels.beginning) if levels.beginning else float("nan")
+
+    def stands_still(self, thresholds: Thresholds) -> bool:
+        """Whether the network as a whole does not move although its loss is not low.
+
+        From the start, or since the activations on its outputs have closed: at the bottom of a loss
+        that is not 0, as of noise, gradients of samples cancel in the weights and nowhere else.
+        """
+        if self.rates.is_warming_up or not self.rates.decay > 0:
+            return False
+        if not self.measure_motion(now=True) < thresholds.loss_progress:
+            return False
+        remaining = self.losses.remaining
+        if remaining <= thresholds.unfinished:
+            return False
+        never_moved = self.measure_motion(now=False) < thresholds.loss_progress
+        has_closed = not self.latest.output_gain >= thresholds.output_gain
+        return never_moved or has_closed
+
     def was_diverging(self, thresholds: Thresholds) -> bool:
         """Whether the error signal had been growing far beyond its first values."""
         first = self.first_error
@@ -257,7 +304,11 @@ class History:
 
         What is pinned or still then, and was not before, is so because there is nothing to learn.
         """
-        return not self.ever_thrown and self.recent_error < thresholds.converged * self.first_error
+        has_fallen = (
+            self.recent_error < thresholds.converged * self.first_error
+            or self.losses.remaining < thresholds.converged
+        )
+        return not self.ever_thrown and has_fallen
 
     @property
     def largest_error(self) -> float:

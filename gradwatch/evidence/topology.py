@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
-from collections.abc import Container, Iterable
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,20 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.records import Layer, LayerSet, Param
+from gradwatch.schema.activations import Flat, find_activation
 
 Mask = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
-
-SATURATING = frozenset(("sigmoid", "tanh", "softsign", "logsigmoid", "hardsigmoid", "hardtanh"))
-"""Hidden activations that can be pinned."""
-
-ONE_SIDED = frozenset(("elu", "selu", "celu", "softplus", "silu", "mish", "gelu", "hardswish"))
-"""Hidden activations that are flat on one side: some elements there are as normal as a ReLU's
-zeros, all of them are not."""
-
-RECTIFIERS = frozenset(("relu", "relu6", "threshold", "clamp", "clamp_min"))
-"""Hidden activations whose units can die."""
-
 
 HALF_ULPS = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
 """Half a unit in the last place of half precision, relative to the number."""
@@ -34,9 +24,15 @@ LOST_SHARE = 0.01
 """Share of a full step of the smallest size below which only elements near zero still change."""
 
 
-def find_family(layer: Layer) -> str:
-    """Name of the activation function, from ``"LogSigmoid"`` as from ``"logsigmoid"``."""
-    return layer.type.lower().replace("_", "")
+def is_flat(layer: Layer, *where: Flat) -> bool:
+    """Whether a layer is an elementwise activation that is flat in one of these ways.
+
+    Args:
+        layer: of any role.
+        where: see ``schema.activations.Flat``; ``"zero"`` is the ReLU family.
+    """
+    row = find_activation(layer.type)
+    return row is not None and row.is_elementwise and row.flat in where
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,29 +99,30 @@ class Topology:
     @cached_property
     def pinnable(self) -> tuple[int, ...]:
         """Hidden activations that can saturate; gates and heads are right to be sure."""
-        return self._find_hidden(SATURATING)
+        return self._find_hidden("both")
 
     @cached_property
     def one_sided(self) -> tuple[int, ...]:
-        """Hidden activations that are flat on one side only."""
-        return self._find_hidden(ONE_SIDED)
+        """Hidden activations that are flat on one side only: some elements there are as normal as a
+        ReLU's zeros, all of them are not."""
+        return self._find_hidden("one")
 
     @cached_property
     def outputs(self) -> tuple[int, ...]:
         """Activations of the network's outputs that can be pinned."""
-        families = SATURATING | {"softmax"}
+        rows = [(layer, find_activation(layer.type)) for layer in self.layers]
         return tuple(
             index
-            for index, layer in enumerate(self.layers)
-            if layer.is_head and layer.role == "activation" and find_family(layer) in families
+            for index, (layer, row) in enumerate(rows)
+            if layer.is_head and layer.role == "activation" and row and row.flat == "both"
         )
 
-    def _find_hidden(self, families: Container[str]) -> tuple[int, ...]:
+    def _find_hidden(self, flat: Flat) -> tuple[int, ...]:
         return tuple(
             index
             for index, layer in enumerate(self.layers)
             if layer.role == "activation"
-            and find_family(layer) in families
+            and is_flat(layer, flat)
             and not layer.is_gate
             and not layer.is_head
         )
@@ -190,7 +187,10 @@ def _build(layer_set: LayerSet) -> Topology:
         calls[layer.fqn].append(index)
         for source in layer.inputs:
             consumers[source].append(index)
-    composite = {fqn for fqn in calls if _is_composite(layer_set, fqn, calls[fqn])}
+    within, functions = _count_inside(layer_set.layers), _list_functions(layer_set.layers)
+    composite = {
+        fqn for fqn in calls if _is_composite(layer_set, fqn, calls[fqn], within, functions)
+    }
     owned = tuple(
         () if one.module in composite else tuple(calls.get(one.module, ()))
         for one in layer_set.params
@@ -202,7 +202,7 @@ def _build(layer_set: LayerSet) -> Topology:
         _find_references(layer_set.layers),
         np.array([_is_judged(one) for one in layer_set.params], dtype=bool),
         np.array([_measure_lecun_norm(one) for one in layer_set.params], dtype=np.float64),
-        _find_inner_layers(layer_set, owned),
+        _find_inner_layers(layer_set, owned, functions),
     )
 
 
@@ -214,22 +214,36 @@ def _find_references(layers: tuple[Layer, ...]) -> Mask:
 
 
 def _find_inner_layers(
-    layer_set: LayerSet, calls: tuple[tuple[int, ...], ...]
+    layer_set: LayerSet, calls: tuple[tuple[int, ...], ...], functions: dict[str, list[int]]
 ) -> dict[int, tuple[int, ...]]:
     found = {}
     for index, param in enumerate(layer_set.params):
         owner = param.module
         while not calls[index] and index not in found:
-            inner = [i for i, one in enumerate(layer_set.layers) if _is_inside(one, owner)]
-            if inner:
-                found[index] = tuple(inner)
+            if functions.get(owner):
+                found[index] = tuple(functions[owner])
             if not owner:
                 break
             owner = owner.rpartition(".")[0]
     return found
 
 
-def _is_composite(layer_set: LayerSet, fqn: str, calls: list[int]) -> bool:
+def _count_inside(layers: tuple[Layer, ...]) -> Counter[str]:
+    """By name of a module, the calls of what stands below it; one pass over the layers."""
+    within: Counter[str] = Counter()
+    for layer in layers:
+        parts = layer.fqn.split(".") if layer.fqn else []
+        within.update(".".join(parts[:depth]) for depth in range(len(parts)))
+    return within
+
+
+def _is_composite(
+    layer_set: LayerSet,
+    fqn: str,
+    calls: list[int],
+    within: Counter[str],
+    functions: dict[str, list[int]],
+) -> bool:
     """Whether one call of a module with matrices of its own is a network in itself.
 
     Its output tells nothing of where its matrices stand: activations are called inside it, or
@@ -237,16 +251,20 @@ def _is_composite(layer_set: LayerSet, fqn: str, calls: list[int]) -> bool:
     """
     if len(calls) > 1 or layer_set.layers[calls[0]].role != "weight":
         return False
-    inner = f"{fqn}." if fqn else ""
-    holds = any(one.fqn.startswith(inner) and one.fqn != fqn for one in layer_set.layers)
-    return holds or sum(_is_inside(layer, fqn) for layer in layer_set.layers) > 1
+    return within[fqn] > 0 or len(functions.get(fqn, ())) > 1
 
 
-def _is_inside(layer: Layer, owner: str) -> bool:
-    """Whether an activation is called as a function by this module."""
-    if layer.role != "activation":
-        return False
-    return layer.fqn.startswith(f"{owner}:") if owner else layer.fqn == layer.type
+def _list_functions(layers: tuple[Layer, ...]) -> dict[str, list[int]]:
+    """By name of a module, the activations that it calls as functions."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for index, layer in enumerate(layers):
+        if layer.role != "activation":
+            continue
+        if layer.fqn == layer.type:
+            found[""].append(index)
+        for place in (i for i, letter in enumerate(layer.fqn) if letter == ":" and i):
+            found[layer.fqn[:place]].append(index)
+    return found
 
 
 def _is_judged(param: Param) -> bool:

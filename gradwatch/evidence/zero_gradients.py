@@ -9,6 +9,7 @@ import numpy as np
 
 from gradwatch.evidence.attribution import attribute, reach
 from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.records import StepRecord
 
 
 def find_walled(reading: Reading, indices: Iterable[int]) -> set[int]:
@@ -95,3 +96,22 @@ def find_unasked(reading: Reading, indices: Iterable[int]) -> set[int]:
 def _look_ahead(reading: Reading, calls: Iterable[int]) -> set[int]:
     """All layers on the way from these to the loss."""
     return reach(calls, lambda index: reading.topology.consumers[index]) - set(calls)
+
+
+def find_zero_factors(record: StepRecord, indices: Iterable[int]) -> list[int]:
+    """Weights that are zero and multiply each other, so that none of them ever gets a gradient.
+
+    In a product ``A @ B`` the gradient of one factor is proportional to the other. One may begin
+    at zero; both together never leave it.
+    """
+    weight, grad = (record.param(name) for name in ("weight_l2_norm", "grad_l2_norm"))
+    params = record.layer_set.params
+    zero = [i for i in indices if weight[i] == 0 and grad[i] == 0]
+    owners = [find_factor_owner(params[i].fqn) for i in zero]
+    return [i for i, owner in zip(zero, owners, strict=True) if owners.count(owner) > 1]
+
+
+def find_factor_owner(fqn: str) -> str:
+    """The module around a factor: of ``"q.lora_A.weight"`` as of ``"q.lora_A"`` it is ``"q"``."""
+    name = fqn.removesuffix(".weight")
+    return name.rpartition(".")[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import struct
 import threading
 import time
@@ -25,10 +26,15 @@ import numpy.typing as npt
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, bit-reversed: RFC 3720, appendix B.4
 _MASK_DELTA = 0xA282EAD8  # added by the frame format, so that a checksum of checksums stays safe
-_BLOCK = 512  # bytes that one table look-up covers; the table takes 512 KiB
+_BLOCK = 256  # bytes that one table look-up covers; the table takes 256 KiB
+_CHUNK = 128 * _BLOCK  # bytes looked up at once: the indices stay in the processor's cache
+_START = 0xFFFFFFFF
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
 _HEADER_BYTES = _LENGTH.size + _CHECKSUM.size
+MAX_FRAME_BYTES = 64 << 20
+"""A record of 100,000 layers takes 8 MB; a frame longer than this is read by nobody here."""
+
 _serial = count()
 
 
@@ -44,26 +50,41 @@ def _powers() -> npt.NDArray[np.uint32]:
     return np.stack(rows[::-1])
 
 
-def crc32c(data: bytes) -> int:
+def crc32c(data: bytes | memoryview) -> int:
     """CRC-32C of ``data``.
 
     The checksum is linear over GF(2): each byte's share follows from its value and its place, and
-    the shares of a block are XORed (the idea behind "slicing by 8", with a block of 512).
+    the shares of a block are XORed (the idea behind "slicing by 8", with a block of 256). Long
+    data goes through in chunks, so that a frame of any size takes the same memory.
     """
+    state = _START
+    n_whole = len(data) - len(data) % _BLOCK
+    for start in range(0, n_whole, _CHUNK):
+        state = _pass_blocks(data[start : min(start + _CHUNK, n_whole)], state)
+    table = _byte_table()
+    for byte in data[n_whole:]:
+        state = (state >> 8) ^ table[(state ^ byte) & 0xFF]
+    return state ^ _START
+
+
+def _pass_blocks(data: bytes | memoryview, state: int) -> int:
+    """The state after whole blocks."""
     powers = _powers()
-    n_blocks = max(1, -(-max(len(data), 4) // _BLOCK))
-    padded = np.zeros(n_blocks * _BLOCK, dtype=np.uint8)
-    start = padded.size - len(data)
-    padded[start:] = np.frombuffer(data, dtype=np.uint8)
-    if len(data) < 4:
-        return _crc32c_short(data)
-    padded[start : start + 4] ^= 0xFF  # the initial state, all ones
-    places = np.arange(_BLOCK) * 256
-    shares = powers.ravel().take(padded.reshape(n_blocks, _BLOCK) + places)
-    state = 0
+    blocks = np.frombuffer(data, dtype=np.uint8).reshape(-1, _BLOCK)
+    shares = powers.ravel().take(blocks + _places())
     for share in np.bitwise_xor.reduce(shares, axis=1).tolist():
         state = share ^ _advance(state, powers)
-    return state ^ 0xFFFFFFFF
+    return state
+
+
+@lru_cache(maxsize=1)
+def _places() -> npt.NDArray[np.int64]:
+    return np.arange(_BLOCK) * 256
+
+
+@lru_cache(maxsize=1)
+def _byte_table() -> tuple[int, ...]:
+    return tuple(_powers()[-1].tolist())
 
 
 def _advance(state: int, powers: npt.NDArray[np.uint32]) -> int:
@@ -76,14 +97,6 @@ def _advance(state: int, powers: npt.NDArray[np.uint32]) -> int:
         ^ powers[2, state >> 16 & 0xFF]
         ^ powers[3, state >> 24]
     )
-
-
-def _crc32c_short(data: bytes) -> int:
-    table = _powers()[-1]
-    state = 0xFFFFFFFF
-    for byte in data:
-        state = (state >> 8) ^ int(table[(state ^ byte) & 0xFF])
-    return state ^ 0xFFFFFFFF
 
 
 def masked(checksum: int) -> int:
@@ -109,7 +122,8 @@ class EventFile:
     """An event file of our own: each frame is handed to the operating system at once.
 
     So a killed process loses nothing that was written, and there is no thread that a fork or an
-    interpreter exit could catch half-way.
+    interpreter exit could catch half-way. A process that was forked has only a copy, and writes
+    nothing through it.
 
     Raises:
         OSError: the directory or file cannot be made.
@@ -123,11 +137,24 @@ class EventFile:
         )
         self.path = directory / name
         self._file = self.path.open("ab", buffering=0)
+        self._process = os.getpid()
         weakref.finalize(self, self._file.close)  # a watch that nobody detached
         self._lock = threading.Lock()  # a callback may write from another thread
 
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the file was deleted while it is open: what is written to it is lost."""
+        with self._lock:
+            return not self._file.closed and os.fstat(self._file.fileno()).st_nlink == 0
+
     def append(self, data: bytes) -> None:
-        """Write one serialised event; nothing once the file is closed."""
+        """Write one serialised event; nothing once the file is closed.
+
+        Raises:
+            OSError: the frame could not be written whole; the file is as it was before.
+        """
+        if os.getpid() != self._process:
+            return
         whole = frame(data)
         with self._lock:
             if not self._file.closed:
@@ -152,11 +179,24 @@ class EventFile:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a frame's data stands in its file, and the beginning of the data."""
+    """Where a frame's data stands in its file, and the beginning of the data.
+
+    Attributes:
+        offset: of the data, bytes.
+        length: of the data, bytes.
+        head: its first bytes.
+        is_sound: the checksum of the data is right.
+    """
 
     offset: int
     length: int
     head: bytes
+    is_sound: bool = True
+
+    @property
+    def position(self) -> int:
+        """Byte at which the frame itself begins."""
+        return self.offset - _HEADER_BYTES
 
 
 class DamageError(Exception):
@@ -164,44 +204,49 @@ class DamageError(Exception):
 
 
 def scan_frames(path: Path, head_bytes: int) -> Iterator[Frame]:
-    """Go through a file's frames, reading only the first ``head_bytes`` of each.
+    """Go through a file's frames, checking both checksums of each, and keep ``head_bytes`` of it.
 
     The file may be growing: it is read up to its size at the start, and a last frame that is not
-    whole yet ends the scan without complaint.
+    whole yet ends the scan without complaint. A frame of more than ``MAX_FRAME_BYTES``, which
+    gradwatch never writes, is stepped over and not checked.
 
     Raises:
-        DamageError: a header's checksum is wrong, or that of the last frame's data; every sound
+        DamageError: a header's checksum is wrong, so that nothing behind it can be found; every
             frame before has been yielded.
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is none (a pipe, a socket, a device, a directory).
     """
-    with path.open("rb", buffering=1 << 16) as file:
+    with _open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        position, last, damage = 0, None, ""
+        position = 0
         while position + _HEADER_BYTES <= size:
             header = file.read(_HEADER_BYTES)
             if len(header) < _HEADER_BYTES or not _header_is_sound(header):
-                damage = f"damaged at byte {position}"
-                break
+                raise DamageError(f"damaged at byte {position}")
             length = int(_LENGTH.unpack_from(header)[0])
             offset = position + _HEADER_BYTES
             position = offset + length + _CHECKSUM.size
             if position > size:
                 break
-            head = file.read(min(length, head_bytes))
+            head, is_sound = _read_data(file, length, head_bytes)
+            yield Frame(offset, length, head, is_sound)
             file.seek(position)
-            if last is not None:
-                yield last
-            last = Frame(offset, length, head)
-        if last is not None and _data_is_sound(file, last):
-            yield last
-        elif last is not None:
-            damage = f"damaged in the frame at byte {last.offset - _HEADER_BYTES}"
-        if damage:
-            raise DamageError(damage)
 
 
-def _data_is_sound(file: BinaryIO, one: Frame) -> bool:
-    """Check the data itself: of the last frame only, where a crash leaves blocks of zeros."""
-    file.seek(one.offset)
-    data, stored = file.read(one.length), file.read(_CHECKSUM.size)
-    return masked(crc32c(data)) == int(_CHECKSUM.unpack(stored)[0])
+def _open_regular(path: Path) -> BinaryIO:
+    """Open a regular file and nothing else: opening a pipe would wait for its other end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("expected a regular file, got a pipe, a socket, a device or a directory")
+    return path.open("rb", buffering=1 << 16)
+
+
+def _read_data(file: BinaryIO, length: int, head_bytes: int) -> tuple[bytes, bool]:
+    if length > MAX_FRAME_BYTES:
+        return file.read(head_bytes), True
+    data = file.read(length)
+    stored = file.read(_CHECKSUM.size)
+    is_sound = len(stored) == _CHECKSUM.size and masked(crc32c(data)) == _unpack_checksum(stored)
+    return data[:head_bytes], is_sound
+
+
+def _unpack_checksum(stored: bytes) -> int:
+    return int(_CHECKSUM.unpack(stored)[0])

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import os
-import re
-import struct
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+import numpy as np
+import numpy.typing as npt
 from tensorboard.compat.proto import event_pb2
 
 from gradwatch.errors import NothingToJudge, UnreadableLog
-from gradwatch.log.event_file import DamageError, Frame, scan_frames
-from gradwatch.log.resume import Entry, drop_overwritten, split_streams
+from gradwatch.log.entries import Folder, Scan, find_folders, read_events
+from gradwatch.log.parts import Part, Session, arrange
+from gradwatch.log.resume import Entry, drop_overwritten
 from gradwatch.log.summaries import (
-    RECORD_PREFIX,
-    TAG_PREFIX,
-    TRIALS_TAG,
     StoredTensor,
+    read_mark,
     read_tensors,
     read_texts,
     read_trials,
@@ -32,14 +27,15 @@ from gradwatch.log.summaries import (
 )
 from gradwatch.log.trial_summaries import unpack_trials
 from gradwatch.records import LayerSet, StepRecord
+from gradwatch.run_marks import Mark, RunEnd, RunGap, RunHeader
 from gradwatch.verdict.trials import Trial
 
-_HEAD_BYTES = 512  # wall time, step and tag stand at the beginning of an event
-_RECORD_TAG = re.compile(re.escape(RECORD_PREFIX.encode()) + rb"([0-9a-f]{8})")
-_TEXT_PLUGIN = b"\x0a\x04text"  # PluginData.plugin_name, as it is serialised
-_WANTED = (_TEXT_PLUGIN, TRIALS_TAG.encode())  # besides records
-_WALL_TIME = struct.Struct("<d")
-_WALL_TIME_KEY, _STEP_KEY = 0x09, 0x10  # field 1 as fixed64, field 2 as varint
+MAX_COLUMNS = 60_000
+"""Columns (a layer or a parameter of one record) that are read whatever the size of the log ..."""
+BYTES_PER_COLUMN = 8
+"""... and what each further one takes at least: two numbers that differ from layer to layer."""
+MAX_COLUMNS_KEPT = 200_000
+MAX_MARKS = 4096
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,11 @@ class Run:
         entries: its records, de-duplicated, in the order of training.
         written: its records as written, for the layer sets.
         text_entries: what may be a text or a trial of ours.
-        damage: what could not be read, in words; records before it are there.
+        damage: what could not be read or is missing, in words; the other records are there.
+        sessions: the watches that wrote it, one after the other; the last one tells its end.
+        notes: what is worth a word and makes nothing less certain.
+        columns: layers of all its records together that are unpacked at most, and columns of all
+            its layer sets: a few bytes can stand for any number of them.
     """
 
     name: str
@@ -70,6 +70,25 @@ class Run:
     written: tuple[Entry, ...] = ()
     text_entries: tuple[Entry, ...] = ()
     damage: tuple[str, ...] = ()
+    sessions: tuple[Session, ...] = ()
+    notes: tuple[str, ...] = ()
+    columns: int = MAX_COLUMNS
+
+    @property
+    def header(self) -> RunHeader | None:
+        """The start mark of the newest watch; ``None`` in logs from before there were marks."""
+        found = [one.header for one in self.sessions if one.header is not None]
+        return found[-1] if found else None
+
+    @property
+    def end(self) -> RunEnd | None:
+        """The end mark of the newest watch; ``None`` when it has not ended, or was killed."""
+        return self.sessions[-1].end if self.sessions else None
+
+    @property
+    def gaps(self) -> tuple[RunGap, ...]:
+        """Records that could not be written."""
+        return tuple(gap for session in self.sessions for gap in session.gaps)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -98,9 +117,17 @@ class Run:
             UnreadableLog: a record is damaged, or nothing says what its numbers mean.
         """
         sets: dict[str, LayerSet] = {}
-        for entry, event in _read_events(self.entries):
+        allowed = self.columns + sum(entry.length for entry in self.entries) // BYTES_PER_COLUMN
+        unpacked = described = 0
+        for entry, event in read_events(self.entries):
             if entry.digest not in sets:
-                sets[entry.digest] = self._read_layer_set(entry.digest)
+                found = self._read_layer_set(entry.digest)
+                described += _count_columns(found)
+                _require_modest(described, allowed, entry)
+                _make_room(sets, found)
+                sets[entry.digest] = found
+            unpacked += _count_columns(sets[entry.digest])
+            _require_modest(unpacked, allowed, entry)
             yield _decode_record(event, sets[entry.digest], self.name)
 
     @property
@@ -108,7 +135,7 @@ class Run:
         """The Markdown texts that gradwatch wrote, in the order of writing."""
         return tuple(
             StoredText(event.step, tag, markdown)
-            for _, event in _read_events(self.text_entries)
+            for _, event in read_events(self.text_entries)
             for tag, markdown in read_texts(event)
         )
 
@@ -120,14 +147,14 @@ class Run:
             UnreadableLog: they are damaged.
         """
         packed = b""
-        for _, event in _read_events(self.text_entries):
+        for _, event in read_events(self.text_entries):
             packed = next(read_trials(event), packed)
         return unpack_trials(packed) if packed else ()
 
     def _read_layer_set(self, digest: str) -> LayerSet:
         """Its first record carries it, also when a resume dropped that record."""
         candidates = [one for one in self.written if one.digest == digest]
-        for _, event in _read_events(candidates):
+        for _, event in read_events(candidates):
             for tensor in read_tensors(event):
                 if tensor.content:
                     return unpack_layer_set(tensor.content)
@@ -144,7 +171,7 @@ def _decode_record(event: event_pb2.Event, layer_set: LayerSet, run: str) -> Ste
         if tensor.is_units:
             units = tensor
         else:
-            record = StepRecord.from_vector(event.step, layer_set, tensor.values)
+            record = _unpack_record(event.step, layer_set, tensor.values)
     if record is None:
         raise UnreadableLog(
             f"Expected a gradwatch record at step {event.step} of run {run!r}, got an event "
@@ -155,117 +182,107 @@ def _decode_record(event: event_pb2.Event, layer_set: LayerSet, run: str) -> Ste
     return dataclasses.replace(record, histograms=unpack_units(layer_set, units.values))
 
 
-def _read_events(entries: Sequence[Entry]) -> Iterator[tuple[Entry, event_pb2.Event]]:
-    with ExitStack() as stack:
-        files: dict[Path, BinaryIO] = {}
-        for entry in entries:
-            if entry.path not in files:
-                files[entry.path] = stack.enter_context(entry.path.open("rb"))
-            file = files[entry.path]
-            file.seek(entry.offset)
-            try:
-                yield entry, event_pb2.Event.FromString(file.read(entry.length))
-            except DecodeError as error:
-                raise UnreadableLog(
-                    f"Expected an event at byte {entry.offset} of {entry.path}, got something "
-                    f"else ({error}). The file is damaged; run the training again."
-                ) from error
+def _unpack_record(
+    global_step: int, layer_set: LayerSet, values: npt.NDArray[np.float32]
+) -> StepRecord:
+    try:
+        return StepRecord.from_vector(global_step, layer_set, values)
+    except (ValueError, OverflowError) as error:
+        raise UnreadableLog(
+            f"Expected a record that fits its layer set at step {global_step}, got another "
+            f"({error}). The event file is damaged; run the training again."
+        ) from error
+
+
+def _count_columns(layer_set: LayerSet) -> int:
+    return len(layer_set.layers) + len(layer_set.params)
+
+
+def _require_modest(columns: int, allowed: int, entry: Entry) -> None:
+    if columns > allowed:
+        raise UnreadableLog(
+            f"Expected at most {allowed} columns in records of this size, got more at byte "
+            f"{entry.offset} of {entry.path.name}. The event file is damaged; train again."
+        )
+
+
+def _make_room(sets: dict[str, LayerSet], coming: LayerSet) -> None:
+    """Forget the layer sets read longest ago where all of them would fill the memory."""
+    while sets and sum(map(_count_columns, (*sets.values(), coming))) > MAX_COLUMNS_KEPT:
+        del sets[next(iter(sets))]
 
 
 def read_runs(logdir: str | os.PathLike[str]) -> list[Run]:
     """All runs at and below ``logdir``, by name; those without gradwatch records too.
 
-    Reads the beginning of every event, not the records; a log that is being written may be read.
-    ``logdir`` may also be a single event file.
+    Goes through every frame and its checksums, and reads the marks, not the records; a log that is
+    being written may be read. ``logdir`` may also be a single event file. A directory that cannot
+    be entered is a run with damage.
 
     Raises:
         NothingToJudge: there is no such directory or file.
     """
     root = Path(logdir).expanduser()
-    if root.is_file():
-        return _read_run(".", root.parent, [root])
-    if not root.is_dir():
-        raise NothingToJudge(
-            f"Expected a log directory, got {str(root)!r}, which does not exist. "
-            "Give the directory that was passed as logdir."
-        )
-    found = sorted(_find_directories(root), key=lambda pair: pair[0].parts)
-    return [run for path, files in found for run in _read_run(_name_run(path, root), path, files)]
+    if root.is_dir():
+        found = sorted(find_folders(root), key=lambda folder: folder.path.parts)
+        return [run for folder in found for run in _read_folder(_name_run(folder, root), folder)]
+    if root.exists():
+        return _read_folder(".", Folder(root.parent, (root,)))
+    raise NothingToJudge(
+        f"Expected a log directory, got {str(root)!r}, which does not exist. "
+        "Give the directory that was passed as logdir."
+    )
 
 
-def _find_directories(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    seen: set[str] = set()
-    for here, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        files = [Path(here, name) for name in sorted(names) if "tfevents" in name]
-        if files:
-            yield Path(here), files
+def _name_run(folder: Folder, root: Path) -> str:
+    return folder.path.relative_to(root).as_posix()
 
 
-def _name_run(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
-
-
-def _read_run(name: str, path: Path, files: Sequence[Path]) -> list[Run]:
-    scans = [_scan_file(one) for one in files]
-    damage = tuple(problem for _, problem in scans if problem)
-    order = list(heapq.merge(*(entries for entries, _ in scans), key=lambda one: one.wall_time))
-    texts = tuple(one for one in order if not one.digest)
-    records = [one for one in order if one.digest]
-    streams = split_streams(records) or [[]]
+def _read_folder(name: str, folder: Folder) -> list[Run]:
+    if folder.error:
+        return [Run(name, folder.path, damage=(f"{folder.path.name}: {folder.error}",))]
+    scan = Scan()
+    for path in folder.files:
+        scan.take_file(path)
+    texts = tuple(sorted(scan.texts, key=lambda entry: entry.wall_time))
+    try:
+        parts = arrange(scan.entries, _read_marks(scan))
+    except UnreadableLog as error:
+        scan.damage.append(str(error))
+        parts = [Part()]
     return [
-        Run(
-            name=f"{name}#{place}" if place > 1 else name,
-            path=path,
-            entries=tuple(drop_overwritten(stream)),
-            written=tuple(stream),
-            text_entries=texts,
-            damage=damage,
-        )
-        for place, stream in enumerate(streams, start=1)
+        _make_run(f"{name}#{place}" if place > 1 else name, folder.path, part, scan, texts)
+        for place, part in enumerate(parts, start=1)
     ]
 
 
-def _scan_file(path: Path) -> tuple[list[Entry], str]:
-    """Entries of gradwatch's in a file, and what stopped the reading early, if anything did."""
-    entries: list[Entry] = []
-    try:
-        for frame in scan_frames(path, _HEAD_BYTES):
-            entry = _read_head(path, frame)
-            if entry is not None:
-                entries.append(entry)
-    except (DamageError, OSError) as error:
-        return entries, f"{path.name}: {error}"
-    return entries, ""
+def _make_run(name: str, path: Path, part: Part, scan: Scan, texts: tuple[Entry, ...]) -> Run:
+    missing = [text for text in (one.find_missing() for one in part.sessions) if text]
+    is_told = all(one.name and one.end for one in part.sessions) and not missing
+    foreign = scan.foreign if scan.foreign and not (is_told and part.sessions) else []
+    told = [f"{text}, in frames of others" for text in scan.foreign] if not foreign else []
+    return Run(
+        name=name,
+        path=path,
+        entries=tuple(drop_overwritten(part.written)),
+        written=part.written,
+        text_entries=texts,
+        damage=(*scan.damage, *foreign, *missing),
+        sessions=part.sessions,
+        notes=tuple(told),
+    )
 
 
-def _read_head(path: Path, frame: Frame) -> Entry | None:
-    if TAG_PREFIX.encode() not in frame.head:
-        return None
-    match = _RECORD_TAG.search(frame.head)
-    wanted = match is not None or any(one in frame.head for one in _WANTED)
-    if not wanted and frame.length <= len(frame.head):
-        return None
-    wall_time, step = _read_stamp(frame.head)
-    digest = match.group(1).decode() if match else ""
-    return Entry(path, frame.offset, frame.length, wall_time, step, digest)
-
-
-def _read_stamp(head: bytes) -> tuple[float, int]:
-    """Wall time and step, which lead every serialised event; 0 is left out of it."""
-    wall_time, position = 0.0, 0
-    if head[0] == _WALL_TIME_KEY:
-        wall_time, position = _WALL_TIME.unpack_from(head, 1)[0], 1 + _WALL_TIME.size
-    if head[position] != _STEP_KEY:
-        return wall_time, 0
-    step, shift = 0, 0
-    for byte in head[position + 1 :]:
-        step |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            break
-    return wall_time, step
+def _read_marks(scan: Scan) -> list[Mark]:
+    """The marks of a directory; one that cannot be read is damage."""
+    found: list[Mark] = []
+    for entry in scan.marks[:MAX_MARKS]:
+        try:
+            marks = [read_mark(event) for _, event in read_events([entry])]
+        except UnreadableLog as error:
+            scan.damage.append(f"{entry.path.name}: {error}")
+        else:
+            found += [mark for mark in marks if mark is not None]
+    if len(scan.marks) > MAX_MARKS:
+        scan.damage.append(f"{len(scan.marks)} marks of starts and ends, more than {MAX_MARKS}")
+    return found

@@ -14,40 +14,86 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gradwatch.errors import UnreadableLog
+
+MAX_PARTS = 1024
+"""Layer sets times files in one directory; recurrent networks unrolled to any length have some."""
+
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one event of gradwatch's stands, and what its beginning says."""
+    """Where one event of gradwatch's stands, and what its beginning says.
+
+    Attributes:
+        path: of the file.
+        offset: of the event in it, bytes.
+        length: of the event, bytes.
+        wall_time: of writing, seconds since 1970.
+        global_step: optimizer steps made before.
+        digest: of a record's layer set; ``""`` for anything else.
+        session: of a record; ``""`` in logs from before there were sessions.
+        number: of the record in its session, from 0; -1 likewise.
+    """
 
     path: Path
     offset: int
     length: int
     wall_time: float
     global_step: int
-    digest: str  # of a record; "" for a text
+    digest: str
+    session: str = ""
+    number: int = -1
 
 
 def split_streams(records: Sequence[Entry]) -> list[list[Entry]]:
-    """Records of watches that wrote at the same time, apart; a resumed run stays one."""
+    """Records of watches that wrote at the same time, apart; a resumed run stays whole.
+
+    For logs from before there were sessions, which ``log.parts`` goes by.
+
+    Raises:
+        UnreadableLog: more layer sets than any training has.
+    """
     parts: dict[tuple[Path, str], list[Entry]] = {}
-    for one in records:
-        parts.setdefault((one.path, one.digest), []).append(one)
-    streams: list[list[list[Entry]]] = []
-    for part in parts.values():
-        home = next((s for s in streams if not any(_are_parallel(part, p) for p in s)), None)
+    for entry in records:
+        parts.setdefault((entry.path, entry.digest), []).append(entry)
+    if len(parts) > MAX_PARTS:
+        raise UnreadableLog(
+            f"Expected at most {MAX_PARTS} layer sets in a run, got {len(parts)}. "
+            "The event file is damaged; run the training again."
+        )
+    streams: list[list[Stretch]] = []
+    for part in map(Stretch, parts.values()):
+        home = next((s for s in streams if not any(part.is_beside(p) for p in s)), None)
         if home is None:
             streams.append([part])
         else:
             home.append(part)
-    return [list(heapq.merge(*stream, key=lambda one: one.wall_time)) for stream in streams]
+    return [
+        list(heapq.merge(*(part.entries for part in stream), key=lambda entry: entry.wall_time))
+        for stream in streams
+    ]
 
 
-def _are_parallel(one: Sequence[Entry], other: Sequence[Entry]) -> bool:
-    apart = one[-1].wall_time < other[0].wall_time or other[-1].wall_time < one[0].wall_time
-    if apart:
-        return False
-    steps = {entry.global_step for entry in one}
-    return any(entry.global_step in steps for entry in other)
+class Stretch:
+    """Records that were written by one watch, with when and at which steps they were.
+
+    Args:
+        entries: in the order of writing; at least one.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self.first = min(entry.wall_time for entry in entries)
+        self.last = max(entry.wall_time for entry in entries)
+        self.steps = frozenset(entry.global_step for entry in entries)
+
+    def overlaps(self, other: Stretch) -> bool:
+        """Whether the two were being written at the same time."""
+        return self.last >= other.first and other.last >= self.first
+
+    def is_beside(self, other: Stretch) -> bool:
+        """Whether they are of two watches: written at the same time, and of the same steps."""
+        return self.overlaps(other) and not self.steps.isdisjoint(other.steps)
 
 
 def drop_overwritten(stream: Sequence[Entry]) -> list[Entry]:

@@ -2,16 +2,18 @@
 
 Tags: ``gradwatch/record/<digest>`` holds ``StepRecord.to_vector()``; ``gradwatch/units/<digest>``
 holds the histograms of a step as a float32 matrix, one row ``[layer index, counts...]`` per layer;
-``gradwatch/trials`` holds trials of remedies as deflated JSON. All belong to the plugin
-``gradwatch``. The metadata of a tag's first summary carries the layer set as deflated JSON;
-TensorBoard keeps no later one, so later ones only repeat the plugin's name.
+``gradwatch/trials`` holds trials of remedies as deflated JSON; ``gradwatch/start``, ``end`` and
+``gap`` hold the marks of ``gradwatch.run_marks`` as JSON. All belong to the plugin ``gradwatch``.
+A record's ``node_name``, which TensorBoard does not read, holds its session and number. The
+metadata of a tag's first summary carries the layer set as deflated JSON; TensorBoard keeps no later
+one, so later ones only repeat the plugin's name.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,15 +22,28 @@ from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_
 from tensorboard.plugins.text import metadata as text_metadata
 
 from gradwatch.errors import UnreadableLog
+from gradwatch.log.validation import check_json_shape, check_layer_set
 from gradwatch.records import Array, LayerSet, StepRecord
+from gradwatch.run_marks import (
+    Mark,
+    RunEnd,
+    RunGap,
+    RunHeader,
+    pack_mark,
+    unpack_end,
+    unpack_gap,
+    unpack_header,
+)
 
 PLUGIN_NAME = "gradwatch"
 TAG_PREFIX = "gradwatch/"
 RECORD_PREFIX = "gradwatch/record/"
 UNITS_PREFIX = "gradwatch/units/"
 TRIALS_TAG = "gradwatch/trials"
-MAX_LAYER_SET_BYTES = 256 << 20
-"""A layer set larger than this is not read: a few bytes can inflate to any size."""
+START_TAG, END_TAG, GAP_TAG = "gradwatch/start", "gradwatch/end", "gradwatch/gap"
+MARK_TAGS = {RunHeader: START_TAG, RunEnd: END_TAG, RunGap: GAP_TAG}
+MAX_LAYER_SET_BYTES = 10 << 20
+"""A layer set larger than this (60,000 calls) is not read: a few bytes can inflate to any size."""
 
 Float32 = npt.NDArray[np.float32]
 
@@ -47,19 +62,33 @@ def unpack_layer_set(content: bytes) -> LayerSet:
     inflate = zlib.decompressobj()
     try:
         text = inflate.decompress(content, MAX_LAYER_SET_BYTES).decode()
-    except (zlib.error, UnicodeDecodeError) as error:
+        if inflate.unconsumed_tail:
+            raise ValueError(f"more than {MAX_LAYER_SET_BYTES} bytes")
+        check_json_shape(text)
+        layer_set = LayerSet.from_json(text)
+        check_layer_set(layer_set)
+    except (zlib.error, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UnreadableLog(
             f"Expected deflated JSON in the metadata of a gradwatch record, got {content[:20]!r} "
             f"({error}). Was this event file written by another program?"
         ) from error
-    return LayerSet.from_json(text)
+    return layer_set
 
 
 def summarise_record(
-    record: StepRecord, digest: str, content: bytes = b""
+    record: StepRecord, digest: str, content: bytes = b"", label: str = ""
 ) -> Iterator[summary_pb2.Summary.Value]:
-    """The values of one sampled step; ``content`` is the layer set, where it is the tag's first."""
-    yield _tensor_value(RECORD_PREFIX + digest, record.to_vector(), content)
+    """The values of one sampled step.
+
+    Args:
+        record: the step.
+        digest: of its layer set.
+        content: the packed layer set, where the record is the tag's first.
+        label: session and number, as ``"1a2b3c4d:17"``; empty outside a session.
+    """
+    value = _tensor_value(RECORD_PREFIX + digest, record.to_vector(), content)
+    value.node_name = label
+    yield value
     if record.histograms:
         units = pack_units(record.layer_set, record.histograms)
         yield _tensor_value(UNITS_PREFIX + digest, units, content)
@@ -79,7 +108,7 @@ def unpack_units(layer_set: LayerSet, units: Float32) -> dict[str, Array]:
     return {
         layer_set.layers[int(row[0])].key: row[1:].astype(np.float64)
         for row in rows
-        if 0 <= row[0] < n_layers
+        if row.size and 0 <= row[0] < n_layers
     }
 
 
@@ -116,6 +145,13 @@ def summarise_trials(packed: bytes) -> summary_pb2.Summary.Value:
     """Trials of remedies, as ``pack_trials`` makes them."""
     plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME)
     return _string_value(TRIALS_TAG, packed, summary_pb2.SummaryMetadata(plugin_data=plugin))
+
+
+def summarise_mark(mark: Mark) -> summary_pb2.Summary.Value:
+    """A start, an end or a gap."""
+    plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME)
+    metadata = summary_pb2.SummaryMetadata(plugin_data=plugin)
+    return _string_value(MARK_TAGS[type(mark)], pack_mark(mark), metadata)
 
 
 def _string_value(
@@ -174,7 +210,7 @@ def _read_values(tensor: tensor_pb2.TensorProto, step: int) -> Float32:
         else:  # a tool that rewrites event files may have unpacked it
             flat = np.asarray(tensor.float_val, dtype=np.float32)
         return flat.reshape(shape)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UnreadableLog(
             f"Expected a float32 tensor of shape {shape} at step {step}, got "
             f"{len(tensor.tensor_content)} bytes. The event file is damaged; train again."
@@ -187,6 +223,23 @@ def read_texts(event: event_pb2.Event) -> Iterator[tuple[str, str]]:
         is_text = value.metadata.plugin_data.plugin_name == text_metadata.PLUGIN_NAME
         if is_text and value.tag.startswith(TAG_PREFIX):
             yield value.tag, _join(value.tensor.string_val)
+
+
+def read_mark(event: event_pb2.Event) -> Mark | None:
+    """The mark in an event; ``None`` in any other.
+
+    Raises:
+        UnreadableLog: it is damaged.
+    """
+    readers: dict[str, Callable[[bytes], Mark]] = {
+        START_TAG: unpack_header,
+        END_TAG: unpack_end,
+        GAP_TAG: unpack_gap,
+    }
+    for value in event.summary.value:
+        if value.tag in readers:
+            return readers[value.tag](b"".join(value.tensor.string_val[:1]))
+    return None
 
 
 def read_trials(event: event_pb2.Event) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from gradwatch.errors import UnreadableLog
 from gradwatch.verdict.findings import Finding
 from gradwatch.verdict.trials import COSTS, OUTCOMES, Measurement, Trial
 
-MAX_TRIALS_BYTES = 16 << 20
+MAX_TRIALS_BYTES = 2 << 20
 """Trials larger than this are not read: a few bytes can inflate to any size."""
 
 
@@ -34,7 +34,15 @@ def unpack_trials(packed: bytes) -> tuple[Trial, ...]:
         text = zlib.decompressobj().decompress(packed, MAX_TRIALS_BYTES)
         content = json.loads(text)
         return tuple(_read_trial(one, content["before"]) for one in content["trials"])
-    except (zlib.error, ValueError, KeyError, TypeError) as error:
+    except (
+        zlib.error,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         raise UnreadableLog(
             f"Expected deflated JSON with trials of remedies, got {packed[:20]!r} ({error!r}). "
             "The event file is damaged; call try_remedies(..., logdir=...) again."

@@ -6,15 +6,17 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tensorboard.compat.proto import event_pb2, summary_pb2
 
 from gradwatch.errors import InvalidInput
 from gradwatch.log.event_file import EventFile
 from gradwatch.log.reader import Run, StoredText, read_runs
+from gradwatch.log.sessions import close_session, open_session
+from gradwatch.log.shared_writer import add_event_to, can_write, find_directory, find_writer
 from gradwatch.log.summaries import (
     pack_layer_set,
+    summarise_mark,
     summarise_record,
     summarise_scalars,
     summarise_text,
@@ -22,12 +24,13 @@ from gradwatch.log.summaries import (
 )
 from gradwatch.log.trial_summaries import pack_trials
 from gradwatch.records import LayerSet, StepRecord
+from gradwatch.run_marks import RunDescription, RunEnd, RunGap, RunHeader
+from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.trials import Trial
 
 __all__ = ["EventLog", "Run", "StoredText", "read_runs"]
 
 _FILE_VERSION = "brain.Event:2"  # what every event file must begin with
-_MAX_WRITER_DEPTH = 3  # logger -> its experiment -> its file writer
 
 
 class EventLog:
@@ -52,7 +55,7 @@ class EventLog:
     ) -> None:
         self._file = None if logdir is None else _open_file(logdir)
         self._writer = None if self._file else writer
-        if self._writer is not None and not _can_write(self._writer):
+        if self._writer is not None and not can_write(self._writer):
             raise InvalidInput(
                 "Expected a writer with add_event or add_summary (a SummaryWriter, its "
                 f"file_writer, a TensorBoardLogger), got {type(writer).__name__}. "
@@ -60,13 +63,47 @@ class EventLog:
             )
         self._described: set[str] = set()
         self._latest: tuple[LayerSet | None, str] = (None, "")
+        self._header: RunHeader | None = None
+        self._made = 0  # records of the session, written or not
+        self._gap: RunGap | None = None
+        self.notices: list[str] = []
+
+    def begin(self, thresholds: Thresholds, description: RunDescription) -> RunHeader:
+        """Write the start mark; from here on records are numbered."""
+        self._header = open_session(self, self._find_directory(), thresholds, description)
+        self._write(description.first_step, [summarise_mark(self._header)])
+        return self._header
+
+    def end(self, how: str, detail: str, last_step: int) -> None:
+        """Write the end mark, where there was a start."""
+        if self._header is None:
+            return
+        self._open_again_if_deleted()
+        self._write_gap()
+        end = RunEnd(self._header.session, how, detail, self._made, last_step)
+        self._write(last_step, [summarise_mark(end)])
 
     def write_record(self, record: StepRecord) -> None:
-        """Write one sampled step as one event; the layer set goes along with its first record."""
+        """Write one sampled step as one event; the layer set goes along with its first record.
+
+        A record that could not be written is lost; the next one is written behind a mark of the
+        gap.
+        """
+        number, self._made = self._made, self._made + 1
+        try:
+            self._open_again_if_deleted()
+            self._write_gap()
+            self._append_record(record, number)
+        except Exception as error:
+            self._note_gap(number, f"{type(error).__name__}: {error}")
+            raise
+
+    def _append_record(self, record: StepRecord, number: int) -> None:
         digest = self._name_set(record.layer_set)
         is_first = digest not in self._described
         content = pack_layer_set(record.layer_set) if is_first else b""
-        self._write(record.global_step, summarise_record(record, digest, content))
+        label = f"{self._header.session}:{number}" if self._header else ""
+        self._write(record.global_step, summarise_record(record, digest, content, label))
         self._described.add(digest)
 
     def write_scalars(self, global_step: int, scalars: Mapping[str, float]) -> None:
@@ -83,17 +120,52 @@ class EventLog:
 
     def flush(self) -> None:
         """Have a shared writer put on disk what it holds; a file of our own holds nothing back."""
-        target = _find_writer(self._writer)
+        target = find_writer(self._writer)
         flush = getattr(target, "flush", None)
         if callable(flush):
             flush()
 
     def close(self) -> None:
         """Close a file of our own; a shared writer is flushed and stays its owner's."""
+        close_session(self)
         if self._file is not None:
             self._file.close()
         else:
             self.flush()
+
+    def _find_directory(self) -> Path | None:
+        if self._file is not None:
+            return self._file.path.parent
+        return find_directory(self._writer)
+
+    def _note_gap(self, number: int, reason: str) -> None:
+        if self._header is not None:
+            first = number if self._gap is None else self._gap.first
+            self._gap = RunGap(self._header.session, first, number, reason)
+
+    def _write_gap(self) -> None:
+        if self._gap is not None:
+            self._write(0, [summarise_mark(self._gap)])
+            self._gap = None
+
+    def _open_again_if_deleted(self) -> None:
+        """Someone may have cleaned up below a running training: begin another file, and say so."""
+        if self._file is None or not self._file.is_deleted:
+            return
+        folder = self._file.path.parent
+        if self._header is not None and self._made > 1:
+            last = self._made - 2
+            self._gap = RunGap(self._header.session, 0, last, "the event file was deleted")
+        file = _begin_file(folder)
+        self._file.close()
+        self._file = file
+        self._described.clear()
+        if self._header is not None:
+            self._write(self._header.description.first_step, [summarise_mark(self._header)])
+        self.notices.append(
+            f"The event file in {str(folder)!r} was deleted while gradwatch wrote to it; its "
+            "earlier records are lost, and a new file was begun."
+        )
 
     def _name_set(self, layer_set: LayerSet) -> str:
         """The set's digest, computed once while the set stays the same object."""
@@ -111,7 +183,7 @@ class EventLog:
         if self._file is not None:
             self._file.append(event.SerializeToString())
         else:
-            _add_event(_find_writer(self._writer), event)
+            add_event_to(find_writer(self._writer), event)
 
 
 def _open_file(logdir: str | os.PathLike[str]) -> EventFile:
@@ -122,56 +194,20 @@ def _open_file(logdir: str | os.PathLike[str]) -> EventFile:
             "Pass writer=SummaryWriter(...), which can write there, instead."
         )
     try:
-        file = EventFile(Path(text).expanduser())
-        source = event_pb2.SourceMetadata(writer="gradwatch.log.writer")
-        event = event_pb2.Event(
-            wall_time=time.time(), file_version=_FILE_VERSION, source_metadata=source
-        )
-        file.append(event.SerializeToString())
+        return _begin_file(Path(text).expanduser())
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home directory for "~"
         raise InvalidInput(
             f"Expected a logdir that can be written, got {text!r} ({error}). "
             "Choose another directory, or mend its permissions."
         ) from error
+
+
+def _begin_file(directory: Path) -> EventFile:
+    """A new event file with the event that every one begins with."""
+    file = EventFile(directory)
+    source = event_pb2.SourceMetadata(writer="gradwatch.log.writer")
+    event = event_pb2.Event(
+        wall_time=time.time(), file_version=_FILE_VERSION, source_metadata=source
+    )
+    file.append(event.SerializeToString())
     return file
-
-
-def _can_write(writer: Any) -> bool:
-    if _find_writer(writer) is not None:
-        return True
-    if any(hasattr(writer, name) for name in ("file_writer", "_get_file_writer")):
-        return True  # a dummy: it has every attribute, and none leads to a file
-    if hasattr(writer, "experiment"):  # a logger of another kind has one that takes no events
-        return writer.experiment is None or _can_write(writer.experiment)
-    return False
-
-
-def _find_writer(writer: Any, depth: int = _MAX_WRITER_DEPTH) -> Any:
-    """What takes the events: the file writer inside a SummaryWriter, a logger's, or the object.
-
-    Asked for again at every write, since a SummaryWriter that was closed makes a new one. Dummies
-    lead to ``None``.
-    """
-    if writer is None or depth == 0:
-        return None
-    reopen = getattr(writer, "_get_file_writer", None)
-    if callable(reopen):
-        return reopen()
-    for name in ("add_event", "add_summary"):
-        if callable(getattr(writer, name, None)):
-            return writer
-    for name in ("file_writer", "experiment"):
-        found = _find_writer(getattr(writer, name, None), depth - 1)
-        if found is not None:
-            return found
-    return None
-
-
-def _add_event(target: Any, event: event_pb2.Event) -> None:
-    if target is None:
-        return
-    add_event = getattr(target, "add_event", None)
-    if callable(add_event):
-        add_event(event)  # SummaryWriter's own stamps the time again and leaves the step
-    else:
-        target.add_summary(event.summary, event.step)

@@ -10,7 +10,7 @@ from gradwatch.records import Layer
 from gradwatch.remedies.initialisation import initialise_weights
 from gradwatch.remedies.surgery import Edit, NotApplicable, replace_module
 from gradwatch.remedies.survey import Survey
-from gradwatch.verdict.init_schemes import find_following, find_following_family
+from gradwatch.verdict.init_schemes import find_following, find_following_type
 from gradwatch.wording.module_names import describe_layers
 
 
@@ -26,13 +26,13 @@ def swap_activations(kind: type[nn.Module]) -> Callable[[nn.Module, Survey], Edi
             replace_module(model, layer.fqn, lambda old: kind().train(old.training))
         name, swapped = kind.__name__, {layer.fqn for layer in layers}
 
-        def find_family(index: int) -> str:
+        def find_type(index: int) -> str:
             behind = find_following(survey.topology, index)
             if behind is not None and survey.layers[behind].fqn in swapped:
-                return name.lower()
-            return find_following_family(survey.topology, index)
+                return name
+            return find_following_type(survey.topology, index)
 
-        scheme, initialised = initialise_weights(model, survey, find_family)
+        scheme, initialised = initialise_weights(model, survey, find_type)
         done = f"replace {describe_layers(layers)} by {name}; {initialised}"
         return Edit(f"{name} + {scheme}", done)
 

@@ -10,13 +10,6 @@ import torch
 from torch import nn
 
 from gradwatch.log.writer import EventLog
-from gradwatch.model_check import (
-    LossFunction,
-    OptimizerLike,
-    check_trial,
-    choose_batches,
-    keep_random_state,
-)
 from gradwatch.remedies.catalogue import REMEDIES, UNTOUCHED
 from gradwatch.remedies.experiment import (
     Setup,
@@ -26,6 +19,13 @@ from gradwatch.remedies.experiment import (
     try_remedy,
 )
 from gradwatch.thresholds import Thresholds
+from gradwatch.twin_training import (
+    LossFunction,
+    OptimizerLike,
+    check_trial,
+    choose_batches,
+    keep_random_state,
+)
 from gradwatch.verdict.trials import Trial, rank_trials
 from gradwatch.watcher import check_model
 

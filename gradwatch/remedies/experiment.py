@@ -15,14 +15,6 @@ from torch.optim import Optimizer
 
 from gradwatch.errors import NothingToJudge
 from gradwatch.evidence.topology import Topology
-from gradwatch.model_check import (
-    LossFunction,
-    OptimizerLike,
-    compute_loss,
-    copy_training,
-    make_optimizer,
-    train_step,
-)
 from gradwatch.remedies.measurement import has_nonfinite_gradient, measure_training
 from gradwatch.remedies.optimizers import (
     list_parameters,
@@ -33,6 +25,14 @@ from gradwatch.remedies.surgery import Edit, NotApplicable, Remedy
 from gradwatch.remedies.survey import Survey, survey_model
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
+from gradwatch.twin_training import (
+    LossFunction,
+    OptimizerLike,
+    compute_loss,
+    copy_training,
+    make_optimizer,
+    train_step,
+)
 from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.trials import Measurement, Trial
 from gradwatch.watcher import watch

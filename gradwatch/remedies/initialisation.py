@@ -13,34 +13,18 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from gradwatch.records import Layer
 from gradwatch.remedies.surgery import Edit, NotApplicable
 from gradwatch.remedies.survey import Survey
+from gradwatch.schema.activations import LECUN, XAVIER, choose_scheme
 from gradwatch.verdict.init_schemes import (
-    HE,
-    LECUN,
-    XAVIER,
-    choose_scheme,
-    find_following_family,
+    find_following_type,
     join_schemes,
 )
 from gradwatch.wording.module_names import describe_layers
 
-XAVIER_GAINS: dict[str, float] = {
-    "tanh": 5 / 3,
-    "sigmoid": 4.0,
-    "hardsigmoid": 6.0,
-    "logsigmoid": 2.0,
-}
-"""Factors that make up for the slope at 0, so that W times phi' is about 1 (1 for the rest);
-5/3 for tanh as in LeCun et al. (1998), section 4.4, 4 for the sigmoid as in Glorot & Bengio (2010).
-"""
-
-RECTIFIER_GAIN = math.sqrt(2.0)
-"""Makes up for the half that a rectifier drops (He et al. 2015, section 2.2)."""
-
 RECURRENT = "Xavier, orthogonal recurrent matrices"
 ATTENTION = "Xavier, all projections"
 
-Families = Callable[[int], str]
-"""Layer index -> family of the activation that follows; empty where none does."""
+FollowingType = Callable[[int], str]
+"""Layer index -> type of the activation that follows; empty where none does."""
 
 
 def match_initialisation(model: nn.Module, survey: Survey) -> Edit:
@@ -50,12 +34,14 @@ def match_initialisation(model: nn.Module, survey: Survey) -> Edit:
         NotApplicable: there is no weight that can be re-initialised.
     """
     scheme, description = initialise_weights(
-        model, survey, lambda index: find_following_family(survey.topology, index)
+        model, survey, lambda index: find_following_type(survey.topology, index)
     )
     return Edit(f"{scheme} initialisation", description)
 
 
-def initialise_weights(model: nn.Module, survey: Survey, families: Families) -> tuple[str, str]:
+def initialise_weights(
+    model: nn.Module, survey: Survey, find_type: FollowingType
+) -> tuple[str, str]:
     """Re-initialise all trainable weights; biases become 0.
 
     Returns:
@@ -68,7 +54,7 @@ def initialise_weights(model: nn.Module, survey: Survey, families: Families) -> 
     tied = _find_tied(model)
     for index in survey.list_weights():
         layer = survey.layers[index]
-        how = _initialise(model.get_submodule(layer.fqn), families(index), tied)
+        how = _initialise(model.get_submodule(layer.fqn), find_type(index), tied)
         if how:
             done[how].append(layer)
     if not done:
@@ -89,7 +75,7 @@ def _find_tied(model: nn.Module) -> set[int]:
 
 
 @torch.no_grad()
-def _initialise(module: nn.Module, family: str, tied: set[int]) -> str:
+def _initialise(module: nn.Module, following: str, tied: set[int]) -> str:
     """What was done to the module; empty when nothing could be."""
     own = [param for param in module.parameters() if param.requires_grad]
     if not own or any(id(param) in tied for param in own):
@@ -101,18 +87,17 @@ def _initialise(module: nn.Module, family: str, tied: set[int]) -> str:
     weight = module._parameters.get("weight")
     if weight is None or weight.dim() < 2:
         return ""  # also a weight behind a parametrization, whose scale is not its own
-    _fill(weight, family, isinstance(module, _ConvTransposeNd))
+    _fill(weight, following, isinstance(module, _ConvTransposeNd))
     _zero_bias(module)
-    return choose_scheme(family)
+    return choose_scheme(following)[0]
 
 
-def _fill(weight: Tensor, family: str, is_transposed: bool) -> None:
-    scheme = choose_scheme(family)
+def _fill(weight: Tensor, following: str, is_transposed: bool) -> None:
+    scheme, gain = choose_scheme(following)
     if scheme == XAVIER:
-        nn.init.xavier_uniform_(weight, XAVIER_GAINS.get(family, 1.0))
-        return
-    gain = RECTIFIER_GAIN if scheme == HE else 1.0
-    nn.init.normal_(weight, std=gain / math.sqrt(_count_inputs(weight, is_transposed)))
+        nn.init.xavier_uniform_(weight, gain)
+    else:
+        nn.init.normal_(weight, std=gain / math.sqrt(_count_inputs(weight, is_transposed)))
 
 
 def _count_inputs(weight: Tensor, is_transposed: bool) -> int:

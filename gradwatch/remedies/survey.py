@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.evidence.topology import Topology
-from gradwatch.model_check import compute_loss
 from gradwatch.records import Layer
+from gradwatch.twin_training import compute_loss
 from gradwatch.verdict.init_schemes import is_hidden_activation
 from gradwatch.wording.module_names import is_function
 

@@ -1,7 +1,7 @@
 """Rows of numbers as one float32 vector, in which a row of equal numbers takes one.
 
-Most statistics of a step are the same everywhere: not measured, or zero. The bits of the second
-number say which rows these are; the first marks the form.
+Most statistics of a step are the same everywhere: not measured, or zero. The bits of the numbers
+behind the first say which rows these are, 24 rows a number; the first marks the form.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ Float32 = npt.NDArray[np.float32]
 _MARK = -2.0
 """Logs of schema 1 hold all numbers, and begin with a count."""
 
+_BITS = 24  # that a float32 holds exactly
+
 
 def pack_rows(head: npt.NDArray[np.float64], rows: Sequence[npt.NDArray[np.float64]]) -> Float32:
-    """``head`` as it is, then the rows; at most 24 of them, whose bits a float32 can hold."""
+    """``head`` as it is, then the rows."""
     with np.errstate(over="ignore", under="ignore"):
         narrow = [row.astype(np.float32) for row in rows]
     equal = [_are_equal(row) for row in narrow]
-    mask = sum(1 << place for place, one in enumerate(equal) if one)
+    masks = [
+        sum(1 << place for place, one in enumerate(equal[start : start + _BITS]) if one)
+        for start in range(0, _count_masks(len(rows)) * _BITS, _BITS)
+    ]
     stored = (row[:1] if one else row for row, one in zip(narrow, equal, strict=True))
-    return np.concatenate(((_MARK, mask), head, *stored)).astype(np.float32)
+    return np.concatenate(((_MARK, *masks), head, *stored)).astype(np.float32)
 
 
 def unpack_rows(vector: Float32, head: int, widths: Sequence[int]) -> Float32:
@@ -35,14 +40,22 @@ def unpack_rows(vector: Float32, head: int, widths: Sequence[int]) -> Float32:
         head: numbers before the rows.
         widths: numbers of each row.
     """
-    if vector.ndim != 1 or vector.size < 2 or vector[0] != _MARK:
+    begin = 1 + _count_masks(len(widths))
+    if vector.ndim != 1 or vector.size < begin or vector[0] != _MARK:
         return vector
-    mask = int(vector[1])
-    sizes = [min(width, 1) if mask >> i & 1 else width for i, width in enumerate(widths)]
-    if vector.size != 2 + head + sum(sizes):
+    if not np.isfinite(vector[1:begin]).all():
         return vector
-    first, *rows = np.split(vector[2:], np.cumsum((head, *sizes))[:-1])
+    masks = [int(mask) for mask in vector[1:begin]]
+    is_equal = [masks[i // _BITS] >> i % _BITS & 1 for i in range(len(widths))]
+    sizes = [min(width, 1) if one else width for width, one in zip(widths, is_equal, strict=True)]
+    if vector.size != begin + head + sum(sizes):
+        return vector
+    first, *rows = np.split(vector[begin:], np.cumsum((head, *sizes))[:-1])
     return np.concatenate((first, *map(np.resize, rows, widths)))
+
+
+def _count_masks(n_rows: int) -> int:
+    return max(-(-n_rows // _BITS), 1)
 
 
 def _are_equal(row: Float32) -> bool:

@@ -20,6 +20,7 @@ from gradwatch.errors import GradWatchError
 from gradwatch.log.summaries import (
     PLUGIN_NAME,
     RECORD_PREFIX,
+    START_TAG,
     TRIALS_TAG,
     UNITS_PREFIX,
     unpack_layer_set,
@@ -27,8 +28,10 @@ from gradwatch.log.summaries import (
 )
 from gradwatch.log.trial_summaries import unpack_trials
 from gradwatch.records import LayerSet, StepRecord
+from gradwatch.run_marks import RunHeader, unpack_header
 from gradwatch.tensorboard_plugin.first_steps import read_beginnings, restore_first_step
 from gradwatch.tensorboard_plugin.snapshot import Snapshot
+from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import Doctor
 from gradwatch.verdict.trials import Trial
 
@@ -56,6 +59,7 @@ class WatchedRun:
         signature: of the data behind the snapshot; empty before the first reading.
         snapshot: ``None`` before the first reading.
         doctor: has seen all records up to ``last_judged``; used by the reading thread only.
+        header: the start mark; ``None`` in logs from before there were marks.
     """
 
     name: str
@@ -63,6 +67,18 @@ class WatchedRun:
     snapshot: Snapshot | None = None
     doctor: Doctor | None = None
     last_judged: int = -1
+    header: RunHeader | None = None
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Those in force at the training."""
+        return self.header.thresholds if self.header else Thresholds()
+
+    def follow(self, header: RunHeader | None) -> None:
+        """Take the newest start mark; other thresholds than before begin the judging again."""
+        before, self.header = self.thresholds, header
+        if self.thresholds != before:
+            self.doctor, self.last_judged = None, -1
 
     @property
     def brief(self) -> dict[str, Any]:
@@ -117,9 +133,12 @@ class RunReader:
         try:
             data = self._read_tensors(run.name, tags)
             tried = _unpack_latest(data.pop(TRIALS_TAG, []))
+            header = read_header(data)
+            data = {tag: series for tag, series in data.items() if _has_layers(tag)}
             sets = {tag: unpack_layer_set(tags[tag].plugin_content) for tag in data}
             began = read_beginnings(self._provider, run.name)
             recorded, histograms = _gather(data, sets), _histograms(data, sets)
+            run.follow(header)
             run.snapshot = _judge(run, recorded, histograms, began, tried)
             if not recorded.steps:  # listed, but still being loaded: read it again next time
                 signature = ()
@@ -171,6 +190,23 @@ def _histograms(data: Data, sets: Mapping[str, LayerSet]) -> Histograms:
     return found
 
 
+def _has_layers(tag: str) -> bool:
+    return tag.startswith((RECORD_PREFIX, UNITS_PREFIX))
+
+
+def read_header(data: Data) -> RunHeader | None:
+    """The start mark that was written last.
+
+    Raises:
+        UnreadableLog: it is damaged.
+    """
+    written = data.get(START_TAG, [])
+    if not written:
+        return None
+    newest = max(written, key=lambda datum: datum.wall_time)
+    return unpack_header(b"".join(map(bytes, newest.numpy.ravel()[:1])))
+
+
 def _unpack_latest(written: Sequence[tb_provider.TensorDatum]) -> tuple[Trial, ...]:
     """The trials written last; damaged ones do not hide the run."""
     if not written:
@@ -193,7 +229,7 @@ def _judge(
     """Let the run's doctor see the records that are new."""
     began_anew = bool(recorded.steps) and recorded.steps[-1] < run.last_judged
     if run.doctor is None or began_anew:
-        run.doctor, run.last_judged = Doctor(), -1
+        run.doctor, run.last_judged = Doctor(run.thresholds), -1
     for record in recorded.unpack(_select(recorded, run.last_judged)):
         run.doctor.observe(record)
         run.last_judged = record.global_step

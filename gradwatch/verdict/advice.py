@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from gradwatch.evidence.topology import RECTIFIERS, SATURATING, Topology, find_family
+from gradwatch.evidence.topology import Topology
 from gradwatch.records import Layer
+from gradwatch.schema.activations import LECUN, Activation, choose_scheme, find_activation
 from gradwatch.verdict.init_schemes import (
-    choose_scheme,
-    find_following_family,
+    find_following_type,
     is_hidden_activation,
     join_schemes,
 )
@@ -24,10 +24,12 @@ class Place:
     Attributes:
         layers: fully qualified names that the finding names, worst first.
         topology: of the network; ``None`` when it is not known.
+        faults: keys of the layers to blame; empty: all that the gradient comes through.
     """
 
     layers: tuple[str, ...]
     topology: Topology | None
+    faults: tuple[str, ...] = ()
 
     @property
     def region(self) -> str:
@@ -41,11 +43,31 @@ class Place:
         if self.topology is None:
             return ()
         named = set(self.layers)
+        if self.faults:
+            return self._blamed
         reached: set[int] = set()
         for index, layer in enumerate(self.topology.layers):
             if layer.fqn in named or reached & set(layer.inputs):
                 reached.add(index)
         return tuple(sorted(reached))
+
+    @property
+    def _blamed(self) -> tuple[int, ...]:
+        """The layers to blame, and the weights whose outputs are what they get."""
+        faults = set(self.faults)
+        blamed = [i for i, layer in enumerate(self._known.layers) if layer.key in faults]
+        culprits = [self._known.layers[i] for i in blamed if self._known.layers[i].role != "weight"]
+        feeding = {layer.key for layer in self.find_feeding(culprits)}
+        faults |= feeding
+        if len(blamed) > 1:
+            faults |= {layer.key for layer in self._known.layers if layer.fqn in self.layers}
+        return tuple(i for i, layer in enumerate(self._known.layers) if layer.key in faults)
+
+    def _can_change(self, index: int) -> bool:
+        """Whether an optimizer trains a matrix of this layer: what is frozen stays as it is."""
+        owner = self._known.layers[index].fqn
+        own = [one for one in self._known.params if one.module == owner and one.role == "weight"]
+        return any(one.trainable and one.optimized for one in own) or not own
 
     @cached_property
     def activations(self) -> tuple[int, ...]:
@@ -55,7 +77,11 @@ class Place:
     @cached_property
     def weights(self) -> tuple[int, ...]:
         """Weights among the named layers and behind them."""
-        return tuple(i for i in self._reached if self._known.layers[i].role == "weight")
+        return tuple(
+            i
+            for i in self._reached
+            if self._known.layers[i].role == "weight" and self._can_change(i)
+        )
 
     @property
     def has_gates(self) -> bool:
@@ -69,10 +95,11 @@ class Place:
         assert self.topology is not None  # without one nothing is reached
         return self.topology
 
-    def choose_activations(self, families: Iterable[str]) -> list[Layer]:
-        """Hidden activations of these families."""
+    def choose_activations(self, is_meant: Callable[[Activation], bool]) -> list[Layer]:
+        """Hidden activations of the region whose rows are meant."""
         layers = [self._known.layers[index] for index in self.activations]
-        return [layer for layer in layers if find_family(layer) in families]
+        rows = [(layer, find_activation(layer.type)) for layer in layers]
+        return [layer for layer, row in rows if row is not None and is_meant(row)]
 
     def find_feeding(self, activations: Sequence[Layer]) -> list[Layer]:
         """Weights whose output reaches one of the activations with no weight between."""
@@ -98,13 +125,13 @@ class Place:
 
     def name_scheme(self) -> str:
         """Initialisation that fits what follows the weights here."""
-        families = [find_following_family(self._known, index) for index in self.weights]
-        schemes = [choose_scheme(family) for family in families if family]
-        return join_schemes(schemes) if schemes else "LeCun"
+        types = [find_following_type(self._known, index) for index in self.weights]
+        schemes = [choose_scheme(one)[0] for one in types if one]
+        return join_schemes(schemes) if schemes else LECUN
 
 
 def _replace_activations(place: Place) -> str:
-    culprits = place.choose_activations(SATURATING)
+    culprits = place.choose_activations(lambda row: row.squashes or row.flat == "middle")
     if not culprits:
         return (
             f"Replace the activations at and above {place.region} by ReLU and re-initialise "
@@ -131,7 +158,7 @@ def _initialise(place: Place) -> str:
 
 
 def _unpin(place: Place) -> str:
-    pinned = place.choose_activations(SATURATING)
+    pinned = place.choose_activations(lambda row: row.squashes)
     where = describe_layers(pinned) or place.region
     feeding = describe_layers(place.find_feeding(pinned)) or "the weights before them"
     return (
@@ -141,7 +168,7 @@ def _unpin(place: Place) -> str:
 
 
 def _revive(place: Place) -> str:
-    silent = place.choose_activations(RECTIFIERS)
+    silent = place.choose_activations(lambda row: row.can_die)
     where = describe_layers(silent) or place.region
     feeding = describe_layers(place.find_feeding(silent)) or "the weights before them"
     return (
@@ -176,6 +203,11 @@ _BY_CAUSE: dict[str, Callable[[Place], str]] = {
         f"Scale the loss (torch.amp.GradScaler) or use bfloat16 where {place.region} run in half "
         "precision, and keep small losses and reductions in float32."
     ),
+    "weight_decay": lambda place: (
+        f"Lower the weight decay (in the optimizer, or as a penalty in the loss): it has taken "
+        f"{place.describe_weights()} away faster than the gradient builds them; 1e-4 to 1e-2 is "
+        "usual."
+    ),
     "disconnected": lambda place: (
         f"Look between {place.region} and the loss for .detach(), torch.no_grad(), .item(), "
         ".data, argmax or a comparison; freeze the parameters on purpose if that is meant."
@@ -200,16 +232,21 @@ _BY_KIND: dict[str, Callable[[Place], str]] = {
 
 
 def suggest_remedy(
-    kind: str, cause: str | None, layers: Sequence[str], topology: Topology | None = None
+    kind: str,
+    cause: str | None,
+    layers: Sequence[str],
+    topology: Topology | None = None,
+    faults: Sequence[str] = (),
 ) -> str:
     """The standard remedy for a cause, naming the modules it takes hold of.
 
     Args:
         kind: of the finding; decides when there is no cause.
-        cause: one of ``findings.CAUSES``, or ``None``.
+        cause: a name in ``schema.kinds.CAUSES``, or ``None``.
         layers: fully qualified names of the finding, worst first.
         topology: of the network; without it only the layers can be named.
+        faults: keys of the layers to blame, which alone a remedy changes; empty: not known.
     """
-    place = Place(tuple(layers), topology)
+    place = Place(tuple(layers), topology, tuple(faults))
     write = _BY_CAUSE.get(cause or "") or _BY_KIND.get(kind)
     return write(place) if write else f"Look at {place.region}."

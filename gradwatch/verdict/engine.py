@@ -11,17 +11,23 @@ import numpy as np
 from gradwatch.evidence.gradient_flow import Reading, read_flow
 from gradwatch.evidence.history import History
 from gradwatch.records import StepRecord
+from gradwatch.schema import kinds
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.consequences import drop_consequences
 from gradwatch.verdict.episodes import Change, Episode, Tracker
-from gradwatch.verdict.findings import KINDS, Finding, Verdict
-from gradwatch.verdict.layer_summary import summarise_layers
+from gradwatch.verdict.findings import Finding, Trained, Verdict
+from gradwatch.verdict.layer_summary import count_trained, summarise_layers
+from gradwatch.verdict.param_states import measure_coverage
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.verdict.rules import DEFAULT_RULES
 
 _SEVERITIES = ("critical", "warning", "note")
 
 BATCH = 256
-"""Records whose flow is computed together when a finished run is judged."""
+"""Records whose flow is computed together when a finished run is judged, ..."""
+
+BATCH_LAYERS = 1 << 16
+"""... unless they have so many layers together: their numbers take 8 MB then."""
 
 
 class Doctor:
@@ -37,8 +43,11 @@ class Doctor:
     ) -> None:
         self.thresholds = thresholds or Thresholds()
         self.rules = tuple(rules)
-        self.history = History()
+        for rule in self.rules:
+            kinds.register(rule.kind, rule.title, rule.code)
+        self.history = History(thresholds=self.thresholds)
         self._tracker = Tracker(self.thresholds)
+        self._ignored: set[str] = set()
 
     def observe(self, record: StepRecord) -> tuple[Change, ...]:
         """Take in the next record; answers what began or ended with it."""
@@ -62,10 +71,11 @@ class Doctor:
         return tuple(changes)
 
     def _ask(self, rule: Rule) -> list[Sign]:
-        if rule.kind in self.thresholds.ignore_kinds:
-            return []
         topology = self.history.latest.topology
         signs = rule.examine(self.history, self.thresholds)
+        if rule.kind in self.thresholds.ignore_kinds:
+            self._ignored.update(layer for sign in signs for layer in sign.layers)
+            return []
         return [replace(sign, topology=topology) for sign in signs]
 
     def _sees(self, sign: Sign) -> bool:
@@ -86,11 +96,14 @@ class Doctor:
         """The verdict over all records so far; ``failure`` is passed on."""
         history, current = self.history, self._tracker.current
         findings = [one.describe() for one in current if one.sign.severity != "note"]
+        findings = drop_consequences(findings, history.latest) if findings else findings
         notes = [one.describe() for one in current if one.sign.severity == "note"]
         notes += [_describe_past(one) for one in self._tracker.past]
         findings = sorted(_inherit_cause(findings), key=_rank)
         flagged = {layer for one in findings for layer in one.layers}
+        coverage = measure_coverage(history, findings, notes, self._ignored, self.thresholds)
         return Verdict(
+            coverage=coverage,
             findings=tuple(findings),
             notes=tuple(notes),
             run=run,
@@ -98,6 +111,7 @@ class Doctor:
             last_step=history.last_step,
             records=history.count,
             layers=summarise_layers(history.latest, flagged) if history.count else (),
+            trains=count_trained(history) if history.count else Trained(),
             unseen=history.latest.topology.layer_set.notes if history.count else (),
             failure=failure,
             history=history,
@@ -125,7 +139,7 @@ def _describe_past(episode: Episode) -> Finding:
 
 
 def _rank(finding: Finding) -> tuple[int, int]:
-    return _SEVERITIES.index(finding.severity), KINDS.index(finding.kind)
+    return _SEVERITIES.index(finding.severity), kinds.rank_kind(finding.kind)
 
 
 def diagnose(
@@ -136,7 +150,7 @@ def diagnose(
     batch: list[StepRecord] = []
     for record in records:
         batch.append(record)
-        if len(batch) == BATCH:
+        if len(batch) * (1 + len(record.layer_set.layers)) >= BATCH_LAYERS or len(batch) == BATCH:
             _observe_batch(doctor, batch)
             batch = []
     _observe_batch(doctor, batch)

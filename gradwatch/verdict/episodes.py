@@ -59,7 +59,9 @@ class Episode:
             observed=sign.observed,
             threshold=sign.threshold,
             message=sign.message,
-            remedy=sign.remedy or suggest_remedy(self.rule.kind, cause, sign.layers, sign.topology),
+            remedy=sign.remedy
+            or suggest_remedy(self.rule.kind, cause, sign.layers, sign.topology, sign.faults),
+            source=sign.source,
         )
 
 

@@ -9,33 +9,11 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
+from gradwatch.schema.kinds import KINDS
+from gradwatch.verdict.coverage import HEALTHY, NOT_JUDGED, UNHEALTHY, Coverage
 
 if TYPE_CHECKING:
     from gradwatch.evidence.history import History
-
-KINDS: tuple[str, ...] = (
-    "nonfinite",
-    "vanishing",
-    "exploding",
-    "underflow",
-    "dead",
-    "saturated",
-    "disconnected",
-)
-"""Kinds of finding, in the order in which they are shown at equal severity."""
-
-CAUSES: tuple[str, ...] = (
-    "activation_derivative",
-    "weight_scale",
-    "saturation",
-    "dead_units",
-    "precision",
-    "disconnected",
-    "through_time",
-    "depth",
-    "learning_rate",
-)
-"""Causes a finding can name; a nonfinite finding may have none."""
 
 
 class Severity(IntEnum):
@@ -55,9 +33,9 @@ class Finding:
 
     Attributes:
         code: of the rule, such as ``"GW101"``; ``gradwatch explain GW101`` tells about it.
-        kind: one of ``KINDS``.
+        kind: a name in ``schema.kinds.KINDS``.
         severity: ``"warning"`` or ``"critical"`` (``"note"`` in ``Verdict.notes``).
-        cause: one of ``CAUSES``, the dominant one; ``None`` when it cannot be told.
+        cause: a name in ``schema.kinds.CAUSES``, the dominant one; ``None`` when it cannot be told.
         layers: fully qualified names, worst first.
         first_step: global step at which it began.
         last_step: last sampled step at which it was still there.
@@ -65,6 +43,8 @@ class Finding:
         threshold: what it was judged against.
         message: one sentence with the numbers.
         remedy: what to change, and where.
+        source: line of the user's code that is to blame, such as ``"path/model.py:42"``; empty
+            where it is not known.
     """
 
     code: str
@@ -78,6 +58,7 @@ class Finding:
     threshold: float
     message: str
     remedy: str
+    source: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as in ``Verdict.to_json``."""
@@ -111,6 +92,23 @@ class LayerSummary:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """How much of the model trains: held by an optimizer, and moved at some recorded step.
+
+    Attributes:
+        tensors: parameters that train.
+        all_tensors: parameters of the model.
+        elements: numbers in those that train.
+        all_elements: numbers in all of them.
+    """
+
+    tensors: int = 0
+    all_tensors: int = 0
+    elements: int = 0
+    all_elements: int = 0
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What diagnosis says of a run so far, as data; ``gradwatch.Report`` adds ways to show it.
 
@@ -121,8 +119,10 @@ class Verdict:
         first_step, last_step: global steps of the first and last record judged.
         records: how many records were judged.
         layers: the layer table over the last window.
+        trains: how much of the model trains; frozen by mistake is seen here and nowhere else.
         unseen: what could not be measured, in words.
         failure: the error of gradwatch's own that ended the watching early, or ``""``.
+        coverage: which parameters were seen to learn; ``None`` where nobody has measured it.
         history: the records behind it, for figures; not part of the data.
     """
 
@@ -133,14 +133,30 @@ class Verdict:
     last_step: int = 0
     records: int = 0
     layers: tuple[LayerSummary, ...] = ()
+    trains: Trained = Trained()
     unseen: tuple[str, ...] = ()
     failure: str = ""
+    coverage: Coverage | None = None
     history: History | None = field(default=None, repr=False, compare=False)
 
     @property
+    def status(self) -> str:
+        """``"healthy"``, ``"unhealthy"`` or ``"not_judged"``.
+
+        Healthy is what was seen to learn: at least one parameter, and none left that forward used
+        and no record showed to learn.
+        """
+        if self.findings:
+            return UNHEALTHY
+        if self.failure or not self.records:
+            return NOT_JUDGED
+        proven = self.coverage is None or self.coverage.proves_learning
+        return HEALTHY if proven else NOT_JUDGED
+
+    @property
     def healthy(self) -> bool:
-        """True when there is nothing to report."""
-        return not self.findings
+        """True when everything that was judged was seen to learn, and nothing is left unjudged."""
+        return self.status == HEALTHY
 
     def of_kind(self, *kinds: str) -> tuple[Finding, ...]:
         """Findings of these kinds; all when none is given.
@@ -158,9 +174,12 @@ class Verdict:
 
         Raises:
             UnhealthyGradients: with the findings as text.
-            NothingToJudge: no step was recorded, or gradwatch itself failed; in CI no data is a
-                failure, never a pass.
+            NothingToJudge: no step was recorded, a parameter was not seen to learn, or gradwatch
+                itself failed; in CI no data is a failure, never a pass.
         """
+        found = self.of_kind(*kinds)
+        if found:
+            raise UnhealthyGradients(describe(found), found)
         if self.failure:
             raise NothingToJudge(
                 f"Expected a complete record of the run, got an error of gradwatch's own: "
@@ -171,28 +190,49 @@ class Verdict:
                 "Expected at least one recorded training step, got none. "
                 "Train at least one optimizer step while the model is watched."
             )
-        found = self.of_kind(*kinds)
-        if found:
-            raise UnhealthyGradients(describe(found), found)
+        if self.coverage is not None and not self.coverage.proves_learning:
+            raise NothingToJudge(_describe_unjudged(self.coverage))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: what ``gradwatch check --format json`` prints."""
         return {
             "run": self.run,
+            "status": self.status,
             "healthy": self.healthy,
             "first_step": self.first_step,
             "last_step": self.last_step,
             "records": self.records,
             "findings": [one.to_dict() for one in self.findings],
             "notes": [one.to_dict() for one in self.notes],
+            "trains": asdict(self.trains),
             "unseen": list(self.unseen),
             "failure": self.failure,
+            "coverage": None if self.coverage is None else self.coverage.to_dict(),
         }
 
     def to_json(self, indent: int | None = 2) -> str:
         """``to_dict`` as strict JSON: a number that is not finite becomes ``null``."""
         text = json.dumps(_finite(self.to_dict()), indent=indent, ensure_ascii=False)
         return text.encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates
+
+
+SHOWN = 5
+"""Parameters that an error names; the rest is a count."""
+
+
+def _describe_unjudged(coverage: Coverage) -> str:
+    left = coverage.of_state(NOT_JUDGED)
+    if not left:
+        return (
+            "Expected at least one parameter that is seen to learn, got none. Watch the model that "
+            "is trained, with the optimizer that trains it, for some steps more."
+        )
+    names = ", ".join(param.fqn for param in left[:SHOWN])
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    return (
+        f"Expected every parameter to be seen to learn, got {names}{more}: {left[0].reason}. Train "
+        "for more steps, or name in allow_unjudged what need not learn."
+    )
 
 
 def describe(findings: Sequence[Finding]) -> str:

@@ -10,21 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gradwatch.evidence.topology import SATURATING, Topology, find_family
-
-HE, XAVIER, LECUN = "He", "Xavier", "LeCun"
-
-NO_ACTIVATION = ""
-
-_NEITHER = frozenset(("softmax", "logsoftmax", "softmin", "softmax2d", "glu"))
-"""Not elementwise: they mix units or halve them, and are no hidden nonlinearity of a weight."""
-
-
-def choose_scheme(family: str) -> str:
-    """``"He"``, ``"Xavier"`` or ``"LeCun"`` for the activation behind a weight."""
-    if family in (NO_ACTIVATION, "selu"):
-        return LECUN
-    return XAVIER if family in SATURATING else HE
+from gradwatch.evidence.topology import Topology
+from gradwatch.schema.activations import find_activation
 
 
 def join_schemes(schemes: Iterable[str]) -> str:
@@ -36,7 +23,8 @@ def is_hidden_activation(topology: Topology, index: int) -> bool:
     """Whether the layer is an elementwise activation inside the network, no gate and no head."""
     layer = topology.layers[index]
     hidden = layer.role == "activation" and not layer.is_gate and not layer.is_head
-    return hidden and find_family(layer) not in _NEITHER
+    row = find_activation(layer.type)
+    return hidden and (row is None or row.is_elementwise)
 
 
 def find_following(topology: Topology, index: int) -> int | None:
@@ -54,7 +42,7 @@ def find_following(topology: Topology, index: int) -> int | None:
     return None
 
 
-def find_following_family(topology: Topology, index: int) -> str:
-    """Family of the nearest hidden activation behind a layer; ``NO_ACTIVATION`` without one."""
+def find_following_type(topology: Topology, index: int) -> str:
+    """Type of the nearest hidden activation behind a layer; ``""`` without one."""
     found = find_following(topology, index)
-    return NO_ACTIVATION if found is None else find_family(topology.layers[found])
+    return "" if found is None else topology.layers[found].type

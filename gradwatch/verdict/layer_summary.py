@@ -1,11 +1,12 @@
-"""The layer table of a verdict."""
+"""The layer table of a verdict, and how much of the model trains."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading
-from gradwatch.verdict.findings import LayerSummary
+from gradwatch.evidence.history import History
+from gradwatch.verdict.findings import LayerSummary, Trained
 
 
 def summarise_layers(reading: Reading, flagged: set[str]) -> tuple[LayerSummary, ...]:
@@ -39,3 +40,17 @@ def _spread_updates(reading: Reading) -> dict[int, float]:
             for call in calls:
                 found[call] = max(found.get(call, 0.0), value)
     return found
+
+
+def count_trained(history: History) -> Trained:
+    """Parameters that an optimizer holds and that have moved at some record.
+
+    Where no update can be known, as without an optimizer, one that had a gradient counts.
+    """
+    reading = history.latest
+    params = reading.topology.params
+    is_known = ~np.isnan(reading.record.param("update_l2_norm"))
+    moved = np.where(is_known, history.largest_updates > 0, history.ever_fed)
+    chosen = [one for i, one in enumerate(params) if moved[i] and one.trainable and one.optimized]
+    elements, whole = (sum(one.numel for one in some) for some in (chosen, params))
+    return Trained(len(chosen), len(params), elements, whole)

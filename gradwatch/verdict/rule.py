@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,19 +13,38 @@ from gradwatch.evidence.topology import Topology
 from gradwatch.thresholds import Thresholds
 
 
+class Explanation(NamedTuple):
+    """What somebody who reads a finding wants to know besides its place.
+
+    Attributes:
+        cause: a name in ``schema.kinds.CAUSES``, or ``None``.
+        message: one sentence with the numbers.
+        faults: keys of the layers that are to blame, and that a remedy may change; empty: the
+            named layers and all that their gradient comes through.
+        remedy: what to change; empty: the standard remedy of the cause.
+    """
+
+    cause: str | None
+    message: str
+    faults: tuple[str, ...] = ()
+    remedy: str = ""
+
+
 @dataclass(frozen=True)
 class Sign:
     """One disease in one region at one sampled step; it becomes a finding when it lasts.
 
     Attributes:
         layers: fully qualified names, worst first.
-        cause: one of ``findings.CAUSES``, or ``None``.
+        cause: a name in ``schema.kinds.CAUSES``, or ``None``.
         observed: the number that was judged.
         threshold: what it was judged against.
         message: one sentence with the numbers.
         severity: ``"warning"``, ``"critical"``, or ``"note"`` for what should wake nobody.
         looks_back: the sign itself covers many steps and need not last any longer.
         remedy: what to change; empty: the standard remedy of the cause.
+        faults: keys of the layers to blame, see ``Explanation``.
+        source: line of the user's code that is to blame, such as ``"path/model.py:42"``.
         topology: of the network, so that the remedy can name its modules; the doctor sets it.
         explain: finds cause and message where that is costly; asked only when somebody reads them.
     """
@@ -37,18 +57,18 @@ class Sign:
     severity: str = "critical"
     looks_back: bool = False
     remedy: str = ""
+    faults: tuple[str, ...] = ()
+    source: str = ""
     topology: Topology | None = field(default=None, repr=False, compare=False)
-    explain: Callable[[], tuple[str | None, str]] | None = field(
-        default=None, repr=False, compare=False
-    )
+    explain: Callable[[], Explanation] | None = field(default=None, repr=False, compare=False)
 
     def explained(self) -> Sign:
         """The same with cause and message found."""
         if self.explain is None:
             return self
         with np.errstate(all="ignore"):
-            cause, message = self.explain()
-        return replace(self, cause=cause, message=message, explain=None)
+            found = self.explain()
+        return replace(self, **found._asdict(), explain=None)
 
 
 @dataclass(frozen=True)
@@ -57,7 +77,7 @@ class Rule:
 
     Attributes:
         code: such as ``"GW101"``.
-        kind: one of ``findings.KINDS``.
+        kind: a name in ``schema.kinds.KINDS``, or one of its own.
         title: a few words.
         examine: the newest step of a history -> signs of the disease at that step.
         doc: Markdown: what it does, why it matters, formula and source, example, limits,

@@ -113,7 +113,7 @@ def test_an_exception_in_a_step_or_hook_of_the_users(watched) -> None:
 
 
 PLACES = {
-    "forward hook": (layers, "describe_module"),
+    "forward hook": (layers, "find_role"),
     "activation": (statistics, "measure_saturation"),
     "backward hook": (gradients.statistics, "measure_zero_fraction"),
     "record": (Session, "deliver"),
@@ -177,7 +177,7 @@ def test_warnings_as_errors_do_not_stop_the_training(
     watched, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, optimizer, *_ = watched
-    monkeypatch.setattr(layers, "describe_module", lambda module: 1 / 0)
+    monkeypatch.setattr(layers, "find_role", lambda module: 1 / 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         step(model, optimizer)

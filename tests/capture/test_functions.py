@@ -29,6 +29,8 @@ SPELLINGS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "F.gelu": ("gelu", F.gelu),
     "F.silu": ("silu", F.silu),
     "F.silu inplace": ("silu", lambda x: F.silu(x, inplace=True)),
+    "F.silu inplace by position": ("silu", lambda x: F.silu(x, True)),
+    "F.relu6 inplace by position": ("relu6", lambda x: F.relu6(x, True)),
     "F.mish": ("mish", F.mish),
     "F.softplus": ("softplus", F.softplus),
     "F.leaky_relu": ("leaky_relu", lambda x: F.leaky_relu(x, 0.2)),

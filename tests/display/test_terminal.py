@@ -37,7 +37,7 @@ def test_the_headline_comes_first_then_cause_remedy_and_table() -> None:
 
 def test_a_healthy_run_is_one_line() -> None:
     text = write_text(make_verdict(24, 0, run="relu"))
-    assert text == "✓ relu: Gradients reach every layer  (19 recorded, steps 0 to 450)"
+    assert text == "✓ relu: No finding  (19 recorded, steps 0 to 450)"
 
 
 def test_a_healthy_run_shows_its_table_when_asked() -> None:

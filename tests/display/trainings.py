@@ -61,5 +61,7 @@ def _make_step(step: int, layer_set: LayerSet, grads: np.ndarray, phi_gain: floa
     rows["grad_l2_norm"][:] = grads[::2]
     rows["weight_l2_norm"][:] = 8.0
     rows["update_l2_norm"][:] = 0.01 * grads[::2]
+    rows["step_grad_l2_norm"][:] = grads[::2]
+    rows["loss_change"][:] = -0.01 * grads[::2] ** 2
     step_values = np.ones(len(STEP_STATISTICS))
     return StepRecord(step, layer_set, layer_values, param_values, step_values)

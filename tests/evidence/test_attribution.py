@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradwatch.evidence.attribution import RECTIFIER_GAIN, attribute, find_path
+from gradwatch.evidence.attribution import RECTIFIER_LOG_GAIN, attribute, find_path
 from gradwatch.thresholds import Thresholds
-from gradwatch.verdict.rules.vanishing import find_cause
+from gradwatch.verdict.vanishing_causes import find_cause
 from tests.records_builder import Network, build_chain, change, make_record, read
 
 
@@ -45,16 +45,17 @@ def test_shares_are_the_logarithms_of_the_gains():
     split = attribute(read(record), 0)
     assert split.activation == pytest.approx(5 * math.log(0.22))
     assert split.weight == pytest.approx(5 * math.log(0.9))
-    assert split.activation_gain == pytest.approx(0.22)
-    assert split.weight_gain == pytest.approx(0.9)
+    layers = record.layer_set.layers
+    assert split.list_gains(layers, "activation") == pytest.approx([0.22] * 5)
+    assert split.list_gains(layers, "weight") == pytest.approx([0.9] * 5)
     assert (split.norm, split.other) == pytest.approx((0, 0), abs=1e-12)
     assert split.blocked_by == -1
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    gains=st.tuples(*[st.floats(1e-3, 1.0)] * 3),
-    factor=st.floats(1e-3, 1.0),
+    gains=st.tuples(*[st.floats(5e-2, 1.0)] * 3),
+    factor=st.floats(5e-2, 1.0),
     activation=st.sampled_from(["Sigmoid", "Tanh", "ReLU"]),
 )
 def test_shares_sum_to_the_total(gains, factor, activation):
@@ -87,7 +88,7 @@ def test_half_of_a_rectifiers_energy_is_the_weights_business():
     record = make_record(build_chain(4, "ReLU"), gains={"ReLU": 0.5**0.5, "Linear": 0.1})
     split = attribute(read(record), 0)
     assert split.activation == pytest.approx(0, abs=1e-12)
-    assert split.weight == pytest.approx(3 * (math.log(0.1) + RECTIFIER_GAIN))
+    assert split.weight == pytest.approx(3 * (math.log(0.1) + RECTIFIER_LOG_GAIN))
 
 
 def test_a_chain_of_sigmoids_is_blamed_on_their_slope():

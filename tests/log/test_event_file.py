@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import struct
+from pathlib import Path
 
 import pytest
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
@@ -61,15 +63,50 @@ def test_a_broken_header_is_damage_after_what_came_before(written) -> None:
         next(frames)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_flipped_bit_in_any_frame_is_seen_and_the_others_are_read(tmp_path, place) -> None:
+    file = EventFile(tmp_path)
+    for data in (b"first", b"second", b"third"):
+        file.append(data)
+    offset = list(scan_frames(file.path, 9))[place].offset
+    content = bytearray(file.path.read_bytes())
+    content[offset + 2] ^= 0x10
+    file.path.write_bytes(content)
+    sound = [one.is_sound for one in scan_frames(file.path, 9)]
+    assert sound == [index != place for index in range(3)]
+
+
 def test_zeros_in_the_last_frame_are_damage(written) -> None:
     with written.path.open("r+b") as file:
         file.seek(-1000, os.SEEK_END)
         file.write(bytes(500))
-    frames = scan_frames(written.path, 99)
-    assert next(frames).head == b"first"
-    assert next(frames).head == b""
-    with pytest.raises(DamageError, match="byte 37"):
-        next(frames)
+    frames = list(scan_frames(written.path, 99))
+    assert [(one.position, one.is_sound) for one in frames] == [(0, True), (21, True), (37, False)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes are POSIX's")
+def test_what_is_no_regular_file_is_not_opened(tmp_path) -> None:
+    pipe = tmp_path / "events.out.tfevents.1"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path, Path("/dev/zero")):
+        with pytest.raises(OSError, match="regular file"):
+            next(scan_frames(path, 99))
+
+
+def test_a_frame_of_20_gib_without_content_is_stepped_over(tmp_path) -> None:
+    path = tmp_path / "events.out.tfevents.1"
+    whole = frame(b"x")
+    length = struct.pack("<Q", 20 << 30)
+    head = length + struct.pack("<I", masked(crc32c(length)))
+    path.write_bytes(whole + head)
+    os.truncate(path, len(whole) + len(head) + (20 << 30) + 4)
+    assert [one.length for one in scan_frames(path, 99)] == [1, 20 << 30]
+
+
+def test_a_fork_writes_nothing_through_its_copy(written) -> None:
+    written._process += 1
+    written.append(b"from the fork")
+    assert len(read_all(written.path)) == 3
 
 
 def test_a_file_being_written_is_read_as_far_as_it_stands(written) -> None:

@@ -16,7 +16,7 @@ from gradwatch.schema.packing import pack_rows, unpack_rows
 from tests.display.samples import make_layer_set, make_record
 
 NUMBERS = st.floats(width=32) | st.sampled_from((0.0, -0.0, 1.0, float("nan"), float("inf")))
-ROWS = st.lists(hnp.arrays(np.float64, st.integers(0, 6), elements=NUMBERS), max_size=24)
+ROWS = st.lists(hnp.arrays(np.float64, st.integers(0, 6), elements=NUMBERS), max_size=60)
 
 
 @given(hnp.arrays(np.float64, 5, elements=NUMBERS), ROWS)
@@ -32,6 +32,16 @@ def test_every_number_comes_back(head: np.ndarray, rows: list[np.ndarray]) -> No
 def test_equal_numbers_take_one() -> None:
     rows = [np.zeros(1000), np.full(1000, np.nan), np.arange(10.0)]
     assert pack_rows(np.ones(5), rows).size == 2 + 5 + 1 + 1 + 10
+
+
+def test_any_number_of_rows() -> None:
+    """The marks of 24 rows fit into one number; those of more take further ones."""
+    rows = [np.arange(3.0) if place % 3 else np.full(3, float(place)) for place in range(50)]
+    vector = pack_rows(np.ones(1), rows)
+    assert vector.size == 1 + 3 + 1 + 17 + 33 * 3
+    np.testing.assert_array_equal(
+        unpack_rows(vector, 1, [3] * 50), np.concatenate((np.ones(1), *rows))
+    )
 
 
 def list_numbers(record: StepRecord) -> np.ndarray:

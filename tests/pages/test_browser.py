@@ -171,7 +171,7 @@ def test_looking_for_news_does_not_lose_charts_that_are_loading(page: Any, board
 
 def test_run_switch_shows_the_other_verdict(tab: Any) -> None:
     choose_run(tab, "healthy")
-    assert tab.locator(".banner.healthy h1").inner_text() == "Gradients reach every layer"
+    assert tab.locator(".banner.healthy h1").inner_text() == "Every one of 12 weights learns"
     assert tab.locator(".findings").count() == 0
 
 

@@ -6,7 +6,9 @@ import pytest
 
 from gradwatch.display.headline import headline, name_group, since
 from gradwatch.display.page_data import write_brief
+from gradwatch.errors import NothingToJudge
 from gradwatch.tensorboard_plugin.first_steps import gather_codes, restore_first_step
+from gradwatch.verdict.coverage import Coverage, ParamState
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 from gradwatch.wording.phrases import name_number
 
@@ -74,13 +76,27 @@ def test_headline_is_one_clause(verdict: Verdict, words: str) -> None:
     assert say(verdict) == words
 
 
+def make_coverage(*states: str) -> Coverage:
+    return Coverage(tuple(ParamState(f"fc{i}.weight", s, "why") for i, s in enumerate(states)), 9)
+
+
 def test_headline_of_a_healthy_run_says_no_more_than_is_known() -> None:
     nan = float("nan")
     full, faint = (LayerSummary("a", "", "weight", one, nan, nan, nan, nan) for one in (1.0, 1e-9))
-    assert say(Verdict(records=1)) == "No finding yet: 1 recorded step is too few to tell"
-    assert say(Verdict(records=9, layers=(full,))) == "Gradients reach every layer"
-    assert say(Verdict(records=9, layers=(faint, full))) == "No layer is held back"
-    early = write_brief(Verdict(records=1, layers=(faint, full)))
+    few = Verdict(records=1, coverage=make_coverage("not_judged"))
+    assert say(few) == "Not judged yet: 1 recorded step is too few to tell"
+    proven = Verdict(records=9, coverage=make_coverage("learns", "learns"))
+    assert say(proven) == "Every one of 2 weights learns"
+    partly = Verdict(records=9, coverage=make_coverage("learns", "by_design"))
+    assert say(partly) == "1 of 2 weights learn; the others need not"
+    unseen = Verdict(records=9, coverage=make_coverage("learns", "not_judged"))
+    assert say(unseen) == "Not judged: fc1.weight was not seen to learn"
+    assert not unseen.healthy
+    with pytest.raises(NothingToJudge, match=r"fc1\.weight"):
+        unseen.raise_if()
+    early = write_brief(
+        Verdict(records=1, layers=(faint, full), coverage=make_coverage("not_judged"))
+    )
     assert early["severity"] == "early"
     assert "no rule sees harm" not in early["summary"]
     assert (

@@ -11,6 +11,7 @@ from gradwatch.evidence.topology import map_topology
 from gradwatch.records import Layer, LayerSet
 from gradwatch.verdict.advice import suggest_remedy
 from gradwatch.wording.module_names import compress_names, describe_layers
+from tests.records_builder import Network
 from tests.remedies.networks import N_CLASSES, make_batches, make_chain
 
 
@@ -82,6 +83,21 @@ class TestWords:
     def test_every_finding_of_a_real_run_carries_it(self) -> None:
         report = gradwatch.check(make_chain(nn.Sigmoid), make_batches(), nn.CrossEntropyLoss())
         assert "the 11 Sigmoid modules `act*` by ReLU" in report.findings[0].remedy
+
+    @pytest.mark.parametrize("kind", ["relu", "ReLU", "clamp", "clamp_min", "threshold"])
+    def test_dead_units_are_revived_at_the_weight_that_feeds_them(self, kind: str) -> None:
+        net = Network()
+        net.add("first", "Linear")
+        net.add(":act", kind)
+        net.add("second", "Linear", is_head=True)
+        text = suggest_remedy("dead", "dead_units", [":act"], map_topology(net.build()))
+        assert "Re-initialise the Linear module `first` with He" in text
+
+    def test_an_activation_that_is_flat_around_zero_is_named(self) -> None:
+        report = gradwatch.check(make_chain(nn.Tanhshrink), make_batches(), nn.CrossEntropyLoss())
+        (finding,) = report.findings
+        assert (finding.kind, finding.cause) == ("vanishing", "activation_derivative")
+        assert "the 11 Tanhshrink modules `act*` by ReLU" in finding.remedy
 
     def test_a_hostile_layer_name_stays_in_its_place(self) -> None:
         model = nn.Sequential()

@@ -105,8 +105,8 @@ def runs(draw: st.DrawFn) -> list[StepRecord]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     every = draw(st.sampled_from((1, 50)))
     records: list[StepRecord] = []
-    for _ in range(draw(st.integers(1, 4))):
+    for _ in range(draw(st.integers(1, 3))):
         one = fill(sets[rng.integers(len(sets))], 0, rng)
-        for _ in range(rng.integers(1, 9)):
+        for _ in range(rng.integers(1, 7)):
             records.append(replace(one, global_step=every * len(records)))
     return records

@@ -121,7 +121,7 @@ def test_an_unknown_threshold_is_refused_by_name():
 def test_thresholds_decide():
     mild = repeat(make_record(build_chain(6), gains={"Sigmoid": 0.22}, learning_rate=1e-3), 10)
     assert not diagnose(mild, Thresholds(profile=0.5)).healthy
-    assert diagnose(mild, Thresholds(profile=1e-12, sensitivity=1e-12)).healthy
+    assert not diagnose(mild, Thresholds(profile=1e-12, sensitivity=1e-12)).findings
 
 
 def test_where_nan_is_nothing_else_is_looked_for():
@@ -193,4 +193,4 @@ def test_rules_can_be_chosen():
     doctor = Doctor(rules=without)
     for record in make_starving():
         doctor.observe(record)
-    assert doctor.judge().healthy
+    assert not doctor.judge().findings

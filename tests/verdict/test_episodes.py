@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.episodes import RECOVERY_SHARE, VOTES, Tracker
-from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.verdict.rule import Explanation, Rule, Sign
 
 THRESHOLDS = Thresholds(persistence=3, persistence_steps=25)
 
@@ -179,9 +179,9 @@ def test_rules_are_followed_apart():
 def test_costly_explanations_are_asked_for_only_when_somebody_reads_them():
     asked: list[int] = []
 
-    def explain() -> tuple[str, str]:
+    def explain() -> Explanation:
         asked.append(1)
-        return "depth", "because"
+        return Explanation("depth", "because")
 
     course = Course()
     sign = make_sign(cause=None, message="", explain=explain)

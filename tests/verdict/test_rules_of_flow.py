@@ -34,7 +34,8 @@ class TestVanishing:
         assert "fc9" not in sign.layers
         assert sign.observed == pytest.approx(0.22**9)
         assert "830,000 times less gradient than act8" in sign.message
-        assert "each activation multiplies the gradient by 0.22, each weight by 1" in sign.message
+        assert "each activation multiplies by about 0.22" in sign.message
+        assert "each weight multiplies by about 1." in sign.message
 
     def test_an_optimizer_that_makes_up_for_it_does_no_harm(self):
         """The same profile under Adam: every weight moves."""
@@ -62,12 +63,12 @@ class TestVanishing:
         assert examine(VANISHING, *even) == []
         assert examine(VANISHING, *[make_record(layer_set, 0, SIGMOIDS, 1.0, r) for r in rates])
 
-    def pin(self, gain: float, **facts) -> StepRecord:
+    def pin(self, gain: float, loss: float = 1.0, **facts) -> StepRecord:
         net = Network()
         net.add("fc0", "Linear", inputs=())
         net.add("fc1", "Linear", is_head=True)
         net.add("out", "Sigmoid", is_head=True)
-        return make_record(net.build(), gains={"out": gain}, **facts)
+        return make_record(net.build(), gains={"out": gain}, loss=loss, **facts)
 
     def test_outputs_that_were_pinned_from_the_start_are_seen(self):
         sign = see(VANISHING, *repeat(self.pin(1e-6), 7, every=5))
@@ -75,10 +76,26 @@ class TestVanishing:
         assert sign.message.startswith("Every layer gets 1 million times less gradient than")
 
     def test_outputs_that_became_sure_are_not(self):
-        began = self.pin(0.1, learning_rate=1e-5)
-        assert examine(VANISHING, began, *repeat(self.pin(1e-6), 7, every=5, start=5)) == []
-        assert examine(VANISHING, *repeat(self.pin(1e-3), 7, every=5)) == []
-        assert examine(VANISHING, *repeat(self.pin(1e-6), 5, every=5)) == []  # not long enough
+        began = repeat(self.pin(0.1), 5)
+        sure = repeat(self.pin(1e-6, loss=1e-3), 7, every=5, start=5)
+        assert examine(VANISHING, *began, *sure) == []
+        assert examine(VANISHING, *repeat(self.pin(1e-2), 7, every=5)) == []
+
+    def test_outputs_that_close_while_the_loss_is_high_are_seen(self):
+        began = repeat(self.pin(0.1), 5)
+        closed = repeat(self.pin(1e-6, loss=0.8), 14, every=5, start=5)
+        sign = see(VANISHING, *began, *closed)
+        assert (sign.cause, sign.layers) == ("saturation", ("fc0", "fc1"))
+
+    def test_a_minimum_above_zero_is_no_standstill(self):
+        """Gradients of samples cancel in the weights; what arrives at the layers does not."""
+        began = repeat(make_record(build_chain(3), loss=1.0), 5)
+        rests = repeat(make_record(build_chain(3), loss=0.7, update_ratio=1e-9), 14, start=5)
+        assert examine(VANISHING, *began, *rests) == []
+
+    def test_a_network_that_never_moves_is_seen(self):
+        record = make_record(build_chain(3), loss=1.0, update_ratio=1e-9)
+        assert set(see(VANISHING, *repeat(record, 7)).layers) == {"fc0", "fc1", "fc2"}
 
     def test_pinned_outputs_do_no_harm_to_weights_that_move(self):
         assert examine(VANISHING, *repeat(self.pin(1e-6, update_ratio=1e-3), 7, every=5)) == []

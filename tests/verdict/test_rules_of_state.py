@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradwatch.records import StepRecord
+from gradwatch.records import STEP_STATISTICS, StepRecord
+from gradwatch.schema.cut import Cut
 from gradwatch.verdict.rules.dead import DEAD
 from gradwatch.verdict.rules.disconnected import DISCONNECTED
 from gradwatch.verdict.rules.nonfinite import NONFINITE
@@ -26,6 +27,12 @@ from tests.records_builder import (
 from tests.verdict.examination import examine, see
 
 
+def replace_loss(record: StepRecord, loss: float) -> StepRecord:
+    values = record.step_values.copy()
+    values[STEP_STATISTICS.index("loss")] = loss
+    return replace(record, step_values=values)
+
+
 class TestDead:
     WELL = make_record(build_chain(4, "ReLU"))
 
@@ -38,12 +45,27 @@ class TestDead:
         )
         assert sign.observed == 0.8
 
-    def test_some_silent_units_are_a_note(self):
-        sign = see(DEAD, *repeat(change(self.WELL, "dead_fraction", {"act1": 0.3}), 3))
-        assert sign.severity == "note"
+    @pytest.mark.parametrize("share", [0.08, 0.3, 0.5])
+    def test_some_are_normal_and_worth_no_note(self, share):
+        assert examine(DEAD, *repeat(change(self.WELL, "dead_fraction", share), 3)) == []
 
-    def test_a_few_are_normal(self):
-        assert examine(DEAD, change(self.WELL, "dead_fraction", 0.08)) == []
+    @pytest.mark.parametrize(("loss", "severity"), [(0.05, "note"), (0.9, "critical")])
+    def test_beside_a_skip_the_loss_tells_whether_they_do_harm(self, loss, severity):
+        net = Network()
+        stem = net.add("stem", "Linear")
+        net.add("branch", "Linear")
+        act = net.add("act", "ReLU")
+        net.add("head", "Linear", inputs=(stem, act), is_head=True)
+        record = change(make_record(net.build()), "dead_fraction", {"act": 0.9})
+        at_first = replace_loss(record, 1.0)
+        sign = see(DEAD, *repeat(at_first, 5), *repeat(replace_loss(record, loss), 8))
+        assert sign.severity == severity
+
+    def test_a_layer_of_one_unit_that_never_fires_lets_nothing_through(self):
+        params = [replace(one, shape=(1, 64)) for one in self.WELL.layer_set.params]
+        narrow = replace(self.WELL, layer_set=replace(self.WELL.layer_set, params=tuple(params)))
+        sign = see(DEAD, *repeat(change(narrow, "dead_fraction", {"act1": 1.0}), 3))
+        assert (sign.layers[0], sign.severity) == ("act1", "critical")
 
     def test_zeros_are_no_death(self):
         assert examine(DEAD, change(self.WELL, "zero_fraction", 0.94)) == []
@@ -54,12 +76,12 @@ class TestDead:
         quiet = change(quiet, "zero_fraction", {"act1": 0.97})
         assert examine(DEAD, change(quiet, "unit_samples", {"act1": 10.0})) == []
 
-    @pytest.mark.parametrize(("units", "severity"), [(6, "note"), (64, "critical")])
-    def test_most_units_of_a_narrow_layer_may_be_silent_by_chance(self, units, severity):
+    @pytest.mark.parametrize(("units", "counts"), [(6, False), (64, True)])
+    def test_most_units_of_a_narrow_layer_may_be_silent_by_chance(self, units, counts):
         quiet = change(self.WELL, "dead_fraction", {"act1": 4 / 6})
         params = tuple(replace(one, shape=(units, 64)) for one in quiet.layer_set.params)
         narrow = replace(quiet, layer_set=replace(quiet.layer_set, params=params))
-        assert see(DEAD, *repeat(narrow, 3)).severity == severity
+        assert bool(examine(DEAD, *repeat(narrow, 3))) == counts
 
     def test_units_that_die_of_a_large_step_died_of_the_learning_rate(self):
         dying = change(self.WELL, "dead_fraction", {"act1": 0.8})
@@ -205,9 +227,30 @@ class TestDisconnected:
     def test_one_that_is_never_used_is_a_note(self):
         assert see(DISCONNECTED, *repeat(self.cut(used=False), 5)).severity == "note"
 
-    @pytest.mark.parametrize("facts", [{"trainable": False}, {"optimized": False}])
-    def test_frozen_parameters_are_cut_on_purpose(self, facts):
-        assert examine(DISCONNECTED, *repeat(self.cut(**facts), 9)) == []
+    def test_frozen_parameters_are_cut_on_purpose(self):
+        assert examine(DISCONNECTED, *repeat(self.cut(trainable=False), 9)) == []
+
+    def test_with_a_gradient_and_without_an_optimizer_is_a_note(self):
+        """A whole model that nobody holds, or a head that was left out."""
+        sign = see(DISCONNECTED, *repeat(self.cut(optimized=False), 5))
+        assert (sign.layers, sign.severity) == (("fc1", "fc2", "fc3"), "note")
+
+    def test_what_nothing_uses_is_a_note(self):
+        net = Network()
+        trunk = net.add("trunk", "Linear")
+        net.add("spare", "Linear")
+        net.add("head", "Linear", inputs=(trunk,), is_head=True)
+        record = make_record(net.build())
+        record = change(record, "grad_output_l2_norm", {"spare": np.nan})
+        record = change_param(record, "grad_l2_norm", {"spare.weight": np.nan})
+        record = change_param(record, "update_l2_norm", {"spare.weight": 0.0})
+        sign = see(DISCONNECTED, *repeat(record, 5))
+        assert (sign.layers, sign.severity) == (("spare",), "note")
+        cut = Cut("detach", "model.py:4", "x.detach()", "Net.forward", layers=("spare",))
+        record = replace(record, layer_set=replace(record.layer_set, cuts=(cut,)))
+        sign = see(DISCONNECTED, *repeat(record, 5))
+        assert (sign.severity, sign.source) == ("critical", "model.py:4")
+        assert "model.py:4, `x.detach()` in Net.forward" in sign.message
 
     def test_exact_zeros_are_gradients(self):
         record = make_record(build_chain(4), gains={"fc1": 0.0})

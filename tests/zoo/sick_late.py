@@ -186,7 +186,7 @@ def _case(
 
 
 CASES: tuple[Case, ...] = (
-    _case("weights_decayed_away", decayed_away, ("vanishing",), "weight_scale",
+    _case("weights_decayed_away", decayed_away, ("vanishing",), "weight_decay",
           ("fc[0-6]", "act[0-6]"), 70,
           "a decay of 0.1 per step from step 60 on leaves weights too small to carry a gradient"),
     _case("branch_faded_out", faded_branch, ("vanishing",), "weight_scale",

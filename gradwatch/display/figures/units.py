@@ -10,12 +10,10 @@ import numpy.typing as npt
 
 from gradwatch.display.figures import palette
 from gradwatch.display.figures.palette import Figure
-from gradwatch.display.figures.phi import RECTIFIERS, curve_of, plain_type, slope
 from gradwatch.display.figures.series import Series, thin
 from gradwatch.records import HISTOGRAM_EDGES
-
-SATURATED_BELOW = 0.05
-"""Share of the largest |phi'| below which a unit counts as saturated, as in the records."""
+from gradwatch.schema.activations import SATURATION_SHARE, find_activation
+from gradwatch.schema.formulas import Curve
 
 EDGES: npt.NDArray[np.float64] = np.array(HISTOGRAM_EDGES)
 """Edges of the bins of a record's histograms, in units of the pre-activation z."""
@@ -76,7 +74,8 @@ def _view(series: Series, name: str) -> dict[str, Any]:
 
     ``zero`` is the height of the line where phi and the shares are 0, as a share of the plot.
     """
-    curve = curve_of(series.types[series.activations.index(name)])
+    row = find_activation(series.types[series.activations.index(name)])
+    curve = None if row is None else row.curve
     reach = _reach(list(series.histograms[name].values()))
     if curve is None:
         return {"z": [-reach, reach], "phi": [0.0, 1.0], "zero": 0.0}
@@ -133,18 +132,25 @@ def _bars(counts: npt.NDArray[np.float64]) -> Figure:
 
 def curves_of(layer_type: str) -> dict[str, Any]:
     """phi and phi' over the shown range, and where units are saturated; empty when unknown."""
-    curve = curve_of(layer_type)
-    if curve is None:
+    row = find_activation(layer_type)
+    if row is None or row.curve is None:
         return {}
     z = _grid()
-    values, slopes = curve(z), slope(curve, z)
+    values, slopes = row.curve(z), slope(row.curve, z)
+    steepest = np.abs(slopes).max()
     return {
         "phi": _rounded(values),
         "slope": _rounded(slopes),
-        "rectifies": plain_type(layer_type) in RECTIFIERS,
-        "steepest": round(float(np.abs(slopes).max()), 2),
-        "saturated": [bool(one) for one in np.abs(slopes) < SATURATED_BELOW * np.abs(slopes).max()],
+        "rectifies": row.rectifies,
+        "steepest": round(float(steepest), 2),
+        "saturated": [bool(one) for one in np.abs(slopes) < SATURATION_SHARE * steepest],
     }
+
+
+def slope(curve: Curve, z: npt.NDArray[np.float64], width: float = 1e-4) -> npt.NDArray[np.float64]:
+    """phi' by central differences, exact enough to draw."""
+    slopes: npt.NDArray[np.float64] = (curve(z + width) - curve(z - width)) / (2 * width)
+    return slopes
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> list[float]:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from gradwatch.evidence.attribution import has_way_around
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
 from gradwatch.evidence.topology import name_with_feeders
@@ -15,36 +16,41 @@ from gradwatch.wording.phrases import name_percent, name_region
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
-    """Rectifiers with many silent units; up to ``dead_note`` is normal, between is a note."""
+    """Rectifiers most of whose units are silent; a note where that does no harm."""
     reading = history.latest
     dead = reading.record.layer("dead_fraction")
-    silent = [
+    found = [
         i
-        for i in np.flatnonzero(dead > thresholds.dead_note).tolist()
-        if _is_certain(history, i, thresholds)
+        for i in np.flatnonzero(dead >= thresholds.dead_fraction).tolist()
+        if _is_certain(history, i, thresholds) and _is_most(reading, i, thresholds)
     ]
-    sick = [i for i in silent if _is_most(reading, i, thresholds)]
-    layers = [reading.topology.layers[index] for index in sick or silent]
-    cause = "learning_rate" if history.broke_layers(layers, thresholds) else "dead_units"
+    harmless = [i for i in found if _is_harmless(history, i, thresholds)]
+    harmful = [i for i in found if i not in harmless]
     signs = []
-    if sick:
-        signs.append(_describe(reading, sick, cause, thresholds.dead_fraction, "critical"))
-    elif silent:
-        signs.append(_describe(reading, silent, cause, thresholds.dead_note, "note"))
+    if harmful:
+        signs.append(_describe(history, harmful, thresholds, "critical"))
+    if harmless:
+        signs.append(_describe(history, harmless, thresholds, "note"))
     return signs
 
 
+def _is_harmless(history: History, index: int, thresholds: Thresholds) -> bool:
+    """Whether the signal has a way around the layer, and the network has learned its task so."""
+    if not history.losses.remaining < thresholds.solved_loss:
+        return False
+    return has_way_around(history.latest.topology, index)
+
+
 def _is_most(reading: Reading, index: int, thresholds: Thresholds) -> bool:
-    """Whether most units are silent, and not just four of the six that a narrow layer has.
+    """Whether the share means something, and is not just four of the six of a narrow layer.
 
     The share that a layer of any width would have, from this one's: Wilson's lower bound.
     """
     share = float(reading.record.layer("dead_fraction")[index])
     units = reading.topology.count_units(index)
-    return share >= thresholds.dead_fraction and (
-        units is None
-        or _bound_below(share, units, thresholds.dead_quantile) >= thresholds.dead_least
-    )
+    if share >= 1 or units is None:  # nothing passes, however narrow it is
+        return True
+    return _bound_below(share, units, thresholds.dead_quantile) >= thresholds.dead_least
 
 
 def _bound_below(share: float, count: int, z: float) -> float:
@@ -85,26 +91,31 @@ def _count_samples(history: History, index: int, thresholds: Thresholds) -> floa
     silent = 0
     for reading in reversed(history.window):
         same = reading.topology is history.latest.topology
-        if not same or not reading.record.layer("dead_fraction")[index] >= thresholds.dead_note:
+        if not same or not reading.record.layer("dead_fraction")[index] >= thresholds.dead_fraction:
             break
         silent += 1
     return samples * max(silent / thresholds.persistence, 1.0)
 
 
-def _describe(
-    reading: Reading, indices: list[int], cause: str, threshold: float, severity: str
-) -> Sign:
+def _describe(history: History, indices: list[int], thresholds: Thresholds, severity: str) -> Sign:
+    reading = history.latest
     dead = reading.record.layer("dead_fraction")
     indices = sorted(indices, key=lambda index: -dead[index])
     layers = name_with_feeders(reading.topology, indices)
-    acts = tuple(dict.fromkeys(reading.topology.layers[index].fqn for index in indices))
+    named = [reading.topology.layers[index] for index in indices]
+    acts = tuple(dict.fromkeys(one.fqn for one in named))
     worst = float(dead[indices[0]])
     samples = reading.record.layer("unit_samples")[indices[0]]
+    harm = ""
+    if severity == "note":
+        left = name_percent(history.losses.remaining)
+        harm = f"; the signal has a way around it, and the loss is at {left} of its first values"
     message = (
         f"{name_percent(worst)} of the units of {acts[0]} fired for none of the last "
-        f"{samples:.0f} samples ({name_region(acts)})."
+        f"{samples:.0f} samples ({name_region(acts)}){harm}."
     )
-    return Sign(layers, cause, worst, threshold, message, severity)
+    cause = "learning_rate" if history.broke_layers(named, thresholds) else "dead_units"
+    return Sign(layers, cause, worst, thresholds.dead_fraction, message, severity)
 
 
 DEAD = Rule(
@@ -115,7 +126,8 @@ DEAD = Rule(
     doc="""\
 ## What it does
 Finds ReLU-family layers in which `dead_fraction` (60 %) or more of the units never fire over a
-window of samples. Between `dead_note` (10 %) and that it makes a note.
+window of samples. It is a note where the signal has a way around the layer, as a skip, and the
+loss has come below `solved_loss` of its first values.
 
 ## Why it matters
 A ReLU that never fires has derivative 0 for every input: its weights get no gradient and it never
@@ -133,10 +145,13 @@ et al. (2019), "Dying ReLU and initialization"; Wilson (1927).
 A bias of -12 in front of a ReLU; one step with a hundred times the learning rate.
 
 ## Known limits
-Channels count as units for convolutions. Leaky variants cannot die and are not judged.
+What a unit is, is read from the graph: channels behind a convolution, features behind a matrix
+product; where it does not tell, nothing is judged. Positions of one picture are samples that are
+much alike: `m` of them count as `m / (1 + (m - 1) / 10)`. Leaky variants cannot die and are not
+judged.
 
 ## Configure or silence
-`Thresholds(dead_fraction=..., dead_note=..., dead_chance=..., dead_least=...)`;
+`Thresholds(dead_fraction=..., solved_loss=..., dead_chance=..., dead_least=...)`;
 `ignore_kinds=("dead",)`.
 """,
 )

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradwatch.evidence.cuts import find_cuts, is_unused
+from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.half_precision import find_behind, find_flushed
 from gradwatch.evidence.history import History
 from gradwatch.evidence.topology import Mask
-from gradwatch.evidence.zero_gradients import find_unasked, find_walled
+from gradwatch.evidence.zero_gradients import find_unasked, find_walled, find_zero_factors
 from gradwatch.records import Param
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.wording.cuts import advise_cut, describe_cuts
+from gradwatch.wording.module_names import name_patterns
 from gradwatch.wording.phrases import name_region
 
 
@@ -18,35 +22,99 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     """Parameters without any gradient over the whole window, although forward used them."""
     if history.count < thresholds.disconnected_records:
         return []
-    reading = history.latest
+    reading, params = history.latest, history.latest.topology.params
+    missing = _find_missing(history, thresholds)
+    learning = {params[index].module for index in np.flatnonzero(history.starved_records == 0)}
+    used = [i for i in missing if params[i].used and not _is_idle_bias(params[i], learning)]
+    unused = {i for i in used if not find_cuts(reading, [i]) and is_unused(reading, i)}
+    cut = [index for index in used if index not in unused]
+    never = [index for index in missing if not params[index].used]
+    signs = [_describe_cut(reading, cut, thresholds)] if cut else []
+    if unused:
+        signs.append(_describe_unused(reading, sorted(unused), thresholds))
+    elif never and not cut:
+        signs.append(_describe_never(reading, never, thresholds))
+    loose = _find_loose(history, thresholds)
+    return [*signs, _describe_loose(reading, loose)] if loose else signs
+
+
+def _find_missing(history: History, thresholds: Thresholds) -> list[int]:
+    """Trainable parameters that an optimizer holds and that got no gradient."""
     cut = history.starved_records >= thresholds.disconnected_records
     cut[_find_zero_paths(history, thresholds)] = True
+    cut[find_zero_factors(history.latest.record, np.flatnonzero(cut).tolist())] = False
     cut &= ~_find_flushed(history, thresholds)  # half precision is to blame: another rule says so
-    params = reading.topology.params
-    missing = [
-        index
-        for index in np.flatnonzero(cut & ~history.maintained)
-        if params[index].trainable and params[index].optimized
-    ]
-    learning = {params[index].module for index in np.flatnonzero(history.starved_records == 0)}
-    used = [
-        index
-        for index in missing
-        if params[index].used and not _is_idle_bias(params[index], learning)
-    ]
-    chosen, severity = (used, "critical") if used else (missing, "note")
-    if not chosen:
-        return []
-    found = [params[index] for index in chosen]
-    layers = tuple(dict.fromkeys(param.module or param.fqn for param in found))
-    verb = "took part in forward" if used else "was never used"
+    params = history.latest.topology.params
+    found = np.flatnonzero(cut & ~history.maintained).tolist()
+    return [index for index in found if params[index].trainable and params[index].optimized]
+
+
+def _find_loose(history: History, thresholds: Thresholds) -> list[int]:
+    """Trainable parameters that get a gradient and that no optimizer holds."""
+    params = history.latest.topology.params
+    found = np.flatnonzero(history.ever_fed & ~history.maintained).tolist()
+    return [i for i in found if params[i].trainable and params[i].used and not params[i].optimized]
+
+
+def _list_modules(reading: Reading, indices: list[int]) -> tuple[str, ...]:
+    params = [reading.topology.params[index] for index in indices]
+    return tuple(dict.fromkeys(one.module or one.fqn for one in params))
+
+
+def _count(reading: Reading, indices: list[int]) -> str:
+    """``"2 parameters, first fc.weight"``."""
+    plural = "" if len(indices) == 1 else "s"
+    return f"{len(indices)} parameter{plural}, first {reading.topology.params[indices[0]].fqn}"
+
+
+def _describe_cut(reading: Reading, indices: list[int], thresholds: Thresholds) -> Sign:
+    layers, cuts = _list_modules(reading, indices), find_cuts(reading, indices)
     message = (
-        f"{name_region(layers)} {verb} and got no gradient over the last "
-        f"{thresholds.disconnected_records} sampled steps that used it "
-        f"({len(found)} parameters, first {found[0].fqn})."
+        f"{name_region(layers)} took part in forward and got no gradient over the last "
+        f"{thresholds.disconnected_records} sampled steps that used it ({_count(reading, indices)})"
     )
-    cause = "disconnected"
-    return [Sign(layers, cause, 0.0, 0.0, message, severity)]
+    if not cuts:
+        return Sign(layers, "disconnected", 0.0, 0.0, f"{message}.")
+    message = f"{message}; its way to the loss ends at {describe_cuts(cuts)}."
+    remedy = advise_cut(cuts[0], name_patterns(layers))
+    return Sign(layers, "disconnected", 0.0, 0.0, message, remedy=remedy, source=cuts[0].source)
+
+
+def _describe_unused(reading: Reading, indices: list[int], thresholds: Thresholds) -> Sign:
+    layers = _list_modules(reading, indices)
+    message = (
+        f"{name_region(layers)} took part in forward, but nothing on the way to the loss used the "
+        f"output over the last {thresholds.disconnected_records} sampled steps "
+        f"({_count(reading, indices)}), or what used it was cut off outside of forward, where "
+        "gradwatch does not look."
+    )
+    remedy = (
+        f"Freeze {name_patterns(layers)} or leave it out of the optimizer if its output is not "
+        "needed; else use the output in the loss."
+    )
+    return Sign(layers, "disconnected", 0.0, 0.0, message, "note", remedy=remedy)
+
+
+def _describe_never(reading: Reading, indices: list[int], thresholds: Thresholds) -> Sign:
+    layers = _list_modules(reading, indices)
+    message = (
+        f"{name_region(layers)} was never used and got no gradient over the last "
+        f"{thresholds.disconnected_records} sampled steps ({_count(reading, indices)})."
+    )
+    return Sign(layers, "disconnected", 0.0, 0.0, message, "note")
+
+
+def _describe_loose(reading: Reading, indices: list[int]) -> Sign:
+    layers = _list_modules(reading, indices)
+    message = (
+        f"No optimizer that is watched holds {name_region(layers)}: trainable, with a gradient, "
+        f"and never moved ({_count(reading, indices)})."
+    )
+    remedy = (
+        f"Hand the parameters of {name_patterns(layers)} to the optimizer (and the optimizer to "
+        "watch()), or freeze them with requires_grad_(False) to say that this is meant."
+    )
+    return Sign(layers, "disconnected", 0.0, 0.0, message, "note", remedy=remedy)
 
 
 def _find_zero_paths(history: History, thresholds: Thresholds) -> list[int]:
@@ -86,7 +154,9 @@ DISCONNECTED = Rule(
     doc="""\
 ## What it does
 Finds trainable parameters that an optimizer holds and forward uses, and that get no gradient at all
-over a window of sampled steps. One that is never used is a note.
+over a window of sampled steps, and says which line of your code ends its way to the loss. One
+that is never used is a note, and so are one whose output nothing uses and a trainable one that gets
+a gradient and is held by no optimizer.
 
 ## Why it matters
 A `.detach()`, a `torch.no_grad()`, an `.item()` or an `argmax` on the way cuts the graph silently:
@@ -99,12 +169,14 @@ operation without a slope, such as `round`, or has been exactly zero on the whol
 since the start, for `patience` steps at least: a loss with a weight of 0, an output that is clamped
 where no target lies. Zeros for a step or two are something else:
 zero-initialised branches have them by design. Parameters that somebody changes without a gradient
-(target networks, moving averages) are left alone.
+(target networks, moving averages) are left alone. At some sampled steps every call in forward that
+is given what learns and returns what does not is noted with its line.
 
 ## Example
 `features = self.encoder(x).detach()` left over from an experiment.
 
 ## Known limits
+What is cut between forward and the loss is seen only where memory is handed on (`.detach()`).
 Whether a branch is cut on purpose cannot be seen; freeze it (`requires_grad_(False)`) or leave it
 out of the optimizer to say so.
 

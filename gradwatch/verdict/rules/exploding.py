@@ -9,10 +9,15 @@ import numpy as np
 from gradwatch.evidence.gradient_flow import Reading, measure_output_growth, measure_rms
 from gradwatch.evidence.history import History
 from gradwatch.evidence.time_steps import measure_time_growth
-from gradwatch.records import Array
+from gradwatch.evidence.topology import Mask, Topology
+from gradwatch.records import Array, Layer
+from gradwatch.schema.activations import find_activation
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.phrases import name_number, name_region
+
+SQUASHING = frozenset(("softmax", "sigmoid", "logsigmoid"))
+"""Activations that make of any score a bounded weight, or its logarithm."""
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
@@ -32,7 +37,7 @@ def _look_over_depth(history: History, thresholds: Thresholds) -> Sign | None:
     reading = history.latest
     backward, forward = (
         measure_gradient_growth(reading, thresholds.exploding_growth),
-        measure_output_growth(reading),
+        np.where(_find_squashed(reading.topology), 1.0, measure_output_growth(reading)),
     )
     growth = max(float(np.max(one, initial=1.0)) for one in (backward, forward))
     if growth < thresholds.exploding_growth:
@@ -167,7 +172,8 @@ def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
     growth = np.array(
         [rms[i] / max(history.first_rms.get(one.key, np.inf), 1.0) for i, one in enumerate(layers)]
     )
-    growth[reading.topology.is_head | ~np.isfinite(growth)] = 0.0
+    is_harmless = reading.topology.is_head | _find_squashed(reading.topology)
+    growth[is_harmless | ~np.isfinite(growth)] = 0.0
     largest = float(np.max(growth, initial=0.0))
     if largest < thresholds.output_growth:
         return None
@@ -180,6 +186,28 @@ def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
     return Sign(
         names, _find_runaway_cause(history, thresholds), largest, thresholds.output_growth, message
     )
+
+
+def _find_squashed(topology: Topology) -> Mask:
+    """Outputs that only a softmax or sigmoid takes in: a large number there is a mask's -1e9.
+
+    What weights return is not spared: that is no mask, however it is used.
+    """
+    result: Mask = np.zeros(len(topology.layers), dtype=bool)
+    for index in range(len(topology.layers) - 1, -1, -1):
+        behind = topology.consumers[index]
+        is_plain = topology.layers[index].role in ("other", "container")
+        result[index] = (
+            is_plain
+            and len(behind) > 0
+            and all(result[one] or _squashes(topology.layers[one]) for one in behind)
+        )
+    return result
+
+
+def _squashes(layer: Layer) -> bool:
+    row = find_activation(layer.type)
+    return row is not None and row.name in SQUASHING
 
 
 def _find_runaway_cause(history: History, thresholds: Thresholds) -> str:

@@ -6,103 +6,123 @@ import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
+from gradwatch.evidence.nonfinite import (
+    Origin,
+    find_broken_outputs,
+    find_origin,
+    has_reached_weights,
+)
 from gradwatch.records import Layer
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.wording.phrases import name_region
+
+LASTING_RECORDS = 2
+"""Records in a row after which a gradient counts that has not reached the weights."""
+
+STEEP = "sqrt or a norm at 0, log or a division at 0, pow below 1 at 0, acos at its ends"
+"""Operations with an infinite slope at their edge."""
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
-    """The first layer and pass with a value that is not finite, once it has reached the weights.
+    """Where the first value that is not finite came up, once it has reached the weights.
 
     A non-finite gradient alone may have been kept from the weights by the training loop; it
     counts when it lasts.
     """
-    reading = history.latest
-    if not _is_broken(reading) or not (_reached_weights(reading) or _lasts(history)):
+    first = history.broken.first
+    lasts = history.broken.lasted >= LASTING_RECORDS
+    if first is None or not (has_reached_weights(history.latest) or lasts):
         return []
-    where, what = find_origin(reading)
-    cause = _find_cause(history, thresholds)
-    count = float(np.nansum(reading.record.param("nonfinite_count")))
-    message = (
-        f"{what} of {where or 'the model'} is NaN or Inf; it is the first in the order of "
-        f"computation ({count:,.0f} gradient elements are not finite)."
+    origin = find_origin(first, history.broken.before)
+    cause = _find_cause(history, first, thresholds)
+    count = float(np.nansum(history.latest.record.param("nonfinite_count")))
+    message = f"{_tell(origin, first, history.broken.before)} ({count:,.0f} gradient elements now)."
+    remedy = "" if cause else _advise(origin)
+    return [Sign(origin.layers, cause, count, 0.0, message, remedy=remedy)]
+
+
+def _tell(origin: Origin, first: Reading, before: Reading | None) -> str:
+    """What was not finite at which step, and what was finite before it."""
+    where, step = origin.layers[0] if origin.layers else "", first.record.global_step
+    where = where or "the model"
+    if origin.what == "unseen":
+        return _tell_unseen(origin, step, before)
+    if origin.what == "output":
+        return (
+            f"The output of {where} was NaN or Inf at step {step}; all weights, and all outputs "
+            "before it in the order of computation, were finite"
+        )
+    if origin.what == "parameter":
+        return f"The gradient of {where} was NaN or Inf at step {step}; all outputs were finite"
+    source = (
+        "it came from the loss" if origin.is_last else f"it came from {name_region(origin.behind)}"
     )
-    return [Sign((where,), cause, count, 0.0, message)]
-
-
-def _is_broken(reading: Reading) -> bool:
-    record = reading.record
-    rows = (
-        record.param("grad_l2_norm"),
-        record.param("weight_l2_norm"),
-        record.param("update_l2_norm"),
-        record.layer("output_l2_norm"),
-        record.layer("grad_output_l2_norm"),
-    )
-    return any(np.isinf(row).any() for row in rows)
-
-
-def _reached_weights(reading: Reading) -> bool:
-    record = reading.record
-    return bool(
-        np.isinf(record.param("update_l2_norm")).any()
-        or np.isinf(record.param("weight_l2_norm")).any()
+    return (
+        f"The gradient at the output of {where} was NaN or Inf at step {step}; all weights and "
+        f"outputs were finite, and {source}"
     )
 
 
-def _lasts(history: History) -> bool:
-    return len(history.window) > 1 and _is_broken(history.window[-2])
+def _tell_unseen(origin: Origin, step: int, before: Reading | None) -> str:
+    named = name_region(origin.layers)
+    if before is None:
+        return f"The weights of {named} were NaN or Inf before the first recorded step, {step}"
+    since = before.record.global_step
+    return (
+        f"The weights of {named} became NaN or Inf between steps {since} and {step}; the step at "
+        "which it began was not sampled, so that its origin was not seen"
+    )
 
 
-def find_origin(reading: Reading) -> tuple[str, str]:
-    """Where it began: forward in order, else backward from the loss, else a parameter."""
-    record, layers = reading.record, reading.topology.layers
-    weights = np.flatnonzero(np.isinf(record.param("weight_l2_norm")))
-    outputs = np.flatnonzero(np.isinf(record.layer("output_l2_norm")))
-    if outputs.size:
-        return layers[outputs[0]].fqn, "the output"
-    grads = np.flatnonzero(np.isinf(record.layer("grad_output_l2_norm")))
-    if grads.size:
-        return layers[grads[-1]].fqn, "the gradient at the output"
-    broken = np.flatnonzero(np.isinf(record.param("grad_l2_norm")))
-    index = broken[-1] if broken.size else (weights[0] if weights.size else 0)
-    return reading.topology.params[index].fqn, "the gradient"
+def _advise(origin: Origin) -> str:
+    """What to guard, by the direction in which the first such value went."""
+    where = f"`{origin.layers[0]}`" if origin.layers and origin.layers[0] else "the model"
+    find = "torch.autograd.set_detect_anomaly(True) names the operation."
+    if origin.what == "output":
+        return (
+            f"Look at what {where} computes and is given: log or division at 0, exp of a large "
+            f"number, a row that is masked altogether, NaN in the input batch; {find}"
+        )
+    place = f"between {where} and the loss" if origin.is_last else f"behind {where}"
+    if origin.what == "unseen":
+        return (
+            f"Guard {STEEP} with an epsilon, first of all {place}, and check the input batches "
+            f"for NaN; from here on every step is sampled for a while, so that the origin shows "
+            f"if it happens again, and {find}"
+        )
+    return (
+        f"Look {place} for an operation whose slope is infinite at its edge ({STEEP}) and keep "
+        f"its input away from there, as with sqrt(x + eps) or clamp(min=eps); {find}"
+    )
 
 
-def _find_first_broken(history: History) -> Reading:
-    """First of the readings without a well one since, as far back as they are kept."""
-    first = history.latest
-    for reading in reversed(history.window):
-        if not _is_broken(reading):
-            break
-        first = reading
-    return first
-
-
-def has_overflowed_float16(reading: Reading, thresholds: Thresholds) -> bool:
+def has_overflowed_float16(
+    reading: Reading, thresholds: Thresholds, before: Reading | None = None
+) -> bool:
     """Whether float16 stands at the break, with values before it that may leave its range."""
     layers, params = reading.topology.layers, reading.topology.params
     norm = reading.record.layer("output_l2_norm")
-    broken = np.flatnonzero(np.isinf(norm))
+    broken = find_broken_outputs(reading, before)
     if broken.size:
         layer = layers[broken[0]]
         if "float16" in (layer.dtype, *(one.dtype for one in params)):
             return True
-        before = [one for one in layer.inputs if layer.passes_float16 or _is_float16(layers[one])]
+        sources = [one for one in layer.inputs if layer.passes_float16 or _is_float16(layers[one])]
     else:
         grads = np.flatnonzero(np.isinf(reading.record.layer("grad_output_l2_norm")))[-1:]
-        before = [one for one in grads if _is_float16(layers[one])]
+        sources = [one for one in grads if _is_float16(layers[one])]
     rms = norm / np.sqrt(reading.topology.output_numel)
-    return any(np.isfinite(rms[one]) and rms[one] >= thresholds.overflow_rms for one in before)
+    return any(np.isfinite(rms[one]) and rms[one] >= thresholds.overflow_rms for one in sources)
 
 
 def _is_float16(layer: Layer) -> bool:
     return layer.dtype == "float16"
 
 
-def _find_cause(history: History, thresholds: Thresholds) -> str | None:
+def _find_cause(history: History, first: Reading, thresholds: Thresholds) -> str | None:
     """By the step at which it broke: once it is in the weights, everything is NaN."""
-    if has_overflowed_float16(_find_first_broken(history), thresholds):
+    if has_overflowed_float16(first, thresholds, history.broken.before):
         return "precision"
     return "learning_rate" if history.ever_thrown or history.was_diverging(thresholds) else None
 
@@ -115,14 +135,18 @@ NONFINITE = Rule(
     persistence=1,
     doc="""\
 ## What it does
-Finds the first layer and pass in which a value is NaN or Inf.
+Finds gradients, updates, weights or a loss that are NaN or Inf, and the layer and pass in which
+that began. Outputs alone do no harm: masked scores are -inf on purpose.
 
 ## Why it matters
 One NaN in a gradient makes every weight NaN in the next step; the run is lost.
 
 ## How it is measured
-A norm over all elements is not finite as soon as one element is not. Outputs are searched in the
-order of forward, then gradients from the loss back. A step that a GradScaler skipped is no
+A norm over all elements is not finite as soon as one element is not. The record in which something
+was hurt first is kept: in it outputs are searched in the order of forward, without those that were
+so while all was well, then gradients from the loss back. Where the weights were broken before that
+record began, the origin was not seen, and the steps between which it lies are given; every step is
+sampled for a while from then on, and again after a rollback. A step that a GradScaler skipped is no
 finding, and a non-finite gradient that never reaches the weights counts only when it lasts.
 
 ## Example

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradwatch.evidence.gradient_flow import measure_rms
 from gradwatch.evidence.history import History
 from gradwatch.evidence.topology import name_with_feeders
 from gradwatch.thresholds import Thresholds
@@ -24,6 +25,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     pinned += [i for i in topology.one_sided if fraction[i] >= whole]
     if history.has_converged(thresholds):
         pinned = [i for i in pinned if not _was_well(history, i, thresholds)]
+    pinned += _find_stuck_outputs(history, thresholds)
     if not pinned:
         return []
     pinned.sort(key=lambda index: -fraction[index])
@@ -39,6 +41,21 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     has_fallen_ill = _was_well(history, pinned[0], thresholds) and history.ever_thrown
     cause = "learning_rate" if has_fallen_ill else "saturation"
     return [Sign(layers, cause, worst, thresholds.saturated_fraction, message, "warning")]
+
+
+def _find_stuck_outputs(history: History, thresholds: Thresholds) -> list[int]:
+    """Activations of the network's outputs that are saturated although the task is not learned.
+
+    Being sure is an output's job; beside a loss that has levelled off while it is still high, it is
+    sure of what is wrong.
+    """
+    remaining = history.losses.remaining
+    if not (history.losses.has_levelled and remaining > thresholds.stuck):
+        return []
+    fraction = history.latest.record.layer("saturated_fraction")
+    is_stuck = fraction >= thresholds.saturated_fraction
+    is_stuck &= measure_rms(history.latest) >= thresholds.rare_output
+    return [index for index in history.latest.topology.outputs if is_stuck[index]]
 
 
 def _was_well(history: History, index: int, thresholds: Thresholds) -> bool:

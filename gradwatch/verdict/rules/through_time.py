@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gradwatch.evidence.history import History
 from gradwatch.evidence.time_steps import measure_time_share
 from gradwatch.thresholds import Thresholds
@@ -15,7 +17,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     The shared weight learns from the last time steps whatever becomes of the first, and forgetting
     is right where the past does not matter; so it is the lack of progress that tells harm.
     """
-    if history.ever_thrown or not has_stalled(history, thresholds):
+    stalled = has_stalled(history, thresholds)
+    if history.ever_thrown or stalled is False:
         return []  # what a step has thrown is stopped by that
     reading = history.latest
     lasting = _find_lasting(history, thresholds)
@@ -26,11 +29,21 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     names = tuple(dict.fromkeys(n for one in profiles for n in one.list_layers(reading)))
     message = (
         f"The first time steps of {worst.fqn} get {name_lack(worst.share, 'the last ones')}, and "
-        "the error signal at the output has not fallen since the start."
+        f"{_describe_progress(history, stalled)}"
     )
-    return [
-        Sign(names, "through_time", worst.share, thresholds.time_gain, message, looks_back=True)
-    ]
+    severity = "critical" if stalled else "note"
+    sign = Sign(
+        names, "through_time", worst.share, thresholds.time_gain, message, severity, looks_back=True
+    )
+    return [sign]
+
+
+def _describe_progress(history: History, stalled: bool | None) -> str:
+    fall, error = history.losses.fall
+    if math.isnan(fall):
+        return "the gradient at the output has not fallen since the start."
+    fallen = f"the loss has fallen by {100 * fall:.0f} % ± {100 * error:.0f} % since the start"
+    return f"{fallen}." if stalled else f"{fallen}: not known yet is whether the task needs them."
 
 
 def _find_lasting(history: History, thresholds: Thresholds) -> set[str]:
@@ -43,11 +56,20 @@ def _find_lasting(history: History, thresholds: Thresholds) -> set[str]:
     return set.intersection(*found) if len(latest) == thresholds.persistence else set()
 
 
-def has_stalled(history: History, thresholds: Thresholds) -> bool:
-    """Whether the error signal at the output is still what it was, after enough steps."""
-    made = history.last_step - history.first_step
-    error = history.recent_error
-    return made >= thresholds.patience and error >= thresholds.progress * history.first_error
+def has_stalled(history: History, thresholds: Thresholds) -> bool | None:
+    """Whether the task makes no progress; ``None`` while that cannot be told.
+
+    By the loss, whose scatter from batch to batch is known; where no loss is, by the gradient at
+    the output.
+    """
+    if history.last_step - history.first_step < thresholds.patience:
+        return False
+    fall, error = history.losses.fall
+    if math.isnan(fall):
+        return history.recent_error >= thresholds.progress * history.first_error
+    if fall + error < thresholds.least_fall:
+        return True
+    return False if fall - error > thresholds.least_fall else None
 
 
 THROUGH_TIME = Rule(
@@ -67,9 +89,9 @@ although the shared weights get a healthy gradient from the last steps.
 
 ## How it is measured
 The gradient arriving at the hidden state of the first quarter of the time steps is below
-`time_gain` of the largest, and `patience` optimizer steps have not brought the error signal (the
-gradient at the network's outputs) below `progress` of its first values. Source: Bengio, Simard &
-Frasconi (1994); Hochreiter & Schmidhuber (1997).
+`time_gain` of the largest, and after `patience` optimizer steps the loss has not fallen by
+`least_fall` of its first values, its scatter considered. While that cannot be told it is a note.
+Source: Bengio, Simard & Frasconi (1994); Hochreiter & Schmidhuber (1997).
 
 ## Example
 A plain `nn.RNN` that has to remember the first of 60 inputs.

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
 
-from gradwatch.evidence.attribution import Attribution, attribute, find_opening
+from gradwatch.evidence.attribution import find_opening
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.half_precision import find_behind, find_flushed
 from gradwatch.evidence.history import History
-from gradwatch.evidence.topology import RECTIFIERS, Mask, find_family
+from gradwatch.evidence.topology import Mask, is_flat
 from gradwatch.evidence.zero_gradients import find_shut, find_walled
-from gradwatch.records import Array, Layer
+from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.verdict.vanishing_causes import explain
 from gradwatch.wording.phrases import name_lack, name_region
 
 
@@ -35,30 +34,43 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         starved[list(find_opening(reading, behind, thresholds.opening))] = False
     indices = np.flatnonzero(starved)
     if not indices.size:
-        return _look_at_outputs(history, thresholds)
+        return _look_at_network(history, thresholds)
     share = measure_share(reading)
     ordered = indices[np.argsort(share[indices], kind="stable")].tolist()  # NaN comes last
     names = reading.topology.param_layers
     layers = tuple(dict.fromkeys(names[index] for index in ordered))
     observed = float(share[ordered[0]])
-    explain = partial(_explain, reading, layers, ordered, thresholds, history.broke_layers)
-    return [Sign(layers, None, observed, thresholds.profile, "", explain=explain)]
+    ask = partial(explain, history, reading, layers, ordered, thresholds)
+    return [Sign(layers, None, observed, thresholds.profile, "", explain=ask)]
 
 
-def _look_at_outputs(history: History, thresholds: Thresholds) -> list[Sign]:
-    """Outputs that have been pinned since the start, so that nothing at all moves."""
+def _look_at_network(history: History, thresholds: Thresholds) -> list[Sign]:
+    """A network that stands still as a whole although its loss is not low: each layer alike."""
     reading = history.latest
     update = reading.measure_update(thresholds.weight_floor)[reading.judged] * history.rates.decay
     is_still = update.size and np.all(update < thresholds.update_ratio)
-    if not is_still or not history.has_pinned_outputs(thresholds):
+    if not is_still or not history.stands_still(thresholds):
         return []
-    topology = reading.topology
-    names = [topology.param_layers[index] for index in np.flatnonzero(reading.judged)]
-    outputs = name_region([topology.layers[index].fqn for index in topology.outputs])
-    lack = name_lack(history.output_gain, "the loss sends")
-    message = f"Every layer gets {lack}: {outputs} has been pinned since the first step."
+    names = [reading.topology.param_layers[index] for index in np.flatnonzero(reading.judged)]
     layers = tuple(dict.fromkeys(names))
-    return [Sign(layers, "saturation", history.output_gain, thresholds.output_gain, message)]
+    if reading.output_gain < thresholds.output_gain:
+        return [_describe_outputs(reading, layers, thresholds)]
+    indices = np.flatnonzero(reading.judged)
+    ordered = indices[np.argsort(reading.param_gradient[indices], kind="stable")].tolist()
+    ask = partial(explain, history, reading, layers, ordered, thresholds)
+    motion = history.measure_motion(now=True)
+    return [Sign(layers, None, motion, thresholds.loss_progress, "", explain=ask)]
+
+
+def _describe_outputs(reading: Reading, layers: tuple[str, ...], thresholds: Thresholds) -> Sign:
+    topology = reading.topology
+    closed = np.flatnonzero(topology.is_head & ~topology.is_reference).tolist()
+    outputs = name_region([topology.layers[index].fqn for index in closed])
+    lack = name_lack(reading.output_gain, "the loss sends")
+    message = f"Every layer gets {lack}: {outputs} lets next to nothing through."
+    rectifies = any(is_flat(topology.layers[index], "zero") for index in closed)
+    cause = "dead_units" if rectifies else "saturation"
+    return Sign(layers, cause, reading.output_gain, thresholds.output_gain, message)
 
 
 def find_starved(history: History, thresholds: Thresholds) -> Mask:
@@ -74,7 +86,11 @@ def find_starved(history: History, thresholds: Thresholds) -> Mask:
     fastest = np.nanmax(update[reading.judged], initial=0.0)
     with np.errstate(invalid="ignore"):
         faint = reading.param_gradient < thresholds.profile
-        cut_off = faint | (reading.sensitivity < thresholds.sensitivity)
+        share = history.loss_change.peak_share
+        by_flow = faint | (reading.sensitivity < thresholds.sensitivity)
+        rests = history.measure_motion(now=True) < thresholds.loss_progress
+        no_share = by_flow if rests else (share < thresholds.loss_share) & ~reading.is_unasked
+        cut_off = np.where(np.isnan(share), by_flow, no_share)
         still = update < thresholds.update_ratio
         lags = update < thresholds.relative_update * fastest
     if not history.rates.is_warming_up:
@@ -102,106 +118,6 @@ def _find_recovering(history: History, thresholds: Thresholds) -> Mask:
     with np.errstate(invalid="ignore"):
         now, before = measure_share(latest), measure_share(earlier)
         return (now > before * thresholds.recovery) & (now > 0)
-
-
-def _explain(
-    reading: Reading,
-    layers: tuple[str, ...],
-    starved: list[int],
-    thresholds: Thresholds,
-    broke_layers: Callable[[Iterable[Layer], Thresholds], bool],
-) -> tuple[str, str]:
-    """Cause and message, seen from the parameter that gets the least."""
-    worst = starved[0]
-    split = _attribute_to(reading, starved)
-    cause = find_cause(reading, split, thresholds)
-    if not reading.param_gradient[worst] < thresholds.profile and _gets_nothing(reading, worst):
-        cause = "dead_units"  # the gradient arrives, but it meets an input of zeros
-    path = [reading.topology.layers[index] for index in split.path] if split else []
-    if cause in ("dead_units", "saturation") and broke_layers(path, thresholds):
-        cause = "learning_rate"
-    share = float(measure_share(reading)[worst])
-    against = reading.topology.layers[split.path[-1]].fqn if split and split.path else "the rest"
-    message = (
-        f"{name_region(layers)} get{'s' if len(layers) == 1 else ''} "
-        f"{name_lack(share, against or 'the output')}: {_describe_change(reading, worst)}"
-        f"{_name_gains(split)}."
-    )
-    return cause, message
-
-
-def _gets_nothing(reading: Reading, index: int) -> bool:
-    """Whether every input of a parameter's module comes from a rectifier that gives only zeros."""
-    layers, zeros = reading.topology.layers, reading.record.layer("zero_fraction")
-    sources = {one for call in reading.topology.calls[index] for one in layers[call].inputs}
-    return bool(sources) and all(zeros[source] >= 1 for source in sources)
-
-
-def _attribute_to(reading: Reading, starved: list[int]) -> Attribution | None:
-    """Attenuation on the way to the faintest call of starved modules; ``None``: none was seen."""
-    topology = reading.topology
-    calls = [
-        call
-        for index in starved
-        for call in topology.calls[index] or topology.inner_layers.get(index, ())
-    ]
-    fed = [call for call in calls if np.isfinite(reading.relative_gradient[call])]
-    start = min(fed, key=lambda call: float(reading.relative_gradient[call]), default=None)
-    return None if start is None else attribute(reading, start)
-
-
-def _describe_change(reading: Reading, worst: int) -> str:
-    fqn, update = reading.topology.params[worst].fqn, float(reading.update_ratio[worst])
-    if reading.record.param("update_l2_norm")[worst] == 0:
-        return f"{fqn} does not change at all"
-    if not math.isfinite(update):
-        return f"{fqn} is zero and hardly changes"
-    return f"{fqn} changes by {update:.1e} of its size per step"
-
-
-def _name_gains(split: Attribution | None) -> str:
-    if split is None or not split.path:
-        return ""
-    parts = []
-    if split.n_activations:
-        parts.append(f"each activation multiplies the gradient by {split.activation_gain:.2g}")
-    if split.n_weights:
-        parts.append(f"each weight by {split.weight_gain:.2g}")
-    return "; " + ", ".join(parts) if parts else ""
-
-
-def find_cause(reading: Reading, split: Attribution | None, thresholds: Thresholds) -> str:
-    """The culprit with the largest share of the loss."""
-    if split is None or not split.path:
-        return "weight_scale"
-    if split.blocked_by >= 0:
-        return _find_blocker(reading, split)
-    outside = split.weight + split.other
-    by_activation = split.activation < min(outside + split.norm, split.total / 2)
-    is_flat = split.derivative < thresholds.saturated_derivative
-    if by_activation and (is_flat or split.pinned >= thresholds.saturated_fraction):
-        return "saturation"
-    if by_activation and split.dead >= thresholds.dead_fraction:
-        return "dead_units"
-    stages = max(split.n_activations, split.n_weights)
-    if stages >= thresholds.long_chain and _is_shared(split, stages, thresholds):
-        return "depth"
-    return "activation_derivative" if split.activation < outside else "weight_scale"
-
-
-def _is_shared(split: Attribution, stages: int, thresholds: Thresholds) -> bool:
-    """Whether no single factor is to blame: each stage is mild, or both culprits pull alike."""
-    if math.exp(split.total / stages) > thresholds.mild_gain:
-        return True
-    lesser = max(split.measured_activation, split.measured_weight)
-    return lesser < thresholds.shared_blame * split.total
-
-
-def _find_blocker(reading: Reading, split: Attribution) -> str:
-    layer = reading.topology.layers[split.blocked_by]
-    if layer.role != "activation":
-        return "weight_scale" if not split.dead >= 1 else "dead_units"
-    return "dead_units" if find_family(layer) in RECTIFIERS else "saturation"
 
 
 VANISHING = Rule(

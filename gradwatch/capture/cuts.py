@@ -1,0 +1,196 @@
+"""Calls in forward that let no gradient through: ``detach``, ``no_grad``, ``round``, ``argmax``.
+
+Looked for at some sampled steps only, and at the one point where all calls are seen. Nothing is
+computed and nothing is kept of a tensor but which calls and parameters it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from gradwatch.capture.graph import Edge, EdgeKey, collect_tensors, find_edge, identify
+from gradwatch.capture.source_lines import Place, find_place
+
+_ROUNDINGS = ("round", "floor", "ceil", "trunc", "fix", "sign", "sgn", "heaviside")
+FLAT = frozenset((*_ROUNDINGS, "bernoulli", "poisson", "normal"))
+"""Functions that autograd knows and whose slope is zero almost everywhere."""
+
+READINGS = frozenset(("item", "tolist", "numpy", "__float__", "__int__", "__index__", "__array__"))
+"""What makes plain numbers of a tensor."""
+
+_ORDERS = ("gt", "ge", "lt", "le", "eq", "ne", "greater", "less")
+_COMPARISONS = frozenset((*_ORDERS, "greater_equal", "less_equal", "not_equal"))
+
+_CHECKS = frozenset(("isnan", "isinf", "isfinite", "equal", "allclose", "isclose", "grad", "size"))
+"""What looks at a tensor and hands none of its values on."""
+
+MAX_CUTS = 64
+"""Places in the code that are remembered."""
+
+MAX_WALK = 1024
+"""Graph nodes between a tensor and the calls that it came from."""
+
+
+@dataclass
+class FoundCut:
+    """One place in the user's code, and what it was given.
+
+    Attributes:
+        function, source, line, caller, is_flat: see ``records.Cut``.
+        calls: indices of the calls whose outputs it was given.
+        names: fqns of modules that ran there as a whole.
+        params: ids of parameters that it was given.
+    """
+
+    function: str
+    source: str
+    line: str
+    caller: str
+    is_flat: bool = False
+    calls: set[int] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
+    params: set[int] = field(default_factory=set)
+
+
+class CutFinder:
+    """Collects the cuts of one sampled step.
+
+    Args:
+        known: calls by the edges of their outputs; grows while forward runs.
+
+    Attributes:
+        found: by function and source.
+    """
+
+    def __init__(self, known: Mapping[EdgeKey, int]) -> None:
+        self.found: dict[tuple[str, str], FoundCut] = {}
+        self._known = known
+        self._outputs: list[tuple[StorageWeakRef, int]] = []
+
+    def list_inputs(self, args: Any, kwargs: dict[str, Any]) -> list[Tensor | Edge]:
+        """What of a call's arguments learns: edges of what was computed, and leaves themselves."""
+        tensors = [one for one in collect_tensors((args, kwargs), depth=3) if one.requires_grad]
+        return [_find_beginning(one) for one in tensors]
+
+    def look(self, func: Any, inputs: list[Tensor | Edge], result: Any) -> None:
+        """Note a call if it was given what learns, and what it returned does not."""
+        name = _name_function(func)
+        outputs = collect_tensors(result, depth=2)
+        learns = any(one.requires_grad for one in outputs)
+        learns &= all(one.requires_grad or one.is_floating_point() for one in outputs)  # no indices
+        is_flat = learns and name.strip("_") in FLAT
+        if learns and not is_flat:
+            return
+        if is_flat or name in READINGS or (outputs and not _is_check(name)):
+            calls, params = find_origins(inputs, self._known)
+            self._note(name, find_place(), is_flat, calls, params)
+
+    def note_without_grad(self, fqn: str) -> None:
+        """A module is called as a whole where gradients are switched off."""
+        place = find_place()
+        if place is not None:
+            cut = self._enter("torch.no_grad", place, False)
+            if cut is not None:
+                cut.names.add(fqn)
+
+    def keep_output(self, tensors: Iterable[Tensor], call: int) -> None:
+        """An outermost call has returned: whoever gets its memory next gets its values."""
+        self._outputs += [(StorageWeakRef(one.untyped_storage()), call) for one in tensors]
+
+    def look_at_inputs(self, values: Any) -> None:
+        """An outermost call was given values of an earlier one that have lost their graph."""
+        for one in collect_tensors(values):
+            if not one.requires_grad and self._outputs:
+                calls = self.find_owners(one)
+                if calls:
+                    self._note("detach", find_place(), False, calls, set())
+
+    def find_owners(self, tensor: Tensor) -> set[int]:
+        """Outermost calls in whose output's memory this tensor lies."""
+        try:
+            own = StorageWeakRef(tensor.untyped_storage()).cdata
+        except (RuntimeError, NotImplementedError):
+            return set()
+        return {call for one, call in self._outputs if one.cdata == own}
+
+    def _note(
+        self, name: str, place: Place | None, is_flat: bool, calls: set[int], params: set[int]
+    ) -> None:
+        if place is None or not (calls or params):
+            return
+        cut = self._enter(_choose_name(name, place), place, is_flat)
+        if cut is not None:
+            cut.calls |= calls
+            cut.params |= params
+
+    def _enter(self, function: str, place: Place, is_flat: bool) -> FoundCut | None:
+        key = function, place.source
+        if key not in self.found and len(self.found) >= MAX_CUTS:
+            return None
+        fresh = FoundCut(function, place.source, place.line, place.caller, is_flat)
+        return self.found.setdefault(key, fresh)
+
+
+def _find_beginning(tensor: Tensor) -> Tensor | Edge:
+    """A tensor's edge, or itself where it is a leaf; a view made without a graph has its base's."""
+    edge = find_edge(tensor)
+    if edge is None and tensor._base is not None:
+        return find_edge(tensor._base) or tensor._base
+    return edge or tensor
+
+
+def find_origins(
+    inputs: Iterable[Tensor | Edge], known: Mapping[EdgeKey, int]
+) -> tuple[set[int], set[int]]:
+    """Calls and parameters (by ``id``) that values came from, with no other call between."""
+    pending: list[Edge] = []
+    calls: set[int] = set()
+    params: set[int] = set()
+    for one in inputs:
+        if isinstance(one, Tensor):
+            params.add(id(one))
+        else:
+            pending.append(one)
+    seen: set[Edge] = set()
+    while pending and len(seen) < MAX_WALK:
+        edge = pending.pop()
+        if edge[0] is None or edge in seen:
+            continue
+        seen.add(edge)
+        call = known.get(identify(edge))
+        if call is not None:
+            calls.add(call)
+        elif hasattr(edge[0], "variable"):
+            params.add(id(edge[0].variable))
+        else:
+            pending.extend(edge[0].next_functions)
+    return calls, params
+
+
+def _name_function(func: Any) -> str:
+    name = getattr(func, "__name__", "")
+    if name in ("__get__", "__set__"):
+        return str(getattr(getattr(func, "__self__", None), "__name__", name))
+    return str(name)
+
+
+def _is_check(name: str) -> bool:
+    return name in _CHECKS or name.startswith(("new_", "is_")) or name.endswith("_like")
+
+
+def _choose_name(name: str, place: Place) -> str:
+    """What a user would recognise in the line."""
+    if place.in_function:
+        return "autograd.Function"
+    if place.through in ("sample", "sample_n"):
+        return place.through
+    if not torch.is_grad_enabled() and name not in ("detach", "data"):
+        return "torch.no_grad"
+    plain = name.strip("_")
+    return "comparison" if plain in _COMPARISONS else plain

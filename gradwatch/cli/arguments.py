@@ -1,0 +1,134 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from gradwatch.schema.kinds import KINDS
+
+_FAIL_ON = "--fail-on"
+
+
+def add_logdir(command: argparse.ArgumentParser) -> None:
+    """Where the runs are."""
+    command.add_argument("logdir", metavar="LOGDIR", help="a log directory, or one event file")
+
+
+def add_output(command: argparse.ArgumentParser, default: Path | None = None) -> None:
+    """Where the result goes."""
+    words = "(%(default)s)" if default else "write it there instead of to the terminal"
+    command.add_argument("-o", "--output", type=Path, metavar="FILE", default=default, help=words)
+
+
+def add_selection(command: argparse.ArgumentParser) -> None:
+    """Which runs, and up to which step."""
+    group = command.add_argument_group("selection")
+    group.add_argument(
+        "--run",
+        dest="runs",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="only runs whose name matches, such as 'exp/*'; may be repeated",
+    )
+    group.add_argument("--last", action="store_true", help="only the run written last")
+    group.add_argument(
+        "--until", type=parse_step, metavar="STEP", help="as if the training had ended there"
+    )
+
+
+def add_thresholds(command: argparse.ArgumentParser) -> None:
+    """When a measurement counts."""
+    command.add_argument(
+        "--threshold",
+        action="append",
+        type=parse_threshold,
+        default=[],
+        metavar="NAME=VALUE",
+        help='change a threshold; "gradwatch explain" lists them',
+    )
+
+
+def add_fail_on(command: argparse.ArgumentParser) -> None:
+    """Which kinds of finding count."""
+    command.add_argument(
+        _FAIL_ON,
+        action="extend",
+        type=parse_kind_list,
+        default=[],
+        metavar="KIND[,KIND]",
+        help=f"only these kinds make it fail: {', '.join(KINDS)} (default: any)",
+    )
+
+
+def join_kinds(arguments: Sequence[str]) -> list[str]:
+    """``--fail-on a b runs/x`` as ``--fail-on=a,b runs/x``: the kinds end where no kind follows."""
+    joined: list[str] = []
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            return [*joined, word, *words]
+        if word == _FAIL_ON and words and not words[0].startswith("-"):
+            kinds = [words.pop(0)]
+            while words and set(words[0].split(",")) <= set(KINDS):
+                kinds.append(words.pop(0))
+            word = f"{_FAIL_ON}={','.join(kinds)}"
+        joined.append(word)
+    return joined
+
+
+def parse_kind_list(text: str) -> list[str]:
+    """Kinds with commas between them."""
+    kinds = [one.strip() for one in text.split(",") if one.strip()]
+    unknown = [one for one in kinds if one not in KINDS]
+    if unknown or not kinds:
+        raise argparse.ArgumentTypeError(
+            f"expected kinds among {', '.join(KINDS)}, got {', '.join(unknown) or text!r}"
+        )
+    return kinds
+
+
+def parse_count(text: str) -> int:
+    """A whole number from 1."""
+    count = int(text) if text.isdecimal() else 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return count
+
+
+def parse_step(text: str) -> int:
+    """A global step, from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a step, a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def parse_threshold(text: str) -> tuple[str, object]:
+    """``NAME=VALUE``, of the type of the threshold's default."""
+    from gradwatch.thresholds import Thresholds
+
+    name, equals, value = text.partition("=")
+    known = {field.name: field.default for field in fields(Thresholds)}
+    if not equals or name not in known:
+        raise argparse.ArgumentTypeError(
+            f"expected NAME=VALUE with a name among {', '.join(known)}; got {text!r}"
+        )
+    return name, _convert(value, known[name])
+
+
+def _convert(value: str, default: object) -> object:
+    if isinstance(default, tuple):
+        return tuple(part for part in value.split(",") if part)
+    kind = int if isinstance(default, int) else float
+    try:
+        number = kind(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"expected a finite {kind.__name__}, got {value!r}")
+    return number

@@ -1,0 +1,62 @@
+"""Runs of a log directory, judged by the repository's configuration and the command line."""
+
+from __future__ import annotations
+
+import argparse
+
+from gradwatch.cli.streams import warn
+from gradwatch.configuration import Configuration
+from gradwatch.errors import NothingToJudge
+from gradwatch.gate.selection import Selection
+from gradwatch.judgement import Judgement, judge_logdir
+
+
+def choose_overrides(
+    options: argparse.Namespace, configuration: Configuration, speaks: bool = True
+) -> dict[str, object]:
+    """Thresholds of the command line over the configuration's; what is overridden is said."""
+    given = dict(options.threshold)
+    for name in sorted(configuration.thresholds.keys() & given.keys()):
+        if speaks and configuration.thresholds[name] != given[name]:
+            old, new = configuration.thresholds[name], given[name]
+            warn(f"threshold {name}: {new} from the command line, {old} in {configuration.path}")
+    return {**configuration.thresholds, **given}
+
+
+def _warn_of_runs(judgement: Judgement) -> None:
+    """What is no proof, what is overridden, and what is worth a line."""
+    if judgement.overrides:
+        given = ", ".join(f"{name} = {value}" for name, value in judgement.overrides.items())
+        warn(f"thresholds given instead of the training's: {given}")
+    for run, reason in judgement.unreadable.items():
+        is_shown = any(verdict.run == run for verdict in judgement.verdicts)
+        warn(f"run {run!r} is {'judged in part' if is_shown else 'not judged'}: {reason}")
+    for run, note in judgement.notes.items():
+        warn(f"run {run!r}: {note}")
+    if judgement.allow_unfinished:
+        for found in judgement.outcomes:
+            if found.unfinished and not found.problem:
+                warn(f"run {found.run!r} is judged up to its last record: {found.unfinished}")
+
+
+def judge(options: argparse.Namespace, configuration: Configuration) -> Judgement:
+    """Judge the chosen runs, and say what could not be read.
+
+    Raises:
+        NothingToJudge: no run has records, or none is chosen.
+    """
+    since = getattr(options, "since", None)
+    selection = Selection(tuple(options.runs), options.last, since, options.until)
+    overrides = choose_overrides(options, configuration)
+    allow_unfinished = getattr(options, "allow_unfinished", True)
+    judgement = judge_logdir(options.logdir, overrides, allow_unfinished, choose=selection.choose)
+    _warn_of_runs(judgement)
+    if judgement.without_records and judgement.verdicts:
+        warn(f"no gradwatch records in {', '.join(map(repr, judgement.without_records))}")
+    if not judgement.verdicts and not judgement.unreadable:
+        raise NothingToJudge(
+            f"Expected records of gradwatch under {options.logdir!r}, got event files without any "
+            f"({', '.join(judgement.without_records)}). Train with gradwatch.watch(...), or with "
+            "GradWatchCallback(), for at least one step."
+        )
+    return judgement

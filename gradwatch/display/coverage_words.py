@@ -1,0 +1,69 @@
+"""What a verdict has proven, in words: who was seen to learn, and what is left and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.coverage import BY_DESIGN, NOT_JUDGED, Coverage, ParamState
+from gradwatch.verdict.findings import Verdict
+from gradwatch.wording.phrases import name_region
+
+_REASONS = {BY_DESIGN: "", NOT_JUDGED: "not judged, "}
+
+
+def describe_coverage(coverage: Coverage | None) -> str:
+    """``"22 of 24 weights seen to learn; fc9.weight: called at 0 sampled steps"``; ``""`` without.
+
+    Args:
+        coverage: of a verdict.
+    """
+    if coverage is None or not coverage.params:
+        return ""
+    learned, weights = coverage.counted
+    what = "weights" if any(param.is_weight for param in coverage.params) else "tensors"
+    parts = [f"{learned:,} of {weights:,} {what} seen to learn"]
+    for (state, reason), names in _group(coverage).items():
+        parts.append(f"{name_region(names)}: {_REASONS[state]}{reason}")
+    return "; ".join(parts)
+
+
+def _group(coverage: Coverage) -> dict[tuple[str, str], list[str]]:
+    """Names by state and reason: all that was not judged, and weights that need not be."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for param in coverage.params:
+        if param.state == NOT_JUDGED or (param.state == BY_DESIGN and param.is_weight):
+            groups[param.state, param.reason].append(param.fqn)
+    return groups
+
+
+def say_healthy(verdict: Verdict) -> str:
+    """What a pass proves, and no more: ``"Every one of 24 weights learns"``."""
+    coverage = verdict.coverage
+    if coverage is None or not coverage.params:
+        return "No finding"
+    learned, weights = coverage.counted
+    if not weights:
+        return "No finding"
+    if learned < weights:
+        return f"{learned:,} of {weights:,} weights learn; the others need not"
+    return f"Every one of {weights:,} weights learns" if weights > 1 else "The weight learns"
+
+
+def say_not_judged(verdict: Verdict) -> str:
+    """Why nothing is proven: ``"Not judged: head.weight was not seen to learn"``."""
+    if verdict.failure:
+        return "Not judged: gradwatch itself has failed"
+    least = Thresholds().persistence
+    if verdict.records < least:
+        steps = "step is" if verdict.records == 1 else "steps are"
+        return f"Not judged yet: {verdict.records} recorded {steps} too few to tell"
+    left = () if verdict.coverage is None else verdict.coverage.of_state(NOT_JUDGED)
+    if not left:
+        return "Not judged: nothing was seen to learn"
+    return f"Not judged: {_name(left)} not seen to learn"
+
+
+def _name(params: tuple[ParamState, ...]) -> str:
+    names = name_region([param.fqn for param in params])
+    return f"{names} {'was' if len(params) == 1 else 'were'}"

@@ -1,0 +1,73 @@
+"""Where the way of a gradient ends: the call in the user's code that let nothing through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from gradwatch.evidence.attribution import reach
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.topology import Topology
+from gradwatch.records import Param
+from gradwatch.schema.cut import Cut
+
+
+def find_calls(topology: Topology, index: int) -> tuple[int, ...]:
+    """Calls that tell of a parameter: its module's own, or those inside the module that holds it.
+
+    Empty for one that the model itself holds, of which any call or none may tell.
+    """
+    own = topology.calls[index] or topology.inner_layers.get(index, ())
+    module = topology.params[index].module
+    if own or not module:
+        return own
+    inner = f"{module}.", f"{module}:"
+    return tuple(
+        i for i, one in enumerate(topology.layers) if one.fqn == module or one.fqn.startswith(inner)
+    )
+
+
+def find_cuts(reading: Reading, indices: Iterable[int]) -> list[Cut]:
+    """Calls at which the gradient of these parameters ends, the nearest to the loss first."""
+    topology, cuts = reading.topology, reading.topology.layer_set.cuts
+    found: dict[Cut, bool] = {}
+    for index in indices if cuts else ():
+        param = topology.params[index]
+        ahead = reach(find_calls(topology, index), lambda one: topology.consumers[one])
+        silent = {one for one in ahead if not reading.grad[one] > 0}
+        last = {one for one in silent if not silent & set(topology.consumers[one])}
+        names, ends = ({topology.layers[one].fqn for one in chosen} for chosen in (silent, last))
+        for cut in cuts:
+            if param.fqn in cut.params or ends & set(cut.layers) or _runs_there(param, cut):
+                found[cut] = True
+            elif names & set(cut.layers):
+                found.setdefault(cut, False)
+    nearest = [cut for cut, is_last in found.items() if is_last] or list(found)
+    return _keep_telling(nearest)
+
+
+def _keep_telling(cuts: list[Cut]) -> list[Cut]:
+    """One for each line: what a user draws with ``sample()`` looks at its input besides."""
+    by_source: dict[str, Cut] = {}
+    for cut in sorted(cuts, key=lambda one: one.function not in ("sample", "sample_n")):
+        by_source.setdefault(cut.source, cut)
+    return list(by_source.values())
+
+
+def _runs_there(param: Param, cut: Cut) -> bool:
+    """Whether the module that holds a parameter, or one around it, was cut off as a whole."""
+    if param.module in cut.layers:
+        return True
+    owners = (param.module.rsplit(".", n)[0] for n in range(param.module.count(".") + 1))
+    return any(owner in cut.layers for owner in owners) and cut.function == "torch.no_grad"
+
+
+def is_unused(reading: Reading, index: int) -> bool:
+    """Whether what a parameter computes has no consumer on the way to the loss.
+
+    No gradient arrives at any of its calls, nor at anything that takes their outputs in.
+    """
+    calls = find_calls(reading.topology, index)
+    ahead = reach(calls, lambda one: reading.topology.consumers[one])
+    return bool(calls) and all(np.isnan(reading.grad[one]) for one in ahead)

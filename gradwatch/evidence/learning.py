@@ -1,0 +1,74 @@
+"""Which parameters were seen to learn, and at how many of the records that could show it.
+
+A finite gradient is no evidence: a network that stands still has those too. Evidence is a part in
+the loss's change, or a move of the weight itself by a gradient above zero, in a network that moves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.loss_change import LossChange
+from gradwatch.evidence.topology import Mask
+from gradwatch.records import Array
+from gradwatch.thresholds import Thresholds
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass
+class LearningEvidence:
+    """Counts by parameter ``(n_params,)``, carried over from one layer set to the next.
+
+    Attributes:
+        learned: records at which a parameter was seen to learn.
+        called: records at which forward has used it, and its optimizer has stepped.
+    """
+
+    learned: Counts = field(default_factory=lambda: np.zeros(0, np.int64))
+    called: Counts = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def realign(self, places: list[int]) -> None:
+        """Carry the counts over to a new layer set; ``places``: old index or -1."""
+        self.learned = np.append(self.learned, 0)[places]
+        self.called = np.append(self.called, 0)[places]
+
+    def add(self, reading: Reading, change: LossChange, motion: float, limits: Thresholds) -> None:
+        """Take in the next record.
+
+        Args:
+            reading: of the record.
+            change: its loss change.
+            motion: loss change of the step against the loss at the start; NaN: not known.
+            limits: what counts as a part in the change, as a move, and as a network that moves.
+        """
+        grad = reading.record.param("grad_l2_norm")
+        used = np.array([param.used for param in reading.topology.params], dtype=bool)
+        has_stepped = ~np.isnan(reading.record.param("update_l2_norm"))
+        self.called[has_stepped & ((reading.was_called & used) | (grad > 0))] += 1
+        if not motion < limits.loss_progress:
+            self.learned[find_learning(reading, change, limits)] += 1
+
+
+def find_learning(reading: Reading, change: LossChange, limits: Thresholds) -> Mask:
+    """Parameters that this record shows to learn.
+
+    Args:
+        reading: of the record.
+        change: its loss change.
+        limits: ``loss_share`` of a part that counts, ``update_ratio`` of a move that does.
+
+    Returns:
+        bool ``(n_params,)``.
+    """
+    grad = reading.record.param("grad_l2_norm")
+    moved: Array = reading.measure_update(limits.weight_floor)
+    with np.errstate(invalid="ignore"):
+        takes_part = change.share >= limits.loss_share
+        moves = (grad > 0) & np.isfinite(grad) & (moved >= limits.update_ratio)
+    learns: Mask = takes_part | moves
+    return learns

@@ -1,0 +1,167 @@
+"""Which weight the loss has to thank for its change: loss change allocation, to first order.
+
+A step of an optimizer changes the loss by ``sum_i g_i . dw_i`` to first order. Each matrix's share
+of that does not depend on the loss's scale, and it knows what the optimizer makes of a gradient: it
+is the one quantity that says who is learning, whatever the layers in between do.
+
+Source: Lan, Liu, Zhou & Yosinski (2019), "LCA: Loss Change Allocation for Neural Network Training",
+NeurIPS, equation 2 with one evaluation at the beginning of each step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from gradwatch.evidence.topology import Mask, Topology
+from gradwatch.records import Array, Param, StepRecord
+
+RECENT = 2
+"""Records over which the largest share of a parameter counts: shares of a minibatch scatter."""
+
+
+@dataclass(frozen=True, eq=False)
+class LossChange:
+    """The loss change of one record, by parameter and by optimizer.
+
+    Attributes:
+        size: ``|g . dw|`` of each parameter ``(n_params,)``, in units of the loss, the gradient as
+            backward brought it: a factor that clipping has put on all of them is taken out. NaN
+            where no step was made or no gradient came.
+        group: number of the pool whose sum each parameter is held against ``(n_params,)``.
+        counted: parameters that a pool's sum is made of ``(n_params,)``: matrices that an optimizer
+            holds.
+    """
+
+    size: Array
+    group: npt.NDArray[np.int64]
+    counted: Mask
+
+    @cached_property
+    def totals(self) -> Array:
+        """Sum of each pool ``(n_groups,)``; 0 without a step."""
+        sizes = np.where(self.counted & np.isfinite(self.size), self.size, 0.0)
+        totals: Array = np.bincount(self.group, weights=sizes, minlength=1).astype(np.float64)
+        return totals
+
+    @cached_property
+    def share(self) -> Array:
+        """Of each parameter in its pool's sum ``(n_params,)``; NaN where the pool has not moved.
+
+        Example:
+            Two matrices of one optimizer with ``g . dw`` of -3 and -1 have shares of 0.75 and 0.25.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share: Array = self.size / self.totals[self.group]
+        return np.where(np.isfinite(share), share, np.nan)
+
+    @property
+    def total(self) -> float:
+        """Sum over all pools, in units of the loss."""
+        return float(self.totals.sum())
+
+
+def measure_loss_change(record: StepRecord, topology: Topology) -> LossChange:
+    """Allocate a step's loss change to the parameters.
+
+    Args:
+        record: one sampled step.
+        topology: of its layer set.
+    """
+    counted = find_counted(topology)
+    size = np.abs(record.param("loss_change")) * measure_clipping(record)
+    return LossChange(size, pool_optimizers(topology.params, counted), counted)
+
+
+def find_counted(topology: Topology) -> Mask:
+    """Matrices that an optimizer holds and that can learn; of a model without any, all tensors."""
+    learns = np.array([one.trainable and one.optimized for one in topology.params], dtype=bool)
+    matrices = learns & np.array([len(one.shape) >= 2 for one in topology.params], dtype=bool)
+    return matrices if matrices.any() else learns
+
+
+def measure_clipping(record: StepRecord) -> float:
+    """Norm of the gradient that arrived over that of the one the optimizer got; 1 when unknown.
+
+    Above 1 where gradients were clipped between backward and step.
+    """
+    arrived, used = record.param("grad_l2_norm"), record.param("step_grad_l2_norm")
+    known = np.isfinite(arrived) & np.isfinite(used)
+    top, bottom = np.linalg.norm(arrived[known]), np.linalg.norm(used[known])
+    return float(top / bottom) if top > 0 and bottom > 0 else 1.0
+
+
+def pool_optimizers(params: tuple[Param, ...], counted: Mask) -> npt.NDArray[np.int64]:
+    """Number of each parameter's pool: its optimizer, or one pool where each has its own.
+
+    Several optimizers of one matrix each are one optimizer written another way; the players of a
+    game, whose losses have nothing to do with each other, hold several.
+    """
+    group = np.array([one.optimizer for one in params], dtype=np.int64)
+    if not group.size:
+        return group
+    counts = np.bincount(group[counted], minlength=int(group.max()) + 1)
+    return group if counts.max(initial=0) > 1 else np.zeros_like(group)
+
+
+@dataclass
+class LossChangeHistory:
+    """What is kept of the loss change over a run, whatever its length.
+
+    Records without a step of the optimizer do not count, nor do those at a learning rate of 0.
+
+    Attributes:
+        latest: of the newest record that counts; ``None`` before.
+        recent: shares of the latest records ``(n_params,)``, newest last.
+        largest_total: so far.
+        run_total: sum over all steps, those between samples taken to be like the last one sampled.
+        steps: over which that sum runs.
+    """
+
+    latest: LossChange | None = None
+    recent: deque[Array] = field(default_factory=lambda: deque(maxlen=RECENT))
+    totals: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    largest_total: float = float("nan")
+    run_total: float = 0.0
+    steps: int = 0
+    _last_step: int | None = None
+    _width: int = 0
+
+    def add(self, record: StepRecord, topology: Topology) -> LossChange:
+        """Take in the next record; answers its loss change, also where it does not count."""
+        self._width = len(topology.params)
+        change = measure_loss_change(record, topology)
+        if record.step("learning_rate") == 0 or not np.isfinite(change.size[change.counted]).any():
+            return change
+        self.latest = change
+        self.recent.append(change.share)
+        self.totals.append(change.total)
+        self.largest_total = float(np.fmax(self.largest_total, change.total))
+        before = record.global_step - 1 if self._last_step is None else self._last_step
+        waited = max(record.global_step - before, 1)
+        self._last_step = record.global_step
+        self.steps += waited
+        self.run_total += change.total * waited
+        return change
+
+    def realign(self, places: list[int]) -> None:
+        """Carry the shares over to a new layer set; ``places``: old index or -1."""
+        carried = [np.append(share, np.nan)[places] for share in self.recent]
+        self.recent = deque(carried, maxlen=RECENT)
+
+    @property
+    def peak_share(self) -> Array:
+        """Largest share of each parameter over the latest records ``(n_params,)``; NaN: none."""
+        if not self.recent:
+            return np.full(self._width, np.nan)
+        peak: Array = np.fmax.reduce(np.stack(tuple(self.recent)), axis=0)
+        return peak
+
+    @property
+    def recent_total(self) -> float:
+        """Largest sum of the latest records, in units of the loss; NaN before the first."""
+        return max(self.totals, default=float("nan"))

@@ -1,0 +1,85 @@
+"""How far the loss has come since the start."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from math import isfinite, nan, sqrt
+from statistics import fmean, median, variance
+
+from gradwatch.records import StepRecord
+
+FIRST = 5
+"""Records whose median loss is where the training began."""
+
+LATEST = 12
+"""Records whose loss is where it is now."""
+
+LEVEL = 0.05
+"""A fall of less between the two halves of the latest records is none."""
+
+
+@dataclass
+class LossLevels:
+    """The loss at the first and at the latest records in which it was known.
+
+    Attributes:
+        first: of the first records.
+        latest: of the latest ones that do not belong to the first, as soon as there are some.
+
+    Example:
+        >>> levels = LossLevels([2.3] * 5)
+        >>> levels.latest.extend([0.4, 0.5, 0.6])
+        >>> round(levels.remaining, 3)
+        0.217
+    """
+
+    first: list[float] = field(default_factory=list)
+    latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
+
+    def add(self, record: StepRecord) -> None:
+        """Take in the loss of the next record."""
+        loss = record.step("loss")
+        if not isfinite(loss):
+            return
+        if len(self.first) < FIRST:
+            self.first.append(loss)
+        else:
+            self.latest.append(loss)
+
+    @property
+    def beginning(self) -> float:
+        """Median of the first records; NaN where no loss was known."""
+        return median(self.first) if self.first else nan
+
+    @property
+    def now(self) -> float:
+        """Median of the latest records; NaN before there are any."""
+        return median(self.latest) if self.latest else nan
+
+    @property
+    def fall(self) -> tuple[float, float]:
+        """How far the mean loss has fallen, as a share of the first, and its standard error.
+
+        NaN where there are too few records of either end to know their scatter.
+        """
+        if len(self.first) < FIRST or len(self.latest) < FIRST or not self.beginning > 0:
+            return nan, nan
+        start = fmean(self.first)
+        error = sqrt(variance(self.first) / FIRST + variance(self.latest) / len(self.latest))
+        return (start - fmean(self.latest)) / start, error / start
+
+    @property
+    def has_levelled(self) -> bool:
+        """Whether the later half of the latest records shows no fall beyond the loss's scatter."""
+        if len(self.latest) < LATEST:
+            return False
+        losses, half = list(self.latest), LATEST // 2
+        before, after = losses[:half], losses[half:]
+        error = sqrt((variance(before) + variance(after)) / half)
+        return fmean(before) - fmean(after) <= LEVEL * abs(fmean(before)) + error
+
+    @property
+    def remaining(self) -> float:
+        """Loss now against that at the beginning; NaN where unknown or where it was not above 0."""
+        return self.now / self.beginning if self.beginning > 0 else nan

@@ -1,0 +1,132 @@
+"""NaN and Inf that hurt: since which record, and where they began.
+
+A value that is not finite in an output may be meant: masked scores are -inf, and their softmax is
+well. What hurts is a gradient, an update, a weight or the loss; outputs are evidence for where it
+began, once something hurts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.topology import Indices
+
+
+@dataclass
+class Break:
+    """The newest stretch of records in which something is hurt.
+
+    Attributes:
+        first: reading in which it was met first; ``None`` while all is whole.
+        before: the last whole reading before that.
+        lasted: readings of the stretch.
+    """
+
+    first: Reading | None = None
+    before: Reading | None = None
+    lasted: int = 0
+
+    def add(self, reading: Reading) -> None:
+        """Take in the next reading."""
+        if not is_hurt(reading):
+            self.first, self.before, self.lasted = None, reading, 0
+            return
+        self.first = self.first or reading
+        self.lasted += 1
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a break began.
+
+    Attributes:
+        layers: fully qualified names, the likeliest first.
+        what: ``"output"``, ``"gradient"`` (at a layer's output), ``"parameter"`` (its gradient) or
+            ``"unseen"``: the weights were broken before the record began.
+        behind: of a gradient, the layers that it came back through, none of them broken before;
+            empty where it came from the loss.
+    """
+
+    layers: tuple[str, ...]
+    what: str
+    behind: tuple[str, ...] = ()
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no layer stands between it and the loss."""
+        return not self.behind
+
+
+def is_hurt(reading: Reading) -> bool:
+    """Whether a gradient, an update, a weight or the loss is NaN or Inf."""
+    record = reading.record
+    rows = (
+        *(record.param(name) for name in ("grad_l2_norm", "weight_l2_norm", "update_l2_norm")),
+        record.layer("grad_output_l2_norm"),
+        np.array([record.step("loss")]),
+    )
+    return any(np.isinf(row).any() for row in rows)
+
+
+def has_reached_weights(reading: Reading) -> bool:
+    """Whether a weight is broken, or has been by this record's step."""
+    names = ("update_l2_norm", "weight_l2_norm")
+    return any(bool(np.isinf(reading.record.param(name)).any()) for name in names)
+
+
+def find_broken_outputs(reading: Reading, before: Reading | None) -> Indices:
+    """Layers whose output is not finite, but those where that was so while all was well."""
+    broken = np.flatnonzero(np.isinf(reading.record.layer("output_l2_norm")))
+    if before is None:
+        return broken
+    norms = before.record.layer("output_l2_norm")
+    meant = {before.topology.layers[i].key for i in np.flatnonzero(np.isinf(norms))}
+    kept = [i for i in broken if reading.topology.layers[i].key not in meant]
+    return np.array(kept, dtype=np.int64)
+
+
+def find_origin(first: Reading, before: Reading | None) -> Origin:
+    """Where it began: forward in order, else backward from the loss, else at a parameter.
+
+    Args:
+        first: reading in which something was hurt for the first time.
+        before: the last reading before it.
+    """
+    record, topology = first.record, first.topology
+    if np.isinf(record.param("weight_l2_norm")).any():
+        return _list_broken(first)
+    outputs = find_broken_outputs(first, before)
+    handed_on = [i for i in outputs if _is_handed_on(first, i)]
+    if handed_on:
+        return Origin((topology.layers[handed_on[0]].fqn,), "output")
+    grads = np.flatnonzero(np.isinf(record.layer("grad_output_l2_norm")))
+    if grads.size:
+        index = int(grads[-1])
+        behind = [topology.layers[i].fqn for i in topology.consumers[index]]
+        return Origin((topology.layers[index].fqn,), "gradient", tuple(dict.fromkeys(behind)))
+    if outputs.size:
+        return Origin((topology.layers[outputs[0]].fqn,), "output")
+    broken = np.flatnonzero(np.isinf(record.param("grad_l2_norm")))
+    if broken.size:
+        return Origin((topology.params[broken[-1]].fqn,), "parameter")
+    last = [one.fqn for one in topology.layers[-1:]] or [one.fqn for one in topology.params[:1]]
+    return Origin(tuple(last) or ("",), "gradient")
+
+
+def _is_handed_on(reading: Reading, index: int) -> bool:
+    """Whether what takes this output in is not finite either; nothing is known of the last one."""
+    norms = reading.record.layer("output_l2_norm")
+    behind = reading.topology.consumers[index]
+    return not behind or any(np.isinf(norms[one]) for one in behind)
+
+
+def _list_broken(reading: Reading) -> Origin:
+    """Layers with broken weights, from the loss back: gradients come from there."""
+    topology = reading.topology
+    broken = np.flatnonzero(np.isinf(reading.record.param("weight_l2_norm"))).tolist()
+    broken.sort(key=lambda i: (-max(topology.calls[i], default=-1), -i))
+    names = dict.fromkeys(topology.param_layers[i] for i in broken)
+    return Origin(tuple(names), "unseen")

@@ -1,0 +1,134 @@
+"""What a run's layers do over a window of steps, in numbers that two runs can be compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradwatch.evidence.gradient_flow import Reading, read_flow
+from gradwatch.log.reader import Run
+from gradwatch.records import Array
+from gradwatch.verdict.layer_summary import summarise_layers
+
+_LEAST = 1e-45
+"""Smallest float32 above zero: what a layer without any gradient counts as."""
+
+_MOST_STEPS = 96
+"""Steps that are read at most, evenly spread: means and medians need no more."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of a layer that tells how far it learns.
+
+    Attributes:
+        name: such as ``"update_ratio"``.
+        title: in words.
+        is_share: between 0 and 1 and bad when large; otherwise positive and bad when small.
+        is_way: adds up over the training.
+    """
+
+    name: str
+    title: str
+    is_share: bool = False
+    is_way: bool = False
+
+    def scale(self, value: float) -> float:
+        """On the axis where distances mean the same everywhere: a share, or decades."""
+        return value if self.is_share else float(np.log10(max(value, _LEAST)))
+
+
+MEASURES = (
+    Measure("update_ratio", "update per step", is_way=True),
+    Measure("grad_ratio", "gradient"),
+    Measure("loss_change", "share of the loss change", is_way=True),
+    Measure("dead_fraction", "dead units", is_share=True),
+    Measure("saturated_fraction", "saturated units", is_share=True),
+)
+
+_WEIGHTS = ("weight", "recurrent", "embedding")
+
+
+@dataclass(frozen=True)
+class LayerMeasures:
+    """The numbers of one run.
+
+    Attributes:
+        layers: fully qualified names of all its layers.
+        values: by measure and layer; only what was measured.
+    """
+
+    layers: frozenset[str]
+    values: dict[str, dict[str, float]]
+
+
+def find_common_steps(runs: Sequence[Run]) -> tuple[int, ...]:
+    """Steps that all runs sampled, at most 96 of them, evenly spread."""
+    steps = [{entry.global_step for entry in run.entries} for run in runs]
+    common = sorted(set.intersection(*steps)) if steps else []
+    places = np.unique(np.linspace(0, len(common) - 1, min(len(common), _MOST_STEPS)).round())
+    return tuple(common[int(place)] for place in places)
+
+
+def measure_layers(run: Run, steps: Sequence[int]) -> LayerMeasures:
+    """Each layer's numbers over some steps of a run.
+
+    How far a layer moved is the mean over all of them: a training that converges a little earlier
+    has as far a way behind it. The others are medians of the later half: what came of it.
+    """
+    wanted = set(steps)
+    records = [one for one in run.records() if one.global_step in wanted]
+    rows: dict[str, dict[str, list[float]]] = {one.name: {} for one in MEASURES}
+    for reading in read_flow(records):
+        for name, numbers in _read_numbers(reading).items():
+            for fqn, value in numbers.items():
+                rows[name].setdefault(fqn, []).append(value)
+    values = {
+        one.name: _summarise(rows[one.name], np.mean if one.is_way else _take_late_median)
+        for one in MEASURES
+    }
+    return LayerMeasures(
+        frozenset(one.key for row in records for one in row.layer_set.layers), values
+    )
+
+
+def _read_numbers(reading: Reading) -> dict[str, dict[str, float]]:
+    """All measures of all layers at one step."""
+    layers = summarise_layers(reading, set())
+    found = {
+        one.name: {layer.fqn: float(getattr(layer, one.name)) for layer in layers}
+        for one in MEASURES
+        if one.name != "loss_change"
+    }
+    found["grad_ratio"] = {one.fqn: one.grad_ratio for one in layers if one.role in _WEIGHTS}
+    return {**found, "loss_change": _read_loss_change(reading)}
+
+
+def _summarise(
+    layers: dict[str, list[float]], summarise: Callable[[list[float]], Any]
+) -> dict[str, float]:
+    """A layer counts when most of its values are numbers."""
+    found: dict[str, float] = {}
+    for fqn, values in layers.items():
+        finite = [one for one in values if np.isfinite(one)]
+        if 2 * len(finite) > len(values):
+            found[fqn] = float(summarise(finite))
+    return found
+
+
+def _take_late_median(values: list[float]) -> float:
+    return float(np.median(values[len(values) // 2 :]))
+
+
+def _read_loss_change(reading: Reading) -> dict[str, float]:
+    """Each module's share of the change of the loss, where the log has it."""
+    values: Array = np.abs(np.nan_to_num(reading.record.param("loss_change")))
+    total = float(values.sum())
+    shares: dict[str, float] = {}
+    for param, value in zip(reading.record.layer_set.params, values, strict=True):
+        if total > 0:
+            shares[param.module] = shares.get(param.module, 0.0) + float(value) / total
+    return shares

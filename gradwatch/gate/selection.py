@@ -1,0 +1,78 @@
+"""Which runs of a log directory are judged, and up to which step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from gradwatch.errors import NothingToJudge
+from gradwatch.log.reader import Run
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Runs and steps to judge; everything by default.
+
+    A run is always judged from its first record on, since the rules hold what they see against how
+    the training began. ``since`` therefore chooses among findings and not among records.
+
+    Attributes:
+        runs: ``fnmatch`` patterns for the names of runs; all when empty.
+        last: only the run whose newest record is the newest of all.
+        since: only findings that were still there at this global step or later count.
+        until: records after this global step are left out, as if the training had ended there.
+    """
+
+    runs: tuple[str, ...] = ()
+    last: bool = False
+    since: int | None = None
+    until: int | None = None
+
+    def choose(self, runs: Sequence[Run]) -> list[Run]:
+        """The runs to judge, with the records to judge.
+
+        Raises:
+            NothingToJudge: none is left.
+        """
+        named = [one for one in runs if not self.runs or self._matches(one)]
+        if not named:
+            raise NothingToJudge(
+                f"Expected a run that matches {' or '.join(map(repr, self.runs))}, got only "
+                f"{', '.join(one.label for one in runs)}. Give one of these, or a pattern."
+            )
+        if self.last:
+            named = [max(named, key=_find_wall_time)]
+        chosen = [self._cut(one) for one in named]
+        short = [old for old, new in zip(named, chosen, strict=True) if not self._reaches(old, new)]
+        if short:
+            raise NothingToJudge(
+                f"Expected records of every run {self._name_window()}, got none in "
+                f"{', '.join(map(_name_steps, short))}. Change --since, --until or --run."
+            )
+        return chosen
+
+    def _matches(self, run: Run) -> bool:
+        return any(fnmatchcase(run.label, pattern) for pattern in self.runs)
+
+    def _cut(self, run: Run) -> Run:
+        if self.until is None:
+            return run
+        kept = tuple(one for one in run.entries if one.global_step <= self.until)
+        return replace(run, entries=kept)
+
+    def _reaches(self, whole: Run, cut: Run) -> bool:
+        """A run without records of ours is nobody's to judge, whatever the steps."""
+        return not len(whole) or (cut.last_step is not None and cut.last_step >= (self.since or 0))
+
+    def _name_window(self) -> str:
+        until = "" if self.until is None else f" to {self.until}"
+        return f"from step {self.since or 0}{until}"
+
+
+def _find_wall_time(run: Run) -> float:
+    return max((one.wall_time for one in run.entries), default=0.0)
+
+
+def _name_steps(run: Run) -> str:
+    return f"{run.label}: {run.first_step} to {run.last_step}"

@@ -1,0 +1,37 @@
+"""An outcome as strict JSON, by ``schemas/check.schema.json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from gradwatch.gate.outcome import Outcome, Ruling, RunOutcome
+
+SCHEMA_VERSION = 1
+"""Rises when a key goes or changes its meaning; a new key does not raise it."""
+
+
+def write_json(outcome: Outcome) -> str:
+    """One object, whatever the number of runs."""
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "gradwatch_version": outcome.version,
+        "status": outcome.status,
+        "runs": [_write_run(one) for one in outcome.runs],
+        "without_records": list(outcome.without_records),
+        "unreadable": dict(outcome.unreadable),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+def _write_run(run: RunOutcome) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(run.verdict.to_json())
+    for row, ruling in zip(content["findings"], run.rulings, strict=True):
+        row.update(_write_ruling(ruling))
+    gone = [{**asdict(one), "layers": list(one.layers)} for one in run.gone]
+    return {**content, "status": run.verdict.status, "fails": run.fails, "gone": gone}
+
+
+def _write_ruling(ruling: Ruling) -> dict[str, str]:
+    return {"ruling": ruling.ruling, "ruling_reason": ruling.reason}

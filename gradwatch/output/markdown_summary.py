@@ -1,0 +1,55 @@
+"""An outcome as Markdown: a pull request's comment, or the summary page of a CI job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradwatch.display.markdown import escape_prose, write_name, write_report
+from gradwatch.gate.outcome import Outcome, RunOutcome
+from gradwatch.output.places import describe_gone
+from gradwatch.verdict.coverage import HEALTHY
+
+
+def write_summary(outcome: Outcome) -> str:
+    """A table of the runs where there are several, then each of them."""
+    return "\n".join(_write_parts(outcome))
+
+
+def _write_parts(outcome: Outcome) -> Iterator[str]:
+    if len(outcome.runs) > 1 or outcome.unreadable:
+        yield from _write_overview(outcome)
+    for run in outcome.runs:
+        yield write_report(run.verdict)
+        yield from _write_rulings(run)
+
+
+def _write_overview(outcome: Outcome) -> Iterator[str]:
+    yield "| Run | Result | Findings |"
+    yield "|---|---|---|"
+    for run in outcome.runs:
+        kinds = ", ".join(dict.fromkeys(one.finding.kind for one in run.rulings))
+        yield f"| {write_name(run.verdict.run)} | {name_result(run)} | {kinds} |"
+    for name, reason in outcome.unreadable.items():
+        yield f"| {write_name(name)} | ❌ damaged | {escape_prose(reason)} |"
+    yield ""
+
+
+def name_result(run: RunOutcome) -> str:
+    """``"❌ fails"``, or the status of a run that does not."""
+    status = run.verdict.status
+    if run.fails:
+        return "❌ fails"
+    words = "passes" if run.rulings else status.replace("_", " ")
+    return f"✅ {words}" if run.rulings or status == HEALTHY else f"⚠️ {words}"
+
+
+def _write_rulings(run: RunOutcome) -> Iterator[str]:
+    for one in run.rulings:
+        if one.reason:
+            words = "fails" if one.fails else "passes"
+            finding = f"{one.finding.kind} ({one.finding.code})"
+            yield f"- {finding} {words}: {escape_prose(one.reason)}"
+    for known in run.gone:
+        yield f"- Gone since the baseline: {escape_prose(describe_gone(known))}"
+    if run.gone or any(one.reason for one in run.rulings):
+        yield ""

@@ -1,0 +1,35 @@
+"""An outcome for a terminal: each verdict, what was tried on it, and what was ruled of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from gradwatch.display.layer_table import make_printable
+from gradwatch.display.terminal import render_report
+from gradwatch.display.trial_table import render_trials
+from gradwatch.gate.outcome import Outcome, RunOutcome
+from gradwatch.output.places import describe_gone
+
+
+def render_outcome(outcome: Outcome) -> Iterator[RenderableType]:
+    """What rich prints, one piece after the other."""
+    for run in outcome.runs:
+        yield render_report(run.verdict)
+        if run.trials and run.verdict.findings:
+            yield render_trials(run.trials)
+        lines = list(_list_rulings(run))
+        if lines:
+            yield Text("\n".join(lines))
+
+
+def _list_rulings(run: RunOutcome) -> Iterator[str]:
+    for one in run.rulings:
+        if one.reason:
+            words = "Fails" if one.fails else "Passes"
+            text = f"{one.finding.kind} [{one.finding.code}]: {one.reason}"
+            yield f"{words}: {make_printable(text)}"
+    for known in run.gone:
+        yield make_printable(f"Gone since the baseline: {describe_gone(known)}")

@@ -1,0 +1,66 @@
+"""The fixture ``gradwatch_check`` and its options; torch is imported only where it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from gradwatch.pytest_plugin.fixture import GradWatchFixture
+from gradwatch.pytest_plugin.settings import (
+    MARKER_HELP,
+    Settings,
+    add_options,
+    check_options,
+    read_settings,
+)
+
+__all__ = ["GradWatchFixture", "Settings"]
+
+_KEY = pytest.StashKey[GradWatchFixture]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What a suite or a run of it may choose."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse what means nothing at once, and not in the middle of a run."""
+    config.addinivalue_line("markers", MARKER_HELP)
+    check_options(config)
+
+
+@pytest.fixture
+def gradwatch_check(request: pytest.FixtureRequest) -> Generator[GradWatchFixture]:
+    """Call it as ``gradwatch.check(...)``, or its ``watch(...)``: the test fails when unhealthy."""
+    shared = request.node.stash.get(_KEY, None)
+    if shared is not None:  # the other name of the fixture, in the same test
+        yield shared
+        return
+    fixture = GradWatchFixture(read_settings(request.config, request.node))
+    request.node.stash[_KEY] = fixture
+    yield fixture
+    fixture.close()
+
+
+@pytest.fixture
+def gradwatch(gradwatch_check: GradWatchFixture) -> GradWatchFixture:
+    """The older name of ``gradwatch_check``, which hides the package of that name in a test."""
+    return gradwatch_check
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fail the test itself, and not its teardown, where it saw an unhealthy report."""
+    result = yield
+    fixture = item.stash.get(_KEY, None)
+    if fixture is not None:
+        failure = fixture.judge()
+        if failure is not None:
+            if failure.details:
+                item.add_report_section("call", "gradwatch layers", failure.details)
+            page = fixture.write_page(item.nodeid, failure)
+            pytest.fail("\n".join(filter(None, (failure.message, page))), pytrace=False)
+    return result

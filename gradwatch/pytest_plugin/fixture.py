@@ -1,0 +1,212 @@
+"""What the fixture gives: ``check`` and ``watch``, whose reports are judged at the test's end."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gradwatch.pytest_plugin.settings import Settings
+
+if TYPE_CHECKING:
+    import os
+
+    from torch import nn
+
+    from gradwatch.model_check import ModelFactory
+    from gradwatch.report import Report
+    from gradwatch.thresholds import Thresholds
+    from gradwatch.twin_training import LossFunction, OptimizerLike
+    from gradwatch.watcher import OnChange, OnScalars, Optimizers, Watch
+
+_LONGEST_NAME = 80
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a test fails.
+
+    Attributes:
+        message: three lines for each report.
+        details: the layer tables, and the findings beyond the first.
+        reports: the unhealthy ones.
+    """
+
+    message: str
+    details: str = ""
+    reports: tuple[Report, ...] = ()
+
+
+class GradWatchFixture:
+    """``check`` and ``watch``, whose reports are kept; calling it is ``check``.
+
+    At its end, a test fails when one of them is unhealthy, holds no record or is incomplete.
+
+    Args:
+        settings: of this test.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self._reports: list[Callable[[], Report]] = []
+        self._watches: list[Watch] = []
+
+    def check(
+        self,
+        model: nn.Module | ModelFactory,
+        batches: Iterable[Any],
+        loss_fn: LossFunction,
+        optimizer: OptimizerLike = None,
+        steps: int | None = None,
+        *,
+        thresholds: Thresholds | None = None,
+        seeds: int | None = None,
+        budget_seconds: float | None = None,
+    ) -> Report:
+        """``gradwatch.check``, whose report counts for this test."""
+        from gradwatch.model_check import check
+
+        report = check(
+            model,
+            batches,
+            loss_fn,
+            optimizer,
+            self.settings.steps if steps is None else steps,
+            thresholds=self.settings.choose_thresholds(thresholds),
+            seeds=self.settings.seeds if seeds is None else seeds,
+            budget_seconds=budget_seconds,
+        )
+        self._reports.append(lambda: report)
+        return report
+
+    __call__ = check
+
+    def watch(
+        self,
+        model: nn.Module,
+        optimizer: Optimizers = None,
+        *,
+        logdir: str | os.PathLike[str] | None = None,
+        every_n_steps: int = 50,
+        budget: float | None = None,
+        writer: object = None,
+        thresholds: Thresholds | None = None,
+        per_layer_scalars: bool = False,
+        run: str = "",
+        global_step: int = 0,
+        on_change: OnChange | None = None,
+        on_scalars: OnScalars | None = None,
+    ) -> Watch:
+        """``gradwatch.watch``, whose report counts for this test; detached at its end."""
+        from gradwatch.watcher import watch
+
+        watching = watch(
+            model,
+            optimizer,
+            logdir=logdir,
+            every_n_steps=every_n_steps,
+            budget=budget,
+            writer=writer,
+            thresholds=self.settings.choose_thresholds(thresholds),
+            per_layer_scalars=per_layer_scalars,
+            run=run,
+            global_step=global_step,
+            on_change=on_change,
+            on_scalars=on_scalars,
+        )
+        self._watches.append(watching)
+        self._reports.append(watching.report)
+        return watching
+
+    def judge(self) -> Failure | None:
+        """Why the test fails, if it does.
+
+        A test that asks for the fixture and judges nothing fails too: no data is no pass.
+        """
+        from gradwatch.errors import NothingToJudge
+
+        try:
+            reports = [give() for give in self._reports]
+            if not reports:
+                raise NothingToJudge(
+                    "Expected gradwatch_check(...) or its watch(...) in a test that asks for the "
+                    "fixture gradwatch_check, got neither. Call one, or drop the fixture."
+                )
+            return _describe([one for one in map(self._find_unhealthy, reports) if one])
+        except NothingToJudge as error:
+            return Failure(str(error))
+
+    def _find_unhealthy(self, report: Report) -> Report | None:
+        from gradwatch.errors import UnhealthyGradients
+
+        agreed = self.settings.configuration
+        report = agreed.silence(report)
+        try:
+            report.raise_if(*(self.settings.fail_on or agreed.fail_on))
+        except UnhealthyGradients:
+            return report
+        return None
+
+    def write_page(self, nodeid: str, failure: Failure) -> str:
+        """The HTML report of a failing test, where one was asked for; answers where it is."""
+        folder = self.settings.report
+        if folder is None or not failure.reports:
+            return ""
+        from gradwatch.display.html import write_page
+
+        path = folder / f"{_name_file(nodeid)}.html"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(write_page(failure.reports, title=nodeid), encoding="utf-8")
+        except OSError as error:
+            return f"No HTML report: {error}"
+        return f"Report: {path}"
+
+    def close(self) -> None:
+        """Detach what the test left attached."""
+        for watching in self._watches:
+            watching.detach()
+
+
+def _describe(reports: Sequence[Report]) -> Failure | None:
+    if not reports:
+        return None
+    message = "\n".join(map(_write_three_lines, reports))
+    return Failure(message, "\n\n".join(map(_write_details, reports)), tuple(reports))
+
+
+def _write_three_lines(report: Report) -> str:
+    """What, why and what to do, of the worst finding."""
+    from gradwatch.display.headline import write_headline
+    from gradwatch.display.layer_table import make_printable
+    from gradwatch.schema.kinds import describe_cause
+
+    worst, more = report.findings[0], len(report.findings) - 1
+    others = f", and {more} more" if more else ""
+    vote = f" {report.vote}" if report.vote else ""
+    cause = describe_cause(worst.cause) or "unknown"
+    lines = (
+        f"{write_headline(report)} [{worst.code} {worst.kind}, {worst.severity}{others}].{vote}",
+        f"Cause: {cause}. {worst.message}",
+        f"Remedy: {worst.remedy}",
+    )
+    return "\n".join(make_printable(line) for line in lines)
+
+
+def _write_details(report: Report) -> str:
+    """The layer table; before it the findings that the three lines leave out."""
+    from gradwatch.display.layer_table import make_printable
+    from gradwatch.display.terminal import write_layers
+    from gradwatch.verdict.findings import describe
+
+    others = describe(report.findings[1:]).partition("\n")[2] if report.findings[1:] else ""
+    parts = ["\n".join(map(make_printable, others.splitlines())), write_layers(report)]
+    return "\n".join(filter(None, parts))
+
+
+def _name_file(nodeid: str) -> str:
+    """A name that every file system takes, and that no other test has."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", nodeid).strip("-")[-_LONGEST_NAME:]
+    return f"{plain}-{hashlib.sha256(nodeid.encode()).hexdigest()[:8]}"

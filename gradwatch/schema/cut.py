@@ -1,0 +1,28 @@
+"""A line of the user's code that lets no gradient through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A call in forward that was given what learns and let no gradient through.
+
+    Attributes:
+        function: as the user called it, such as ``"detach"``, ``"round"`` or ``"torch.no_grad"``.
+        source: ``"path/model.py:42"``, of the line in the user's code.
+        line: that line, as written.
+        caller: the function that it stands in, such as ``"Encoder.forward"``.
+        layers: fqns of the calls whose outputs it was given.
+        params: fqns of the parameters that it was given.
+        is_flat: a gradient passes through it, and is exactly zero behind it.
+    """
+
+    function: str
+    source: str = ""
+    line: str = ""
+    caller: str = ""
+    layers: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()
+    is_flat: bool = False

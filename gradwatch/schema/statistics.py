@@ -1,0 +1,212 @@
+"""Every number of a record, one row each: what it is, and how several of it become one.
+
+A statistic is added by adding its row here (or handing it to ``register``) and measuring it in
+``capture``. The record, the log, the merging over calls and over ranks, and the unscaling of a
+scaled loss all read the row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gradwatch.errors import InvalidInput
+
+Scope = Literal["layer", "activation", "param", "step"]
+"""What there is one number of: a layer, a layer with the role ``"activation"``, a parameter tensor,
+or the sampled step."""
+
+Unit = Literal["l2_norm", "fraction", "count", ""]
+"""A Euclidean norm, a share from 0 to 1, a number of things, or as ``meaning`` says."""
+
+CallMerge = Literal["l2", "mean", "sum", "last"]
+"""How values of one call from several passes (accumulation) become one: root of summed squares,
+mean, sum, or the latest."""
+
+RankMerge = Literal["l2", "l2_of_mean_loss", "mean", "sum"]
+"""How the values of data-parallel ranks become one: root of summed squares; the same of gradients
+whose loss is a mean over one rank's part of the batch, divided by the number of ranks; mean; sum.
+
+Of a parameter this holds where each rank has a part of it; whole copies are equal, and averaged.
+"""
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One number of a record.
+
+    Attributes:
+        name: as in ``StepRecord.layer(name)``; ends in its unit where it has one.
+        scope: what there is one number of.
+        unit: of the number.
+        over_calls: how values of several passes merge.
+        over_ranks: how values of several ranks merge.
+        meaning: what is measured, and what NaN means where that is not "not measured".
+        scales_with_loss: proportional to the loss; a loss scale is divided out.
+        is_logarithmic: pictures and scalars show its logarithm.
+        source: of the formula, where there is one.
+    """
+
+    name: str
+    scope: Scope
+    unit: Unit
+    over_calls: CallMerge
+    over_ranks: RankMerge
+    meaning: str
+    scales_with_loss: bool = False
+    is_logarithmic: bool = False
+    source: str = ""
+
+
+STATISTICS: dict[tuple[str, str], Statistic] = {}
+"""All rows by table (see below) and name, in the order in which a record stores them."""
+
+_TABLES = {"layer": "layer", "activation": "layer", "param": "param", "step": "step"}
+"""Layers and activations share a table, and so their names."""
+
+
+def register(statistic: Statistic) -> Statistic:
+    """Add a row; records that are captured from now on have it.
+
+    Args:
+        statistic: the row.
+
+    Returns:
+        The row.
+
+    Raises:
+        InvalidInput: the name is taken, or does not say its unit.
+
+    Example:
+        >>> register(
+        ...     Statistic("mean_abs", "param", "", "last", "mean", "mean of |w|")
+        ... )  # doctest: +SKIP
+    """
+    key = _TABLES[statistic.scope], statistic.name
+    if key in STATISTICS:
+        raise InvalidInput(
+            f"Expected a new name for a statistic of the scope {statistic.scope!r}, got "
+            f"{statistic.name!r}, which is taken. Choose another name."
+        )
+    if not statistic.name.endswith(statistic.unit):
+        raise InvalidInput(
+            f"Expected a name that ends in its unit, {statistic.unit!r}, got "
+            f"{statistic.name!r}. Append the unit to the name."
+        )
+    STATISTICS[key] = statistic
+    return statistic
+
+
+def find_statistic(scope: Scope, name: str) -> Statistic | None:
+    """The row of that name; ``None`` for a name that is not known here.
+
+    Args:
+        scope: ``"layer"`` and ``"activation"`` share their names.
+        name: of the statistic.
+    """
+    return STATISTICS.get((_TABLES[scope], name))
+
+
+def list_names(*scopes: Scope) -> tuple[str, ...]:
+    """Names of the rows of these scopes, scope by scope, in the order of a record."""
+    return tuple(row.name for scope in scopes for row in STATISTICS.values() if row.scope == scope)
+
+
+_SAMPLED = "of a strided sample of some 8,192 elements"
+
+for _row in (
+    Statistic(
+        "grad_output_l2_norm", "layer", "l2_norm", "l2", "l2_of_mean_loss",
+        "||dL/d(output)|| of this call, over all its elements",
+        scales_with_loss=True, is_logarithmic=True,
+    ),
+    Statistic(
+        "grad_input_l2_norm", "layer", "l2_norm", "l2", "l2_of_mean_loss",
+        "||dL/d(input)||, this call's own contribution; NaN where there is none",
+        scales_with_loss=True, is_logarithmic=True,
+    ),
+    Statistic(
+        "output_l2_norm", "layer", "l2_norm", "l2", "l2", "||output||", is_logarithmic=True
+    ),
+    Statistic(
+        "grad_zero_fraction", "layer", "fraction", "mean", "mean",
+        f"share of exact zeros in dL/d(output), {_SAMPLED}",
+    ),
+    Statistic(
+        "saturated_fraction", "activation", "fraction", "mean", "mean",
+        "share of elements with |phi'| below 5 % of its maximum",
+        source="Glorot & Bengio (2010), section 3, look at such units in histograms",
+    ),
+    Statistic(
+        "derivative_mean", "activation", "", "mean", "mean", "mean |phi'| over the elements"
+    ),
+    Statistic(
+        "zero_fraction", "activation", "fraction", "mean", "mean",
+        "share of outputs that are exactly 0; of the ReLU family only",
+    ),
+    Statistic(
+        "dead_fraction", "activation", "fraction", "last", "mean",
+        "share of units that fired for no sample of the window; of the ReLU family only",
+        source="Lu et al. (2019), Dying ReLU and initialization",
+    ),
+    Statistic(
+        "unit_samples", "activation", "", "last", "sum",
+        "samples that each unit of that window has seen",
+    ),
+    Statistic(
+        "grad_l2_norm", "param", "l2_norm", "last", "l2",
+        "||g||; NaN where the gradient is None, which is not the same as 0",
+        scales_with_loss=True, is_logarithmic=True,
+    ),
+    Statistic(
+        "weight_l2_norm", "param", "l2_norm", "last", "l2", "||w|| before the step",
+        is_logarithmic=True,
+    ),
+    Statistic(
+        "update_l2_norm", "param", "l2_norm", "last", "l2",
+        "||dw|| of the step just made, without weight decay's part", is_logarithmic=True,
+    ),
+    Statistic(
+        "zero_fraction", "param", "fraction", "last", "mean",
+        f"share of exact zeros in g, {_SAMPLED}",
+    ),
+    Statistic(
+        "nonfinite_count", "param", "count", "last", "sum", "elements of g that are NaN or Inf"
+    ),
+    Statistic(
+        "step_grad_l2_norm", "param", "l2_norm", "last", "l2",
+        "||g|| as the optimizer gets it: clipped, unscaled, or put there by hand",
+        scales_with_loss=True, is_logarithmic=True,
+    ),
+    Statistic(
+        "loss_change", "param", "", "last", "sum",
+        "g . dw: first-order change of the loss by this parameter's own update, signed",
+        scales_with_loss=True,
+        source="Lan, Liu, Zhou & Yosinski (2019), LCA: Loss Change Allocation, section 2",
+    ),
+    Statistic(
+        "passes", "step", "", "last", "mean",
+        "backward passes that were merged into this record (accumulation)",
+    ),
+    Statistic(
+        "loss_scale", "step", "", "last", "mean",
+        "factor of a GradScaler that was divided out; 1 without",
+    ),
+    Statistic(
+        "nonfinite_passes", "step", "", "last", "sum",
+        "passes with a NaN or Inf in an activation's gradient",
+    ),
+    Statistic(
+        "learning_rate", "step", "", "last", "mean",
+        "largest learning rate in the optimizers' groups; NaN when unknown",
+    ),
+    Statistic(
+        "interval", "step", "", "last", "mean", "sampling interval in force, in optimizer steps"
+    ),
+    Statistic(
+        "loss", "step", "", "last", "mean",
+        "value that backward was called on, summed over the step's passes; NaN when unknown",
+        scales_with_loss=True,
+    ),
+):  # fmt: skip
+    register(_row)

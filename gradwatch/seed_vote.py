@@ -1,0 +1,44 @@
+"""Reports of the same training with several seeds -> one report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gradwatch.report import Report
+from gradwatch.verdict.coverage import NOT_JUDGED
+from gradwatch.verdict.findings import Finding
+
+
+def merge_reports(reports: Sequence[Report]) -> Report:
+    """What a majority says; NaN or Inf in a single one outvotes it, and so does one not judged.
+
+    The numbers are those of the first report that decided.
+    """
+    count = len(reports)
+    unhealthy = [one for one in reports if one.findings]
+    if any(_is_nonfinite(one) for one in unhealthy):
+        chosen = next(one for one in unhealthy if _is_nonfinite(one))
+    elif any(one.status == NOT_JUDGED for one in reports):
+        chosen = next(one for one in reports if one.status == NOT_JUDGED)
+    elif 2 * len(unhealthy) > count:
+        chosen = unhealthy[0]
+    else:
+        healthy = next(one for one in reports if not one.findings)
+        notes = [_describe_minority(finding, len(unhealthy), count) for finding in _pool(unhealthy)]
+        chosen = replace(healthy, notes=(*notes, *healthy.notes))
+    return replace(chosen, seeds=count, unhealthy_seeds=len(unhealthy))
+
+
+def _is_nonfinite(report: Report) -> bool:
+    return any(one.kind == "nonfinite" for one in report.findings)
+
+
+def _pool(reports: Sequence[Report]) -> list[Finding]:
+    """One finding of each kind."""
+    return list({finding.kind: finding for one in reports for finding in one.findings}.values())
+
+
+def _describe_minority(finding: Finding, unhealthy: int, count: int) -> Finding:
+    text = f"Unhealthy with {unhealthy} of {count} seeds, no majority: {finding.message}"
+    return replace(finding, severity="note", message=text)

@@ -1,0 +1,98 @@
+"""The state of each trainable parameter, from the evidence of the run and the findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from gradwatch.evidence.history import History
+from gradwatch.records import Param
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.coverage import (
+    BY_DESIGN,
+    LEARNS,
+    NOT_JUDGED,
+    UNHEALTHY,
+    Coverage,
+    ParamState,
+)
+from gradwatch.verdict.findings import Finding
+
+
+def measure_coverage(
+    history: History,
+    findings: Iterable[Finding],
+    notes: Iterable[Finding],
+    ignored: Iterable[str],
+    thresholds: Thresholds,
+) -> Coverage:
+    """The state of each parameter after the records so far.
+
+    Args:
+        history: of the run.
+        findings: of the verdict.
+        notes: of the verdict; a parameter that one of them names is explained.
+        ignored: layers of findings that are silenced by kind.
+        thresholds: ``persistence`` records make evidence; ``allow_unjudged`` patterns waive it.
+    """
+    if not history.count:
+        return Coverage()
+    params = history.latest.topology.params
+    sick = {name for finding in findings for name in finding.layers}
+    explained = {name for note in notes if note.kind == "disconnected" for name in note.layers}
+    explained |= set(ignored)
+    counts = history.learning
+    states = []
+    for index, param in enumerate(params):
+        if not (param.trainable and param.optimized):
+            continue
+        seen = int(counts.learned[index]), int(counts.called[index])
+        states.append(_judge(param, seen, sick, explained, thresholds))
+    return Coverage(_let_follow(states, params), history.count)
+
+
+def _judge(
+    param: Param,
+    seen: tuple[int, int],
+    unhealthy: set[str],
+    explained: set[str],
+    thresholds: Thresholds,
+) -> ParamState:
+    learned, called = seen
+    state, reason = _find_state(param, learned, called, unhealthy, explained, thresholds)
+    return ParamState(param.fqn, state, reason, learned, len(param.shape) >= 2)
+
+
+def _find_state(
+    param: Param,
+    learned: int,
+    called: int,
+    unhealthy: set[str],
+    explained: set[str],
+    thresholds: Thresholds,
+) -> tuple[str, str]:
+    names = {param.fqn, param.module} - {""}
+    if names & unhealthy:
+        return UNHEALTHY, "named by a finding"
+    if learned >= thresholds.persistence:
+        return LEARNS, ""
+    waived = (*thresholds.allow_unjudged, *thresholds.ignore_layers)
+    if any(fnmatchcase(name, pattern) for name in names for pattern in waived):
+        return BY_DESIGN, "need not be judged"
+    if names & explained:
+        return BY_DESIGN, "explained by a note or ignored"
+    if called < thresholds.persistence:
+        return BY_DESIGN, f"called at {called} sampled steps"
+    return NOT_JUDGED, f"seen to learn at {learned} of {called} sampled steps that used it"
+
+
+def _let_follow(states: list[ParamState], params: tuple[Param, ...]) -> tuple[ParamState, ...]:
+    """Biases and scales whose weight learns may be zero by construction, as before BatchNorm."""
+    owners = {param.fqn: param.module for param in params}
+    learning = {owners[one.fqn] for one in states if one.state == LEARNS}
+    return tuple(
+        ParamState(one.fqn, BY_DESIGN, "follows its layer's weight", one.records, False)
+        if one.state == NOT_JUDGED and not one.is_weight and owners[one.fqn] in learning
+        else one
+        for one in states
+    )

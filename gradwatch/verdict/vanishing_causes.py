@@ -1,0 +1,265 @@
+"""Why a gradient vanishes: the cause, the sentence that says it, and the layers to blame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from gradwatch.evidence.attribution import (
+    LIKE_FACTOR,
+    Attribution,
+    attribute,
+    attribute_by_slopes,
+)
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.history import History
+from gradwatch.evidence.topology import is_flat
+from gradwatch.evidence.zero_gradients import find_factor_owner, find_zero_factors
+from gradwatch.schema.activations import find_activation
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.rule import Explanation
+from gradwatch.wording.module_names import join_phrases
+from gradwatch.wording.phrases import name_lack, name_region
+
+LITTLE = 0.1
+"""A layer with this share of the gradient does not lack it, as far as the layers can tell."""
+
+
+def explain(
+    history: History,
+    reading: Reading,
+    layers: tuple[str, ...],
+    unreached: Sequence[int],
+    thresholds: Thresholds,
+) -> Explanation:
+    """Cause, message and fault, seen from the parameter that gets the least.
+
+    Args:
+        history: of the run so far.
+        reading: of the record that is judged.
+        layers: names of the layers that get too little.
+        unreached: their parameters, the one with the least gradient first.
+        thresholds: of the run.
+    """
+    zeros = find_zero_factors(reading.record, unreached)
+    if zeros:
+        return _explain_zeros(reading, layers, zeros)
+    split = _attribute_to(reading, unreached)
+    cause = _find_lasting_cause(history, reading, split, unreached, thresholds)
+    part = float(history.loss_change.peak_share[unreached[0]])
+    message = _describe(reading, layers, unreached[0], split, part)
+    return Explanation(cause, message, _find_faults(reading, split))
+
+
+def _find_lasting_cause(
+    history: History,
+    reading: Reading,
+    split: Attribution | None,
+    unreached: Sequence[int],
+    thresholds: Thresholds,
+) -> str:
+    """The cause, as the run so far shows how it came to be."""
+    cause = find_cause(reading, split, thresholds)
+    if not reading.param_gradient[unreached[0]] < thresholds.profile and _gets_nothing(
+        reading, unreached[0]
+    ):
+        cause = "dead_units"  # the gradient arrives, but it meets an input of zeros
+    path = [reading.topology.layers[index] for index in split.path] if split else []
+    if cause in ("dead_units", "saturation") and history.broke_layers(path, thresholds):
+        return "learning_rate"
+    if cause in ("weight_scale", "depth") and _have_shrunk(history, reading, thresholds):
+        return "weight_decay"
+    return cause
+
+
+def _have_shrunk(history: History, reading: Reading, thresholds: Thresholds) -> bool:
+    """Whether the weights have lost most of their size since the first record."""
+    judged = np.flatnonzero(reading.topology.is_judged)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left = reading.record.param("weight_l2_norm") / history.first_weights
+    known = left[judged][np.isfinite(left[judged])]
+    return bool(known.size) and float(np.median(known)) < thresholds.shrunk_weight
+
+
+def _explain_zeros(reading: Reading, layers: tuple[str, ...], zeros: list[int]) -> Explanation:
+    params = reading.topology.params
+    owner = find_factor_owner(params[zeros[0]].fqn)
+    pair = [params[i].fqn for i in zeros if find_factor_owner(params[i].fqn) == owner]
+    names = join_phrases(pair)
+    kinds = list(dict.fromkeys(name.removeprefix(f"{owner}.") for name in pair))
+    message = (
+        f"{name_region(layers)} get no gradient at all: {names} are zero and multiply each other, "
+        "so that none of them can move."
+    )
+    remedy = (
+        f"Initialise {kinds[0]} randomly (Kaiming or a small normal) and leave "
+        f"{join_phrases(kinds[1:])} at zero, in each such module: {names} first."
+    )
+    return Explanation("weight_scale", message, tuple(pair), remedy)
+
+
+def _find_faults(reading: Reading, split: Attribution | None) -> tuple[str, ...]:
+    """Keys of the layers that take the gradient: one where it takes most, else the whole path."""
+    if split is None:
+        return ()
+    layers = reading.topology.layers
+    if split.blocked_by >= 0:
+        return (layers[split.blocked_by].key,)
+    if split.culprit >= 0:
+        return (layers[split.culprit].key,)
+    return tuple(layers[index].key for index in split.path)
+
+
+def _gets_nothing(reading: Reading, index: int) -> bool:
+    """Whether every input of a parameter's module comes from a rectifier that gives only zeros."""
+    layers, zeros = reading.topology.layers, reading.record.layer("zero_fraction")
+    sources = {source for call in reading.topology.calls[index] for source in layers[call].inputs}
+    return bool(sources) and all(zeros[source] >= 1 for source in sources)
+
+
+def _attribute_to(reading: Reading, unreached: Sequence[int]) -> Attribution | None:
+    """Attenuation on the way to the faintest call of these modules; ``None``: none was seen."""
+    topology = reading.topology
+    calls = [
+        call
+        for index in unreached
+        for call in topology.calls[index] or topology.inner_layers.get(index, ())
+    ]
+    fed = [call for call in calls if np.isfinite(reading.relative_gradient[call])]
+    start = min(fed, key=lambda call: float(reading.relative_gradient[call]), default=None)
+    split = None if start is None else attribute(reading, start)
+    if split is not None and not split.path and not any(topology.consumers):
+        return attribute_by_slopes(reading)
+    return split
+
+
+def find_cause(reading: Reading, split: Attribution | None, thresholds: Thresholds) -> str:
+    """The culprit with the largest part in what is lost.
+
+    Args:
+        reading: of the record that is judged.
+        split: who takes how much; ``None`` or an empty path: nothing could be seen.
+        thresholds: of the run.
+
+    Returns:
+        A name in ``schema.kinds.CAUSES``.
+    """
+    if split is None or not split.path:
+        return "weight_scale"
+    if split.blocked_by >= 0:
+        return _find_blocker(reading, split)
+    if split.culprit >= 0:
+        cause = _find_cause_at(reading, split.culprit, thresholds)
+        if cause:
+            return cause
+    return _share_blame(split, thresholds)
+
+
+def _share_blame(split: Attribution, thresholds: Thresholds) -> str:
+    outside = split.weight + split.other
+    by_activation = split.activation < min(outside + split.norm, split.total / 2)
+    is_flat_there = split.derivative < thresholds.saturated_derivative
+    if by_activation and (is_flat_there or split.pinned >= thresholds.saturated_fraction):
+        return "saturation"
+    if by_activation and split.dead >= thresholds.dead_fraction:
+        return "dead_units"
+    stages = max(split.n_activations, split.n_weights)
+    if stages >= thresholds.long_chain and _is_shared(split, stages, thresholds):
+        return "depth"
+    return "activation_derivative" if split.activation < outside else "weight_scale"
+
+
+def _find_cause_at(reading: Reading, index: int, thresholds: Thresholds) -> str:
+    """What is wrong with the one layer that takes most; empty where its role says nothing."""
+    layer, record = reading.topology.layers[index], reading.record
+    if layer.role != "activation":
+        return ""
+    row = find_activation(layer.type)
+    if row is not None and row.squashes:
+        slope = float(record.layer("derivative_mean")[index]) / row.maximum
+        is_saturated = record.layer("saturated_fraction")[index] >= thresholds.saturated_fraction
+        return "saturation" if is_saturated or slope < thresholds.saturated_derivative else ""
+    if record.layer("dead_fraction")[index] >= thresholds.dead_fraction:
+        return "dead_units"
+    return ""
+
+
+def _is_shared(split: Attribution, stages: int, thresholds: Thresholds) -> bool:
+    """Whether no single factor is to blame: each stage is mild, or both culprits pull alike."""
+    if math.exp(split.total / stages) > thresholds.mild_gain:
+        return True
+    lesser = max(split.measured_activation, split.measured_weight)
+    return lesser < thresholds.shared_blame * split.total
+
+
+def _find_blocker(reading: Reading, split: Attribution) -> str:
+    layer = reading.topology.layers[split.blocked_by]
+    if layer.role != "activation":
+        return "weight_scale" if not split.dead >= 1 else "dead_units"
+    if is_flat(layer, "middle"):
+        return "activation_derivative"
+    return "dead_units" if is_flat(layer, "zero") else "saturation"
+
+
+# Words ----------------------------------------------------------------------------------------
+
+
+def _describe(
+    reading: Reading,
+    layers: tuple[str, ...],
+    worst: int,
+    split: Attribution | None,
+    part: float,
+) -> str:
+    share = float(np.fmin(reading.param_gradient[worst], reading.sensitivity[worst]))
+    if share > LITTLE and part < share:
+        verb = "brings" if len(layers) == 1 else "bring"
+        lack = f"about {part:.0e} of what the loss falls by" if part > 0 else "nothing to the loss"
+        change = _describe_change(reading, worst)
+        return f"{name_region(layers)} {verb} {lack}: {change}{_name_gains(reading, split)}."
+    against = reading.topology.layers[split.path[-1]].fqn if split and split.path else "the rest"
+    verb = "gets" if len(layers) == 1 else "get"
+    lack = name_lack(share, against or "the output")
+    change = _describe_change(reading, worst)
+    return f"{name_region(layers)} {verb} {lack}: {change}{_name_gains(reading, split)}."
+
+
+def _describe_change(reading: Reading, worst: int) -> str:
+    fqn, update = reading.topology.params[worst].fqn, float(reading.update_ratio[worst])
+    if reading.record.param("update_l2_norm")[worst] == 0:
+        return f"{fqn} does not change at all"
+    if not math.isfinite(update):
+        return f"{fqn} is zero and hardly changes"
+    return f"{fqn} changes by {update:.1e} of its size per step"
+
+
+def _name_gains(reading: Reading, split: Attribution | None) -> str:
+    """What the layers on the way multiply the gradient by, as measured."""
+    if split is None or not split.path:
+        return ""
+    layers = reading.topology.layers
+    if split.culprit >= 0:
+        gain = math.exp(split.factors[split.culprit])
+        name = layers[split.culprit].fqn or "the model"
+        return f"; {name} alone multiplies the gradient by {gain:.2g}"
+    found = [
+        _name_factor(word, split.list_gains(layers, word)) for word in ("activation", "weight")
+    ]
+    parts = [part for part in found if part]
+    return f"; on the way back {join_phrases(parts)}" if parts else ""
+
+
+def _name_factor(word: str, gains: Sequence[float]) -> str:
+    """``"each activation multiplies by about 0.22"``; where they differ, all together."""
+    if not gains:
+        return ""
+    logs = np.log(gains)
+    mean = math.exp(float(np.mean(logs)))
+    if len(gains) == 1:
+        return f"the {word} multiplies by {mean:.2g}"
+    if np.max(np.abs(logs - np.mean(logs))) < LIKE_FACTOR:
+        return f"each {word} multiplies by about {mean:.2g}"
+    total = math.exp(float(np.sum(logs)))
+    return f"the {len(gains)} {word}s together multiply by {total:.2g}"

@@ -1,0 +1,67 @@
+"""A call that lets no gradient through, and what to put in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gradwatch.schema.cut import Cut
+
+SHOWN_CUTS = 2
+"""Places that a sentence names."""
+
+_CALLS = {
+    "data": "`.data`",
+    "torch.no_grad": "`torch.no_grad()`",
+    "comparison": "the comparison",
+    "autograd.Function": "the `autograd.Function`",
+}
+
+_HANDED_ON = frozenset(("detach", "detach_", "data", "torch.no_grad"))
+_NUMBERS = frozenset(("item", "tolist", "numpy", "float", "int", "index", "array", "tensor"))
+_CHOICES = frozenset(("argmax", "argmin", "topk", "sort", "argsort", "multinomial", "max", "min"))
+
+
+def describe_cuts(cuts: Sequence[Cut]) -> str:
+    """``"model.py:42, `h = h.detach()` in Encoder.forward"``; several joined by "and"."""
+    return " and ".join(_describe(cut) for cut in cuts[:SHOWN_CUTS])
+
+
+def _describe(cut: Cut) -> str:
+    line = cut.line.replace("`", "'")
+    code = f"`{line}`" if line else name_function(cut)
+    where = f" in {cut.caller}" if cut.caller else ""
+    return f"{cut.source}, {code}{where}"
+
+
+def name_function(cut: Cut) -> str:
+    """``"`round()`"``, ``"the comparison"``."""
+    return _CALLS.get(cut.function, f"`{cut.function}()`")
+
+
+def advise_cut(cut: Cut, region: str) -> str:
+    """What to do about a cut.
+
+    Args:
+        cut: the call.
+        region: the parameters behind it, as a phrase.
+    """
+    name, frozen = name_function(cut), f"freeze {region} (requires_grad_(False)) if that is meant"
+    if cut.function in ("sample", "sample_n"):
+        return (
+            f"Use rsample() in place of {name} at {cut.source}, where the distribution has it; "
+            "else Gumbel-softmax, a straight-through estimator or a score-function loss "
+            f"(log_prob); or {frozen}."
+        )
+    if cut.function == "autograd.Function":
+        return f"Let backward() of {name} at {cut.source} return a gradient; or {frozen}."
+    if cut.function in _HANDED_ON:
+        return f"Take {name} away at {cut.source}, or {frozen}."
+    if cut.function in _NUMBERS:
+        return f"Keep the tensor at {cut.source}, where {name} makes plain numbers; or {frozen}."
+    why = "has a slope of zero almost everywhere" if cut.is_flat else "has no gradient"
+    soft = "softmax or Gumbel-softmax" if cut.function in _CHOICES else "a smooth function"
+    return (
+        f"{name[0].upper()}{name[1:]} at {cut.source} {why}: lead the gradient past it with a "
+        f"straight-through estimator (x + (f(x) - x).detach()), or use {soft} in training; "
+        f"or {frozen}."
+    )

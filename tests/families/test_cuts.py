@@ -1,0 +1,220 @@
+"""A cut is named by the line that makes it; what nothing uses is no cut."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradwatch
+from tests.families.training import list_kinds, make_labelled, train
+
+
+class Coder(nn.Module):
+    """An encoder, something in between, and a decoder."""
+
+    def __init__(self, between: Callable[[Coder, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.enc = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 6))
+        self.table, self.dec = nn.Embedding(6, 6), nn.Linear(6, 3)
+        self.between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dec(self.between(self, self.enc(x)))
+
+
+def call_detach(_: Coder, h: Tensor) -> Tensor:
+    return h.clone().detach()  # the line
+
+
+def take_data(_: Coder, h: Tensor) -> Tensor:
+    return h.data  # the line
+
+
+def detach_in_place(_: Coder, h: Tensor) -> Tensor:
+    h = h * 1
+    return h.detach_()  # the line
+
+
+def run_without_grad(_: Coder, h: Tensor) -> Tensor:
+    with torch.no_grad():
+        return h * 2  # the line
+
+
+def make_numbers(_: Coder, h: Tensor) -> Tensor:
+    return torch.tensor(h.tolist())  # the line
+
+
+def read_items(_: Coder, h: Tensor) -> Tensor:
+    return h.new_full(h.shape, h.mean().item())  # the line
+
+
+def round_codes(_: Coder, h: Tensor) -> Tensor:
+    return torch.round(4 * h) / 4  # the line
+
+
+def take_signs(_: Coder, h: Tensor) -> Tensor:
+    return h.sign()  # the line
+
+
+def compare(_: Coder, h: Tensor) -> Tensor:
+    return (h > 0).float()  # the line
+
+
+def mask_in_place(_: Coder, h: Tensor) -> Tensor:
+    mask = torch.zeros_like(h)
+    mask[h > 0] = 1.0  # the line
+    return mask
+
+
+def cast(_: Coder, h: Tensor) -> Tensor:
+    return (8 * h).long().float()  # the line
+
+
+def choose(model: Coder, h: Tensor) -> Tensor:
+    return model.table(h.argmax(-1))  # the line
+
+
+def choose_best(model: Coder, h: Tensor) -> Tensor:
+    return model.table(h.topk(1).indices[:, 0])  # the line
+
+
+def draw(_: Coder, h: Tensor) -> Tensor:
+    return torch.distributions.Normal(h, 1.0, validate_args=False).sample()  # the line
+
+
+def draw_bits(_: Coder, h: Tensor) -> Tensor:
+    return torch.bernoulli(h.sigmoid())  # the line
+
+
+CUTS = (
+    (call_detach, "`detach()`"),
+    (take_data, "`.data`"),
+    (detach_in_place, "`detach()`"),
+    (run_without_grad, "`torch.no_grad()`"),
+    (make_numbers, "`tolist()`"),
+    (read_items, "`item()`"),
+    (round_codes, "straight-through"),
+    (take_signs, "straight-through"),
+    (compare, "comparison"),
+    (mask_in_place, "comparison"),
+    (cast, "`long()`"),
+    (choose, "`argmax()`"),
+    (choose_best, "`topk()`"),
+    (draw, "rsample()"),
+    (draw_bits, "`bernoulli()`"),
+)
+
+
+def find_line(function: Callable[..., object]) -> int:
+    lines, first = inspect.getsourcelines(function)
+    return first + next(i for i, one in enumerate(lines) if "# the line" in one)
+
+
+@pytest.mark.parametrize(("between", "says"), CUTS)
+def test_the_line_of_a_cut_is_named(between, says):
+    torch.manual_seed(0)
+    report = train(Coder(between), make_labelled(8, 3), 20)
+    (finding,) = report.findings
+    assert (finding.kind, finding.severity) == ("disconnected", "critical")
+    assert finding.layers == ("enc.0", "enc.2")
+    assert finding.source.endswith(f"test_cuts.py:{find_line(between)}")
+    assert finding.source in finding.message
+    assert between.__name__ in finding.message
+    assert says in finding.remedy
+
+
+def pass_on(_: Coder, h: Tensor) -> Tensor:
+    return h
+
+
+def look_only(_: Coder, h: Tensor) -> Tensor:
+    assert not torch.isnan(h.detach()).any()
+    return h + 0 * h.detach().norm() + (h.round() - h).detach()
+
+
+@pytest.mark.parametrize("between", [pass_on, look_only])
+def test_values_that_are_looked_at_beside_their_way_are_no_cut(between):
+    torch.manual_seed(0)
+    report = train(Coder(between), make_labelled(8, 3), 20)
+    assert list_kinds(report) == []
+
+
+@pytest.mark.parametrize("how", ["detach", "no_grad"])
+def test_between_two_calls_the_second_one_is_named(how):
+    torch.manual_seed(0)
+    model = Coder(pass_on)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    batch = make_labelled(8, 3)
+    with gradwatch.watch(model, optimizer) as watch:
+        for step in range(20):
+            x, y = batch(step)
+            with torch.set_grad_enabled(how != "no_grad"):
+                code = model.enc(x)
+            code = code.detach() if how == "detach" else code
+            loss = nn.functional.cross_entropy(model.dec(code), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    lines, first = inspect.getsourcelines(test_between_two_calls_the_second_one_is_named)
+    what = "model.dec(code)" if how == "detach" else "model.enc(x)"
+    line = first + next(i for i, one in enumerate(lines) if what in one)
+    (finding,) = watch.report().findings
+    assert finding.source.endswith(f"test_cuts.py:{line}")
+
+
+class TwoHeads(nn.Module):
+    def __init__(self, names: tuple[str, str], cut: bool) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(8, 24), nn.GELU())
+        self.cut, self.names = cut, names
+        for name in names:
+            self.add_module(name, nn.Linear(24, 3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.trunk(x)
+        first, second = (getattr(self, name)(h) for name in self.names)
+        return (first.detach() if self.cut else first), second
+
+
+@pytest.mark.parametrize("names", [("pooler", "classes"), ("mlp_head", "own")])
+@pytest.mark.parametrize("cut", [False, True])
+def test_an_output_that_nothing_uses_is_a_note(names, cut):
+    torch.manual_seed(0)
+
+    def loss_fn(out: tuple[Tensor, Tensor], y: Tensor) -> Tensor:
+        loss = nn.functional.cross_entropy(out[1], y)
+        return loss + nn.functional.cross_entropy(out[0], y) if cut else loss
+
+    report = train(TwoHeads(names, cut), make_labelled(8, 3), 30, loss_fn=loss_fn)
+    assert list_kinds(report) == (["disconnected"] if cut else [])
+    said = report.findings if cut else report.notes
+    assert [one.layers for one in said if one.kind == "disconnected"] == [(names[0],)]
+
+
+@pytest.mark.parametrize("left_out", ["enc", "dec"])
+def test_what_no_optimizer_holds_is_a_note(left_out):
+    torch.manual_seed(0)
+    model = Coder(pass_on)
+    held = [p for name, p in model.named_parameters() if not name.startswith(left_out)]
+    report = train(model, make_labelled(8, 3), 30, torch.optim.SGD(held, 0.1))
+    assert list_kinds(report) == []
+    notes = [one for one in report.notes if "No optimizer" in one.message]
+    assert [one.layers[0].split(".")[0] for one in notes] == [left_out]
+    numel = {name: p.numel() for name, p in model.named_parameters()}
+    moved = [n for n in numel if not n.startswith((left_out, "table"))]
+    assert report.trains.tensors == len(moved)
+    assert report.trains.elements == sum(numel[one] for one in moved)
+    assert f"{len(moved)} of {len(numel)} tensors train" in str(report)
+
+
+def test_frozen_on_purpose_is_no_note():
+    torch.manual_seed(0)
+    model = Coder(pass_on)
+    model.enc.requires_grad_(False)
+    report = train(model, make_labelled(8, 3), 30)
+    assert not any("No optimizer" in one.message for one in report.notes)
+    assert report.healthy

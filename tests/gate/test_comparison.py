@@ -1,0 +1,165 @@
+"""compare: layers that learn less, by the spread of several runs or by a factor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradwatch.errors import NothingToJudge
+from gradwatch.gate.comparison import Comparison, compare_logdirs
+from gradwatch.records import StepRecord
+from tests.gate.runs import damage, write_records
+from tests.records_builder import build_chain, change, change_param, make_record
+
+NAMES = [f"fc{number}" for number in range(4)]
+
+
+def make_run(
+    seed: int = 0, noise: float = 0.1, activation: str = "ReLU", steps: int = 20, **slower: float
+) -> list[StepRecord]:
+    """A chain whose weights move about alike; ``fc2=0.01`` slows one down."""
+    rng = np.random.default_rng(seed)
+    layer_set = build_chain(4, activation)
+    own = {name: 10 ** rng.normal(0, noise) * slower.get(name, 1.0) for name in NAMES}
+    record = make_record(layer_set)
+    updates = {f"{name}.weight": 1e-3 * factor for name, factor in own.items()}
+    record = change_param(record, "update_l2_norm", updates)
+    return [replace(record, global_step=step) for step in range(steps)]
+
+
+def compare(tmp_path: Path, olds, news, **options) -> Comparison:
+    for side, runs in (("a", olds), ("b", news)):
+        for number, records in enumerate(runs):
+            write_records(tmp_path / side / str(number), records)
+    return compare_logdirs(str(tmp_path / "a"), str(tmp_path / "b"), **options)
+
+
+def list_layers(comparison: Comparison) -> list[tuple[str, str]]:
+    return [(one.fqn, one.measure.name) for one in comparison.regressions]
+
+
+def test_the_same_twice(tmp_path: Path) -> None:
+    comparison = compare(tmp_path, [make_run()], [make_run()])
+    assert comparison.status == 0
+    assert comparison.steps == tuple(range(20))
+    assert comparison.n_layers == 7
+
+
+@pytest.mark.parametrize(("slower", "status"), [(0.12, 0), (0.08, 1)])
+def test_a_single_run_allows_a_factor_of_ten(tmp_path: Path, slower, status) -> None:
+    comparison = compare(tmp_path, [make_run(noise=0)], [make_run(noise=0, fc2=slower)])
+    assert comparison.status == status
+    assert list_layers(comparison) == [("fc2", "update_ratio")][:status]
+
+
+def test_a_factor_of_ones_own(tmp_path: Path) -> None:
+    olds, news = [make_run(noise=0)], [make_run(noise=0, fc2=0.4)]
+    assert compare(tmp_path, olds, news, factor=2.0).status == 1
+    assert compare(tmp_path, olds, news, factor=3.0).status == 0
+
+
+def test_several_runs_tell_how_far_they_lie_apart(tmp_path: Path) -> None:
+    olds = [make_run(seed, noise=0.05) for seed in range(4)]
+    news = [make_run(seed, noise=0.05) for seed in range(4, 8)]
+    assert compare(tmp_path / "alike", olds, news).status == 0
+    slow = [make_run(seed, noise=0.05, fc1=0.2) for seed in range(4, 8)]
+    assert list_layers(compare(tmp_path / "slow", olds, slow)) == [("fc1", "update_ratio")]
+    wide = [make_run(seed, noise=0.4) for seed in range(4)]
+    assert compare(tmp_path / "wide", wide, slow).status == 0
+
+
+def test_dead_units(tmp_path: Path) -> None:
+    dying = [change(one, "dead_fraction", {"act1": 0.6}) for one in make_run(noise=0)]
+    comparison = compare(tmp_path, [make_run(noise=0)], [dying])
+    assert list_layers(comparison) == [("act1", "dead_fraction")]
+    assert str(comparison.regressions[0]) == (
+        "act1: dead units rose from 0% to 60% (allowed: 50% more)"
+    )
+
+
+def test_gradient(tmp_path: Path) -> None:
+    layer_set = build_chain(4, "ReLU")
+    weak = make_record(layer_set, gains={"act2": 1e-2}, update_ratio=1e-3)
+    full = make_record(layer_set, update_ratio=1e-3)
+    runs = [[replace(one, global_step=step) for step in range(9)] for one in (full, weak)]
+    comparison = compare(tmp_path, [runs[0]], [runs[1]])
+    assert set(list_layers(comparison)) == {(name, "grad_ratio") for name in ("fc0", "fc1", "fc2")}
+
+
+def test_a_layer_that_stands_still_late_is_seen_by_its_gradient(tmp_path: Path) -> None:
+    layer_set = build_chain(4, "ReLU")
+    full = make_record(layer_set, update_ratio=1e-3)
+    cut = make_record(layer_set, gains={"act2": 0.0}, update_ratio=1e-3)
+    late = [replace(full if step < 9 else cut, global_step=step) for step in range(20)]
+    well = [replace(full, global_step=step) for step in range(20)]
+    layers = {fqn for fqn, _ in list_layers(compare(tmp_path, [well], [late]))}
+    assert layers == {"fc0", "fc1", "fc2"}
+
+
+def test_a_share_of_the_loss_change_counts_only_with_the_layers_own_update(tmp_path) -> None:
+    def run(name: str, change: float, **slower: float) -> list[StepRecord]:
+        shares = {**{f"{one}.weight": -1.0 for one in NAMES}, f"{name}.weight": change}
+        return [change_param(one, "loss_change", shares) for one in make_run(noise=0, **slower)]
+
+    base = [run("fc1", -1.0)]
+    louder = compare(tmp_path / "louder", base, [run("fc1", -1000.0)])
+    assert louder.regressions == ()
+    less = compare(tmp_path / "less", base, [run("fc1", -0.01, fc1=0.01)])
+    assert set(list_layers(less)) == {("fc1", "loss_change"), ("fc1", "update_ratio")}
+
+
+def test_a_measure_that_another_kind_of_layer_lacks_is_no_regression(tmp_path: Path) -> None:
+    records = make_run(noise=0)
+    other = [change(one, "dead_fraction", {"act1": np.nan}) for one in records]
+    assert compare(tmp_path, [records], [other]).status == 0
+
+
+def test_a_layer_that_has_no_numbers_any_more_is_worse(tmp_path: Path) -> None:
+    frozen = [change_param(one, "update_l2_norm", {"fc2.weight": np.nan}) for one in make_run()]
+    (regression,) = compare(tmp_path, [make_run()], [frozen]).regressions
+    assert (regression.fqn, regression.after) == ("fc2", None)
+    assert "is no number any more" in str(regression)
+
+
+def test_faster_is_not_worse(tmp_path: Path) -> None:
+    assert compare(tmp_path, [make_run()], [make_run(fc2=100.0)]).status == 0
+
+
+class TestCannotBeCompared:
+    def test_no_common_steps(self, tmp_path: Path) -> None:
+        late = [replace(one, global_step=one.global_step + 100) for one in make_run()]
+        with pytest.raises(NothingToJudge, match="sampled steps that all runs share, got 0"):
+            compare(tmp_path, [make_run()], [late])
+
+    def test_no_common_layers(self, tmp_path: Path) -> None:
+        record = make_record(_rename(build_chain(2)))
+        other = [replace(record, global_step=step) for step in range(9)]
+        with pytest.raises(NothingToJudge, match="trainings of the same model"):
+            compare(tmp_path, [make_run()], [other])
+
+    def test_a_layer_that_went_is_said_and_is_no_pass(self, tmp_path: Path) -> None:
+        record = make_record(build_chain(3, "ReLU"), update_ratio=1e-3)
+        shorter = [replace(record, global_step=step) for step in range(20)]
+        comparison = compare(tmp_path, [make_run()], [shorter])
+        assert comparison.status == 2
+        assert "has no layer act2, fc3" in comparison.warnings[0]
+
+    def test_damage_is_no_pass(self, tmp_path: Path) -> None:
+        write_records(tmp_path / "a" / "0", make_run(steps=40))
+        write_records(tmp_path / "b" / "0", make_run(steps=40))
+        damage(tmp_path / "b" / "0")
+        comparison = compare_logdirs(str(tmp_path / "a"), str(tmp_path / "b"))
+        assert comparison.status == 2
+        assert "0 is damaged" in comparison.warnings[0]
+
+
+def _rename(layer_set):
+    layers = tuple(replace(one, fqn=f"other.{one.fqn}") for one in layer_set.layers)
+    params = tuple(
+        replace(one, fqn=f"other.{one.fqn}", module=f"other.{one.module}")
+        for one in layer_set.params
+    )
+    return replace(layer_set, layers=layers, params=params)

@@ -1,0 +1,1 @@
+"""What every row of the schema owes."""
