@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gradwatch.thresholds import Thresholds
     from gradwatch.verdict.findings import Finding, Severity
     from gradwatch.verdict.trials import Trial
-    from gradwatch.watcher import Watch, watch
+    from gradwatch.watcher import Watch, unwatch, watch
 
 __version__ = "0.1.0"
 
@@ -42,6 +42,7 @@ _HOMES = {
     "Watch": "watcher",
     "check": "model_check",
     "try_remedies": "remedies.comparison",
+    "unwatch": "watcher",
     "watch": "watcher",
 }
 
@@ -61,6 +62,7 @@ __all__ = [
     "__version__",
     "check",
     "try_remedies",
+    "unwatch",
     "watch",
 ]
 

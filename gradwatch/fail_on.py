@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
+from typing import Any
 
+from gradwatch.capture.exchange import Exchange, is_job
 from gradwatch.capture.sampling_budget import check_budget
 from gradwatch.capture.schedule import Schedule
 from gradwatch.configuration import find_configuration, is_milder
@@ -12,9 +15,34 @@ from gradwatch.errors import GradWatchError, UnhealthyGradients
 from gradwatch.report import Report
 from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.findings import Finding, describe
-from gradwatch.watcher import Watch
+from gradwatch.watcher import Watch, find_watch
 
 _log = logging.getLogger("gradwatch")
+
+_trainings = itertools.count()
+"""Ranks that begin trainings in the same order find each other by number."""
+
+
+def borrow_watch(model: Any) -> Watch | None:
+    """The watch that a model has already: a callback that comes later says so, and leaves it."""
+    found = find_watch(model)
+    if found is not None:
+        _log.warning(
+            "This %s is watched already: this callback leaves it to the watch that is there, and "
+            "reports what that one has seen.",
+            type(model).__name__,
+        )
+    return found
+
+
+def find_own_optimizers(optimizers: Sequence[Any], model: Any) -> list[Any]:
+    """Those that hold parameters of the model; a trainer may have a stand-in that holds none."""
+    params = {id(param) for param in model.parameters()}
+    return [
+        one
+        for one in optimizers
+        if any(id(param) in params for group in one.param_groups for param in group["params"])
+    ]
 
 
 class Alarms:
@@ -43,6 +71,10 @@ class Alarms:
         self.findings: list[Finding] = []
         self._asked_at = global_step
         self._speaks = speaks
+        self._asked = 0
+        is_shared = bool(self.fail_on) and is_job()
+        name = f"gradwatch/fail_on/{next(_trainings)}" if is_shared else ""
+        self._exchange = Exchange(name) if is_shared else None
 
     def hear(self, change: Change) -> None:
         """A finding began or ended."""
@@ -57,7 +89,36 @@ class Alarms:
         agreed = self._agreed
         return bool(agreed.find_reason(finding)) or is_milder(finding, agreed.min_severity)
 
-    def is_time_to_ask(self, watch: Watch) -> bool:
+    def is_to_stop(self, watch: Watch) -> bool:
+        """Whether to raise here, the same on every rank.
+
+        Rank 0 decides at one step of the schedule that all of them raise at the next: whoever gets
+        there has made a step together with rank 0 since, and finds what it has decided.
+        """
+        if not self._is_time_to_ask(watch):
+            return False
+        if self._exchange is None:
+            return bool(self.findings)
+        self._asked += 1
+        decided = self._exchange.take("stop")
+        if decided is None and self.findings and self._exchange.rank == 0:
+            self._exchange.put("stop", str(self._asked + 1).encode())
+        return decided is not None and self._asked >= int(decided)
+
+    def fails_anywhere(self, decision: bool) -> bool:
+        """Whether any rank that answers in time has decided, at the end, that the training fails.
+
+        Who is not there by then is not waited for.
+        """
+        exchange = self._exchange
+        if exchange is None:
+            return decision
+        keys = [f"end/{rank}" for rank in range(exchange.world)]
+        exchange.put(keys[exchange.rank], str(int(decision)).encode())
+        exchange.wait(keys)
+        return decision or any(exchange.take(key) == b"1" for key in keys)
+
+    def _is_time_to_ask(self, watch: Watch) -> bool:
         """Whether a step of the schedule was made since this was asked; the same on every rank.
 
         Under a budget some of these are not sampled: there is nothing new then.

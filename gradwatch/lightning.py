@@ -11,7 +11,7 @@ from typing import Any
 
 from gradwatch.configuration import find_configuration
 from gradwatch.errors import GradWatchError, NothingToJudge
-from gradwatch.fail_on import Alarms
+from gradwatch.fail_on import Alarms, borrow_watch, find_own_optimizers
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
 from gradwatch.watcher import Watch, watch
@@ -86,6 +86,9 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         self._scalars: list[tuple[int, dict[str, float]]] = []
         self._last_word: GradWatchError | None = None
         self._restored_step: int | None = None
+        self._marks_steps = False
+        self._is_owner = False
+        self._has_begun = False
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, for another process or run, has the settings and nothing of this training."""
@@ -112,19 +115,26 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
     # Hooks of the trainer -------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Forget an earlier training, whose report must not stand in for this one's."""
+        """End an earlier training, whose report stays until another one begins."""
         self._detach()
-        restored = self._restored_step
-        self._forget()
-        self._restored_step = restored
+        self._last_word = None
+        self._has_begun = False
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin; the sanity check is over, and a checkpoint's counters are restored."""
         begin = self._find_first_step(trainer)
+        self._forget()
+        self._has_begun = True
+        self._watch, self._is_owner = borrow_watch(pl_module), False
+        if self._watch is not None:
+            return
+        optimizers = find_own_optimizers(trainer.optimizers, pl_module)
+        self._marks_steps = not optimizers
         self._alarms.begin(begin, speaks=trainer.is_global_zero)
+        self._is_owner = True
         self._watch = watch(
             pl_module,
-            trainer.optimizers,
+            optimizers or None,
             every_n_steps=self.every_n_steps,
             budget=self.budget,
             thresholds=self.thresholds,
@@ -133,14 +143,14 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
             on_change=self._alarms.hear,
             on_scalars=self._keep_scalars,
             **self._choose_log(trainer),
-        )
+        ).__enter__()  # held by the trainer: another watch in the middle of it is refused
 
     def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
         """Hand scalars to the other loggers, and stop what is to fail."""
+        if self._watch is not None and self._marks_steps:
+            self._watch.step()
         self._log_scalars(trainer)
-        if self._watch is None or not self._alarms.is_time_to_ask(self._watch):
-            return
-        if _is_true_anywhere(trainer, bool(self._alarms.findings)):
+        if self._watch is not None and self._alarms.is_to_stop(self._watch):
             raise self._alarms.make_error()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
@@ -149,13 +159,16 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         self._log_scalars(trainer)
         if self.fail_on:
             error = self._alarms.judge(self.report())
-            if _is_true_anywhere(trainer, error is not None):
+            if self._alarms.fails_anywhere(error is not None):
                 self._last_word = error or self._alarms.make_error()
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Fail, after every other callback has had its end of the training."""
-        if self.fail_on and self._watch is None:
-            self.report()
+        if self.fail_on and not self._has_begun:
+            raise NothingToJudge(
+                "Expected a training that this callback has seen, got a fit without a step. "
+                "Check max_epochs and the training data, or leave fail_on out."
+            )
         if self._last_word is not None:
             raise self._last_word
 
@@ -174,7 +187,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Read the step back, when it is for a training that goes on."""
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and (self._watch is None or self._watch.is_detached):
             self._restored_step = checkpoint.get(_CHECKPOINT_KEY, {}).get("global_step")
 
     # Steps ----------------------------------------------------------------------------------
@@ -187,7 +200,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         return int(trainer.global_step) // max(len(trainer.optimizers), 1)
 
     def _detach(self, error: BaseException | None = None) -> None:
-        if self._watch is not None:
+        if self._watch is not None and self._is_owner:
             self._watch.detach(error)
 
     # Logs -----------------------------------------------------------------------------------
@@ -219,8 +232,3 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
 
 def _is_tensorboard(logger: object) -> bool:
     return any(one.__name__ == "TensorBoardLogger" for one in type(logger).__mro__)
-
-
-def _is_true_anywhere(trainer: Any, decision: bool) -> bool:
-    """Whether it is on any rank: all of them raise, or none, and none waits for the others."""
-    return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))

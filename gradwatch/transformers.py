@@ -6,12 +6,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from gradwatch.configuration import find_configuration
 from gradwatch.errors import NothingToJudge
-from gradwatch.fail_on import Alarms
+from gradwatch.fail_on import Alarms, borrow_watch
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
 from gradwatch.watcher import Watch, watch
@@ -65,6 +64,7 @@ class GradWatchCallback(TrainerCallback):
         self.budget = budget
         self._alarms = Alarms(fail_on, every_n_steps, budget)
         self._watch: Watch | None = None
+        self._is_owner = False
 
     def report(self) -> Report:
         """The verdict so far, or on the whole of the last training.
@@ -82,7 +82,7 @@ class GradWatchCallback(TrainerCallback):
     def detach(self) -> None:
         """Leave no trace. The trainer tells its callbacks nothing of an exception: after one, call
         this, unless the same callback is used for another training, which does."""
-        if self._watch is not None:
+        if self._watch is not None and self._is_owner:
             self._watch.detach()
 
     # Hooks of the trainer -------------------------------------------------------------------
@@ -90,7 +90,11 @@ class GradWatchCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin; a checkpoint's step is restored."""
         self.detach()
+        self._watch, self._is_owner = borrow_watch(kwargs["model"]), False
         self._alarms.begin(state.global_step, speaks=state.is_world_process_zero)
+        if self._watch is not None:
+            return
+        self._is_owner = True
         self._watch = watch(
             kwargs["model"],
             kwargs["optimizer"],
@@ -102,13 +106,11 @@ class GradWatchCallback(TrainerCallback):
             on_change=self._alarms.hear,
             logdir=None if self.writer is not None else self._choose_logdir(args),
             writer=self.writer,
-        )
+        ).__enter__()  # held by the trainer: another watch in the middle of it is refused
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop what is to fail."""
-        if self._watch is None or not self._alarms.is_time_to_ask(self._watch):
-            return
-        if _is_true_anywhere(bool(self._alarms.findings), args.device):
+        if self._watch is not None and self._alarms.is_to_stop(self._watch):
             self.detach()
             raise self._alarms.make_error()
 
@@ -118,7 +120,7 @@ class GradWatchCallback(TrainerCallback):
         if not self._alarms.fail_on:
             return
         error = self._alarms.judge(self.report())
-        if _is_true_anywhere(error is not None, args.device):
+        if self._alarms.fails_anywhere(error is not None):
             raise error or self._alarms.make_error()
 
     def _choose_logdir(self, args: Any) -> str | os.PathLike[str] | None:
@@ -129,13 +131,3 @@ class GradWatchCallback(TrainerCallback):
             return None
         base = os.environ.get(_LOGDIR_VARIABLE) or getattr(args, "logging_dir", None)
         return os.path.join(base or os.path.join(args.output_dir, "runs"), _RUN)  # noqa: PTH118
-
-
-def _is_true_anywhere(decision: bool, device: torch.device) -> bool:
-    """Whether it is on any rank: all of them raise, or none, and none waits for the others."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return decision
-    votes = torch.tensor(float(decision), device=device)
-    distributed.all_reduce(votes, op=distributed.ReduceOp.MAX)
-    return bool(votes.item())

@@ -8,6 +8,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gradwatch.capture.description import describe_training
+from gradwatch.capture.interruption import is_foreign
+from gradwatch.capture.ranks import unwrap
 from gradwatch.capture.sampling_budget import check_budget
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
@@ -30,11 +33,15 @@ Optimizers = Optimizer | Iterable[Optimizer] | None
 OnChange = Callable[[Change], None]
 OnScalars = Callable[[int, dict[str, float]], None]
 
-_watched: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_watches: weakref.WeakValueDictionary[int, Watch] = weakref.WeakValueDictionary()
+"""By ``id`` of the model: what models call equal, or cannot hash, plays no part."""
 
 
 class Watch:
     """A model under watch; made by ``watch()``. A context manager, or call ``detach()``.
+
+    It goes on when this object is dropped, until ``unwatch(model)`` or until the model is gone; it
+    keeps neither the model nor its optimizers alive.
 
     Attributes:
         thresholds: by which the run is judged.
@@ -54,7 +61,6 @@ class Watch:
         budget: float | None = None,
     ) -> None:
         self.thresholds = thresholds
-        self._model = weakref.ref(model)
         self._run = run
         self._doctor = Doctor(thresholds)
         self._journal = journal
@@ -64,14 +70,34 @@ class Watch:
         self._exception = ""
         self._is_log_failing = False
         self._detached = False
-        _watched.add(model)
+        self._is_entered = False
+        self._process = os.getpid()
+        inner, _ = unwrap(model)
+        self._model_id = id(inner)
+        _watches[self._model_id] = self
+        self._finalizer = weakref.finalize(inner, _end, weakref.ref(self))
         self._session.start()
 
     def __enter__(self) -> Watch:
+        self._is_entered = True
         return self
+
+    def __del__(self) -> None:
+        if not getattr(self, "_detached", True):
+            self.abandon()
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self.detach(error)
+
+    @property
+    def is_entered(self) -> bool:
+        """Whether a ``with`` block of its own holds it."""
+        return self._is_entered
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether the watching has ended."""
+        return self._detached
 
     @property
     def global_step(self) -> int:
@@ -112,11 +138,20 @@ class Watch:
             return
         self._exception = "" if error is None else type(error).__name__
         self._detached = True
+        self._finalizer.detach()
+        if _watches.get(self._model_id) is self:
+            del _watches[self._model_id]
         self._session.stop()
-        model = self._model()
-        if model is not None:
-            _watched.discard(model)
         self._write(self._close_journal)
+
+    def abandon(self) -> None:
+        """The model or whoever held this is gone: ``detach`` that waits for nobody.
+
+        A process that was forked has only a copy, and leaves the files to the one that it is of.
+        """
+        if self._process == os.getpid():
+            self._session.abandon()
+            self.detach()
 
     def _take(self, record: StepRecord) -> None:
         changes = self._doctor.observe(record)
@@ -145,6 +180,8 @@ class Watch:
             function(*args)
             self._is_log_failing = False
         except Exception as error:
+            if is_foreign(error):
+                raise
             if not self._is_log_failing:
                 _warn(
                     f"gradwatch could not write its log ({type(error).__name__}: {error}); it goes "
@@ -159,6 +196,8 @@ class Watch:
         try:
             listener(*args)
         except Exception as error:
+            if is_foreign(error):
+                raise
             name = getattr(listener, "__qualname__", type(listener).__name__)
             _warn(
                 f"gradwatch called {name}, which raised {type(error).__name__}: {error}. It goes "
@@ -166,9 +205,9 @@ class Watch:
             )
 
 
-def _warn(text: str) -> None:
+def _warn(text: str, stacklevel: int = 3) -> None:
     try:
-        warnings.warn(text, RuntimeWarning, stacklevel=3)
+        warnings.warn(text, RuntimeWarning, stacklevel=stacklevel)
     except Warning:  # warnings are errors here, and an error of ours must not stop a training
         print(text, file=sys.stderr)
 
@@ -210,14 +249,14 @@ def watch(
 
     Raises:
         InvalidInput: the model, the optimizer or one of the settings cannot be used.
-        AlreadyWatched: the model has a watch already.
+        AlreadyWatched: the model is watched already, in a ``with`` block around this.
     """
     optimizers = _unwrap_optimizers(optimizer)
     check_model(model, optimizers)
-    _check_unwatched(model)
     schedule = Schedule(every_n_steps)
     check_budget(budget)
     _check_settings(logdir, writer, thresholds, global_step)
+    _end_earlier(model)
     judged_by = thresholds or Thresholds()
     journal = None
     if (logdir is not None or writer is not None) and _is_first_rank():
@@ -236,14 +275,15 @@ def _is_first_rank() -> bool:
 def _unwrap_optimizers(optimizer: Any) -> tuple[Optimizer, ...]:
     if optimizer is None:
         return ()
-    several = [optimizer] if isinstance(optimizer, Optimizer) or _wraps(optimizer) else optimizer
+    is_single = isinstance(optimizer, Optimizer) or _wraps(optimizer) or _holds(optimizer)
+    several = [optimizer] if is_single else optimizer
     if not isinstance(several, Iterable):
         raise InvalidInput(
             "Expected an optimizer, several of them or None, got "
             f"{type(optimizer).__name__}. Pass what calls .step() in your loop."
         )
-    found = [_unwrap(one) for one in several]
-    wrong = [one for one in found if not isinstance(one, Optimizer)]
+    found = [inner for each in several for inner in _unwrap(each)]
+    wrong = [each for each in found if not isinstance(each, Optimizer)]
     if wrong or not found:
         came = type(wrong[0]).__name__ if wrong else "an empty collection"
         raise InvalidInput(
@@ -257,11 +297,23 @@ def _wraps(optimizer: Any) -> bool:
     return isinstance(getattr(optimizer, "optimizer", None), Optimizer)
 
 
-def _unwrap(optimizer: Any) -> Any:
-    """The optimizer inside a wrapper such as Accelerate's or Lightning's."""
+def _holds(wrapper: Any) -> list[Optimizer]:
+    """Optimizers among the attributes of what is none itself but steps them, such as LARC."""
+    if isinstance(wrapper, (Optimizer, str, list, tuple, dict)) or not hasattr(wrapper, "step"):
+        return []
+    found: list[Optimizer] = []
+    for value in getattr(wrapper, "__dict__", {}).values():
+        values = value.values() if isinstance(value, dict) else value
+        several = values if isinstance(value, (list, tuple, dict)) else [value]
+        found += [each for each in several if isinstance(each, Optimizer)]
+    return found
+
+
+def _unwrap(optimizer: Any) -> list[Any]:
+    """The optimizers inside a wrapper such as Accelerate's, Lightning's or a container."""
     while _wraps(optimizer):
         optimizer = optimizer.optimizer
-    return optimizer
+    return list(_holds(optimizer)) or [optimizer]
 
 
 def _check_settings(
@@ -305,9 +357,46 @@ def check_model(model: Any, optimizers: tuple[Optimizer, ...] = ()) -> None:
         )
 
 
-def _check_unwatched(model: nn.Module) -> None:
-    if model in _watched:
+def find_watch(model: Any) -> Watch | None:
+    """The watch that this very model has, also through a parallel wrapper."""
+    inner, _ = unwrap(model)
+    return _watches.get(id(inner))
+
+
+def unwatch(model: nn.Module) -> None:
+    """End whatever watch a model has, and leave no trace; harmless where there is none.
+
+    For a notebook, and wherever the ``Watch`` is no longer at hand: ``gradwatch.unwatch(model)``.
+
+    Args:
+        model: as it was handed to ``watch()``, or what a parallel wrapper holds.
+    """
+    watching = find_watch(model)
+    if watching is not None:
+        watching.detach()
+
+
+def _end_earlier(model: nn.Module) -> None:
+    """A cell that is run again begins anew; a watch inside another one's ``with`` is a mistake."""
+    earlier = find_watch(model)
+    if earlier is None:
+        return
+    if earlier.is_entered:
         raise AlreadyWatched(
-            f"Expected a model without a watch, got this {type(model).__name__}, which has one. "
-            "Use the watch that there is, or detach() it first."
+            f"Expected a model without a watch, got this {type(model).__name__}, which is watched "
+            "in a with block. Use the watch that there is, or detach() it first."
         )
+    earlier.detach()
+    _warn(
+        f"gradwatch ended the watch that this {type(model).__name__} had, and began another. "
+        "Call gradwatch.unwatch(model) or use a with block to end a watch yourself.",
+        stacklevel=4,
+    )
+
+
+def _end(found: weakref.ref[Watch]) -> None:
+    """A model is gone, or the process ends."""
+    watching = found()
+    if watching is not None:
+        with suppress(Exception):  # nobody is left to be told
+            watching.abandon()

@@ -25,6 +25,7 @@ import gradwatch
 from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
 from gradwatch.log.writer import Run, read_runs
 from gradwatch.records import StepRecord
+from gradwatch.watcher import watch
 from tests.networks import build_chain
 from tests.traces import capture_results, list_attachments, list_differences
 
@@ -557,3 +558,42 @@ def test_two_processes_write_one_file(tmp_path: Path) -> None:
 def test_all_processes_stop_together(tmp_path: Path) -> None:
     run_distributed(tmp_path, "sick")
     assert {path.name for path in tmp_path.glob("stopped*")} == {"stopped0", "stopped1"}
+
+
+# A trainer's unusual days ----------------------------------------------------------------------
+
+
+def test_a_later_callback_leaves_it_to_the_one_that_is_there(
+    lightning: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = GradWatchCallback(), GradWatchCallback(fail_on=("nonfinite",))
+    trainer = make_trainer(lightning, [first, second], tmp_path)
+    trainer.fit(make_module(lightning), make_data())
+    assert sum("watched already" in one.message for one in caplog.records) == 1
+    assert second.report().records == first.report().records > 0
+
+
+def test_a_callback_leaves_it_to_a_watch_around_the_fit(lightning: Any, tmp_path: Path) -> None:
+    module, callback = make_module(lightning), GradWatchCallback()
+    with watch(module) as watching:
+        make_trainer(lightning, callback, tmp_path).fit(module, make_data())
+        assert not watching.is_detached
+    assert callback.report().records == watching.report().records
+
+
+def test_a_fit_that_does_nothing_keeps_the_report(lightning: Any, tmp_path: Path) -> None:
+    module, callback = make_module(lightning), GradWatchCallback()
+    trainer = make_trainer(lightning, callback, tmp_path)
+    trainer.fit(module, make_data())
+    seen = callback.report().records
+    trainer.fit(module, make_data())
+    assert callback.report().records == seen > 0
+
+
+@pytest.mark.filterwarnings("ignore:`LightningModule.configure_optimizers` returned `None`")
+def test_a_fit_without_an_optimizer_of_the_trainers(lightning: Any, tmp_path: Path) -> None:
+    """Lightning then has a stand-in that holds no parameter of the model."""
+    module, callback = make_module(lightning), GradWatchCallback()
+    module.configure_optimizers = lambda: None
+    make_trainer(lightning, callback, tmp_path).fit(module, make_data())
+    assert callback.report().records > 0

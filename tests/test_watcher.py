@@ -16,6 +16,7 @@ import gradwatch
 from gradwatch.errors import AlreadyWatched, InvalidInput, NothingToJudge
 from gradwatch.log.writer import read_runs
 from gradwatch.verdict.episodes import Change
+from tests.capture.tools import assert_no_trace
 from tests.networks import Network, make_mlp, make_sick_mlp
 from tests.traces import list_attachments, list_differences
 
@@ -261,12 +262,61 @@ def test_an_error_of_ours_ends_the_watch_and_not_the_training(
 # Bad input -----------------------------------------------------------------------------------
 
 
-def test_a_second_watch_is_refused(network: Network) -> None:
-    first = gradwatch.watch(network.model, network.optimizer)
-    with pytest.raises(AlreadyWatched, match="detach"):
+def test_a_watch_inside_another_ones_with_is_refused(network: Network) -> None:
+    with (
+        gradwatch.watch(network.model, network.optimizer),
+        pytest.raises(AlreadyWatched, match="detach"),
+    ):
         gradwatch.watch(network.model, network.optimizer)
-    first.detach()
     gradwatch.watch(network.model, network.optimizer).detach()
+
+
+def test_a_second_watch_ends_the_first_and_says_so_once(network: Network) -> None:
+    """As a notebook's cell that is run again does."""
+    first = gradwatch.watch(network.model, network.optimizer)
+    with pytest.warns(RuntimeWarning, match="ended the watch") as said:
+        second = gradwatch.watch(network.model, network.optimizer)
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    network.train(3)
+    second.detach()
+    assert (first.global_step, second.global_step) == (0, 3)
+    assert_no_trace(network.model, (network.optimizer,))
+
+
+def test_unwatch_ends_whatever_watch_there_is(network: Network) -> None:
+    gradwatch.unwatch(network.model)
+    watching = gradwatch.watch(network.model, network.optimizer)
+    gradwatch.unwatch(network.model)
+    network.train(2)
+    assert watching.global_step == 0
+    assert_no_trace(network.model, (network.optimizer,))
+
+
+class Scaled:
+    """As LARC and schedule-free wrappers are: no optimizer, but what steps one."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optim = optimizer
+
+    def step(self) -> None:
+        self.optim.step()
+
+
+class Container:
+    def __init__(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        self.optimizers = optimizers
+
+    def step(self) -> None:
+        for each in self.optimizers:
+            each.step()
+
+
+@pytest.mark.parametrize("wrap", [Scaled, lambda inner: Container([inner])])
+def test_what_steps_an_optimizer_is_as_good_as_one(network: Network, wrap: Any) -> None:
+    with gradwatch.watch(network.model, wrap(network.optimizer)) as watch:
+        network.train(3)
+    assert watch.report().records == watch.global_step == 3
 
 
 @pytest.mark.parametrize("model", [None, "model", torch.ones(2), nn.Linear])

@@ -11,7 +11,9 @@ from torch import nn
 from torch.autograd import Variable
 from torch.nn.parameter import UninitializedParameter
 
+from gradwatch.capture.interruption import is_foreign
 from gradwatch.capture.shards import find_flat_parameters
+from gradwatch.capture.weak_calls import call_weakly
 
 
 class PassTracker:
@@ -36,10 +38,10 @@ class PassTracker:
         on_end: Callable[[], None],
         counts_grad: bool = False,
     ) -> None:
-        self._model = model
+        self._model = weakref.ref(model)
         self._counts_grad = counts_grad
-        self._on_begin = weakref.WeakMethod(on_begin)
-        self._on_end = weakref.WeakMethod(on_end)
+        self._on_begin = call_weakly(on_begin)
+        self._on_end = call_weakly(on_end)
         self._counts: dict[int, bool] = {}  # by graph task
         self._is_open = False
         self._is_reentrant = False
@@ -65,14 +67,18 @@ class PassTracker:
         counts = self._counts.get(task)
         if counts is None:
             nested = self._is_open and self._is_reentrant
-            counts = self._counts[task] = nested or is_training_pass(self._model, self._counts_grad)
+            counts = self._counts[task] = nested or self._is_training_pass()
             if counts and not self._is_open:
                 self._open()
         return counts
 
+    def _is_training_pass(self) -> bool:
+        model = self._model()
+        return model is not None and is_training_pass(model)
+
     def _open(self) -> None:
         self._is_open = True
-        _call_living(self._on_begin)
+        self._on_begin()
         _queue(self._defer_end)
 
     def _defer_end(self) -> None:
@@ -81,13 +87,7 @@ class PassTracker:
 
     def _end(self) -> None:
         self._is_open = False
-        _call_living(self._on_end)
-
-
-def _call_living(method: weakref.WeakMethod[Callable[[], None]]) -> None:
-    living = method()
-    if living is not None:
-        living()
+        self._on_end()
 
 
 def _queue(callback: Callable[[], None]) -> None:
@@ -129,5 +129,7 @@ def _find_leaf(param: nn.Parameter) -> Any | None:
 def _is_run(leaf: Any, counts_grad: bool) -> bool:
     try:
         return bool(torch._C._will_engine_execute_node(leaf))
-    except RuntimeError:  # raised for leaves that autograd.grad was asked for
+    except RuntimeError as error:  # raised for leaves that autograd.grad was asked for
+        if is_foreign(error):
+            raise
         return counts_grad

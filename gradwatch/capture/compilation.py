@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules import module as module_hooks
+
+from gradwatch.capture.step_hooks import remove_hook
+from gradwatch.capture.weak_calls import call_weakly
 
 _HOOKS_FIRE_TWICE = r"Using `torch\.compile\(module\)` when there are global hooks"
 """Torch's warning about global hooks on a compiled module; ours are counted once."""
@@ -44,15 +48,16 @@ class EagerStance:
 
     Args:
         model: that may be compiled.
-        make_way: called when dynamo is about to export a module as a whole. It then looks for
-            global hooks, and fails over any; ours must be gone by then.
+        make_way: method, called when dynamo is about to export a module as a whole. It then looks
+            for global hooks, and fails over any; ours must be gone by then.
     """
 
     def __init__(self, model: nn.Module, make_way: Callable[[], None]) -> None:
-        self._model = model
-        self._make_way = make_way
-        self._handle: Any = None
-        self._stance: Any = None
+        self._model = weakref.ref(model)
+        self._make_way = call_weakly(make_way)
+        self._hook = self._make_hook()
+        self._is_registered = False
+        self._before: Any = None
         self._filter: Any = None
 
     def enter(self) -> bool:
@@ -61,31 +66,39 @@ class EagerStance:
         Returns:
             Whether the layers may be hooked: an older torch would compile our hooks too.
         """
-        if self._handle is None:
-            self._handle = module_hooks.register_module_module_registration_hook(self._see)
+        if not self._is_registered:
+            self._is_registered = True
+            module_hooks.register_module_module_registration_hook(self._hook)
         if not HAS_STANCE:
-            return not is_compiled(self._model)
-        if self._stance is None and "torch._dynamo.eval_frame" in sys.modules:
-            self._stance = torch.compiler.set_stance("force_eager")
+            model = self._model()
+            return model is not None and not is_compiled(model)
+        if self._before is None and "torch._dynamo.eval_frame" in sys.modules:
+            self._before = torch._dynamo.eval_frame._stance  # first: a signal may cut this off
+            torch.compiler.set_stance("force_eager")
             warnings.filterwarnings("ignore", message=_HOOKS_FIRE_TWICE)
             self._filter = warnings.filters[0]
         return True
 
     def leave(self) -> None:
         """Back to the stance that was in force."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            handle.remove()
-        stance, self._stance = self._stance, None
-        if stance is not None:
-            stance.__exit__(None, None, None)
+        if self._is_registered:
+            remove_hook(module_hooks._global_module_registration_hooks, self._hook)
+            self._is_registered = False
+        if self._before is not None:
+            torch._dynamo.eval_frame._set_stance(self._before)
+            self._before = None
         if self._filter in warnings.filters:
             warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
 
-    def _see(self, parent: nn.Module, *_: object) -> None:
-        """A module becomes part of another one: dynamo's exports begin with that."""
-        if type(parent).__name__ in _WRAPPERS and _is_exporting():
-            self._make_way()
+    def _make_hook(self) -> Callable[..., None]:
+        """Sees a module become part of another one: dynamo's exports begin with that."""
+        make_way = self._make_way  # and nothing of ours: torch keeps the hook
+
+        def see(parent: nn.Module, *_: object) -> None:
+            if type(parent).__name__ in _WRAPPERS and _is_exporting():
+                make_way()
+
+        return see
 
 
 def _is_exporting() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +17,16 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torch.nn.modules import module as module_hooks
-from torch.overrides import TorchFunctionMode
+from torch.overrides import (
+    TorchFunctionMode,
+    _get_current_function_mode_stack,
+    _pop_mode,
+    _push_mode,
+)
 
 from gradwatch.capture.backward_passes import is_in_backward
 from gradwatch.capture.graph import Edge, find_input_edges
+from gradwatch.capture.weak_calls import call_weakly
 
 Guard = Callable[..., Any]
 
@@ -32,7 +39,6 @@ class Frame:
     """A module whose forward is running.
 
     Attributes:
-        module: that was called.
         fqn: its name.
         args: what it was called with; dropped when it returns.
         inputs: graph edges of the tensors among them.
@@ -41,13 +47,23 @@ class Frame:
         has_attention: an attention was seen inside it.
     """
 
-    module: nn.Module
+    _module: weakref.ref[nn.Module]
     fqn: str
     args: tuple[Any, ...]
     inputs: frozenset[Edge]
     records: bool
     children: int = 0
     has_attention: bool = False
+
+    @property
+    def module(self) -> nn.Module:
+        """That was called; held weakly, since a call that Ctrl-C cut short leaves its frame."""
+        module = self._module()
+        return _GONE if module is None else module
+
+
+_GONE = nn.Module()
+"""Stands for a module that is no more."""
 
 
 class ForwardObserver(Protocol):
@@ -115,7 +131,7 @@ class ForwardTracker:
         self._make_mode = make_mode
         self._notice = notice
         self._thread = threading.get_ident()
-        self._handles: list[Any] = []
+        self._hooks: list[Callable[..., None]] = []
         self._root: Frame | None = None
         self._mode: TorchFunctionMode | None = None
         self._retired = False
@@ -127,25 +143,32 @@ class ForwardTracker:
     @property
     def is_armed(self) -> bool:
         """Whether calls are being followed."""
-        return bool(self._handles)
+        return bool(self._hooks)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether nothing of this is left in torch."""
+        return not self._hooks and self._mode is None
 
     def arm(self) -> None:
         """Start to follow."""
-        pre = module_hooks.register_module_forward_pre_hook(self._enter)
-        leave = self._leave if HAS_KWARGS else self._leave_without_kwargs
+        pre = _make_hook(self._enter)
+        post = _make_hook(self._leave if HAS_KWARGS else self._leave_without_kwargs)
+        self._hooks = [pre, post]
         options = {"with_kwargs": True} if HAS_KWARGS else {}
-        post = module_hooks.register_module_forward_hook(leave, always_call=True, **options)
-        self._handles = [pre, post]
+        module_hooks.register_module_forward_pre_hook(pre)
+        module_hooks.register_module_forward_hook(post, always_call=True, **options)
 
     def disarm(self) -> None:
-        """Stop at once, from outside any forward or after one was cut short."""
-        for handle in self._handles:
-            handle.remove()
-            if HAS_KWARGS:  # torch leaves it
-                module_hooks._global_forward_hooks_with_kwargs.pop(handle.id, None)
-        self._handles.clear()
+        """Stop at once, from outside any forward or after one was cut short.
+
+        May itself be cut short by a signal, and is then called again.
+        """
+        for hook in self._hooks:
+            _remove_global_hook(hook)
         self.stack.clear()
         self._leave_mode()
+        self._hooks.clear()
         self._observer, self._make_mode = _Nobody(), TorchFunctionMode  # they hold us
 
     def retire(self) -> None:
@@ -163,14 +186,13 @@ class ForwardTracker:
     # Calls ----------------------------------------------------------------------------------
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if torch.compiler.is_compiling():
-            return
         fqn = self._names.get(id(module))
         if threading.get_ident() != self._thread:
             if fqn is not None and self._belongs_to_root():
                 self._guard(self._observer.miss_thread)
             return
         if fqn is None:
+            self._drop_stale_frames()
             self._guard(self._notice, module)
         elif not self._retired:
             with torch._C.DisableTorchFunction():  # what we ask of tensors is not forward's doing
@@ -184,10 +206,13 @@ class ForwardTracker:
         return not _count_running(root.module)
 
     def _push(self, module: nn.Module, fqn: str, args: tuple[Any, ...]) -> None:
-        self._drop_stale_frames(module)
+        if self.stack and self.stack[0].module is module:
+            self._drop_stale_frames(own_calls=1)
         if not self.stack and is_traced():
             return
-        frame = Frame(module, fqn, args, find_input_edges(args), self._counts(module, fqn))
+        frame = Frame(
+            weakref.ref(module), fqn, args, find_input_edges(args), self._counts(module, fqn)
+        )
         self.stack.append(frame)
         if frame.records and self._root is None:
             self._begin_root(frame)
@@ -198,12 +223,13 @@ class ForwardTracker:
             self._observer.begin_recomputation()
         else:
             self._observer.begin_root(frame.module)
-        self._mode = self._make_mode()
-        self._mode.__enter__()
+        if self._mode is None or not _is_entered(self._mode):  # one that was cut short stays
+            self._mode = self._make_mode()
+            self._mode.__enter__()
 
-    def _drop_stale_frames(self, module: nn.Module) -> None:
+    def _drop_stale_frames(self, own_calls: int = 0) -> None:
         """After Ctrl-C no hook is called on the way out; the next forward finds what was left."""
-        if self.stack and self.stack[0].module is module and _count_running(module) < 2:
+        if self.stack and _count_running(self.stack[0].module) <= own_calls:
             self.stack.clear()
             self._leave_root(has_failed=True)
 
@@ -239,7 +265,7 @@ class ForwardTracker:
     def _leave_without_kwargs(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
         """For an older torch: what it does not say stands in the frame that calls its hooks."""
         has_failed = result is None and sys.exc_info()[0] is not None
-        kwargs = sys._getframe(1).f_locals.get("kwargs", {})
+        kwargs = sys._getframe(3).f_locals.get("kwargs", {})
         self._leave(module, args, *((result,) if has_failed else (kwargs, result)))
 
     def _pop(self, module: nn.Module) -> Frame | None:
@@ -260,9 +286,52 @@ class ForwardTracker:
             self._guard(self._observer.abandon_root)
 
     def _leave_mode(self) -> None:
-        mode, self._mode, self._root = self._mode, None, None
-        if mode is not None:
-            mode.__exit__(None, None, None)
+        if self._mode is None or _take_off(self._mode):
+            self._mode = None
+        self._root = None
+
+
+def _is_entered(mode: TorchFunctionMode) -> bool:
+    return any(one is mode for one in _get_current_function_mode_stack())
+
+
+def _take_off(mode: TorchFunctionMode) -> bool:
+    """Leave a mode, also from under others that were entered after it.
+
+    Answers whether it was there: torch puts a mode aside while it runs, and then back.
+    """
+    if not _is_entered(mode):
+        return False
+    above = []
+    while torch._C._len_torch_function_stack():
+        top = _pop_mode()
+        if top is mode:
+            break
+        above.append(top)
+    for other in reversed(above):
+        _push_mode(other)
+    return True
+
+
+def _remove_global_hook(hook: Callable[..., None]) -> None:
+    """By itself and not by a handle, which a signal may have cut off."""
+    for table in (module_hooks._global_forward_pre_hooks, module_hooks._global_forward_hooks):
+        for number in [number for number, one in table.items() if one is hook]:
+            module_hooks._global_forward_hooks_always_called.pop(number, None)
+            if HAS_KWARGS:  # which torch's own handles leave
+                module_hooks._global_forward_hooks_with_kwargs.pop(number, None)
+            del table[number]
+
+
+def _make_hook(method: Callable[..., None]) -> Callable[..., None]:
+    """For torch's tables, which live as long as the process: holds nobody, compiles to nothing."""
+    call = call_weakly(method)
+
+    def hook(*args: Any) -> None:
+        if not torch.compiler.is_compiling():
+            call(*args)
+
+    return hook
 
 
 def is_traced() -> bool:

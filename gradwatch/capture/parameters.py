@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from gradwatch.capture.device_values import REST, WHOLE_STEP, Ledger, Reading
+from gradwatch.capture.interruption import is_foreign
 from gradwatch.capture.roles import find_role
 from gradwatch.capture.statistics import flatten_dense, measure_l2_norm, take_sample, widen
 from gradwatch.records import Param
@@ -58,7 +59,9 @@ def find_pointer(tensor: Tensor) -> int:
     """Where the elements begin in memory; 0 for a tensor without memory of its own."""
     try:
         return localise(tensor).data_ptr()
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError) as error:
+        if is_foreign(error):
+            raise
         return 0
 
 

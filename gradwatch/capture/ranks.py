@@ -1,33 +1,34 @@
 """Data-parallel ranks: one record for the job, the same on every rank.
 
-Each sampled step costs one collective of a small vector, on a process group of our own that talks
-over the CPU: training's own collectives and streams are never touched. Ranks agree once on what
-the vector means; a rank whose layers have changed says so in the vector, and all agree again.
+Each rank leaves its record of a sampled step with the store. Rank 0 merges what has come, as a
+rule at the next sampled step, and leaves the result for the others. A rank that sends nothing in
+time is named in the record's notes, and the training goes on.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
-from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import torch
-import torch.distributed as dist
 from torch import nn
 
-from gradwatch.records import Array, Layer, LayerSet, Rows, StepRecord
+from gradwatch.capture.exchange import Exchange, is_job
+from gradwatch.capture.rank_messages import LayerSets, align_rows
+from gradwatch.records import Array, LayerSet, StepRecord
 from gradwatch.schema.statistics import Scope, find_statistic
 
-GREETING_TIMEOUT = timedelta(seconds=20)
-"""Ranks that are not watched by then are given up, and each rank reports for itself."""
+PATIENCE_SAMPLES = 3
+"""Rank 0 merges without a rank that is more sampled steps behind, ..."""
 
-COLLECTIVE_TIMEOUT = timedelta(seconds=60)
-"""A rank that has died does not hold the others longer than this."""
+PATIENCE_FOR_FIRST_SAMPLES = 8
+"""... and the others do without rank 0, which decides after it has been patient itself."""
 
-_greetings = itertools.count()
+_channels: defaultdict[str, itertools.count[int]] = defaultdict(itertools.count)
+"""Ranks that watch the same models in the same order find each other by number."""
 
 
 def unwrap(model: nn.Module) -> tuple[nn.Module, bool]:
@@ -38,129 +39,199 @@ def unwrap(model: nn.Module) -> tuple[nn.Module, bool]:
     return (inner.module, False) if isinstance(inner, nn.DataParallel) else (model, False)
 
 
+@dataclasses.dataclass
+class Waiting:
+    """A record of this rank that is not merged yet; ``None``: the optimizer skipped the step."""
+
+    global_step: int
+    record: StepRecord | None
+    parts: Sequence[int]
+    age: int = 0
+
+
 class RankMerger:
-    """Merges the records of all ranks.
+    """Merges the records of all ranks, none of which ever waits for another.
 
     Attributes:
         is_wanted: the model belongs to a job whose ranks work together.
-        agreed_wait: steps until the next sample, as rank 0 proposed with the latest record.
+        missed: by rank, the records that were merged without it.
     """
 
     def __init__(self) -> None:
         self.is_wanted = False
-        self.agreed_wait = 0
-        self._group: Any = None
+        self.missed: Counter[int] = Counter()
+        self._exchange: Exchange | None = None
         self._was_tried = False
-        self._layout: LayerSet | None = None
-        self._own_digest = ""
-        self._differs = False
+        self._waiting: deque[Waiting] = deque()
+        self._sets = LayerSets()
+        self._absent: frozenset[int] = frozenset()
+        self._published: deque[int] = deque()
+        self._paced_at: int | None = None
+        self._agreed_wait = 0
 
     @property
     def is_connected(self) -> bool:
         """Whether records are merged."""
-        return self._group is not None
+        return self._exchange is not None
 
-    def connect(self) -> bool:
-        """Find the other ranks, once; answers whether records are merged."""
-        if self._was_tried or not self.is_wanted:
-            return self._group is not None
-        self._was_tried = True
-        is_job = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        if is_job and dist.is_gloo_available() and _greet():
-            self._group = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
-        return self._group is not None
-
-    def merge(
-        self, record: StepRecord | None, parts: Sequence[int], wait: int = 0
-    ) -> StepRecord | None:
-        """The record of all ranks; ``None`` when one of them has skipped the step.
+    def connect(self, fqns: Iterable[str]) -> bool:
+        """Find the channel, once; answers whether records are merged.
 
         Args:
-            record: of this rank.
-            parts: for each parameter, among how many ranks it is divided.
-            wait: shortest one until the next sample, in steps; rank 0's is agreed on.
+            fqns: of the parameters, by which ranks know that they watch the same model.
         """
-        if self._layout is None or self._differs:
-            self._agree(record)
-        assert self._layout is not None
-        codec = Codec(self._layout, parts)
-        changed = record is not None and record.layer_set.digest != self._own_digest
-        proposal = wait if dist.get_rank(self._group) == 0 else 0
-        head = np.array([float(record is not None), float(changed), float(proposal)])
-        body = codec.encode(record)
-        vector = torch.from_numpy(np.concatenate((head, body)))
-        dist.all_reduce(vector, group=self._group)
-        world = dist.get_world_size(self._group)
-        present, self._differs = float(vector[0]), bool(vector[1] > 0)
-        self.agreed_wait = int(vector[2])
-        if record is None or present < world:
-            return None
-        return codec.decode(vector[3:].numpy(), record, world)
+        if self._was_tried or not self.is_wanted:
+            return self.is_connected
+        self._was_tried = True
+        if is_job():
+            model = hashlib.sha256("\n".join(fqns).encode()).hexdigest()[:16]
+            self._exchange = Exchange(f"gradwatch/{model}/{next(_channels[model])}")
+        return self.is_connected
 
-    def _agree(self, record: StepRecord | None) -> None:
-        own = LayerSet() if record is None else record.layer_set
-        found: list[Any] = [None] * dist.get_world_size(self._group)
-        dist.all_gather_object(found, own.to_json(), group=self._group)
-        self._layout = join_layer_sets([LayerSet.from_json(one) for one in found])
-        self._own_digest = own.digest
+    def abandon(self) -> None:
+        """Nobody is left who could wait."""
+        self._was_tried = True
+        if self._exchange is not None:
+            self._exchange.stop_waiting()
 
+    # Pace -----------------------------------------------------------------------------------
 
-def _greet() -> bool:
-    """Whether every rank is watched: rank 0 counts, and tells the others what it found."""
-    rank, world = dist.get_rank(), dist.get_world_size()
-    name = f"gradwatch/{next(_greetings)}"
-    store = dist.distributed_c10d._get_default_store()
-    store.set(f"{name}/{rank}", "1")
-    try:
-        if rank == 0:
-            store.wait([f"{name}/{one}" for one in range(world)], GREETING_TIMEOUT)
-            store.set(f"{name}/all", "1")
+    def agree_on_wait(self, global_step: int, proposal: int) -> int:
+        """What rank 0 proposed at the sampled step before: every rank has got that by now."""
+        exchange, before = self._exchange, self._paced_at
+        self._paced_at = global_step
+        if exchange is None or 0 in self._absent:
+            return proposal
+        if exchange.rank == 0:
+            exchange.put(f"wait/{global_step}", str(proposal).encode())
+        if before is not None and exchange.wait([f"wait/{before}"]):
+            self._agreed_wait = int(exchange.take(f"wait/{before}") or self._agreed_wait)
+        return self._agreed_wait
+
+    # Records --------------------------------------------------------------------------------
+
+    def put(self, global_step: int, record: StepRecord | None, parts: Sequence[int]) -> None:
+        """Send a record of this rank.
+
+        Args:
+            global_step: of the record.
+            record: what this rank has seen; ``None`` when its optimizer skipped the step.
+            parts: for each parameter, among how many ranks it is divided.
+        """
+        exchange = self._exchange
+        assert exchange is not None
+        for one in self._waiting:
+            one.age += 1
+        self._waiting.append(Waiting(global_step, record, parts))
+        if exchange.rank != 0:
+            exchange.put(f"{global_step}/{exchange.rank}", self._sets.encode(record, exchange))
+
+    def collect(self, is_last: bool = False) -> Iterator[StepRecord]:
+        """The records of all ranks that are complete, or that nobody waits for any more.
+
+        Args:
+            is_last: nothing comes after this: wait for ranks that sent something lately.
+        """
+        exchange = self._exchange
+        if exchange is None:
+            return
+        find = self._merge if exchange.rank == 0 else self._receive
+        while self._waiting:
+            found = find(self._waiting[0], is_last, exchange)
+            if found is None:
+                return
+            self._waiting.popleft()
+            yield from found
+        if is_last:
+            self._take_leave(exchange)
+
+    def _take_leave(self, exchange: Exchange) -> None:
+        """Rank 0, which may take the store with it, goes last."""
+        if exchange.rank != 0:
+            exchange.put(f"done/{exchange.rank}", b"1")
         else:
-            store.wait([f"{name}/all"], 2 * GREETING_TIMEOUT)
-    except RuntimeError:  # somebody did not come
-        return False
-    return True
+            others = set(range(1, exchange.world)) - self._absent
+            exchange.wait([f"done/{rank}" for rank in sorted(others)])
 
+    def _merge(
+        self, own: Waiting, is_last: bool, exchange: Exchange
+    ) -> tuple[StepRecord, ...] | None:
+        """On rank 0."""
+        keys = {rank: f"{own.global_step}/{rank}" for rank in range(1, exchange.world)}
+        hoped = [key for rank, key in keys.items() if rank not in self._absent]
+        is_complete = exchange.has(*keys.values())
+        if not is_complete and own.age < PATIENCE_SAMPLES and not is_last:
+            return None
+        if not is_complete and is_last:
+            exchange.wait(hoped)
+        sent = {rank: exchange.take(key) for rank, key in keys.items()}
+        records = {
+            rank: self._sets.decode(one, own.global_step, exchange)
+            for rank, one in sent.items()
+            if one is not None
+        }
+        self._note_absent(rank for rank, one in sent.items() if one is None)
+        merged = self._join(own, records, exchange.world)
+        self._publish(own.global_step, merged, exchange)
+        for rank in records:
+            exchange.forget(keys[rank])
+        return () if merged is None else (merged,)
 
-def join_layer_sets(sets: Sequence[LayerSet]) -> LayerSet:
-    """One set with the layers of all: the first one's, then what others have besides.
+    def _join(
+        self, own: Waiting, others: dict[int, StepRecord | None], world: int
+    ) -> StepRecord | None:
+        present = [own.record, *others.values()]
+        records = [one for one in present if one is not None]
+        if own.record is None or len(records) < len(present):
+            return None
+        layout = self._sets.join([one.layer_set for one in records], self._describe_absent(world))
+        codec = Codec(layout, own.parts)
+        vector = np.sum([codec.encode(one) for one in records], axis=0)
+        return codec.decode(vector, own.record, world, len(records))
 
-    Rows that some rank does not measure are left out.
-    """
-    whole = next((one for one in sets if one.layers), sets[0])
-    layers: list[Layer] = list(whole.layers)
-    positions = {layer.key: index for index, layer in enumerate(layers)}
-    for one in sets:
-        for layer in one.layers:
-            if layer.key not in positions:
-                keys = (one.layers[source].key for source in layer.inputs)
-                inputs = tuple(sorted(positions[key] for key in keys if key in positions))
-                positions[layer.key] = len(layers)
-                layers.append(dataclasses.replace(layer, inputs=inputs))
-    notes = dict.fromkeys(note for one in sets for note in one.notes)
-    used = {param.fqn for one in sets for param in one.params if param.used}
-    params = tuple(dataclasses.replace(one, used=one.fqn in used) for one in whole.params)
-    return LayerSet(tuple(layers), params, tuple(notes), _share_rows([one.rows for one in sets]))
+    def _publish(self, global_step: int, merged: StepRecord | None, exchange: Exchange) -> None:
+        exchange.put(f"{global_step}/all", self._sets.encode(merged, exchange))
+        self._published.append(global_step)
+        if len(self._published) > PATIENCE_FOR_FIRST_SAMPLES:
+            oldest = self._published.popleft()
+            exchange.forget(f"{oldest}/all")
+            exchange.forget(f"wait/{oldest}")
 
+    def _receive(
+        self, own: Waiting, is_last: bool, exchange: Exchange
+    ) -> tuple[StepRecord, ...] | None:
+        """On the other ranks."""
+        key = f"{own.global_step}/all"
+        if is_last and 0 not in self._absent:
+            exchange.wait([key])
+        sent = exchange.take(key)
+        if sent is not None:
+            self._note_absent(())
+            merged = self._sets.decode(sent, own.global_step, exchange)
+            found = merged and dataclasses.replace(
+                merged, histograms=own.record.histograms if own.record else {}
+            )
+            return () if found is None else (found,)
+        if exchange.is_open and not is_last and own.age < PATIENCE_FOR_FIRST_SAMPLES:
+            return None
+        self._note_absent((0,))
+        return () if own.record is None else (self._keep_own(own.record, exchange),)
 
-def _share_rows(rows: Sequence[Rows]) -> Rows:
-    names = {
-        field.name: tuple(
-            name
-            for name in getattr(rows[0], field.name)
-            if all(name in getattr(other, field.name) for other in rows)
+    def _keep_own(self, record: StepRecord, exchange: Exchange) -> StepRecord:
+        alone = f"rank 0 sent nothing: these figures are those of rank {exchange.rank} alone"
+        return dataclasses.replace(record, layer_set=self._sets.join([record.layer_set], (alone,)))
+
+    def _note_absent(self, ranks: Iterable[int]) -> None:
+        self._absent = frozenset(ranks)
+        self.missed.update(self._absent)
+
+    def _describe_absent(self, world: int) -> tuple[str, ...]:
+        """Counts are rounded down to powers of two, so that the note changes rarely."""
+        return tuple(
+            f"rank {rank} of {world} sent nothing at {1 << count.bit_length() - 1} or more sampled "
+            "steps: their figures are of the other ranks"
+            for rank, count in sorted(self.missed.items())
         )
-        for field in dataclasses.fields(Rows)
-    }
-    return Rows(**names)
-
-
-def align_rows(values: Array, names: Sequence[str], wanted: Sequence[str]) -> Array:
-    """Rows ``(len(names), n)`` in another order, ``(len(wanted), n)``; NaN where one is missing."""
-    places = {name: row for row, name in enumerate(names)}
-    padded = np.concatenate((values, np.full((1, values.shape[1]), np.nan)))
-    chosen: Array = padded[[places.get(name, len(names)) for name in wanted]]
-    return chosen
 
 
 class Codec:
@@ -201,9 +272,21 @@ class Codec:
         summable = np.where(is_square, np.square(values), values)
         return np.concatenate((present.astype(np.float64), np.where(present, summable, 0.0)))
 
-    def decode(self, vector: Array, record: StepRecord, world: int) -> StepRecord:
-        """The merged record."""
+    def decode(
+        self, vector: Array, record: StepRecord, world: int, present: int | None = None
+    ) -> StepRecord:
+        """The merged record.
+
+        Args:
+            vector: sum of what ``encode`` gave on each rank.
+            record: of this rank, for what is not merged.
+            world: number of ranks.
+            present: how many of them are in the sum; those that are not count as the average one.
+        """
         counts, sums = np.split(vector, 2)
+        if present is not None and present < world:
+            is_square = np.isin(self._rules, ("l2", "l2_of_mean_loss"))
+            sums = np.where(is_square, sums * world / present, sums)
         has_copies = (self._parts > 1) & (self._rules != "mean")
         sums = np.where(has_copies, sums * self._parts / world, sums)
         with np.errstate(invalid="ignore", divide="ignore"):

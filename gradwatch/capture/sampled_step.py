@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import torch
@@ -35,10 +35,11 @@ from gradwatch.capture.parameters import (
     read_gradients,
     read_weights,
     stamp_gradients,
-    strip_wrappers,
 )
 from gradwatch.capture.sample import CLAIM, Sample
+from gradwatch.capture.step_hooks import remove_hook
 from gradwatch.capture.updates import StepGradients, Updates
+from gradwatch.capture.wrappers import name_modules
 from gradwatch.records import Layer
 
 MAX_PASSES = 256
@@ -50,7 +51,7 @@ class SampledStep:
     """Everything that exists only while a step is sampled.
 
     Args:
-        model: that is watched.
+        model: that is watched; not held, since an abandoned watch must not keep it.
         optimizers: whose steps end it, each one's once.
         guard: calls a function of ours so that its exceptions never reach the training.
         firing: which units fired lately, kept from step to step.
@@ -63,7 +64,7 @@ class SampledStep:
         counts_grad: the training takes its gradients by ``autograd.grad``, as a step before showed.
     """
 
-    model: nn.Module
+    model: InitVar[nn.Module]
     optimizers: Sequence[Optimizer]
     guard: Guard
     firing: FiringHistory
@@ -78,7 +79,6 @@ class SampledStep:
     _events: list[int] = field(default_factory=list)
     _taken: set[int] = field(default_factory=set)
     _stepped: set[int] = field(default_factory=set)
-    _handles: list[Any] = field(default_factory=list)
     _gradients: Ledger | None = None
     _norms: Known = field(default_factory=dict)
     _stamps: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -89,14 +89,12 @@ class SampledStep:
     _has_weights: bool = False
     _ends_after_backward: bool = False
 
-    def __post_init__(self) -> None:
-        modules = [(strip_wrappers(fqn), m) for fqn, m in self.model.named_modules()]
+    def __post_init__(self, model: nn.Module) -> None:
+        modules = name_modules(model)
         self.modules = {id(module): fqn for fqn, module in modules}
         self._watched = list_parameters(modules)
         self._updates = Updates.begin(self._watched)
-        tracker = PassTracker(
-            self.model, self._begin_backward, self._end_backward, self.counts_grad
-        )
+        tracker = PassTracker(model, self._begin_backward, self._end_backward, self.counts_grad)
         self.recorder = LayerRecorder(
             self.modules,
             self.guard,
@@ -118,7 +116,7 @@ class SampledStep:
         else:
             self.recorder.table.notes[UNSEEN] = None
         for optimizer in self.optimizers:
-            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+            optimizer.register_step_pre_hook(self._before_step)
 
     @property
     def was_given_gradients(self) -> bool:
@@ -134,11 +132,15 @@ class SampledStep:
         """Whether a forward or a backward that counts was seen."""
         return self.recorder.has_begun or bool(self._events)
 
+    @property
+    def is_disarmed(self) -> bool:
+        """Whether nothing is left in torch, as there is while a forward that was armed runs on."""
+        return self.recorder.forward.has_left
+
     def disarm(self) -> None:
         """Leave nothing behind."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        for optimizer in self.optimizers:
+            remove_hook(optimizer._optimizer_step_pre_hooks, self._before_step)
         self.recorder.close()
 
     # Backward -------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from gradwatch.capture.assembly import Assembler
 from gradwatch.capture.backward_passes import is_in_backward, run_after_backward
 from gradwatch.capture.compilation import EagerStance
 from gradwatch.capture.firing_history import FiringHistory
+from gradwatch.capture.interruption import forget_frames, is_foreign
 from gradwatch.capture.ranks import RankMerger, unwrap
 from gradwatch.capture.sample import Sample
 from gradwatch.capture.sampled_step import SampledStep
@@ -28,6 +30,7 @@ from gradwatch.capture.sampling_budget import Pace
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.shards import count_parts
 from gradwatch.capture.step_hooks import is_inner_step
+from gradwatch.capture.wrappers import has_parallel_part
 from gradwatch.records import StepRecord
 
 CLOSE_SAMPLES = 1000
@@ -46,7 +49,7 @@ class Session:
     """Captures sampled steps of one model and hands each on as a ``StepRecord``.
 
     Args:
-        model: whose modules and parameters are watched.
+        model: whose modules and parameters are watched; held weakly.
         optimizers: whose steps are the boundaries; none means that ``mark_step`` marks them.
         schedule: which steps are sampled.
         on_record: receives each record, on the training's thread.
@@ -63,7 +66,8 @@ class Session:
         global_step: int = 0,
         budget: float | None = None,
     ) -> None:
-        self.model, is_parallel = unwrap(model)
+        inner, is_parallel = unwrap(model)
+        self._model = weakref.ref(inner)
         self.optimizers = tuple(optimizers)
         self.schedule = schedule
         self.on_record = on_record
@@ -75,15 +79,21 @@ class Session:
         self._assembler = Assembler()
         self._stance = EagerStance(model, self._make_way)
         self._ranks = RankMerger()
-        self._ranks.is_wanted = is_parallel
+        self._ranks.is_wanted = is_parallel or has_parallel_part(inner)
         self._pending: deque[tuple[Sample, int]] = deque()
         self._handles: list[Any] = []
         self._step: SampledStep | None = None
+        self._retired: SampledStep | None = None
         self._lost: int | None = None
         self._armed = 0
         self._counts_grad = False
         self._running = False
         self._is_broken = False
+
+    @property
+    def model(self) -> nn.Module | None:
+        """What is watched, while it lives."""
+        return self._model()
 
     @property
     def global_step(self) -> int:
@@ -104,24 +114,37 @@ class Session:
         """Detach from everything; records under way are still delivered."""
         self._running = False
         self._disarm()
+        self._finish_disarming()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._deliver_together(lag=0)
+        self.deliver(wait=True)
+        self.guard(self._hand_on_merged, True)
+
+    def abandon(self) -> None:
+        """Nobody is left who could wait: ``stop`` will not."""
+        self._ranks.abandon()
 
     def guard(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function of ours; its exception ends the watching, never the training."""
+        """Call a function of ours; its exception ends the watching, never the training.
+
+        What a signal raises while it runs is the training's: it goes on, and the step is given up.
+        """
         if self.failure is not None:
             return None
         try:
             return function(*args)
-        except Exception as error:
+        except BaseException as error:
+            if is_foreign(error):
+                self._disarm()
+                self._assembler = Assembler()  # which may be cut short in the middle
+                raise
             self.fail(error)
             return None
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Say once what went wrong, and switch off."""
-        self.failure = error
+        self.failure = forget_frames(error)
         self._disarm()
         text = (
             f"gradwatch has switched itself off after an error of its own at step "
@@ -144,6 +167,7 @@ class Session:
     def after_step(self, number: int, optimizer: Optimizer | None) -> None:
         """An optimizer has stepped (``None``: the step was marked by hand)."""
         step = self._step
+        self._finish_disarming()
         if step is not None:
             if self._is_late(number, step):
                 self.guard(step.skip_step)
@@ -181,11 +205,14 @@ class Session:
             self.guard(self._arm)
 
     def _arm(self) -> None:
+        model = self.model
+        if model is None:
+            return
         self._pace.begin(self.global_step)
         began = self._pace.read_clock()
         self.deliver()
         self._step = SampledStep(
-            model=self.model,
+            model=model,
             optimizers=self.optimizers,
             guard=self.guard,
             firing=self._firing,
@@ -204,7 +231,8 @@ class Session:
 
     def _notice(self, module: nn.Module) -> None:
         """A module outside the watched ones is called; it may be the model's parallel wrapper."""
-        if unwrap(module) == (self.model, True):
+        inner, is_parallel = unwrap(module)
+        if is_parallel and inner is self.model:
             self._ranks.is_wanted = True
 
     def _make_way(self) -> None:
@@ -215,10 +243,18 @@ class Session:
             self._stance.leave()
 
     def _disarm(self) -> None:
-        step, self._step = self._step, None
+        """May be cut short by a signal, and is then called again."""
+        step = self._step
         if step is not None:
             step.disarm()
             self._stance.leave()
+            self._step, self._retired = None, None if step.is_disarmed else step
+
+    def _finish_disarming(self) -> None:
+        """Of a step that was given up inside a forward, which has ended since."""
+        if self._retired is not None:
+            self._retired.disarm()
+            self._retired = None
 
     def _finish(self, is_complete: bool) -> None:
         step = self._step
@@ -229,42 +265,41 @@ class Session:
             self._pending.append((step.collect(), self._pace.interval))
         self._disarm()
         self.deliver()
-        if self._ranks.is_wanted:
-            is_late = any(not one.transfer.is_immediate for one, _ in self._pending)
-            self._deliver_together(lag=int(is_late))
-        self._pace.settle(step.global_step, self._choose_wait())
+        self._pace.settle(step.global_step, self._choose_wait(step.global_step))
         self._pace.spend(began)
         if is_in_backward():
             self._arm_after_backward()
 
-    def _choose_wait(self) -> int:
-        """The shortest wait for the next sample; every rank takes rank 0's, once it has spoken."""
-        return self._ranks.agreed_wait if self._ranks.is_connected else self._pace.propose()
+    def _choose_wait(self, global_step: int) -> int:
+        """The shortest wait for the next sample; every rank takes rank 0's."""
+        return self._ranks.agree_on_wait(global_step, self._pace.propose())
 
     def deliver(self, wait: bool = False) -> None:
         """Hand on the records whose numbers have arrived; all of them when ``wait`` is set.
 
-        Ranks that merge their records must all do so at the same points of the training: there
-        only ``stop`` and the end of a sampled step deliver, whatever has arrived.
+        Those of several ranks are handed on when they are merged: nobody waits for a rank here.
         """
-        if not self._ranks.is_wanted:
-            while self._pending and (wait or self._pending[0][0].transfer.arrived):
-                self.guard(self._build, *self._pending.popleft())
-
-    def _deliver_together(self, lag: int) -> None:
-        while len(self._pending) > lag:
+        while self._pending and (wait or self._pending[0][0].transfer.arrived):
             self.guard(self._build, *self._pending.popleft())
+        self.guard(self._hand_on_merged)
+
+    def _hand_on_merged(self, is_last: bool = False) -> None:
+        for record in self._ranks.collect(is_last):
+            self._hand_on(record)
 
     def _build(self, sample: Sample, interval: int) -> None:
         is_lost = sample.global_step == self._lost
         record = None if is_lost else self._assembler.build(sample, interval)
         parts = count_parts(self.model, [one.param for one in sample.watched])
         self._ranks.is_wanted |= any(one > 1 for one in parts)
-        if self._ranks.connect():
-            record = self._ranks.merge(record, parts, self._pace.propose())
-        if record is not None:
-            self._look_for_breaks(record)
-            self.on_record(record)
+        if self._ranks.connect(one.fqn for one in sample.watched):
+            self._ranks.put(sample.global_step, record, parts)
+        elif record is not None:
+            self._hand_on(record)
+
+    def _hand_on(self, record: StepRecord) -> None:
+        self._look_for_breaks(record)
+        self.on_record(record)
 
     def _look_for_breaks(self, record: StepRecord) -> None:
         """A run that has gone nonfinite is looked at closely, and so is what a rollback restores.

@@ -25,13 +25,13 @@ def _find_handles(model: nn.Module) -> list[Any]:
     return [one for one in handles if getattr(one, "flat_param", None) is not None]
 
 
-def count_parts(model: nn.Module, params: Iterable[nn.Parameter]) -> list[int]:
+def count_parts(model: nn.Module | None, params: Iterable[nn.Parameter]) -> list[int]:
     """For each parameter, among how many ranks it is divided; 1 when each holds the whole.
 
     With fewer parts than ranks, as in hybrid sharding, every part has copies.
     """
     counts: dict[int, int] = {}
-    for handle in _find_handles(model):
+    for handle in _find_handles(model) if model is not None else ():
         originals = getattr(handle.flat_param, "_params", None) or ()
         for one in (handle.flat_param, *originals):
             counts[id(one)] = int(handle.world_size)

@@ -35,3 +35,9 @@ def is_inner_step(optimizer: Optimizer) -> bool:
 def _is_wrapped(owner: type) -> bool:
     """Whether torch has wrapped the ``step`` that this very class defines."""
     return hasattr(owner.__dict__.get("step"), "hooked")
+
+
+def remove_hook(table: dict[int, Any], hook: Any) -> None:
+    """Remove a hook by itself, and not by a handle that a signal may have cut off."""
+    for number in [number for number, one in table.items() if one == hook]:
+        del table[number]

@@ -15,7 +15,6 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gradwatch.capture import ranks
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
 from gradwatch.records import LAYER_STATISTICS, StepRecord
@@ -82,7 +81,9 @@ def launch(names: list[str], world: int, folder: Path) -> dict[str, list[Any]]:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
-    return launch(["plain", "inner", "branches", "alone"], 2, tmp_path_factory.mktemp("two"))
+    return launch(
+        ["plain", "inner", "inside", "branches", "alone"], 2, tmp_path_factory.mktemp("two")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +108,9 @@ def run_plain(rank: int, world: int) -> Any:
 
     torch.manual_seed(0)
     model = DistributedDataParallel(Net())
-    ranks.dist.all_reduce = count
+    dist.all_reduce = count
     records, watched_state, failure = train(model, model, choose(rank, world))
-    ranks.dist.all_reduce = original
+    dist.all_reduce = original
     same = all(
         torch.equal(state["weights"][key], watched_state["weights"][key])
         for key in state["weights"]
@@ -136,12 +137,28 @@ def run_branches(rank: int, world: int) -> Any:
 def run_alone(rank: int, world: int) -> Any:
     """Only rank 0 is watched: nobody waits for the others for ever."""
     torch.manual_seed(0)
-    ranks.GREETING_TIMEOUT /= 20
     model = DistributedDataParallel(Net())
     return train(model, model if rank == 0 else None, choose(rank, world))[::2]
 
 
+class Outer(nn.Module):
+    def __init__(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        super().__init__()
+        self.module = nn.ModuleDict({"net": wrap(Net())})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module["net"](x)
+
+
+def run_inside(rank: int, world: int) -> Any:
+    """The wrapper is a part of what is watched; ``module`` is also a name of the user's."""
+    torch.manual_seed(0)
+    model = Outer(DistributedDataParallel)
+    return train(model, model, choose(rank, world))[::2]
+
+
 CASES = {
+    "inside": run_inside,
     "plain": run_plain,
     "inner": run_inner,
     "branches": run_branches,
@@ -162,7 +179,8 @@ def test_equal_to_one_process_on_the_same_batch(world: str, request: pytest.Fixt
     for records, same, failure, collectives in results:
         assert failure is None
         assert same
-        assert collectives == len(records) == 5
+        assert collectives == 0  # none of ours, for which a rank would have to come
+        assert len(records) == 5
     for step, single in enumerate(expected):
         merged = [records[step] for records, *_ in results]
         for one in merged:
@@ -186,6 +204,22 @@ def test_the_model_inside_the_wrapper(two: dict[str, list[Any]]) -> None:
         for records, failure in (first, second):
             assert failure is None
             grads = records[step].layer("grad_output_l2_norm")
+            assert grads == pytest.approx(single.layer("grad_output_l2_norm"), rel=1e-5)
+
+
+def test_wrappers_inside_the_model_are_merged_and_no_part_of_names(
+    two: dict[str, list[Any]],
+) -> None:
+    torch.manual_seed(0)
+    model = Outer(lambda net: net)
+    expected = train(model, model, lambda batch: batch)[0]
+    for records, failure in two["inside"]:
+        assert failure is None
+        for merged, single in zip(records, expected, strict=True):
+            assert list_keys(merged) == list_keys(single)
+            names = [[param.fqn for param in one.layer_set.params] for one in (merged, single)]
+            assert names[0] == names[1]
+            grads = merged.layer("grad_output_l2_norm")
             assert grads == pytest.approx(single.layer("grad_output_l2_norm"), rel=1e-5)
 
 

@@ -1,0 +1,71 @@
+"""Exceptions that reach functions of ours and are not ours: a timer's or a signal's."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import CodeType, FrameType, TracebackType
+from typing import Any
+
+
+def is_foreign(error: BaseException) -> bool:
+    """Whether a signal handler has raised it in the middle of a function of ours.
+
+    Python runs a handler between two instructions of whatever is running, and hands it the frame
+    that it has interrupted: no other call has that frame among its arguments.
+    """
+    if not isinstance(error, Exception):
+        return True  # KeyboardInterrupt, SystemExit
+    codes = set(_list_handler_codes())
+    return any(_is_handler(frame, codes) for frame in _walk(error.__traceback__))
+
+
+def forget_frames(error: BaseException) -> BaseException:
+    """The error without the frames that it passed, whose variables hold the model."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            waiting += [one.__cause__, one.__context__]
+    return error
+
+
+def _walk(traceback: TracebackType | None) -> Iterator[FrameType]:
+    while traceback is not None:
+        yield traceback.tb_frame
+        traceback = traceback.tb_next
+
+
+def _is_handler(frame: FrameType, codes: set[CodeType]) -> bool:
+    return frame.f_code in codes or (frame.f_back is not None and _is_given(frame, frame.f_back))
+
+
+def _is_given(frame: FrameType, interrupted: FrameType) -> bool:
+    """Whether a frame was called with its caller's."""
+    for value in frame.f_locals.values():
+        if value is interrupted:
+            return True
+        if type(value) is tuple and any(one is interrupted for one in value):
+            return True
+    return False
+
+
+def _list_handler_codes() -> Iterator[CodeType]:
+    for number in signal.valid_signals():
+        code = _find_code(signal.getsignal(number))
+        if code is not None:
+            yield code
+
+
+def _find_code(handler: Callable[..., Any] | int | None) -> CodeType | None:
+    if isinstance(handler, partial):
+        return _find_code(handler.func)
+    if handler is None or not callable(handler):
+        return None
+    owner = handler if hasattr(handler, "__code__") else type(handler).__call__
+    code = getattr(owner, "__code__", None)  # of a function, a method, an object that is called
+    return code if isinstance(code, CodeType) else None

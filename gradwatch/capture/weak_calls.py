@@ -1,0 +1,23 @@
+"""Methods that torch keeps for us and that must not keep their owner."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+
+def call_weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """The method while its owner lives, then nothing.
+
+    ``weakref.WeakMethod`` runs Python code when the owner goes, where what a signal raises is lost.
+    """
+    bound: Any = method
+    find_owner, function = weakref.ref(bound.__self__), bound.__func__
+
+    def call(*args: Any) -> None:
+        owner = find_owner()
+        if owner is not None:
+            function(owner, *args)
+
+    return call

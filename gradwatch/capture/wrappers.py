@@ -1,0 +1,35 @@
+"""What compilation, data parallelism and Fabric put around a module: no part of its name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from gradwatch.capture.parameters import strip_wrappers
+
+_INNER = {
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "_FabricModule": "_forward_module",
+}
+"""By class of a wrapper, the attribute that holds what it wraps."""
+
+
+def name_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Distinct modules and their names, as they are without wrappers around any of them."""
+    names, modules = {"": ""}, dict(model.named_modules())
+    for fqn in modules:
+        if fqn:
+            parent, _, leaf = fqn.rpartition(".")
+            is_inner = _find_inner(modules.get(parent)) == leaf
+            names[fqn] = names.get(parent, parent) if is_inner else f"{names[parent]}.{leaf}"
+    return [(strip_wrappers(names[fqn]).lstrip("."), one) for fqn, one in modules.items()]
+
+
+def has_parallel_part(model: nn.Module) -> bool:
+    """Whether ranks work together on any part of the model."""
+    return any(isinstance(one, nn.parallel.DistributedDataParallel) for one in model.modules())
+
+
+def _find_inner(module: nn.Module | None) -> str | None:
+    found = (_INNER.get(one.__name__) for one in type(module).__mro__)
+    return next((one for one in found if one is not None), None)

@@ -1,0 +1,198 @@
+"""A watch that nobody ends: it goes with its model, and leaves nothing in the process."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Optimizer
+
+import gradwatch
+from tests.capture.tools import has_global_hooks
+
+Way = Callable[[nn.Module, Optimizer, Path], None]
+
+
+def make_model() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
+
+
+def step(model: nn.Module, optimizer: Optimizer) -> None:
+    optimizer.zero_grad()
+    model(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+
+
+def drop_the_handle(model: nn.Module, optimizer: Optimizer, folder: Path) -> None:
+    gradwatch.watch(model, optimizer, logdir=folder)
+    step(model, optimizer)
+
+
+def break_between_forward_and_step(model: nn.Module, optimizer: Optimizer, folder: Path) -> None:
+    gradwatch.watch(model, optimizer, logdir=folder)
+    step(model, optimizer)
+    model(torch.ones(2, 4)).sum().backward()
+
+
+class Interrupted(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+
+def interrupt_forward(model: nn.Module, optimizer: Optimizer, folder: Path) -> None:
+    """Ctrl-C: torch calls no hook on the way out."""
+    gradwatch.watch(model, optimizer, logdir=folder)
+    model.append(Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        model(torch.ones(2, 4))
+
+
+def keep_no_optimizer(model: nn.Module, optimizer: Optimizer, folder: Path) -> None:
+    watching = gradwatch.watch(model, logdir=folder)
+    step(model, optimizer)
+    watching.step()
+    model(torch.ones(2, 4))
+
+
+def run_a_cell_again(model: nn.Module, optimizer: Optimizer, folder: Path) -> None:
+    for _ in range(2):
+        gradwatch.watch(model, optimizer, logdir=folder)
+        step(model, optimizer)
+
+
+WAYS = [
+    drop_the_handle,
+    break_between_forward_and_step,
+    interrupt_forward,
+    keep_no_optimizer,
+    run_a_cell_again,
+]
+
+
+def list_open_files(folder: Path) -> list[str]:
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        return []
+    targets = (one.readlink() for one in descriptors.iterdir() if one.is_symlink())
+    return [str(one) for one in targets if str(one).startswith(str(folder))]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="gradwatch ended the watch")
+        yield
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("keeps_optimizer", [False, True])
+def test_everything_goes_with_the_model(way: Way, keeps_optimizer: bool, tmp_path: Path) -> None:
+    kept: list[Optimizer] = []
+    models = []
+    for number in range(5):
+        model = make_model()
+        optimizer = SGD(model.parameters(), lr=0.1)
+        way(model, optimizer, tmp_path / str(number))
+        models.append(weakref.ref(model))
+        if keeps_optimizer:
+            kept.append(optimizer)
+    del model, optimizer
+    gc.collect()
+    assert [one() for one in models] == [None] * 5
+    assert not has_global_hooks()
+    assert torch.overrides._get_current_function_mode() is None
+    assert not list_open_files(tmp_path)
+    assert not any(one._optimizer_step_post_hooks or one._optimizer_step_pre_hooks for one in kept)
+    assert not [one for one in gc.get_objects() if type(one) is gradwatch.Watch]
+
+
+def test_the_log_of_a_forgotten_watch_ends_with_its_verdict(tmp_path: Path) -> None:
+    from gradwatch.log.writer import read_runs
+
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    gradwatch.watch(model, optimizer, logdir=tmp_path)
+    for _ in range(3):
+        step(model, optimizer)
+    del model, optimizer
+    gc.collect()
+    (run,) = read_runs(tmp_path)
+    assert [one.global_step for one in run.records()] == [0, 1, 2]
+
+
+def test_a_watch_goes_on_without_its_handle() -> None:
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    seen: list[int] = []
+    gradwatch.watch(model, optimizer, on_scalars=lambda at, scalars: seen.append(at))
+    gc.collect()
+    for _ in range(3):
+        step(model, optimizer)
+    gradwatch.unwatch(model)
+    assert seen == [0, 1, 2]
+    assert not has_global_hooks()
+
+
+def test_an_error_of_ours_keeps_no_model_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gradwatch.capture import statistics
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(statistics, "measure_l2_norm", fail)
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    watching = gradwatch.watch(model, optimizer)
+    with pytest.warns(RuntimeWarning, match="switched itself off"):
+        step(model, optimizer)
+    found = weakref.ref(model)
+    del model, optimizer
+    gc.collect()
+    assert found() is None
+    assert isinstance(watching.failure, RuntimeError)
+    assert sys.exc_info() == (None, None, None)
+
+
+class Equal(nn.Linear):
+    """Says that every layer equals every other, and has no hash."""
+
+    __hash__ = None
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+class EqualNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EqualNet)
+
+    def __hash__(self) -> int:
+        return 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def test_models_that_call_themselves_equal_are_two() -> None:
+    models = [EqualNet(), EqualNet()]
+    optimizers = [SGD(one.parameters(), lr=0.1) for one in models]
+    with (
+        gradwatch.watch(models[0], optimizers[0]) as first,
+        gradwatch.watch(models[1], optimizers[1]) as second,
+    ):
+        step(models[0], optimizers[0])
+        assert (first.global_step, second.global_step) == (1, 0)
+        gradwatch.unwatch(models[1])
+        assert gradwatch.watcher.find_watch(models[0]) is first
