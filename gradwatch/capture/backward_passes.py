@@ -74,7 +74,7 @@ class PassTracker:
 
     def _is_training_pass(self) -> bool:
         model = self._model()
-        return model is not None and is_training_pass(model)
+        return model is not None and is_training_pass(model, self._counts_grad)
 
     def _open(self) -> None:
         self._is_open = True

@@ -80,7 +80,7 @@ GUARDS: tuple[Guard, ...] = (
         "moves by `opening` of its own size.",
         _find_opening,
         "Bachlechner et al. (2021), ReZero; Touvron et al. (2021), LayerScale",
-        ("rezero_sgd", "zero_init_sgd", "layer_scale_sgd"),
+        ("rezero_sgd", "zero_init_sgd"),
     ),
     Guard(
         "learned",

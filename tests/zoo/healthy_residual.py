@@ -211,18 +211,13 @@ class Scaled(nn.Module):
 def _train_scaled(factor: Tensor) -> Training:
     blocks = [Scaled(24, factor.clone()) for _ in range(6)]
     model = nn.Sequential(nn.Linear(2, 24), *blocks, nn.Linear(24, 2))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    return train(model, optimizer, spirals(), _cross_entropy, steps=150)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return train(model, optimizer, spirals(), _cross_entropy, steps=300)
 
 
 @healthy(_cases, "ReZero under SGD: the factors open by themselves, the branches learn after them")
 def rezero_sgd() -> Training:
     return _train_scaled(torch.zeros(1))
-
-
-@healthy(_cases, "LayerScale of 1e-6 under SGD: a factor for each unit, which opens by itself")
-def layer_scale_sgd() -> Training:
-    return _train_scaled(torch.full((24,), 1e-6))
 
 
 @healthy(_cases, "zero-initialised last layers of the branches under SGD")
