@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +64,8 @@ class Report(Verdict):
     def __str__(self) -> str:
         from gradwatch.display.terminal import write_text
 
-        return write_text(self) + (f"\n{self.vote}" if self.vote else "")
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # what print(report) goes to
+        return write_text(self, encoding=encoding) + (f"\n{self.vote}" if self.vote else "")
 
     def _repr_html_(self) -> str:
         from gradwatch.display.html import write_fragment

@@ -61,13 +61,22 @@ def render_report(
     return VerdictView(verdict, verdict.records > 0 if table else table, max_rows)
 
 
-def write_text(verdict: Verdict, *, width: int = _DEFAULT_WIDTH) -> str:
-    """The verdict as plain text, as ``print(report)`` shows it."""
-    out = io.StringIO()
-    Console(file=out, width=width, color_system=None, legacy_windows=False).print(
-        render_report(verdict)
-    )
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+def write_text(verdict: Verdict, *, width: int = _DEFAULT_WIDTH, encoding: str = "utf-8") -> str:
+    """The verdict as plain text, as ``print(report)`` shows it.
+
+    Args:
+        verdict: to write.
+        width: columns.
+        encoding: that the text must fit: outside of Unicode the table is drawn in ASCII, and
+            characters that the encoding lacks are escaped.
+    """
+    stored = io.BytesIO()
+    out = io.TextIOWrapper(stored, encoding=encoding, errors="backslashreplace", newline="")
+    console = Console(file=out, width=width, color_system=None, legacy_windows=False)
+    console.print(render_report(verdict))
+    out.flush()
+    text = stored.getvalue().decode(encoding)
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def write_layers(verdict: Verdict, *, width: int = _DEFAULT_WIDTH) -> str:

@@ -102,3 +102,13 @@ def test_ascii_terminal_gets_ascii() -> None:
 def test_colour_only_where_there_is_any() -> None:
     assert "\x1b[1;31m" in draw(make_verdict(), color=True)
     assert "\x1b[" not in write_text(make_verdict())
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
+def test_the_text_fits_any_stream(encoding: str) -> None:
+    """A terminal or a file of an older code page must not raise at the end of a training."""
+    verdict = make_verdict(run="模型 ✓")
+    text = write_text(verdict, encoding=encoding)
+    text.encode(encoding)
+    assert ("✗" in text) == (encoding == "utf-8")
+    assert "net.0" in text
