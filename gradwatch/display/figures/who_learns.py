@@ -17,7 +17,7 @@ _TICK_DECADES = (0, -2, -4, -6, -8)
 def build_who_learns(series: Series) -> Figure | None:
     """log10 of the shares from 1e-8 to 1; ``None`` when no loss change was recorded.
 
-    A share below is drawn as 1e-8: such a layer does nothing. A gap: the layer has no weight that
+    A smaller share is drawn as 1e-8. A gap: the layer has no weight that
     an optimizer holds, or got no gradient or no step.
     """
     measured = np.flatnonzero(np.isfinite(series.learning).any(axis=1))
@@ -77,8 +77,8 @@ CARDS = (
     Card(
         "who_learns",
         "Who learns",
-        "each layer's share of the loss change that a step makes (gradient times update): dark red "
-        "layers do nothing; grey: frozen, or no gradient or step",
+        "each layer's share of the loss change that a step makes (gradient times update); dark red: "
+        "next to nothing; grey: frozen, or no gradient or step",
         build_who_learns,
         _explain_empty,
     ),
