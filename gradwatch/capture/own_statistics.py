@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.capture.device_values import WHOLE_STEP, Ledger, Reading
+from gradwatch.capture.interruption import is_foreign
 from gradwatch.capture.parameters import Watched, localise
 from gradwatch.capture.statistics import PARAM_PREFIX
 from gradwatch.errors import InvalidInput
@@ -129,6 +130,8 @@ class OwnMeasures:
                 )
             return value
         except Exception as error:
+            if is_foreign(error):
+                raise
             self._failed.add(one.row)
             warn_once(
                 f"gradwatch goes on without the statistic {one.row.name!r}, whose function raised "

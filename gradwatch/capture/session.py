@@ -141,7 +141,7 @@ class Session:
         except BaseException as error:
             if is_foreign(error):
                 self._disarm()
-                self._assembler = Assembler()  # which may be cut short in the middle
+                self._assembler = Assembler(self._own)  # which may be cut short in the middle
                 raise
             self.fail(error)
             return None

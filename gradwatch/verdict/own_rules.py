@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from gradwatch.capture.interruption import is_foreign
 from gradwatch.errors import InvalidInput
 from gradwatch.evidence.history import History
 from gradwatch.plugins import RULES, load_plugins, warn_once
@@ -63,6 +64,8 @@ def guard_rule(rule: Rule, on_failure: Callable[[str], None]) -> Rule:
         try:
             return [_check_sign(sign) for sign in rule.examine(history, thresholds)]
         except Exception as error:
+            if is_foreign(error):
+                raise
             failed = True
             text = (
                 f"the rule {rule.code} ({rule.title}) has failed and judges no further: "

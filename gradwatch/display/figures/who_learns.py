@@ -77,8 +77,8 @@ CARDS = (
     Card(
         "who_learns",
         "Who learns",
-        "each layer's share of the loss change that a step makes (gradient times update); dark red: "
-        "next to nothing; grey: frozen, or no gradient or step",
+        "each layer's share of the loss change that a step makes (gradient times update); dark "
+        "red: next to nothing; grey: frozen, or no gradient or step",
         build_who_learns,
         _explain_empty,
     ),
