@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -217,3 +218,32 @@ def test_a_measure_of_activations_is_no_call_of_the_model() -> None:
 def test_what_is_no_statistic_of_its_own_is_refused(one: OwnStatistic) -> None:
     with pytest.raises(InvalidInput):
         train(statistics=[one])
+
+
+class _Alarm(Exception):
+    pass
+
+
+def _interrupt(*_: object) -> None:
+    raise _Alarm
+
+
+def _be_interrupted(*_: object) -> None:
+    signal.raise_signal(signal.SIGUSR1)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"rules": [make_rule(_be_interrupted)]},  # type: ignore[arg-type]
+        {"statistics": [OwnStatistic(PEAK, _be_interrupted)]},  # type: ignore[arg-type]
+    ],
+    ids=["rule", "statistic"],
+)
+def test_a_signal_within_them_reaches_the_training(own: dict[str, object]) -> None:
+    before = signal.signal(signal.SIGUSR1, _interrupt)
+    try:
+        with pytest.raises(_Alarm):
+            train(**own)  # type: ignore[arg-type]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
