@@ -9,11 +9,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from gradwatch.capture.own_statistics import OwnStatistic
 from gradwatch.configuration import find_configuration
 from gradwatch.errors import GradWatchError, NothingToJudge
 from gradwatch.fail_on import Alarms, borrow_watch, find_own_optimizers
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.rule import Rule
 from gradwatch.watcher import Watch, watch
 
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
@@ -55,6 +57,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         per_layer_scalars: also write a scalar per layer and statistic (many charts).
         logdir: directory for event files of our own instead of the ``TensorBoardLogger``'s.
         budget: largest share of the training's time that watching may take, as for ``watch``.
+        rules, statistics: besides gradwatch's own, as for ``watch``.
 
     Raises:
         InvalidInput: an unknown kind, an interval below 1, or a budget that is no share.
@@ -70,6 +73,8 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         per_layer_scalars: bool = False,
         logdir: str | os.PathLike[str] | None = None,
         budget: float | None = None,
+        rules: Sequence[Rule] = (),
+        statistics: Sequence[OwnStatistic] = (),
     ) -> None:
         super().__init__()
         self.every_n_steps = every_n_steps
@@ -78,6 +83,8 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         self.per_layer_scalars = per_layer_scalars
         self.logdir = logdir
         self.budget = budget
+        self.rules = rules
+        self.statistics = statistics
         self._forget()
 
     def _forget(self) -> None:
@@ -137,6 +144,8 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
             optimizers or None,
             every_n_steps=self.every_n_steps,
             budget=self.budget,
+            rules=self.rules,
+            statistics=self.statistics,
             thresholds=self.thresholds,
             per_layer_scalars=self.per_layer_scalars,
             global_step=begin,

@@ -8,11 +8,13 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from gradwatch.capture.own_statistics import OwnStatistic
 from gradwatch.configuration import find_configuration
 from gradwatch.errors import NothingToJudge
 from gradwatch.fail_on import Alarms, borrow_watch
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.rule import Rule
 from gradwatch.watcher import Watch, watch
 
 _LOGDIR_VARIABLE = "TENSORBOARD_LOGGING_DIR"
@@ -37,6 +39,7 @@ class GradWatchCallback(TrainerCallback):
         logdir: directory for event files, whatever ``report_to`` says.
         writer: a ``SummaryWriter`` to share instead.
         budget: largest share of the training's time that watching may take, as for ``watch``.
+        rules, statistics: besides gradwatch's own, as for ``watch``.
 
     Raises:
         InvalidInput: an unknown kind, an interval below 1, or a budget that is no share.
@@ -53,6 +56,8 @@ class GradWatchCallback(TrainerCallback):
         logdir: str | os.PathLike[str] | None = None,
         writer: object = None,
         budget: float | None = None,
+        rules: Sequence[Rule] = (),
+        statistics: Sequence[OwnStatistic] = (),
     ) -> None:
         super().__init__()
         self.every_n_steps = every_n_steps
@@ -62,6 +67,8 @@ class GradWatchCallback(TrainerCallback):
         self.logdir = logdir
         self.writer = writer
         self.budget = budget
+        self.rules = rules
+        self.statistics = statistics
         self._alarms = Alarms(fail_on, every_n_steps, budget)
         self._watch: Watch | None = None
         self._is_owner = False
@@ -100,6 +107,8 @@ class GradWatchCallback(TrainerCallback):
             kwargs["optimizer"],
             every_n_steps=self.every_n_steps,
             budget=self.budget,
+            rules=self.rules,
+            statistics=self.statistics,
             thresholds=self.thresholds,
             per_layer_scalars=self.per_layer_scalars,
             global_step=state.global_step,

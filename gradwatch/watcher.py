@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from gradwatch.capture.description import describe_training
 from gradwatch.capture.interruption import is_foreign
+from gradwatch.capture.own_statistics import OwnStatistic, list_statistics
 from gradwatch.capture.ranks import unwrap
 from gradwatch.capture.sampling_budget import check_budget
 from gradwatch.capture.schedule import Schedule
@@ -28,6 +29,8 @@ from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import Doctor
 from gradwatch.verdict.episodes import Change
+from gradwatch.verdict.own_rules import list_rules
+from gradwatch.verdict.rule import Rule
 
 Optimizers = Optimizer | Iterable[Optimizer] | None
 OnChange = Callable[[Change], None]
@@ -59,14 +62,18 @@ class Watch:
         on_change: OnChange | None = None,
         on_scalars: OnScalars | None = None,
         budget: float | None = None,
+        rules: Sequence[Rule] = (),
+        statistics: Sequence[OwnStatistic] = (),
     ) -> None:
         self.thresholds = thresholds
         self._run = run
-        self._doctor = Doctor(thresholds)
+        self._doctor = Doctor(thresholds, list_rules(rules))
         self._journal = journal
         self._on_change = on_change
         self._on_scalars = on_scalars
-        self._session = Session(model, optimizers, schedule, self._take, global_step, budget)
+        self._session = Session(
+            model, optimizers, schedule, self._take, global_step, budget, statistics
+        )
         self._exception = ""
         self._is_log_failing = False
         self._detached = False
@@ -226,6 +233,8 @@ def watch(
     global_step: int = 0,
     on_change: OnChange | None = None,
     on_scalars: OnScalars | None = None,
+    rules: Sequence[Rule] = (),
+    statistics: Sequence[OwnStatistic] = (),
 ) -> Watch:
     """Watch a model train: ``with gradwatch.watch(model, optimizer, logdir="runs/a") as watch:``.
 
@@ -246,6 +255,10 @@ def watch(
         global_step: number of the first step, when a run is resumed.
         on_change: told when a finding begins or ends, on the training's thread.
         on_scalars: told the step and the run-level scalars of each record, likewise.
+        rules: that judge besides gradwatch's own and those of installed packages. What judges the
+            log later knows those of packages only (entry points ``gradwatch.rules``).
+        statistics: that are measured besides gradwatch's own and those of installed packages
+            (entry points ``gradwatch.statistics``).
 
     Raises:
         InvalidInput: the model, the optimizer or one of the settings cannot be used.
@@ -256,6 +269,8 @@ def watch(
     schedule = Schedule(every_n_steps)
     check_budget(budget)
     _check_settings(logdir, writer, thresholds, global_step)
+    list_rules(rules)
+    measured = list_statistics(statistics)
     _end_earlier(model)
     judged_by = thresholds or Thresholds()
     journal = None
@@ -263,7 +278,8 @@ def watch(
         about = describe_training(model, optimizers, every_n_steps, global_step)
         journal = Journal(logdir, writer, per_layer_scalars, judged_by, about)
     told = on_change, on_scalars
-    return Watch(model, optimizers, schedule, judged_by, journal, run, global_step, *told, budget)
+    where = journal, run, global_step
+    return Watch(model, optimizers, schedule, judged_by, *where, *told, budget, rules, measured)
 
 
 def _is_first_rank() -> bool:

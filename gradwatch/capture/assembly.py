@@ -10,6 +10,7 @@ import numpy as np
 
 from gradwatch.capture.calls import CallKey
 from gradwatch.capture.device_values import WHOLE_STEP, Transfer
+from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.parameters import describe_parameters
 from gradwatch.capture.registry import CallRegistry
 from gradwatch.capture.sample import CLAIM, Sample
@@ -31,11 +32,15 @@ Merged = dict[str, dict[int, float]]
 class Assembler:
     """Builds the records of one session; remembers the layers met so far.
 
+    Args:
+        own: the statistics that are not gradwatch's.
+
     Attributes:
         used: parameters that forward has used at some step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, own: OwnMeasures | None = None) -> None:
+        self._own = own or OwnMeasures()
         self.used: set[str] = set()
         self._registry = CallRegistry()
         self._modules: frozenset[int] = frozenset()
@@ -102,12 +107,17 @@ class Assembler:
             self._registry.layers,
             params,
             tuple(self._notes),
-            Rows.list_current(),
+            self._list_rows(),
             cuts=tuple(self._cuts.values()),
         )
         if current != self._layer_set:
             self._layer_set = current
         return self._layer_set, columns
+
+    def _list_rows(self) -> Rows:
+        rows = Rows.list_current()
+        layer, param = self._own.list_rows("layer"), self._own.list_rows("param")
+        return dataclasses.replace(rows, layer=rows.layer + layer, param=rows.param + param)
 
 
 def join_cuts(known: dict[tuple[str, str], Cut], sample: Sample) -> None:

@@ -26,6 +26,7 @@ from gradwatch.capture.graph import (
     is_readable,
     skip_views,
 )
+from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.roles import (
     find_module_axis,
     find_role,
@@ -48,6 +49,7 @@ class LayerRecorder:
         notice: is shown the modules outside the watched ones.
         draws_units: count pre-activations by bin, for the picture of where the units sit.
         finds_cuts: look for calls that let no gradient through.
+        own: measures the statistics that are not gradwatch's.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class LayerRecorder:
         notice: Callable[[nn.Module], None] = lambda module: None,
         draws_units: bool = False,
         finds_cuts: bool = False,
+        own: OwnMeasures | None = None,
     ) -> None:
         self._draws_units = draws_units
+        self._own = own or OwnMeasures()
         self.operands: set[int] | None = set()
         self.table = CallTable(linked)
         self.cut_finder = CutFinder(self.table.known) if finds_cuts else None
@@ -178,9 +182,14 @@ class LayerRecorder:
         call = self.table.add(parent, (frame.fqn, role, name), tensors, inputs or below)
         if call is not None:
             for tensor in tensors:
-                self.table.note("output_l2_norm", call, statistics.measure_l2_norm(tensor))
+                self._measure_output(call, tensor)
             self._watch(call, outputs, inputs)
         return call
+
+    def _measure_output(self, call: Call, output: Tensor) -> None:
+        self.table.note("output_l2_norm", call, statistics.measure_l2_norm(output))
+        for name, reading in self._own.measure_output(output):
+            self.table.note(name, call, reading)
 
     def _watch(
         self,
@@ -242,7 +251,7 @@ class LayerRecorder:
         if not y.numel():
             return
         note = self.table.note
-        note("output_l2_norm", call, statistics.measure_l2_norm(y))
+        self._measure_output(call, y)
         if not activation.is_elementwise:
             y = y.detach().amax(options.get("dim", -1))
         elif self._draws_units and x.is_floating_point() and x.data_ptr() != y.data_ptr():

@@ -28,6 +28,7 @@ from gradwatch.capture.optimizer_state import (
     read_rates,
     read_scale,
 )
+from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.parameters import (
     Known,
     list_parameters,
@@ -62,6 +63,7 @@ class SampledStep:
         draws_units: count pre-activations by bin.
         finds_cuts: look for calls that let no gradient through, and where they stand in the code.
         counts_grad: the training takes its gradients by ``autograd.grad``, as a step before showed.
+        own: measures the statistics that are not gradwatch's.
     """
 
     model: InitVar[nn.Module]
@@ -75,6 +77,7 @@ class SampledStep:
     draws_units: bool = False
     finds_cuts: bool = False
     counts_grad: bool = False
+    own: OwnMeasures = field(default_factory=OwnMeasures)
     passes: int = 0
     _events: list[int] = field(default_factory=list)
     _taken: set[int] = field(default_factory=set)
@@ -104,6 +107,7 @@ class SampledStep:
             self.notice,
             self.draws_units,
             self.finds_cuts,
+            self.own,
         )
         self._ledger = self.recorder.table.ledger
 
@@ -170,6 +174,7 @@ class SampledStep:
             return
         self._gradients = Ledger()
         self._norms = read_gradients(self._watched, self._gradients)
+        self.own.measure_params(self._watched, self._gradients)
         self._stamps = stamp_gradients(self._watched)
         self._read_weights()
         if self._stepping is not None or not self.optimizers:
@@ -255,6 +260,7 @@ class SampledStep:
         if reading is None:
             reading = Ledger()
             read_gradients(self._watched, reading, mine)
+            self.own.measure_params(self._watched, reading, mine)
         self._ledger.take(reading, mine, suffix)
         self._read_weights()
 

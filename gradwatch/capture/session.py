@@ -23,6 +23,7 @@ from gradwatch.capture.backward_passes import is_in_backward, run_after_backward
 from gradwatch.capture.compilation import EagerStance
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.interruption import forget_frames, is_foreign
+from gradwatch.capture.own_statistics import OwnMeasures, OwnStatistic
 from gradwatch.capture.ranks import RankMerger, unwrap
 from gradwatch.capture.sample import Sample
 from gradwatch.capture.sampled_step import SampledStep
@@ -55,6 +56,7 @@ class Session:
         on_record: receives each record, on the training's thread.
         global_step: number of the first step.
         budget: largest share of the training's time; ``None`` for the schedule as it is.
+        statistics: that are measured besides gradwatch's own.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Session:
         on_record: Callable[[StepRecord], None],
         global_step: int = 0,
         budget: float | None = None,
+        statistics: Sequence[OwnStatistic] = (),
     ) -> None:
         inner, is_parallel = unwrap(model)
         self._model = weakref.ref(inner)
@@ -76,7 +79,8 @@ class Session:
         self._level = global_step  # at which all counts were last the same
         self._pace = Pace(schedule, budget, global_step)
         self._firing = FiringHistory()
-        self._assembler = Assembler()
+        self._own = OwnMeasures(statistics)
+        self._assembler = Assembler(self._own)
         self._stance = EagerStance(model, self._make_way)
         self._ranks = RankMerger()
         self._ranks.is_wanted = is_parallel or has_parallel_part(inner)
@@ -137,7 +141,7 @@ class Session:
         except BaseException as error:
             if is_foreign(error):
                 self._disarm()
-                self._assembler = Assembler()  # which may be cut short in the middle
+                self._assembler = Assembler(self._own)  # which may be cut short in the middle
                 raise
             self.fail(error)
             return None
@@ -223,6 +227,7 @@ class Session:
             draws_units=self._armed % HISTOGRAM_EVERY == 0,
             finds_cuts=self._armed < FIRST_CUTS or self._armed % HISTOGRAM_EVERY == 0,
             counts_grad=self._counts_grad,
+            own=self._own,
         )
         self._armed += 1
         self._assembler.begin(self._step.modules)

@@ -1,8 +1,8 @@
 """Every number of a record, one row each: what it is, and how several of it become one.
 
-A statistic is added by adding its row here (or handing it to ``register``) and measuring it in
-``capture``. The record, the log, the merging over calls and over ranks, and the unscaling of a
-scaled loss all read the row.
+A statistic of gradwatch's is added by adding its row here and measuring it in ``capture``; one of
+somebody else's by ``gradwatch.watch(statistics=...)``. The record, the log, the merging over calls
+and over ranks, and the unscaling of a scaled loss all read the row.
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ class Statistic:
 STATISTICS: dict[tuple[str, str], Statistic] = {}
 """All rows by table (see below) and name, in the order in which a record stores them."""
 
+_ADOPTED: dict[tuple[str, str], Statistic] = {}
+"""Rows that some watch's records have besides, likewise."""
+
 _TABLES = {"layer": "layer", "activation": "layer", "param": "param", "step": "step"}
 """Layers and activations share a table, and so their names."""
 
@@ -82,8 +85,33 @@ def register(statistic: Statistic) -> Statistic:
         ...     Statistic("mean_abs", "param", "", "last", "mean", "mean of |w|")
         ... )  # doctest: +SKIP
     """
+    key = _check_name(statistic)
+    STATISTICS[key] = statistic
+    return statistic
+
+
+def adopt(statistic: Statistic) -> Statistic:
+    """Make a row known without adding it to every record; those of one watch may have it.
+
+    Args:
+        statistic: the row; nothing changes where it is known already.
+
+    Returns:
+        The row.
+
+    Raises:
+        InvalidInput: the name is taken by another row, or does not say its unit.
+    """
+    if _ADOPTED.get((_TABLES[statistic.scope], statistic.name)) != statistic:
+        key = _check_name(statistic)
+        _ADOPTED[key] = statistic
+    return statistic
+
+
+def _check_name(statistic: Statistic) -> tuple[str, str]:
+    """Its key, which is still free."""
     key = _TABLES[statistic.scope], statistic.name
-    if key in STATISTICS:
+    if key in STATISTICS or key in _ADOPTED:
         raise InvalidInput(
             f"Expected a new name for a statistic of the scope {statistic.scope!r}, got "
             f"{statistic.name!r}, which is taken. Choose another name."
@@ -93,8 +121,7 @@ def register(statistic: Statistic) -> Statistic:
             f"Expected a name that ends in its unit, {statistic.unit!r}, got "
             f"{statistic.name!r}. Append the unit to the name."
         )
-    STATISTICS[key] = statistic
-    return statistic
+    return key
 
 
 def find_statistic(scope: Scope, name: str) -> Statistic | None:
@@ -104,7 +131,8 @@ def find_statistic(scope: Scope, name: str) -> Statistic | None:
         scope: ``"layer"`` and ``"activation"`` share their names.
         name: of the statistic.
     """
-    return STATISTICS.get((_TABLES[scope], name))
+    key = _TABLES[scope], name
+    return STATISTICS.get(key) or _ADOPTED.get(key)
 
 
 def list_names(*scopes: Scope) -> tuple[str, ...]:

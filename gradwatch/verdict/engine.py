@@ -17,11 +17,10 @@ from gradwatch.verdict.consequences import drop_consequences
 from gradwatch.verdict.episodes import Change, Episode, Tracker
 from gradwatch.verdict.findings import Finding, Trained, Verdict
 from gradwatch.verdict.layer_summary import count_trained, summarise_layers
+from gradwatch.verdict.own_rules import SEVERITIES, guard_rule, list_rules
 from gradwatch.verdict.param_states import measure_coverage
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.verdict.rules import DEFAULT_RULES
-
-_SEVERITIES = ("critical", "warning", "note")
 
 BATCH = 256
 """Records whose flow is computed together when a finished run is judged, ..."""
@@ -35,14 +34,19 @@ class Doctor:
 
     Args:
         thresholds: when a measurement counts; the defaults fit most runs.
-        rules: the diseases that are looked for.
+        rules: the diseases that are looked for; by default gradwatch's own and those that
+            installed packages name. One that is not gradwatch's own ends at its first exception.
     """
 
     def __init__(
-        self, thresholds: Thresholds | None = None, rules: Sequence[Rule] = DEFAULT_RULES
+        self, thresholds: Thresholds | None = None, rules: Sequence[Rule] | None = None
     ) -> None:
         self.thresholds = thresholds or Thresholds()
-        self.rules = tuple(rules)
+        self._failures: list[str] = []
+        self.rules = tuple(
+            rule if rule in DEFAULT_RULES else guard_rule(rule, self._failures.append)
+            for rule in (list_rules() if rules is None else rules)
+        )
         for rule in self.rules:
             kinds.register(rule.kind, rule.title, rule.code)
         self.history = History(thresholds=self.thresholds)
@@ -112,10 +116,13 @@ class Doctor:
             records=history.count,
             layers=summarise_layers(history.latest, flagged) if history.count else (),
             trains=count_trained(history) if history.count else Trained(),
-            unseen=history.latest.topology.layer_set.notes if history.count else (),
+            unseen=(*self._list_notes(), *self._failures),
             failure=failure,
             history=history,
         )
+
+    def _list_notes(self) -> tuple[str, ...]:
+        return self.history.latest.topology.layer_set.notes if self.history.count else ()
 
 
 def _trim(sign: Sign, layers: list[str]) -> Sign:
@@ -139,7 +146,7 @@ def _describe_past(episode: Episode) -> Finding:
 
 
 def _rank(finding: Finding) -> tuple[int, int]:
-    return _SEVERITIES.index(finding.severity), kinds.rank_kind(finding.kind)
+    return SEVERITIES.index(finding.severity), kinds.rank_kind(finding.kind)
 
 
 def diagnose(

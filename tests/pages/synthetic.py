@@ -113,6 +113,7 @@ def _params(layer_set: LayerSet, layer_values: np.ndarray, rng: np.random.Genera
     values["grad_l2_norm"] = 10 * own
     values["weight_l2_norm"] = np.full(n, 5.0)
     values["update_l2_norm"] = 5e-3 * own * np.exp(rng.normal(0, 0.1, n))
+    values["loss_change"] = -values["grad_l2_norm"] * values["update_l2_norm"]
     return np.stack([values[name] for name in PARAM_STATISTICS])
 
 

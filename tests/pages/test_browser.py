@@ -126,7 +126,7 @@ def test_units_are_explained_in_words(tab: Any) -> None:
     said = tab.locator("p.said").inner_text()
     assert "φ′ is nowhere above 0.25" in said
     zero = "[chart.layout.yaxis.range, chart.layout.yaxis2.range].map(([a, b]) => -a / (b - a))"
-    shares, curves = read_plot(tab, 1, zero)
+    shares, curves = read_plot(tab, 2, zero)
     assert shares == pytest.approx(curves, abs=1e-3)
 
 
@@ -135,7 +135,7 @@ def test_charts_are_there_and_not_empty(tab: Any) -> None:
     assert read_plot(tab, 0, kinds) == [["heatmap", 12], ["bar", 12], ["bar", 12]]
     assert read_plot(tab, 0, "chart.data[0].z.length") == 12
     assert read_plot(tab, 0, "chart.querySelectorAll('.heatmaplayer image').length") == 1
-    assert tab.locator(".chart").count() == 3
+    assert tab.locator(".chart").count() == 4
     assert "None" in tab.locator(".card", has_text="Dead units").inner_text()
 
 
@@ -196,8 +196,8 @@ def test_finding_leads_to_layer_and_step(tab: Any) -> None:
     choose_run(tab, "late")
     tab.locator(".findings button.link").first.press("Enter")
     until(lambda: len(read_plot(tab, 0, "chart.layout.shapes")) == 2)
-    assert read_plot(tab, 0, "chart.layout.shapes[0].x0") == 60
-    assert tab.locator("output.readout").inner_text() == "60"
+    assert read_plot(tab, 0, "chart.layout.shapes[0].x0") == 61
+    assert tab.locator("output.readout").inner_text() == "61"
 
 
 def test_units_can_be_chosen(tab: Any) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from gradwatch.display import html
-from gradwatch.display.figures import FIGURES, build_figures, draw_figure
+from gradwatch.display.figures import FIGURES, build_figures, build_payload, draw_figure
 from gradwatch.display.figures.names import shorten
 from gradwatch.display.figures.palette import gradient_scale
 from gradwatch.display.figures.series import SHARES, Series, series_of, thin
 from gradwatch.display.static_heatmap import write_png
 from gradwatch.errors import InvalidInput, NothingToJudge
-from gradwatch.records import LAYER_STATISTICS
+from gradwatch.records import LAYER_STATISTICS, PARAM_STATISTICS
 from gradwatch.verdict.engine import diagnose
 from gradwatch.verdict.findings import Verdict
 from tests.pages.synthetic import HOSTILE, make_layer_set, make_records, name_long
@@ -216,3 +216,31 @@ def test_png_is_well_formed() -> None:
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     assert png.endswith(b"IEND\xaeB`\x82")
     assert png[16:24] == (5).to_bytes(4, "big") + (3).to_bytes(4, "big")
+
+
+def test_who_learns_shows_the_layers_that_do_nothing() -> None:
+    figure = FIGURES["who_learns"](make_series(gain=0.1))
+    assert figure is not None
+    logs = decode(figure["data"][0]["z"])
+    assert (logs >= -8).all()
+    assert (logs[0] == -8).all()  # the input layer's share is some 1e-20
+    assert (logs[-1] > -0.1).all()
+    np.testing.assert_allclose((10.0**logs).sum(axis=0), 1.0, atol=0.02)
+
+
+def test_who_learns_leaves_a_gap_where_a_layer_is_frozen() -> None:
+    records = list(make_records(make_layer_set(4), [0, 1]))
+    first = PARAM_STATISTICS.index("loss_change")
+    records[1].param_values[first, 2] = np.nan
+    logs = decode(FIGURES["who_learns"](series_of(records))["data"][0]["z"])  # type: ignore[index]
+    assert np.argwhere(np.isnan(logs)).tolist() == [[2, 1]]
+
+
+def test_who_learns_says_why_it_is_empty() -> None:
+    records = list(make_records(make_layer_set(4), [0, 1]))
+    for record in records:
+        record.param_values[PARAM_STATISTICS.index("loss_change")] = np.nan
+    payload = build_payload(series_of(records))
+    assert payload["figures"]["who_learns"] is None
+    assert payload["cards"][0]["name"] == "who_learns"
+    assert "no optimizer was watched" in payload["cards"][0]["empty"]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from gradwatch.display.figures import CARDS
 from gradwatch.tensorboard_plugin import runs
 from gradwatch.tensorboard_plugin.loader import SAMPLES, GradWatchLoader
 from tests.pages.conftest import Server, start_server
@@ -61,7 +62,10 @@ def test_figures_hold_every_layer_and_step(server: Server) -> None:
     assert heatmap["z"]["shape"] == "12, 60"
     assert answer["figures"]["units"]["layout"]["meta"]["names"][0] == "fc1:sigmoid"
     assert answer["figures"]["saturated"] is None
-    assert 0 < answer["shares"]["saturated"] < 0.05
+    cards = {card["name"]: card for card in answer["cards"]}
+    assert list(cards) == [card.name for card in CARDS]
+    assert cards["saturated"]["empty"].startswith("Hardly any: at most ")
+    assert [name for name, card in cards.items() if card["empty"]] == ["saturated", "dead"]
     assert len(answer["layers"]) == 23
 
 

@@ -6,18 +6,18 @@ Nothing here imports plotly: a figure is ``{"data": [...], "layout": {...}}`` wi
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
+from gradwatch.display.figures.card import Card
 from gradwatch.display.figures.palette import Figure
 from gradwatch.display.figures.profile import build_profile
 from gradwatch.display.figures.series import MAX_COLUMNS, Series, series_of
-from gradwatch.display.figures.shares import build_dead, build_saturated, largest_share
-from gradwatch.display.figures.units import build_units
-from gradwatch.display.figures.updates import build_updates
 from gradwatch.errors import GradWatchError, InvalidInput, NothingToJudge
 from gradwatch.verdict.findings import Verdict
 
 __all__ = [
+    "CARDS",
     "FIGURES",
     "Figure",
     "Series",
@@ -27,12 +27,22 @@ __all__ = [
     "series_of_verdict",
 ]
 
+_FILES = (
+    "who_learns",
+    "shares",
+    "units",
+    "updates",
+)
+"""Files here with ``CARDS``, in the order in which the page shows them."""
+
+CARDS: tuple[Card, ...] = tuple(
+    card for name in _FILES for card in import_module(f"{__name__}.{name}").CARDS
+)
+"""The pictures below the first one, which has the slider."""
+
 FIGURES: dict[str, Callable[[Series], Figure | None]] = {
     "profile": build_profile,
-    "saturated": build_saturated,
-    "dead": build_dead,
-    "units": build_units,
-    "updates": build_updates,
+    **{card.name: card.build for card in CARDS},
 }
 """Name of a picture to its builder; a builder answers ``None`` where there is nothing to draw."""
 
@@ -45,14 +55,18 @@ def build_figures(series: Series) -> dict[str, Figure | None]:
 
 
 def build_payload(series: Series) -> dict[str, Any]:
-    """What the page fetches of one run: the pictures, and the largest shares for those left out."""
-    return {
-        "figures": build_figures(series),
-        "shares": {
-            "saturated": largest_share(series.saturated),
-            "dead": largest_share(series.dead),
-        },
-    }
+    """What the page fetches of one run: the pictures, and the cards in order with their words."""
+    figures = build_figures(series)
+    cards = [
+        {
+            "name": card.name,
+            "title": card.title,
+            "description": card.description,
+            "empty": "" if figures.get(card.name) else card.explain_empty(series),
+        }
+        for card in CARDS
+    ]
+    return {"figures": figures, "cards": cards}
 
 
 def series_of_verdict(verdict: Verdict, limit: int = MAX_COLUMNS) -> Series:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from gradwatch.display.figures.palette import Matrix
 from gradwatch.evidence import gradient_flow as flow
+from gradwatch.evidence.loss_change import measure_loss_change
 from gradwatch.records import Layer, LayerSet, StepRecord
 
 MAX_COLUMNS = 600
@@ -38,6 +39,8 @@ class Plan:
         share: for each layer the index into ``SHARES``.
         activations: indices of the activations.
         weights: for each row the index of its largest weight parameter, -1 for none.
+        param_rows: for each parameter the first row of its module, -1 for none.
+        same_rows: for each row the first one of the same module.
     """
 
     rows: tuple[int, ...]
@@ -45,6 +48,8 @@ class Plan:
     share: npt.NDArray[np.int64]
     activations: tuple[int, ...]
     weights: npt.NDArray[np.int64]
+    param_rows: npt.NDArray[np.int64]
+    same_rows: npt.NDArray[np.int64]
     layers: tuple[Layer, ...]
 
     @property
@@ -81,7 +86,19 @@ def _plan(layer_set: LayerSet) -> Plan:
     owner = _owners(layers, rows)
     share = np.array([_share(one) for one in layers], dtype=np.int64)
     activations = tuple(i for i, one in enumerate(layers) if one.role == "activation")
-    return Plan(tuple(rows), owner, share, activations, _weights(layer_set, rows), layers)
+    modules: dict[str, int] = {}
+    same = [modules.setdefault(layers[i].fqn, row) for row, i in enumerate(rows)]
+    params = [modules.get(one.module, -1) for one in layer_set.params]
+    return Plan(
+        rows=tuple(rows),
+        owner=owner,
+        share=share,
+        activations=activations,
+        weights=_weights(layer_set, rows),
+        param_rows=np.array(params, dtype=np.int64),
+        same_rows=np.array(same, dtype=np.int64),
+        layers=layers,
+    )
 
 
 def _share(layer: Layer) -> int:
@@ -122,6 +139,7 @@ class Column:
     saturated: Matrix  # (activations,)
     dead: Matrix  # (activations,)
     updates: Matrix  # (rows,) ||dw|| / ||w||
+    learning: Matrix  # (rows,) share of the step's loss change; NaN unknown
 
     @classmethod
     def from_reading(cls, reading: flow.Reading) -> Column:
@@ -136,6 +154,7 @@ class Column:
             _where_finite(record, _smooth_only(record))[acts].astype(np.float32),
             _where_finite(record, record.layer("dead_fraction"))[acts].astype(np.float32),
             _take(reading.update_ratio, plan.weights),
+            _share_loss_change(reading, plan),
         )
 
 
@@ -170,6 +189,16 @@ def _take(values: npt.NDArray[np.float64], index: npt.NDArray[np.int64]) -> Matr
     return padded[index].astype(np.float32)
 
 
+def _share_loss_change(reading: flow.Reading, plan: Plan) -> Matrix:
+    """Of each row's module, its weights together; every call of a module has the same."""
+    change = measure_loss_change(reading.record, reading.topology)
+    known = np.isfinite(change.share) & change.counted & (plan.param_rows >= 0)
+    shares = np.full(len(plan.rows), np.nan)
+    shares[plan.param_rows[known]] = 0.0
+    np.add.at(shares, plan.param_rows[known], change.share[known])
+    return shares[plan.same_rows].astype(np.float32)
+
+
 def _gain_shares(gains: npt.NDArray[np.float64], plan: Plan) -> Matrix:
     shares = np.full((len(SHARES), len(plan.rows)), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -189,7 +218,7 @@ class Series:
         steps: global steps of the columns.
         names, activations: keys of the rows, input layer first.
         types: of the activations, such as ``"Sigmoid"``.
-        relative, updates: ``(rows, columns)``.
+        relative, updates, learning: ``(rows, columns)``.
         gains: ``(len(SHARES), rows, columns)``, log10.
         saturated, dead: ``(activations, columns)``.
         histograms: counts by activation and step; the page draws those nearest to the chosen step.
@@ -204,6 +233,7 @@ class Series:
     saturated: Matrix
     dead: Matrix
     updates: Matrix
+    learning: Matrix
     histograms: Histograms
 
     @classmethod
@@ -224,6 +254,7 @@ class Series:
             saturated=_blank(len(acts), len(columns)),
             dead=_blank(len(acts), len(columns)),
             updates=_blank(len(names), len(columns)),
+            learning=_blank(len(names), len(columns)),
             histograms=histograms or {},
         )
         series._fill(columns)
@@ -239,7 +270,7 @@ class Series:
                 places[id(one.plan)] = mine, [acts[key] for key in one.plan.activation_keys]
             row, act = places[id(one.plan)]
             self.relative[row, at], self.updates[row, at] = one.relative, one.updates
-            self.gains[:, row, at] = one.gains
+            self.learning[row, at], self.gains[:, row, at] = one.learning, one.gains
             self.saturated[act, at], self.dead[act, at] = one.saturated, one.dead
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradwatch.display.figures import palette
+from gradwatch.display.figures.card import Card
 from gradwatch.display.figures.names import axis_meta, layer_axis, plot_height
 from gradwatch.display.figures.palette import Figure, Matrix
 from gradwatch.display.figures.series import Series
@@ -12,6 +13,7 @@ from gradwatch.display.figures.series import Series
 WORTH_DRAWING = 0.05
 """A picture in which no layer ever reaches this share would be empty, and looks broken."""
 
+_WORTH_SAYING = 0.001  # a smaller share would read as 0.0 %
 _MARGIN_TOP, _MARGIN_BOTTOM = 10, 46
 
 
@@ -71,3 +73,30 @@ def _heatmap(series: Series, names: list[str], values: Matrix, word: str) -> Fig
             "ticktext": ["0 %", "50 %", "100 %"],
         },
     }
+
+
+def _explain_empty(values: Matrix, family: str) -> str:
+    largest = largest_share(values)
+    if largest is None:
+        return f"None: no activation {family} was measured."
+    if largest < _WORTH_SAYING:
+        return "None, in any layer at any step."
+    return f"Hardly any: at most {100 * largest:.1f} % in any layer at any step."
+
+
+CARDS = (
+    Card(
+        "saturated",
+        "Saturated units",
+        "share of units that sit where the slope of the activation is near zero",
+        build_saturated,
+        lambda series: _explain_empty(series.saturated, "that saturates"),
+    ),
+    Card(
+        "dead",
+        "Dead units",
+        "share of units that never fired lately; zeros as such are normal after a ReLU",
+        build_dead,
+        lambda series: _explain_empty(series.dead, "of the ReLU family"),
+    ),
+)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.display.figures import palette
+from gradwatch.display.figures.card import Card
 from gradwatch.display.figures.palette import Figure
 from gradwatch.display.figures.series import Series, thin
 from gradwatch.records import HISTOGRAM_EDGES
@@ -191,3 +192,14 @@ def _all_curves(series: Series, known: list[str]) -> dict[str, Any]:
     """Per activation its type, and per type its curves once."""
     kinds = {name: series.types[series.activations.index(name)] for name in known}
     return {"types": kinds, "by_type": {one: curves_of(one) for one in set(kinds.values())}}
+
+
+CARDS = (
+    Card(
+        "units",
+        "Where the units sit",
+        "this run's inputs of an activation over its curve φ and derivative φ′",
+        build_units,
+        lambda series: "No histograms of activations were recorded in this run.",
+    ),
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradwatch.display.figures import palette
+from gradwatch.display.figures.card import Card
 from gradwatch.display.figures.names import axis_meta, layer_axis, plot_height
 from gradwatch.display.figures.palette import Figure, Matrix
 from gradwatch.display.figures.series import Series
@@ -104,3 +105,15 @@ def _dots(names: list[str], logs: Matrix, column: int) -> Figure:
                    "line": {"width": int(len(names) < 60), "color": "#ffffff"}},
         "hovertemplate": "%{y}<br>update / weight: 10<sup>%{x:.1f}</sup><extra></extra>",
     }  # fmt: skip
+
+
+CARDS = (
+    Card(
+        "updates",
+        "Update ratio",
+        "how far a step moves each weight, relative to its size: dot at the chosen step, line over "
+        "the middle 80 % of all; left of the green band a layer hardly learns",
+        build_updates,
+        lambda series: "No updates of weights were recorded in this run.",
+    ),
+)

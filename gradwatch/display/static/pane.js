@@ -6,13 +6,6 @@ import { calmly, el, markPainted, replace } from "./dom.js";
 import { themeColours } from "./layout.js";
 import { renderFindings, renderLayers, renderTrials } from "./tables.js";
 
-const CARDS = [
-  ["saturated", "Saturated units", "share of units that sit where the slope of the activation is near zero"],
-  ["dead", "Dead units", "share of units that never fired lately; zeros as such are normal after a ReLU"],
-  ["units", "Where the units sit", "this run's inputs of an activation over its curve φ and derivative φ′"],
-  ["updates", "Update ratio", "how far a step moves each weight, relative to its size: dot at the chosen step, line over the middle 80 % of all; left of the green band a layer hardly learns"],
-];
-
 function card(title, subtitle, ...content) {
   return el("section", { class: "card" }, el("h2", {}, title), el("p", { class: "muted" }, subtitle), content);
 }
@@ -94,7 +87,7 @@ export class Pane {
     this.steps = profile.layout.meta.steps;
     this.column = this.atEnd || step === null ? this.steps.length - 1 : nearest(this.steps, step);
     replace(this.first, this.profileCard(profile, plotly));
-    replace(this.rest, arrangeCards(CARDS.map((one) => this.smallCard(one, answer, plotly))), this.layers);
+    replace(this.rest, arrangeCards(answer.cards.map((one) => this.smallCard(one, answer, plotly))), this.layers);
     this.tellStep();
     await Promise.all(this.charts.map((chart) => chart.draw()));
     this.node.dataset.drawn = String(this.charts.length);
@@ -125,24 +118,14 @@ export class Pane {
     this.sliderRow.style.gridTemplateColumns = `${left}px ${width}px minmax(5em, 1fr)`;
   }
 
-  smallCard([name, title, subtitle], answer, plotly) {
+  // Which cards there are, and their words, the server says.
+  smallCard({ name, title, description, empty }, answer, plotly) {
     const figure = answer.figures[name];
-    if (!figure) return card(title, subtitle, nothing(this.whyNone(name, answer)));
+    if (!figure) return card(title, description, nothing(empty));
     const node = this.chartNode(title);
-    if (name === "units") return card(title, subtitle, this.unitsControls(node, figure, plotly));
+    if (name === "units") return card(title, description, this.unitsControls(node, figure, plotly));
     this.charts.push(new LayerChart(node, figure, plotly, this.state()));
-    return card(title, subtitle, node);
-  }
-
-  whyNone(name, answer) {
-    const share = answer.shares[name];
-    if (name === "units") return "No histograms of activations were recorded in this run.";
-    if (name === "updates") return "No updates of weights were recorded in this run.";
-    if (share === null || share === undefined) {
-      return name === "dead" ? "None: no activation of the ReLU family was measured." : "None: no activation that saturates was measured.";
-    }
-    if (share < 0.001) return "None, in any layer at any step.";
-    return `Hardly any: at most ${(100 * share).toFixed(1)} % in any layer at any step.`;
+    return card(title, description, node);
   }
 
   unitsControls(node, figure, plotly) {

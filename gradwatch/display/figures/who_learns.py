@@ -1,0 +1,85 @@
+"""Who learns: each layer's share of the loss change that a step makes, by layer and step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradwatch.display.figures import palette
+from gradwatch.display.figures.card import Card
+from gradwatch.display.figures.names import axis_meta, layer_axis, plot_height
+from gradwatch.display.figures.palette import Figure, Matrix
+from gradwatch.display.figures.series import Series
+
+_MARGIN_TOP, _MARGIN_BOTTOM = 10, 46
+_TICK_DECADES = (0, -2, -4, -6, -8)
+
+
+def build_who_learns(series: Series) -> Figure | None:
+    """log10 of the shares from 1e-8 to 1; ``None`` when no loss change was recorded.
+
+    A smaller share is drawn as 1e-8. A gap: the layer has no weight that
+    an optimizer holds, or got no gradient or no step.
+    """
+    measured = np.flatnonzero(np.isfinite(series.learning).any(axis=1))
+    if not measured.size:
+        return None
+    names = [series.names[i] for i in measured]
+    plot = plot_height(len(names))
+    layout = palette.frame(
+        plot + _MARGIN_TOP + _MARGIN_BOTTOM,
+        margin={"l": 8, "r": 12, "t": _MARGIN_TOP, "b": _MARGIN_BOTTOM},
+        yaxis=layer_axis(names, plot),
+        xaxis=palette.step_axis(series.steps),
+        plot_bgcolor=palette.GAP,
+        meta={"kind": "who_learns", **axis_meta(names), "steps": list(series.steps)},
+    )
+    return {"data": [_draw_heatmap(series, names, series.learning[measured])], "layout": layout}
+
+
+def _draw_heatmap(series: Series, names: list[str], shares: Matrix) -> Figure:
+    scale, low, high = palette.gradient_scale(explodes=False)
+    decades = np.clip(palette.log10(shares), low, high)
+    return {
+        "type": "heatmap",
+        "x": palette.encode(np.array(series.steps, dtype=np.int32)),
+        "y": [palette.escape(name) for name in names],
+        "z": palette.encode(decades),
+        "zmin": low,
+        "zmax": high,
+        "colorscale": scale,
+        "hoverongaps": False,
+        "hovertemplate": "%{y}<br>step %{x:.0f}<br>10<sup>%{z:.1f}</sup> of the loss change"
+        "<extra></extra>",
+        "colorbar": {
+            "thickness": 12,
+            "len": 1,
+            "outlinewidth": 0,
+            "tickvals": list(_TICK_DECADES),
+            "ticktext": [_name_decade(one) for one in _TICK_DECADES],
+        },
+    }
+
+
+def _name_decade(decade: int) -> str:
+    if decade == 0:
+        return "all"
+    return f"{'≤ ' if decade == _TICK_DECADES[-1] else ''}10<sup>{decade}</sup>"
+
+
+def _explain_empty(series: Series) -> str:
+    return (
+        "No step with a loss change was recorded: nothing has moved, or no optimizer was watched, "
+        "or the log is from before loss changes were recorded."
+    )
+
+
+CARDS = (
+    Card(
+        "who_learns",
+        "Who learns",
+        "each layer's share of the loss change that a step makes (gradient times update); dark "
+        "red: next to nothing; grey: frozen, or no gradient or step",
+        build_who_learns,
+        _explain_empty,
+    ),
+)

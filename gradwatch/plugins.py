@@ -1,0 +1,64 @@
+"""What other packages add through entry points: loaded when first asked for, and never trusted.
+
+A package that cannot be loaded is named once in a warning, and left out.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+RULES = "gradwatch.rules"
+"""Entry points that name a ``gradwatch.verdict.rule.Rule`` each."""
+
+STATISTICS = "gradwatch.statistics"
+"""Entry points that name a ``gradwatch.capture.own_statistics.OwnStatistic`` each."""
+
+_warned: set[str] = set()
+
+
+@cache
+def load_plugins(group: str, kind: type[Any]) -> tuple[Any, ...]:
+    """What the installed packages name in a group, in the order of their names.
+
+    Args:
+        group: ``RULES`` or ``STATISTICS``.
+        kind: class that each of them must be of.
+
+    Returns:
+        The objects; without those that cannot be loaded or are something else.
+    """
+    found: list[Any] = []
+    for point in sorted(entry_points(group=group), key=lambda point: point.name):
+        try:
+            loaded = point.load()
+        except Exception as error:
+            warn_once(_describe(point, kind, f"{type(error).__name__}: {error}"))
+            continue
+        if isinstance(loaded, kind):
+            found.append(loaded)
+        else:
+            warn_once(_describe(point, kind, type(loaded).__name__))
+    return tuple(found)
+
+
+def _describe(point: Any, kind: type[Any], came: str) -> str:
+    return (
+        f"gradwatch expected a {kind.__name__} at the entry point {point.name!r} of "
+        f"{point.group!r} ({point.value}), got {came}. It goes on without; correct or uninstall "
+        "the package."
+    )
+
+
+def warn_once(text: str) -> None:
+    """Warn of something broken that is not ours; the same text once in a process."""
+    if text in _warned:
+        return
+    _warned.add(text)
+    try:
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+    except Warning:  # warnings are errors here, and a broken plugin must stop nothing
+        print(text, file=sys.stderr)

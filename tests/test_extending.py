@@ -1,0 +1,173 @@
+"""docs/extending.md, applied to a copy of gradwatch: what it adds has the effect that it says."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "extending.md"
+BLOCK = re.compile(r"```\{code-block\} \w+\n:caption: (.*?)\n\n(.*?)```", re.DOTALL)
+SECTIONS = ("A rule", "A statistic", "An activation", "A remedy", "A card")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of the page: a file, or what is added at a place in one."""
+
+    path: str
+    place: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What an extension took."""
+
+    files: int
+    lines_elsewhere: int
+
+
+def read_section(title: str) -> list[Block]:
+    """The blocks below a heading."""
+    text = PAGE.read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
+    blocks = [(*caption.partition(", "), code) for caption, code in BLOCK.findall(text)]
+    return [Block(path, place, code) for path, _, place, code in blocks]
+
+
+def measure_effort(title: str) -> Effort:
+    """Files with the thing itself, and lines besides."""
+    _, *others = read_section(title)
+    return Effort(1, sum(len(block.text.strip().splitlines()) for block in others))
+
+
+def apply(root: Path, block: Block) -> None:
+    """Write a file, add a line to the metadata of an installed package, or to a tuple's end."""
+    if block.path == "pyproject.toml":
+        group = re.findall(r'"(.*)"', block.place)[0]
+        points = root / f"{group}-1.dist-info" / "entry_points.txt"
+        points.parent.mkdir()
+        (points.parent / "METADATA").write_text(f"Name: {group}\nVersion: 1\n", encoding="utf-8")
+        points.write_text(f"[{group}]\n{block.text.replace(chr(34), '')}", encoding="utf-8")
+    elif block.place:
+        extend_tuple(root / block.path, block.place.split()[-1], block.text)
+    else:
+        path = root / block.path
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(block.text, encoding="utf-8")
+
+
+def extend_tuple(path: Path, name: str, text: str) -> None:
+    source = path.read_text(encoding="utf-8")
+    begin = re.search(rf"^{name}\b.*= \($", source, re.MULTILINE)
+    assert begin is not None, f"no tuple {name} in {path}"
+    end = source.index("\n)", begin.end()) + 1
+    path.write_text(source[:end] + text + source[end:], encoding="utf-8")
+
+
+TRAIN = """
+import sys
+import torch, gradwatch
+from torch import nn
+torch.set_num_threads(1)
+torch.manual_seed(0)
+
+class Erf(nn.Module):
+    def forward(self, x):
+        return torch.erf(SCALE * x)
+
+def train(act, rate=0.1, scale=1.0, logdir=None):
+    global SCALE
+    SCALE = scale
+    model = nn.Sequential(nn.Linear(4, 16), act(), nn.Linear(16, 16), act(), nn.Linear(16, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    x, y = torch.randn(64, 4), torch.randint(2, (64,))
+    with gradwatch.watch(model, optimizer, logdir=logdir) as watch:
+        for step in range(12):
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if GROWS and step == 3:
+                with torch.no_grad():
+                    model[2].weight.mul_(50)
+    return watch.report()
+GROWS = False
+"""
+
+EFFECTS = {
+    "A rule": """
+GROWS = True
+from gradwatch.judgement import judge_logdir
+live = [one.code for one in train(nn.Tanh, logdir="log").findings]
+(verdict,) = judge_logdir("log").verdicts
+assert "ACME1" in live and "ACME1" in [one.code for one in verdict.findings], live
+""",
+    "A statistic": """
+from gradwatch.log.reader import read_runs
+record = train(nn.Tanh, logdir="log").history.latest.record
+(run,) = read_runs("log")
+*_, last = run.records()
+assert (last.param("grad_peak") > 0).all()
+assert (last.param("grad_peak") == record.param("grad_peak")).all()
+""",
+    "An activation": """
+report = train(Erf, scale=1000.0)
+record = report.history.latest.record
+assert [one.type for one in record.layer_set.layers].count("erf") == 2, record.layer_set.layers
+assert "GW301" in [one.code for one in report.findings], report
+""",
+    "A remedy": """
+model = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 2))
+trials = gradwatch.try_remedies(
+    model, [(torch.randn(16, 4), torch.randint(2, (16,)))], nn.CrossEntropyLoss(),
+    optimizer=torch.optim.SGD(model.parameters(), lr=0.1), steps=4)
+assert any("SELU" in one.name for one in trials), trials
+""",
+    "A card": """
+import gzip, json
+from gradwatch.display.figures.series import columns_of
+from gradwatch.tensorboard_plugin.snapshot import Snapshot
+report = train(nn.Tanh)
+shown = Snapshot({}, columns=columns_of(report.history.records))
+answer = json.loads(gzip.decompress(shown.draw()))
+assert answer["cards"][-1]["title"] == "Gradient below a millionth", answer["cards"]
+assert answer["figures"]["grad_floor"]["data"][0]["type"] == "heatmap"
+""",
+}
+
+
+def run_effect(root: Path, title: str) -> subprocess.CompletedProcess[str]:
+    """The effect's script in a fresh interpreter that knows only the copy."""
+    command = [sys.executable, "-c", TRAIN + EFFECTS[title]]
+    environment = {"PYTHONPATH": str(root), "PATH": "", "HOME": str(root)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "gradwatch", tmp_path / "gradwatch", ignore=ignored)
+    return tmp_path
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_an_extension_has_its_effect(copy: Path, title: str) -> None:
+    assert run_effect(copy, title).returncode != 0, "the effect is there without the extension"
+    for block in read_section(title):
+        apply(copy, block)
+    done = run_effect(copy, title)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_an_extension_takes_what_the_page_says(title: str) -> None:
+    row = re.search(rf"^\| {title.lower()} \| (\d) \| (\d) \|$", PAGE.read_text(), re.MULTILINE)
+    assert row is not None
+    assert Effort(int(row[1]), int(row[2])) == measure_effort(title)
+    assert measure_effort(title).lines_elsewhere <= 1
