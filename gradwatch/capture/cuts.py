@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from gradwatch.capture.graph import Edge, EdgeKey, collect_tensors, find_edge, identify
 from gradwatch.capture.source_lines import Place, find_place
@@ -71,7 +70,7 @@ class CutFinder:
     def __init__(self, known: Mapping[EdgeKey, int]) -> None:
         self.found: dict[tuple[str, str], FoundCut] = {}
         self._known = known
-        self._outputs: list[tuple[StorageWeakRef, int]] = []
+        self._outputs: list[tuple[int, int]] = []  # weak reference of torch's, call
 
     def list_inputs(self, args: Any, kwargs: dict[str, Any]) -> list[Tensor | Edge]:
         """What of a call's arguments learns: edges of what was computed, and leaves themselves."""
@@ -101,7 +100,14 @@ class CutFinder:
 
     def keep_output(self, tensors: Iterable[Tensor], call: int) -> None:
         """An outermost call has returned: whoever gets its memory next gets its values."""
-        self._outputs += [(StorageWeakRef(one.untyped_storage()), call) for one in tensors]
+        for one in tensors:
+            storage: Any = one.untyped_storage()
+            self._outputs.append((storage._weak_ref(), call))
+
+    def forget_outputs(self) -> None:
+        """Give the references back, without a ``__del__``: what a signal raises in one is lost."""
+        while self._outputs:
+            torch.UntypedStorage._free_weak_ref(self._outputs.pop()[0])
 
     def look_at_inputs(self, values: Any) -> None:
         """An outermost call was given values of an earlier one that have lost their graph."""
@@ -114,10 +120,10 @@ class CutFinder:
     def find_owners(self, tensor: Tensor) -> set[int]:
         """Outermost calls in whose output's memory this tensor lies."""
         try:
-            own = StorageWeakRef(tensor.untyped_storage()).cdata
+            own = tensor.untyped_storage()._cdata
         except (RuntimeError, NotImplementedError):
             return set()
-        return {call for one, call in self._outputs if one.cdata == own}
+        return {call for one, call in self._outputs if one == own}
 
     def _note(
         self, name: str, place: Place | None, is_flat: bool, calls: set[int], params: set[int]

@@ -81,6 +81,8 @@ class LayerRecorder:
         """Stop reading; hooks that are still on a graph do nothing and die with it."""
         self.gradients.close()
         self.forward.retire()
+        if self.cut_finder is not None:
+            self.cut_finder.forget_outputs()
 
     @property
     def cuts(self) -> CutFinder | None:
