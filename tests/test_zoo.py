@@ -25,6 +25,7 @@ KINDS = {
     "disconnected",
 }
 CAUSES = {
+    "weight_decay",
     "activation_derivative",
     "weight_scale",
     "saturation",

@@ -223,8 +223,8 @@ class SampledStep:
         again = number in self._stepped
         if not again:
             self._stepped.add(number)
-            if optimizer is None and not self._step_gradients.rows:
-                self._read_step_gradients(None)
+            if not self._step_gradients.covers(self._find_indices(optimizer) - self._taken):
+                self._read_step_gradients(optimizer)  # a closure without a backward of its own
             self._take_gradients(optimizer)
             self._note_scaling(optimizer)
             if not is_in_backward():

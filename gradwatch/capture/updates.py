@@ -54,6 +54,10 @@ class StepGradients:
         for index, norm in norms.items():
             ledger.add("param.step_grad_l2_norm", index, WHOLE_STEP, norm)
 
+    def covers(self, indices: Container[int]) -> bool:
+        """Whether any of these parameters has been sampled."""
+        return any(index in indices for rows in self.rows for index in rows.indices)
+
     def find(self, indices: Sequence[int]) -> tuple[list[int], Tensor | None]:
         """Which of these there are, and their samples ``(n, length)``; ``None`` without any."""
         for rows in self.rows:
