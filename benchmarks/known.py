@@ -12,11 +12,11 @@ KNOWN: dict[str, dict[str, str]] = {
     "auxiliary_head": {"passing alarm": "most units of one layer rest during the first steps"},
     "cnn_std001": {"extra": _IDLE_UNITS},
     "constant_factor_001": {"extra": _IDLE_UNITS},
-    "gan_minimax": {"missed": "the generator's dead units are seen, not its starving"},
+    "gan_minimax": {"missed": "the generator's dead units are seen, not that it stands still"},
     "one_bad_layer_side_input": {"extra": _IDLE_UNITS},
     "one_scaled_conv": {"extra": _IDLE_UNITS},
     "rbf_kernels_too_narrow": {
-        "missed": "a kernel written by hand is no layer, and all weights starve alike"
+        "cause": "a kernel written by hand is no layer: that nothing moves is seen, why is not"
     },
     "relu_chain_50": {"extra": _IDLE_UNITS},
     "relu_mlp_std0001_sgd": {"extra": _IDLE_UNITS},

@@ -85,10 +85,22 @@ def count_caught(handler: Counted, count: int, folder: Path) -> int:
 
 
 @pytest.mark.parametrize("kind", [EnoughError, TimeoutError, KeyboardInterrupt])
-def test_random_signals_reach_the_training(kind: type[BaseException], tmp_path: Path) -> None:
+def test_random_signals_reach_the_training(
+    kind: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but those that Python drops: what is raised in a callback of the garbage collector."""
+    dropped: list[object] = []
+
+    def note(unraisable: Any) -> None:
+        assert issubclass(unraisable.exc_type, kind)
+        dropped.append(unraisable.object)
+
+    monkeypatch.setattr(sys, "unraisablehook", note)
     handler = Counted(kind)
     signal.signal(signal.SIGALRM, handler)
-    assert count_caught(handler, SIGNALS, tmp_path) == handler.raised
+    caught = count_caught(handler, SIGNALS, tmp_path)
+    assert caught + len(dropped) == handler.raised
+    assert len(dropped) <= SIGNALS / 10
 
 
 @pytest.mark.parametrize("kind", [EnoughError, RuntimeError, ValueError])
