@@ -115,20 +115,13 @@ class LossChangeHistory:
     Records without a step of the optimizer do not count, nor do those at a learning rate of 0.
 
     Attributes:
-        latest: of the newest record that counts; ``None`` before.
         recent: shares of the latest records ``(n_params,)``, newest last.
         largest_total: so far.
-        run_total: sum over all steps, those between samples taken to be like the last one sampled.
-        steps: over which that sum runs.
     """
 
-    latest: LossChange | None = None
     recent: deque[Array] = field(default_factory=lambda: deque(maxlen=RECENT))
     totals: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     largest_total: float = float("nan")
-    run_total: float = 0.0
-    steps: int = 0
-    _last_step: int | None = None
     _width: int = 0
 
     def add(self, record: StepRecord, topology: Topology) -> LossChange:
@@ -137,15 +130,9 @@ class LossChangeHistory:
         change = measure_loss_change(record, topology)
         if record.step("learning_rate") == 0 or not np.isfinite(change.size[change.counted]).any():
             return change
-        self.latest = change
         self.recent.append(change.share)
         self.totals.append(change.total)
         self.largest_total = float(np.fmax(self.largest_total, change.total))
-        before = record.global_step - 1 if self._last_step is None else self._last_step
-        waited = max(record.global_step - before, 1)
-        self._last_step = record.global_step
-        self.steps += waited
-        self.run_total += change.total * waited
         return change
 
     def realign(self, places: list[int]) -> None:
