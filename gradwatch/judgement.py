@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from gradwatch.errors import GradWatchError, NothingToJudge, UnreadableLog
 from gradwatch.log.reader import Run, read_runs
@@ -15,9 +13,6 @@ from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import diagnose
 from gradwatch.verdict.findings import Verdict
 from gradwatch.verdict.trials import Trial
-
-HEALTHY, FINDINGS, NOT_JUDGED = 0, 1, 2
-"""Exit status of ``gradwatch check``."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +47,6 @@ class RunJudgement:
     def find_obstacle(self, allow_unfinished: bool = False) -> str:
         """Why this run is not judged, in words; ``""`` when it is."""
         return self.problem or ("" if allow_unfinished else self.unfinished)
-
-    def choose_status(self, kinds: Sequence[str] = (), allow_unfinished: bool = False) -> int:
-        """``FINDINGS`` for findings of these kinds, whatever else there is; then what is no proof.
-
-        A run of somebody else's says nothing, and is ``HEALTHY`` here.
-        """
-        if self.verdict is not None and self.verdict.of_kind(*kinds):
-            return FINDINGS
-        if self.find_obstacle(allow_unfinished):
-            return NOT_JUDGED
-        if self.verdict is not None:
-            return HEALTHY if self.verdict.healthy or self.verdict.findings else NOT_JUDGED
-        return HEALTHY if self.is_foreign else NOT_JUDGED
 
 
 @dataclass
@@ -111,40 +93,6 @@ class Judgement:
     def notes(self) -> dict[str, str]:
         """What is worth a line, by run."""
         return {one.run: "; ".join(one.notes) for one in self.outcomes if one.notes}
-
-    def choose_status(self, kinds: Sequence[str] = ()) -> int:
-        """The exit status: 1 for findings anywhere, otherwise 2 for what is no proof, otherwise 0.
-
-        Args:
-            kinds: of finding that count; any when none is given.
-        """
-        statuses = {one.choose_status(kinds, self.allow_unfinished) for one in self.outcomes}
-        if FINDINGS in statuses:
-            return FINDINGS
-        is_proof = any(not one.is_foreign for one in self.outcomes)
-        return NOT_JUDGED if NOT_JUDGED in statuses or not is_proof else HEALTHY
-
-    def write_json(self, status: int) -> str:
-        """One strict JSON object, whatever the number of runs; ``status`` is the exit status."""
-        content = {
-            "status": status,
-            "runs": [json.loads(one.to_json()) for one in self.verdicts],
-            "without_records": self.without_records,
-            "unreadable": self.unreadable,
-            "notes": self.notes,
-        }
-        return json.dumps(content, indent=2, ensure_ascii=False)
-
-    def render(self) -> Iterator[Any]:
-        """What rich prints: each verdict, and after an unhealthy one what remedies did."""
-        from gradwatch.display.terminal import render_report
-        from gradwatch.display.trial_table import render_trials
-
-        for verdict in self.verdicts:
-            yield render_report(verdict)
-            tried = self.trials.get(verdict.run, ())
-            if tried and verdict.findings:
-                yield render_trials(tried)
 
 
 def judge_logdir(
