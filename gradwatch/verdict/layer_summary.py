@@ -50,7 +50,7 @@ def count_trained(history: History) -> Trained:
     reading = history.latest
     params = reading.topology.params
     is_known = ~np.isnan(reading.record.param("update_l2_norm"))
-    moved = np.where(is_known, history.largest_updates > 0, history.ever_fed)
+    moved = np.where(is_known, history.params.largest_update > 0, history.params.was_fed)
     chosen = [one for i, one in enumerate(params) if moved[i] and one.trainable and one.optimized]
     elements, whole = (sum(one.numel for one in some) for some in (chosen, params))
     return Trained(len(chosen), len(params), elements, whole)

@@ -78,7 +78,7 @@ def _have_shrunk(history: History, reading: Reading, thresholds: Thresholds) -> 
     """Whether the weights have lost most of their size since the first record."""
     judged = np.flatnonzero(reading.topology.is_judged)
     with np.errstate(invalid="ignore", divide="ignore"):
-        left = reading.record.param("weight_l2_norm") / history.first_weights
+        left = reading.record.param("weight_l2_norm") / history.params.first_l2_norm
     known = left[judged][np.isfinite(left[judged])]
     return bool(known.size) and float(np.median(known)) < thresholds.shrunk_weight
 

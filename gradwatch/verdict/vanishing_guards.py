@@ -29,7 +29,7 @@ def _find_zero(history: History, found: Mask) -> list[int]:
 
 def _find_flushed(history: History, thresholds: Thresholds, found: Mask) -> Mask:
     reading = history.latest
-    flushed = find_flushed(reading, thresholds, from_start=not history.first_error > 0)
+    flushed = find_flushed(reading, thresholds, from_start=not history.errors.beginning > 0)
     return find_behind(reading, flushed) if flushed else np.zeros(len(found), dtype=bool)
 
 
@@ -51,7 +51,7 @@ def _find_opening(history: History, thresholds: Thresholds, found: Mask) -> Mask
 def _find_rested(history: History, thresholds: Thresholds, found: Mask) -> Mask:
     if not history.has_converged(thresholds):
         return np.zeros(len(found), dtype=bool)
-    moved: Mask = history.largest_updates >= thresholds.update_ratio
+    moved: Mask = history.params.largest_update >= thresholds.update_ratio
     return moved
 
 

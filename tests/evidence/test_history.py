@@ -7,14 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradwatch.evidence.history import (
-    FIRST_READINGS,
-    KEPT_RECORDS,
-    MOVED,
-    THROWN_UPDATE,
-    WINDOW,
-    History,
-)
+from gradwatch.evidence.first_levels import FIRST_READINGS
+from gradwatch.evidence.history import REPLACING_UPDATE, WINDOW, History
+from gradwatch.evidence.kept_records import KEPT_RECORDS
+from gradwatch.evidence.param_history import MOVED
 from gradwatch.records import STEP_STATISTICS, LayerSet
 from gradwatch.thresholds import Thresholds
 from tests.records_builder import (
@@ -35,7 +31,7 @@ def test_a_long_run_is_kept_in_bounded_memory():
         history.extend_with(reading)
     assert len(history) == history.count == 100_000
     assert len(history.window) == WINDOW
-    assert len(history.first_errors) == FIRST_READINGS
+    assert len(history.errors.first) == FIRST_READINGS
     assert KEPT_RECORDS // 2 <= len(history.records) <= KEPT_RECORDS + 1
 
 
@@ -53,8 +49,8 @@ def test_kept_records_are_an_even_selection_with_both_ends(count):
 def test_an_empty_history_has_no_records():
     assert History().records == ()
     assert len(History()) == 0
-    assert np.isnan(History().first_error)
-    assert np.isnan(History().recent_error)
+    assert np.isnan(History().errors.beginning)
+    assert np.isnan(History().errors.now)
 
 
 @pytest.mark.parametrize(("rate", "counts"), [(0.1, 3), (np.nan, 3), (0.0, 0)])
@@ -62,7 +58,7 @@ def test_zeros_count_unless_the_learning_rate_is_known_to_be_zero(rate, counts):
     record = make_record(build_chain(2), loss_gradient=0.0)
     record.step_values[STEP_STATISTICS.index("learning_rate")] = rate
     history = fill_history(repeat(record, 3))
-    assert (history.silent_records == counts).all()
+    assert (history.params.with_zeros == counts).all()
 
 
 def test_records_without_a_gradient_are_counted_and_reset_by_one():
@@ -71,9 +67,9 @@ def test_records_without_a_gradient_are_counted_and_reset_by_one():
     missing = change_param(missing, "update_l2_norm", {"fc0.weight": 0.0})
     missing = change(missing, "grad_output_l2_norm", {"fc0": np.nan})
     history = fill_history(repeat(missing, 4))
-    assert history.starved_records.tolist() == [4, 0, 0]
+    assert history.params.without_gradient.tolist() == [4, 0, 0]
     history.append(record)
-    assert history.starved_records.tolist() == [0, 0, 0]
+    assert history.params.without_gradient.tolist() == [0, 0, 0]
 
 
 def test_only_records_in_which_forward_used_the_parameter_count():
@@ -81,7 +77,7 @@ def test_only_records_in_which_forward_used_the_parameter_count():
     absent = change_param(record, "grad_l2_norm", {"fc0.weight": np.nan})
     absent = change(absent, "grad_output_l2_norm", {"fc0": np.nan})
     absent = change(absent, "output_l2_norm", {"fc0": np.nan})
-    assert fill_history(repeat(absent, 4)).starved_records.tolist() == [0, 0, 0]
+    assert fill_history(repeat(absent, 4)).params.without_gradient.tolist() == [0, 0, 0]
 
 
 def test_steps_without_any_backward_do_not_count_once_there_was_one():
@@ -89,44 +85,44 @@ def test_steps_without_any_backward_do_not_count_once_there_was_one():
     record = make_record(build_chain(3))
     idle = change_param(record, "grad_l2_norm", np.nan)
     idle = change(idle, "grad_output_l2_norm", np.nan)
-    assert fill_history(repeat(idle, 4)).starved_records.tolist() == [4, 4, 4]
+    assert fill_history(repeat(idle, 4)).params.without_gradient.tolist() == [4, 4, 4]
     history = fill_history([record, *repeat(idle, 6, start=1)])
-    assert history.starved_records.tolist() == [0, 0, 0]
+    assert history.params.without_gradient.tolist() == [0, 0, 0]
     zeros = change_param(idle, "grad_l2_norm", 0.0)
     history = fill_history([record, *repeat(zeros, 6, start=1)])
-    assert history.silent_records.tolist() == [0, 0, 0]
+    assert history.params.with_zeros.tolist() == [0, 0, 0]
 
 
 def test_an_exact_zero_that_arrived_is_a_gradient():
     record = change_param(make_record(build_chain(3)), "grad_l2_norm", {"fc0.weight": 0.0})
-    assert fill_history(repeat(record, 4)).starved_records.tolist() == [0, 0, 0]
+    assert fill_history(repeat(record, 4)).params.without_gradient.tolist() == [0, 0, 0]
 
 
 def test_a_parameter_that_changes_without_a_gradient_is_maintained():
     record = change_param(make_record(build_chain(3)), "grad_l2_norm", {"fc1.weight": np.nan})
-    assert fill_history([record]).maintained.tolist() == [False, True, False]
+    assert fill_history([record]).params.is_maintained.tolist() == [False, True, False]
 
 
 def test_a_copy_made_between_two_sampled_steps_is_maintained():
     record = change_param(make_record(build_chain(3)), "grad_l2_norm", {"fc1.weight": np.nan})
     still = change_param(record, "update_l2_norm", {"fc1.weight": 0.0})
-    assert not fill_history(repeat(still, 3)).maintained.any()
+    assert not fill_history(repeat(still, 3)).params.is_maintained.any()
     copied = change_param(still, "weight_l2_norm", {"fc1.weight": 9.0})
-    assert fill_history([still, copied]).maintained.tolist() == [False, True, False]
+    assert fill_history([still, copied]).params.is_maintained.tolist() == [False, True, False]
 
 
 def test_a_weight_that_has_changed_once_is_never_unmoved_again():
     still = change_param(make_record(build_chain(2)), "update_l2_norm", {"fc0.weight": 0.0})
     history = fill_history(repeat(still, 3))
-    assert history.unmoved_records.tolist() == [3, MOVED]
+    assert history.params.unmoved.tolist() == [3, MOVED]
     history.append(make_record(build_chain(2)))
     history.append(still)
-    assert history.unmoved_records[0] == MOVED
+    assert history.params.unmoved[0] == MOVED
 
 
 def test_a_learning_rate_of_zero_excuses_standing_still():
     still = make_record(build_chain(2), learning_rate=0.0)
-    assert fill_history(repeat(still, 3)).unmoved_records.tolist() == [0, 0]
+    assert fill_history(repeat(still, 3)).params.unmoved.tolist() == [0, 0]
 
 
 def test_counts_are_carried_over_to_a_new_layer_set():
@@ -138,24 +134,24 @@ def test_counts_are_carried_over_to_a_new_layer_set():
     history = fill_history(repeat(record, 3))
     turned = LayerSet(layer_set.layers, layer_set.params[::-1])
     history.append(replace(record, layer_set=turned, param_values=record.param_values[:, ::-1]))
-    assert history.starved_records.tolist() == [0, 4, 0]
-    assert history.unmoved_records.tolist() == [4, 0, MOVED]
+    assert history.params.without_gradient.tolist() == [0, 4, 0]
+    assert history.params.unmoved.tolist() == [4, 0, MOVED]
     grown = build_chain(5)
     history.append(make_record(grown))
-    assert history.starved_records.shape == history.maintained.shape == (5,)
+    assert history.params.without_gradient.shape == history.params.is_maintained.shape == (5,)
 
 
-def test_a_step_that_replaces_a_weight_throws_it():
-    calm, thrown = (make_record(build_chain(3), update_ratio=r) for r in (0.1, THROWN_UPDATE))
-    assert not fill_history(repeat(calm, 9)).ever_thrown
-    assert fill_history([thrown, *repeat(calm, 9)]).ever_thrown
+def test_a_step_may_replace_a_weight():
+    calm, replacing = (make_record(build_chain(3), update_ratio=r) for r in (0.1, REPLACING_UPDATE))
+    assert not fill_history(repeat(calm, 9)).has_replaced_weights
+    assert fill_history([replacing, *repeat(calm, 9)]).has_replaced_weights
 
 
 def test_only_layers_that_were_well_before_can_have_been_broken():
     layer_set = build_chain(3, activation="ReLU")
     act = next(one for one in layer_set.layers if one.role == "activation")
     alive = change(
-        make_record(layer_set, update_ratio=THROWN_UPDATE), "zero_fraction", {act.key: 0.5}
+        make_record(layer_set, update_ratio=REPLACING_UPDATE), "zero_fraction", {act.key: 0.5}
     )
     silent = change(alive, "zero_fraction", {act.key: 1.0})
     for records, expected in (([alive, silent], True), ([silent, silent], False)):
@@ -163,10 +159,10 @@ def test_only_layers_that_were_well_before_can_have_been_broken():
         assert history.broke_layers([act], Thresholds()) is expected
 
 
-def test_a_weight_that_doubles_between_sampled_steps_was_thrown():
+def test_a_weight_that_doubles_between_sampled_steps_was_replaced():
     record = make_record(build_chain(3))
     doubled = change_param(record, "weight_l2_norm", {"fc1.weight": 16.0})
-    assert fill_history([record, doubled]).ever_thrown
+    assert fill_history([record, doubled]).has_replaced_weights
 
 
 def test_the_error_signal_at_the_start_is_a_median():
@@ -174,5 +170,5 @@ def test_the_error_signal_at_the_start_is_a_median():
     errors = (1.0, 1.0, 50.0, np.nan, 1.0, 0.01, 0.01)
     records = [make_record(layer_set, step, loss_gradient=e) for step, e in enumerate(errors)]
     history = fill_history(records)
-    assert history.first_error == 1.0
-    assert history.recent_error == pytest.approx(0.01)
+    assert history.errors.beginning == 1.0
+    assert history.errors.now == pytest.approx(0.01)

@@ -81,7 +81,7 @@ def _has_collapsed(history: History, index: int, thresholds: Thresholds) -> bool
     """Whether a layer that used to fire is now all but silent, its last living units included."""
     key = history.latest.topology.layers[index].key
     zeros = history.latest.record.layer("zero_fraction")[index]
-    used_to_fire = history.first_zeros.get(key, 1.0) < thresholds.dead_collapse_from
+    used_to_fire = history.first_levels.zeros.get(key, 1.0) < thresholds.dead_collapse_from
     return bool(used_to_fire and zeros >= thresholds.dead_collapse)
 
 

@@ -24,7 +24,9 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         return []
     reading, params = history.latest, history.latest.topology.params
     missing = _find_missing(history, thresholds)
-    learning = {params[index].module for index in np.flatnonzero(history.starved_records == 0)}
+    learning = {
+        params[index].module for index in np.flatnonzero(history.params.without_gradient == 0)
+    }
     used = [i for i in missing if params[i].used and not _is_idle_bias(params[i], learning)]
     unused = {i for i in used if not find_cuts(reading, [i]) and is_unused(reading, i)}
     cut = [index for index in used if index not in unused]
@@ -40,19 +42,19 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 
 def _find_missing(history: History, thresholds: Thresholds) -> list[int]:
     """Trainable parameters that an optimizer holds and that got no gradient."""
-    cut = history.starved_records >= thresholds.disconnected_records
+    cut = history.params.without_gradient >= thresholds.disconnected_records
     cut[_find_zero_paths(history, thresholds)] = True
     cut[find_zero_factors(history.latest.record, np.flatnonzero(cut).tolist())] = False
     cut &= ~_find_flushed(history, thresholds)  # half precision is to blame: another rule says so
     params = history.latest.topology.params
-    found = np.flatnonzero(cut & ~history.maintained).tolist()
+    found = np.flatnonzero(cut & ~history.params.is_maintained).tolist()
     return [index for index in found if params[index].trainable and params[index].optimized]
 
 
 def _find_loose(history: History, thresholds: Thresholds) -> list[int]:
     """Trainable parameters that get a gradient and that no optimizer holds."""
     params = history.latest.topology.params
-    found = np.flatnonzero(history.ever_fed & ~history.maintained).tolist()
+    found = np.flatnonzero(history.params.was_fed & ~history.params.is_maintained).tolist()
     return [i for i in found if params[i].trainable and params[i].used and not params[i].optimized]
 
 
@@ -120,18 +122,18 @@ def _describe_loose(reading: Reading, indices: list[int]) -> Sign:
 def _find_zero_paths(history: History, thresholds: Thresholds) -> list[int]:
     """Parameters whose gradient is exactly zero at an operation without a slope, or all the way."""
     reading = history.latest
-    silent = np.flatnonzero(history.silent_records >= thresholds.disconnected_records)
+    silent = np.flatnonzero(history.params.with_zeros >= thresholds.disconnected_records)
     found = find_walled(reading, silent.tolist())
     lasted = history.last_step - history.first_step >= thresholds.patience
     if lasted and not history.has_pinned_outputs(thresholds):
-        found |= find_unasked(reading, silent[~history.ever_fed[silent]].tolist())
+        found |= find_unasked(reading, silent[~history.params.was_fed[silent]].tolist())
     return list(found)
 
 
 def _find_flushed(history: History, thresholds: Thresholds) -> Mask:
     """Parameters behind a gradient that float16 has rounded to zero; a bare one may be anywhere."""
     reading = history.latest
-    flushed = find_flushed(reading, thresholds, from_start=not history.first_error > 0)
+    flushed = find_flushed(reading, thresholds, from_start=not history.errors.beginning > 0)
     if not flushed:
         return np.zeros(len(reading.topology.params), dtype=bool)
     is_zero = reading.record.param("grad_l2_norm") == 0

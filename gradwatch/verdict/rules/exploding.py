@@ -95,7 +95,10 @@ def _multiply_gains(reading: Reading) -> Array:
 def _find_cause(
     history: History, reading: Reading, growth: float, worst: int, thresholds: Thresholds
 ) -> str:
-    if history.first_growth < thresholds.exploding_growth**0.5 and history.ever_thrown:
+    if (
+        history.first_levels.growth < thresholds.exploding_growth**0.5
+        and history.has_replaced_weights
+    ):
         return "learning_rate"
     if reading.topology.layers[worst].role == "recurrent":
         return "through_time"
@@ -119,7 +122,7 @@ def _measure_weight_gain(reading: Reading) -> float:
 
 
 def _look_over_steps(history: History, thresholds: Thresholds) -> Sign | None:
-    if not history.was_diverging(thresholds) or not history.ever_thrown:
+    if not history.was_diverging(thresholds) or not history.has_replaced_weights:
         return None
     reading = history.latest
     update = reading.update_ratio
@@ -129,7 +132,7 @@ def _look_over_steps(history: History, thresholds: Thresholds) -> Sign | None:
     order = sorted(judged, key=lambda index: -update[index])
     params = [reading.topology.params[index] for index in order]
     names = tuple(dict.fromkeys(param.module or param.fqn for param in params))
-    growth = history.largest_error / history.first_error
+    growth = history.errors.largest / history.errors.beginning
     message = (
         f"The error signal at the output rose to {name_number(growth)} times its first values, and "
         f"{params[0].fqn} has changed by {update[order[0]]:.2g} of its size in one step."
@@ -141,7 +144,7 @@ def _look_at_weights(history: History, thresholds: Thresholds) -> Sign | None:
     """Weights that have run away step by step, without any single one that throws them."""
     topology = history.latest.topology
     weights = history.latest.record.param("weight_l2_norm")
-    growth = weights / np.fmax(history.first_weights, topology.lecun_norm)
+    growth = weights / np.fmax(history.params.first_l2_norm, topology.lecun_norm)
     heads = [bool(calls) and all(topology.is_head[list(calls)]) for calls in topology.calls]
     is_head = np.array(heads, dtype=bool)
     growth[is_head | ~topology.is_judged | ~np.isfinite(growth)] = 0.0  # heads: the target's scale
@@ -165,12 +168,15 @@ def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
 
     Behind a softmax the error signal is bounded, and does not tell.
     """
-    if not history.ever_thrown:
+    if not history.has_replaced_weights:
         return None
     reading = history.latest
     layers, rms = reading.topology.layers, measure_rms(reading)
     growth = np.array(
-        [rms[i] / max(history.first_rms.get(one.key, np.inf), 1.0) for i, one in enumerate(layers)]
+        [
+            rms[i] / max(history.first_levels.rms.get(one.key, np.inf), 1.0)
+            for i, one in enumerate(layers)
+        ]
     )
     is_harmless = reading.topology.is_head | _find_squashed(reading.topology)
     growth[is_harmless | ~np.isfinite(growth)] = 0.0
@@ -212,7 +218,7 @@ def _squashes(layer: Layer) -> bool:
 
 def _find_runaway_cause(history: History, thresholds: Thresholds) -> str:
     """What was there at the first record: a gradient that grew over time or depth, or neither."""
-    if history.first_growth < thresholds.exploding_growth**0.5:
+    if history.first_levels.growth < thresholds.exploding_growth**0.5:
         return "learning_rate"
     return "through_time" if measure_time_growth(history.latest) else "weight_scale"
 

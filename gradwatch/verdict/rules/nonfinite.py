@@ -124,7 +124,11 @@ def _find_cause(history: History, first: Reading, thresholds: Thresholds) -> str
     """By the step at which it broke: once it is in the weights, everything is NaN."""
     if has_overflowed_float16(first, thresholds, history.broken.before):
         return "precision"
-    return "learning_rate" if history.ever_thrown or history.was_diverging(thresholds) else None
+    return (
+        "learning_rate"
+        if history.has_replaced_weights or history.was_diverging(thresholds)
+        else None
+    )
 
 
 NONFINITE = Rule(

@@ -38,7 +38,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         f"{name_percent(worst)} of the elements of {acts[0]} are pinned where its derivative is "
         f"below 5 % of its maximum ({name_region(acts)}{slope})."
     )
-    has_fallen_ill = _was_well(history, pinned[0], thresholds) and history.ever_thrown
+    has_fallen_ill = _was_well(history, pinned[0], thresholds) and history.has_replaced_weights
     cause = "learning_rate" if has_fallen_ill else "saturation"
     return [Sign(layers, cause, worst, thresholds.saturated_fraction, message, "warning")]
 
@@ -59,7 +59,7 @@ def _find_stuck_outputs(history: History, thresholds: Thresholds) -> list[int]:
 
 
 def _was_well(history: History, index: int, thresholds: Thresholds) -> bool:
-    first = history.first_saturated.get(history.latest.topology.layers[index].key, 1.0)
+    first = history.first_levels.saturated.get(history.latest.topology.layers[index].key, 1.0)
     return first < thresholds.saturated_fraction
 
 

@@ -18,7 +18,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     is right where the past does not matter; so it is the lack of progress that tells harm.
     """
     stalled = has_stalled(history, thresholds)
-    if history.ever_thrown or stalled is False:
+    if history.has_replaced_weights or stalled is False:
         return []  # what a step has thrown is stopped by that
     reading = history.latest
     lasting = _find_lasting(history, thresholds)
@@ -66,7 +66,7 @@ def has_stalled(history: History, thresholds: Thresholds) -> bool | None:
         return False
     fall, error = history.losses.fall
     if math.isnan(fall):
-        return history.recent_error >= thresholds.progress * history.first_error
+        return history.errors.now >= thresholds.progress * history.errors.beginning
     if fall + error < thresholds.least_fall:
         return True
     return False if fall - error > thresholds.least_fall else None

@@ -18,7 +18,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 
 def _look_at_gradients(history: History, thresholds: Thresholds) -> list[Sign]:
     reading = history.latest
-    flushed = find_flushed(reading, thresholds, from_start=not history.first_error > 0)
+    flushed = find_flushed(reading, thresholds, from_start=not history.errors.beginning > 0)
     if not flushed:
         return []
     layers = reading.topology.layers
@@ -39,13 +39,13 @@ def _look_at_updates(history: History, thresholds: Thresholds) -> list[Sign]:
     params = reading.topology.params
     lost = [
         index
-        for index in np.flatnonzero(history.unmoved_records >= thresholds.lost_records)
+        for index in np.flatnonzero(history.params.unmoved >= thresholds.lost_records)
         if params[index].dtype in ("float16", "bfloat16") and reading.topology.is_judged[index]
     ]
     if not lost:
         return []
     names = tuple(dict.fromkeys(params[index].module or params[index].fqn for index in lost))
-    count = int(history.unmoved_records[lost[0]])
+    count = int(history.params.unmoved[lost[0]])
     message = (
         f"{params[lost[0]].fqn} has a gradient but has hardly changed in any of {count} steps: its "
         f"updates are smaller than {params[lost[0]].dtype} can add to it ({name_region(names)})."

@@ -1,0 +1,58 @@
+"""The error signal, which is the gradient norm at the network's outputs, over a run."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from math import isfinite, nan
+from statistics import median
+
+from gradwatch.evidence.first_levels import FIRST_READINGS
+
+LATEST = 8
+"""Error signals that are looked back on."""
+
+
+@dataclass
+class ErrorLevels:
+    """Error signals of the first and of the latest records.
+
+    Attributes:
+        first: of the first records, NaN where it was not known.
+        latest: global steps and error signals of the latest ones, newest last.
+    """
+
+    first: list[float] = field(default_factory=list)
+    latest: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=LATEST))
+    _first_step: int = 0
+
+    def add(self, global_step: int, error: float) -> None:
+        """Take in the next error signal; NaN where it is not known."""
+        if not self.latest:
+            self._first_step = global_step
+        if len(self.first) < FIRST_READINGS:
+            self.first.append(error)
+        self.latest.append((global_step, error))
+
+    @property
+    def beginning(self) -> float:
+        """Median of the first ones; NaN where none was known."""
+        return _find_median(self.first)
+
+    @property
+    def now(self) -> float:
+        """Median of the latest ones that lie in the run's later half."""
+        if not self.latest:
+            return nan
+        half = (self._first_step + self.latest[-1][0]) / 2
+        return _find_median([error for step, error in self.latest if step >= half])
+
+    @property
+    def largest(self) -> float:
+        """Of the latest ones."""
+        return max((error for _, error in self.latest if isfinite(error)), default=nan)
+
+
+def _find_median(errors: list[float]) -> float:
+    finite = [one for one in errors if isfinite(one)]
+    return median(finite) if finite else nan

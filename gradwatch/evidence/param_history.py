@@ -1,0 +1,128 @@
+"""What is kept of each parameter over a run: one number each, however long the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from gradwatch.evidence.gradient_flow import Reading, read_param_gradients
+from gradwatch.evidence.topology import Mask
+from gradwatch.records import Array
+
+MOVE_FLOOR = 0.1
+"""Moves of weights smaller than this share of LeCun's scale are measured against that scale."""
+
+MOVED = -(2**62)
+"""Mark of a parameter that has changed at some step."""
+
+ROUNDING = 2e-7
+"""A weight that is decayed and looked at without its decay changes by so little of its norm in
+float32: that is not a copy which somebody keeps."""
+
+Counts = npt.NDArray[np.int64]
+
+
+def _no_counts() -> Counts:
+    return np.zeros(0, np.int64)
+
+
+def _no_marks() -> Mask:
+    return np.zeros(0, bool)
+
+
+@dataclass
+class ParamHistory:
+    """By parameter of the newest layer set ``(n_params,)``; counts are of records in a row.
+
+    Attributes:
+        without_gradient: records since its last gradient in which forward used it and others were
+            trained.
+        with_zeros: records since its last gradient above zero in which it could have had one.
+        unmoved: records with a gradient and a learning rate in which its update was lost to its
+            precision; ``MOVED`` for good from the first that was not.
+        is_maintained: it has changed without a gradient: a copy that somebody keeps on purpose.
+        was_fed: it has had a gradient above zero.
+        first_l2_norm: of the weight, at its first record.
+        largest_update: ``||dw||/||w||`` of a step, small weights judged by LeCun's scale.
+    """
+
+    without_gradient: Counts = field(default_factory=_no_counts)
+    with_zeros: Counts = field(default_factory=_no_counts)
+    unmoved: Counts = field(default_factory=_no_counts)
+    is_maintained: Mask = field(default_factory=_no_marks)
+    was_fed: Mask = field(default_factory=_no_marks)
+    first_l2_norm: Array = field(default_factory=lambda: np.zeros(0))
+    largest_update: Array = field(default_factory=lambda: np.zeros(0))
+
+    def realign(self, places: list[int]) -> None:
+        """Carry all over to a new layer set; ``places``: old index or -1."""
+        self.without_gradient = np.append(self.without_gradient, 0)[places]
+        self.with_zeros = np.append(self.with_zeros, 0)[places]
+        self.unmoved = np.append(self.unmoved, 0)[places]
+        self.is_maintained = np.append(self.is_maintained, False)[places]
+        self.was_fed = np.append(self.was_fed, False)[places]
+        self.first_l2_norm = np.append(self.first_l2_norm, np.nan)[places]
+        self.largest_update = np.append(self.largest_update, 0.0)[places]
+
+    def add(self, reading: Reading, before: Reading, is_warming_up: bool) -> None:
+        """Take in the next reading.
+
+        Args:
+            reading: of a layer set to which all has been carried over.
+            before: the reading before it, or itself where there is none of the same layer set.
+            is_warming_up: the learning rate is rising, so that small updates say nothing yet.
+        """
+        grad = read_param_gradients(reading.record)
+        fed = (grad > 0) | (~np.isnan(grad) & reading.has_arrived)
+        is_trained = bool(fed.any()) or not self.was_fed.any()  # else nobody called backward
+        has_stepped = ~np.isnan(reading.record.param("update_l2_norm")) | ~np.isnan(grad)
+        self.without_gradient[reading.was_called & has_stepped & is_trained] += 1
+        self.without_gradient[fed] = 0
+        is_learning = reading.record.step("learning_rate") != 0  # NaN: it is not known
+        self.with_zeros[(grad == 0) & reading.was_called & (is_learning & is_trained)] += 1
+        self.with_zeros[grad > 0] = 0
+        self.was_fed |= grad > 0
+        self._note_sizes(reading, before, fed)
+        can_move = fed & (grad > 0) & (is_learning and not is_warming_up)
+        self._note_moves(reading, can_move)
+
+    def _note_sizes(self, reading: Reading, before: Reading, fed: Mask) -> None:
+        size, update = (reading.record.param(f"{what}_l2_norm") for what in ("weight", "update"))
+        has_changed = (update > ROUNDING * size) | _find_replaced(reading, before)
+        self.is_maintained |= ~fed & has_changed
+        self.first_l2_norm = np.where(np.isnan(self.first_l2_norm), size, self.first_l2_norm)
+
+    def _note_moves(self, reading: Reading, can_move: Mask) -> None:
+        self.largest_update = np.fmax(self.largest_update, reading.measure_update(MOVE_FLOOR))
+        size, update = (reading.record.param(f"{what}_l2_norm") for what in ("weight", "update"))
+        lost = size * reading.topology.lost_update
+        self.unmoved[can_move & (update <= lost) & (self.unmoved >= 0)] += 1
+        self.unmoved[update > lost] = MOVED
+
+
+def _find_replaced(reading: Reading, before: Reading) -> Mask:
+    """Parameters that have changed since the last record with a gradient at neither."""
+    size, earlier = (one.record.param("weight_l2_norm") for one in (reading, before))
+    unfed = [np.isnan(one.record.param("grad_l2_norm")) for one in (reading, before)]
+    result: Mask = np.logical_and(*unfed) & (np.abs(size - earlier) > ROUNDING * size)
+    return result
+
+
+def measure_move(reading: Reading, before: Reading) -> float:
+    """How far the fastest weight has moved, against its own norm.
+
+    Args:
+        reading: the newest one.
+        before: the one before it, or itself where there is none of the same layer set.
+    """
+    judged = reading.topology.is_judged
+    update = reading.measure_update(MOVE_FLOOR)[judged]
+    step = float(np.max(update[np.isfinite(update)], initial=0.0))
+    weight, earlier = (one.record.param("weight_l2_norm") for one in (reading, before))
+    floor = np.fmax(earlier, MOVE_FLOOR * reading.topology.lecun_norm)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        change = ((weight - earlier) / floor)[judged]
+    growth = float(np.max(change[np.isfinite(change)], initial=0.0))
+    return max(step, growth / 2)  # a weight that doubles between two sampled steps
