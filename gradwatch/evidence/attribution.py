@@ -1,21 +1,21 @@
 """Who attenuates the gradient: the product of gains along a path, split by role.
 
-On the way from the reference (where the gradient is full) back to a starved layer, each layer
-multiplies the gradient's norm by its gain. Activations contribute phi', weights W, normalisation
-its own; what no layer accounts for is a constant factor in forward.
+On the way from the reference (where the gradient is full) back to a layer that gets too little,
+each layer multiplies the gradient's norm by its gain. Activations contribute phi', weights W,
+normalisation its own; what no layer accounts for is a constant factor in forward.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading
-from gradwatch.evidence.topology import Topology
-from gradwatch.records import Layer, Param
+from gradwatch.evidence.paths import find_path
+from gradwatch.records import Layer
 from gradwatch.schema.activations import RECTIFIER_GAIN, Activation, find_activation
 
 RECTIFIER_LOG_GAIN = -math.log(RECTIFIER_GAIN)
@@ -56,12 +56,12 @@ class Attribution:
     """Attenuation along one path, in natural logarithms (negative: the gradient shrinks).
 
     Attributes:
-        path: layers from the starved one (excluded) to the reference (included).
+        path: layers from the one that gets too little (excluded) to the reference (included).
         activation, weight, norm, other: share of each role.
         n_activations, n_weights: how many of them stand on the path.
         derivative: mean |phi'| against its maximum over the path's saturating activations; NaN
             without.
-        pinned: largest saturated fraction of the path's one-sided activations and softmaxes; NaN
+        saturated: largest saturated fraction of the path's one-sided activations and softmaxes; NaN
             without.
         dead: largest share of silent units among the path's rectifiers; NaN without.
         blocked_by: layer that lets nothing through at all, or -1.
@@ -78,7 +78,7 @@ class Attribution:
     n_activations: int
     n_weights: int
     derivative: float
-    pinned: float
+    saturated: float
     dead: float
     blocked_by: int
     culprit: int = -1
@@ -103,25 +103,6 @@ class Attribution:
     def list_gains(self, layers: Sequence[Layer], role: str) -> list[float]:
         """What each layer of a role on the path multiplies the gradient by, as measured."""
         return [math.exp(log) for i, log in self.factors.items() if layers[i].role == role]
-
-
-def find_path(reading: Reading, start: int) -> tuple[int, ...]:
-    """Layers from one behind ``start`` to its reference, each time the best-fed consumer."""
-    reference, here = reading.reference[start], start
-    path: list[int] = []
-    seen = {start}
-    while True:
-        ahead = [c for c in reading.topology.consumers[here] if c not in seen]
-        ahead = [c for c in ahead if reading.reference[c] >= reference]
-        if not ahead or reading.grad[here] >= reference:
-            return tuple(path)
-        here = max(ahead, key=lambda c: _rank(float(reading.grad[c])))
-        seen.add(here)
-        path.append(here)
-
-
-def _rank(value: float) -> float:
-    return value if np.isfinite(value) else -1.0
 
 
 def attribute(reading: Reading, start: int) -> Attribution:
@@ -180,80 +161,6 @@ def find_culprit(factors: dict[int, float]) -> int:
     return worst if lost[worst] <= DOMINANT * sum(lost.values()) else -1
 
 
-def find_opening(reading: Reading, indices: Iterable[int], opening: float) -> set[int]:
-    """Parameters behind a bottleneck that is opening by itself.
-
-    A branch that begins at zero (ReZero, a zero-initialised last layer, LayerScale) lets nothing
-    through at first, but its factor moves fast against its own size: it is made to open. The
-    weights of a network that starves stand still where the gradient is lost.
-    """
-    topology = reading.topology
-    return {
-        index
-        for index in indices
-        if _is_opening(reading, find_bottleneck(reading, topology.calls[index]), opening)
-        and has_way_around(topology, topology.calls[index][0])
-    }
-
-
-def has_way_around(topology: Topology, layer: int) -> bool:
-    """Whether what comes before a layer reaches what comes behind it without passing through it."""
-    before = reach([layer], lambda index: topology.layers[index].inputs)
-    behind = reach([layer], lambda index: topology.consumers[index])
-    around = reach(before - {layer}, lambda index: topology.consumers[index], avoid=layer)
-    return bool(around & (behind - {layer}))
-
-
-def reach(
-    starts: Iterable[int], follow: Callable[[int], Iterable[int]], avoid: int = -1
-) -> set[int]:
-    """These layers and all that following from them leads to, never through ``avoid``."""
-    found = set(starts)
-    ahead = list(found)
-    while ahead:
-        fresh = [one for one in follow(ahead.pop()) if one not in found and one != avoid]
-        found.update(fresh)
-        ahead.extend(fresh)
-    return found
-
-
-def find_bottleneck(reading: Reading, calls: Iterable[int]) -> int:
-    """Layer that takes most of what is lost on the way to the loss; -1 when none takes half."""
-    known = [call for call in calls if np.isfinite(reading.relative_gradient[call])]
-    if not known:
-        return -1
-    source = max(known, key=lambda call: float(reading.relative_gradient[call]))
-    whole = float(reading.relative_gradient[source])
-    drops = [(1.0, -1)]
-    for index in find_path(reading, source):
-        own = float(reading.gains[index])
-        is_join = reading.topology.layers[index].role in ("container", "other")
-        if np.isnan(own) and is_join:  # a factor of a block's own, such as ReZero's
-            own = float(reading.grad[source] / reading.grad[index])
-        drops.append((own if np.isfinite(own) else 1.0, index))
-        source = index
-    drop, layer = min(drops)
-    return layer if drop * drop <= whole else -1
-
-
-def _is_opening(reading: Reading, layer: int, opening: float) -> bool:
-    if layer < 0:
-        return False
-    owner = reading.topology.layers[layer].fqn
-    update = reading.record.param("update_l2_norm")
-    weight = reading.record.param("weight_l2_norm")
-    return any(
-        update[index] > opening * weight[index]
-        for index, param in enumerate(reading.topology.params)
-        if param.module == owner and param.trainable and not _is_bias(param)
-    )
-
-
-def _is_bias(param: Param) -> bool:
-    """By its name: a vector may as well be a scale."""
-    return param.fqn.rpartition(".")[2].startswith("bias")
-
-
 def _bends(reading: Reading, source: int, index: int, own: float) -> bool:
     """Whether an unknown layer acts as an activation: a plain factor scales outputs alike.
 
@@ -302,9 +209,9 @@ def _summarise(
     ]
     rectifying = [i for i, row in rows.items() if row.can_die]
     flat = [i for i, row in rows.items() if _may_rest(row)]
-    pinned = reading.record.layer("saturated_fraction")[flat]
+    saturated = reading.record.layer("saturated_fraction")[flat]
     closed = [not rows[i].is_elementwise and reading.gains[i] < CLOSED_SOFTMAX for i in flat]
-    pinned = np.where(closed, 1.0, pinned)
+    saturated = np.where(closed, 1.0, saturated)
     dead = reading.record.layer("dead_fraction")[rectifying]
     shift = RECTIFIER_LOG_GAIN * len(rectifying)
     return Attribution(
@@ -316,7 +223,7 @@ def _summarise(
         n_activations=counts["activation"],
         n_weights=counts["weight"],
         derivative=float(np.mean(relative)) if relative else math.nan,
-        pinned=float(np.nanmax(pinned)) if np.isfinite(pinned).any() else math.nan,
+        saturated=float(np.nanmax(saturated)) if np.isfinite(saturated).any() else math.nan,
         dead=float(np.nanmax(dead)) if np.isfinite(dead).any() else math.nan,
         blocked_by=blocked,
         culprit=find_culprit(factors),

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gradwatch.evidence.attribution import reach
 from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.paths import reach
 from gradwatch.evidence.topology import Topology
 from gradwatch.records import Param
 from gradwatch.schema.cut import Cut

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gradwatch.evidence.attribution import attribute, reach
+from gradwatch.evidence.attribution import attribute
 from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.paths import reach
 from gradwatch.records import StepRecord
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradwatch.evidence.attribution import reach
 from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.paths import reach
 from gradwatch.verdict.findings import Finding
 
 

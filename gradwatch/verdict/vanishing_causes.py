@@ -161,7 +161,7 @@ def _share_blame(split: Attribution, thresholds: Thresholds) -> str:
     outside = split.weight + split.other
     by_activation = split.activation < min(outside + split.norm, split.total / 2)
     is_flat_there = split.derivative < thresholds.saturated_derivative
-    if by_activation and (is_flat_there or split.pinned >= thresholds.saturated_fraction):
+    if by_activation and (is_flat_there or split.saturated >= thresholds.saturated_fraction):
         return "saturation"
     if by_activation and split.dead >= thresholds.dead_fraction:
         return "dead_units"

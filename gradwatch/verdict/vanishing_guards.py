@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gradwatch.evidence.attribution import find_opening
 from gradwatch.evidence.half_precision import find_behind, find_flushed
 from gradwatch.evidence.history import History
+from gradwatch.evidence.paths import find_opening
 from gradwatch.evidence.topology import Mask
 from gradwatch.evidence.zero_gradients import find_shut, find_walled
 from gradwatch.thresholds import Thresholds

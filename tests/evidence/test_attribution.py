@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradwatch.evidence.attribution import RECTIFIER_LOG_GAIN, attribute, find_path
+from gradwatch.evidence.attribution import RECTIFIER_LOG_GAIN, attribute
+from gradwatch.evidence.paths import find_path
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.vanishing_causes import find_cause
 from tests.records_builder import Network, build_chain, change, make_record, read

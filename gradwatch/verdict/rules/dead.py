@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from gradwatch.evidence.attribution import has_way_around
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
+from gradwatch.evidence.paths import has_way_around
 from gradwatch.evidence.topology import name_with_feeders
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
