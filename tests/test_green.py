@@ -307,7 +307,7 @@ def test_an_error_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             def fail(*_: object) -> None:
                 raise ZeroDivisionError("planted")
 
-            monkeypatch.setattr("gradwatch.capture.sampled_step.read_gradients", fail)
+            monkeypatch.setattr("gradwatch.capture.param_readings.read_gradients", fail)
         return classify(model)(step)
 
     with pytest.warns(RuntimeWarning, match="planted"):

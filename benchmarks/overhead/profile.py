@@ -19,8 +19,7 @@ from typing import Any
 from benchmarks.overhead.ours import run_sampled
 from benchmarks.overhead.timing import CLOCKS, WARM_UP_STEPS
 from benchmarks.overhead.workloads import WORKLOADS, Workload
-from gradwatch.capture import sampled_step as sampling
-from gradwatch.capture import statistics
+from gradwatch.capture import param_readings, statistics
 from gradwatch.capture.assembly import Assembler
 from gradwatch.capture.device_values import Ledger
 from gradwatch.capture.forward import ForwardTracker
@@ -40,10 +39,10 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
         (statistics, "find_fired_units"),
     ),
     "parameters: gradients and weights": (
-        (sampling, "read_gradients"),
-        (sampling, "read_weights"),
+        (param_readings, "read_gradients"),
+        (param_readings, "read_weights"),
     ),
-    "parameters: updates": ((sampling.Updates, "finish"),),
+    "parameters: updates": ((param_readings.Updates, "finish"),),
     "attention, computed again": ((FunctionMode, "_record_attention"),),
     "recurrent layers, computed again": (
         (InsideRecorder, "record_recurrent"),

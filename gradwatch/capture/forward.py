@@ -17,21 +17,21 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torch.nn.modules import module as module_hooks
-from torch.overrides import (
-    TorchFunctionMode,
-    _get_current_function_mode_stack,
-    _pop_mode,
-    _push_mode,
-)
+from torch.overrides import TorchFunctionMode
 
 from gradwatch.capture.backward_passes import is_in_backward
 from gradwatch.capture.graph import Edge, find_input_edges
-from gradwatch.capture.weak_calls import call_weakly
+from gradwatch.capture.torch_tables import (
+    HAS_KWARGS,
+    count_running,
+    is_entered,
+    is_traced,
+    make_hook,
+    remove_global_hook,
+    take_off,
+)
 
 Guard = Callable[..., Any]
-
-HAS_KWARGS = hasattr(module_hooks, "_global_forward_hooks_with_kwargs")
-"""Whether global hooks are shown keyword arguments, as in newer releases of torch."""
 
 
 @dataclass(eq=False)
@@ -152,8 +152,8 @@ class ForwardTracker:
 
     def arm(self) -> None:
         """Start to follow."""
-        pre = _make_hook(self._enter)
-        post = _make_hook(self._leave if HAS_KWARGS else self._leave_without_kwargs)
+        pre = make_hook(self._enter)
+        post = make_hook(self._leave if HAS_KWARGS else self._leave_without_kwargs)
         self._hooks = [pre, post]
         options = {"with_kwargs": True} if HAS_KWARGS else {}
         module_hooks.register_module_forward_pre_hook(pre)
@@ -165,7 +165,7 @@ class ForwardTracker:
         May itself be cut short by a signal, and is then called again.
         """
         for hook in self._hooks:
-            _remove_global_hook(hook)
+            remove_global_hook(hook)
         self.stack.clear()
         self._leave_mode()
         self._hooks.clear()
@@ -173,7 +173,7 @@ class ForwardTracker:
 
     def retire(self) -> None:
         """Stop as soon as that is safe: a mode cannot be left in the middle of a forward."""
-        if self.stack and _count_running(self.stack[0].module):
+        if self.stack and count_running(self.stack[0].module):
             self._retired = True
         else:
             self.disarm()
@@ -203,7 +203,7 @@ class ForwardTracker:
         root = self._root
         if root is None or not torch.is_grad_enabled():
             return False
-        return not _count_running(root.module)
+        return not count_running(root.module)
 
     def _push(self, module: nn.Module, fqn: str, args: tuple[Any, ...]) -> None:
         if self.stack and self.stack[0].module is module:
@@ -223,13 +223,13 @@ class ForwardTracker:
             self._observer.begin_recomputation()
         else:
             self._observer.begin_root(frame.module)
-        if self._mode is None or not _is_entered(self._mode):  # one that was cut short stays
+        if self._mode is None or not is_entered(self._mode):  # one that was cut short stays
             self._mode = self._make_mode()
             self._mode.__enter__()
 
     def _drop_stale_frames(self, own_calls: int = 0) -> None:
         """After Ctrl-C no hook is called on the way out; the next forward finds what was left."""
-        if self.stack and _count_running(self.stack[0].module) <= own_calls:
+        if self.stack and count_running(self.stack[0].module) <= own_calls:
             self.stack.clear()
             self._leave_root(has_failed=True)
 
@@ -286,71 +286,6 @@ class ForwardTracker:
             self._guard(self._observer.abandon_root)
 
     def _leave_mode(self) -> None:
-        if self._mode is None or _take_off(self._mode):
+        if self._mode is None or take_off(self._mode):
             self._mode = None
         self._root = None
-
-
-def _is_entered(mode: TorchFunctionMode) -> bool:
-    return any(one is mode for one in _get_current_function_mode_stack())
-
-
-def _take_off(mode: TorchFunctionMode) -> bool:
-    """Leave a mode, also from under others that were entered after it.
-
-    Answers whether it was there: torch puts a mode aside while it runs, and then back.
-    """
-    if not _is_entered(mode):
-        return False
-    above = []
-    while torch._C._len_torch_function_stack():
-        top = _pop_mode()
-        if top is mode:
-            break
-        above.append(top)
-    for other in reversed(above):
-        _push_mode(other)
-    return True
-
-
-def _remove_global_hook(hook: Callable[..., None]) -> None:
-    """By itself and not by a handle, which a signal may have cut off."""
-    for table in (module_hooks._global_forward_pre_hooks, module_hooks._global_forward_hooks):
-        for number in [number for number, one in table.items() if one is hook]:
-            module_hooks._global_forward_hooks_always_called.pop(number, None)
-            if HAS_KWARGS:  # which torch's own handles leave
-                module_hooks._global_forward_hooks_with_kwargs.pop(number, None)
-            del table[number]
-
-
-def _make_hook(method: Callable[..., None]) -> Callable[..., None]:
-    """For torch's tables, which live as long as the process: holds nobody, compiles to nothing."""
-    call = call_weakly(method)
-
-    def hook(*args: Any) -> None:
-        if not torch.compiler.is_compiling():
-            call(*args)
-
-    return hook
-
-
-def is_traced() -> bool:
-    """Whether forward is being recorded by something else: a trace, a CUDA graph, ``vmap``."""
-    if torch._C._get_tracing_state() is not None:
-        return True
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return True
-    keys = torch._C._TorchDispatchModeKey
-    if any(torch._C._get_dispatch_mode(key) is not None for key in (keys.FAKE, keys.PROXY)):
-        return True
-    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-
-
-def _count_running(module: nn.Module) -> int:
-    """How many calls of this module are on the Python stack."""
-    frame, count = sys._getframe(1), 0
-    while frame is not None:
-        if frame.f_code.co_name == "_call_impl" and frame.f_locals.get("self") is module:
-            count += 1
-        frame = frame.f_back  # type: ignore[assignment]
-    return count

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import CodeType, FrameType, TracebackType
@@ -69,3 +71,15 @@ def _find_code(handler: Callable[..., Any] | int | None) -> CodeType | None:
     owner = handler if hasattr(handler, "__code__") else type(handler).__call__
     code = getattr(owner, "__code__", None)  # of a function, a method, an object that is called
     return code if isinstance(code, CodeType) else None
+
+
+def warn_of_failure(error: BaseException, global_step: int) -> None:
+    """Say that an error of ours has ended the watching."""
+    text = (
+        f"gradwatch has switched itself off after an error of its own at step {global_step}: "
+        f"{type(error).__name__}: {error}. The training goes on unchanged."
+    )
+    try:
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+    except Warning:
+        print(text, file=sys.stderr)  # warnings are errors here, and ours must stop nothing

@@ -15,7 +15,7 @@ from gradwatch.capture.backward_passes import PassTracker, is_in_backward
 from gradwatch.capture.calls import CallKey
 from gradwatch.capture.compilation import UNSEEN
 from gradwatch.capture.cuts import FoundCut
-from gradwatch.capture.device_values import WHOLE_STEP, Ledger, Reading
+from gradwatch.capture.device_values import WHOLE_STEP, Reading
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.forward import Guard
 from gradwatch.capture.layers import LayerRecorder
@@ -29,17 +29,10 @@ from gradwatch.capture.optimizer_state import (
     read_scale,
 )
 from gradwatch.capture.own_statistics import OwnMeasures
-from gradwatch.capture.parameters import (
-    Known,
-    list_parameters,
-    measure_residue,
-    read_gradients,
-    read_weights,
-    stamp_gradients,
-)
+from gradwatch.capture.param_readings import ParamReadings
+from gradwatch.capture.parameters import list_parameters
 from gradwatch.capture.sample import CLAIM, Sample
 from gradwatch.capture.step_hooks import remove_hook
-from gradwatch.capture.updates import StepGradients, Updates
 from gradwatch.capture.wrappers import name_modules
 from gradwatch.records import Layer
 
@@ -80,23 +73,16 @@ class SampledStep:
     own: OwnMeasures = field(default_factory=OwnMeasures)
     passes: int = 0
     _events: list[int] = field(default_factory=list)
-    _taken: set[int] = field(default_factory=set)
     _stepped: set[int] = field(default_factory=set)
-    _gradients: Ledger | None = None
-    _norms: Known = field(default_factory=dict)
-    _stamps: dict[int, tuple[int, int]] = field(default_factory=dict)
-    _step_gradients: StepGradients = field(default_factory=StepGradients)
     _thread: int = field(default_factory=threading.get_ident)
     _stepping: Optimizer | None = None
     _entered: set[Optimizer] = field(default_factory=set)
-    _has_weights: bool = False
     _ends_after_backward: bool = False
 
     def __post_init__(self, model: nn.Module) -> None:
         modules = name_modules(model)
         self.modules = {id(module): fqn for fqn, module in modules}
         self._watched = list_parameters(modules)
-        self._updates = Updates.begin(self._watched)
         tracker = PassTracker(model, self._begin_backward, self._end_backward, self.counts_grad)
         self.recorder = LayerRecorder(
             self.modules,
@@ -110,6 +96,7 @@ class SampledStep:
             self.own,
         )
         self._ledger = self.recorder.table.ledger
+        self._params = ParamReadings(self._watched, self._ledger, self.own)
 
     def arm(self, used: Container[str], sees_layers: bool) -> None:
         """Begin to see; nobody looks for what forward uses where all of that is known."""
@@ -125,7 +112,7 @@ class SampledStep:
     @property
     def was_given_gradients(self) -> bool:
         """Whether the optimizer got gradients that no backward pass has brought."""
-        return not self._events_of_passes and bool(self._step_gradients.rows)
+        return not self._events_of_passes and self._params.has_step_gradients
 
     @property
     def _events_of_passes(self) -> list[int]:
@@ -152,7 +139,7 @@ class SampledStep:
     def _begin_backward(self) -> None:
         """With no gradient left from earlier passes, those do not count towards this step."""
         if self._events and not self._is_repeated:
-            residue = measure_residue(self._watched)
+            residue = self._params.measure_residue()
             self._ledger.add("pass.residue", self.recorder.table.pass_number, WHOLE_STEP, residue)
         loss = None if self._is_repeated else find_loss(self._thread)
         if loss is not None:
@@ -172,11 +159,7 @@ class SampledStep:
         self._events.append(self.recorder.table.pass_number)
         if self.counts_grad:  # what autograd.grad answers is in no parameter yet
             return
-        self._gradients = Ledger()
-        self._norms = read_gradients(self._watched, self._gradients)
-        self.own.measure_params(self._watched, self._gradients)
-        self._stamps = stamp_gradients(self._watched)
-        self._read_weights()
+        self._params.read_backward()
         if self._stepping is not None or not self.optimizers:
             self._read_step_gradients(self._stepping)
         if self._ends_after_backward:
@@ -188,34 +171,21 @@ class SampledStep:
     @property
     def _is_repeated(self) -> bool:
         """A closure's second and further evaluation within one step, as LBFGS makes them."""
-        return self._stepping is not None and self._gradients is not None
-
-    def _read_weights(self) -> None:
-        if not self._has_weights:
-            read_weights(self._watched, self._ledger)
-            self._has_weights = True
+        return self._stepping is not None and self._params.has_backward
 
     # Optimizers -----------------------------------------------------------------------------
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         has_closure = any(callable(one) for one in (*args, *kwargs.values()))
         if has_closure:
-            self._stepping, self._gradients = optimizer, None
+            self._stepping = optimizer
+            self._params.forget_backward()
         elif optimizer not in self._entered:
             self._entered.add(optimizer)
             self.guard(self._read_step_gradients, optimizer)
 
     def _read_step_gradients(self, optimizer: Optimizer | None) -> None:
-        """Gradients as the optimizer gets them; their norms again only where they have changed."""
-        mine = self._find_indices(optimizer) - self._taken
-        has_scale = optimizer is not None and read_scale(find_scaler(optimizer)) is not None
-        stamps = {} if has_scale else stamp_gradients(self._watched)
-        known = {
-            index: norm
-            for index, norm in self._norms.items()
-            if index in mine and index in stamps and stamps[index] == self._stamps.get(index)
-        }
-        self._step_gradients.take(self._watched, mine, self._ledger, known)
+        self._params.read_step_gradients(self._find_indices(optimizer), optimizer)
 
     def take_step(self, number: int, optimizer: Optimizer | None) -> None:
         """An optimizer has stepped, or the step was marked by hand."""
@@ -223,9 +193,7 @@ class SampledStep:
         again = number in self._stepped
         if not again:
             self._stepped.add(number)
-            if not self._step_gradients.covers(self._find_indices(optimizer) - self._taken):
-                self._read_step_gradients(optimizer)  # a closure without a backward of its own
-            self._take_gradients(optimizer)
+            self._params.take(self._find_indices(optimizer), optimizer)
             self._note_scaling(optimizer)
             if not is_in_backward():
                 self._events.append(CLAIM)
@@ -237,8 +205,7 @@ class SampledStep:
 
     def skip_step(self) -> None:
         """An optimizer has stepped before the step's first forward: that was the step before."""
-        self._updates = Updates.begin(self._watched)
-        self._step_gradients = StepGradients()
+        self._params.restart()
         self._entered.clear()
 
     def _note_scaling(self, optimizer: Optimizer | None) -> None:
@@ -250,20 +217,6 @@ class SampledStep:
         if found is not None:
             self._ledger.add("step.found_inf", 0, WHOLE_STEP, Reading(found))
 
-    def _take_gradients(self, optimizer: Optimizer | None) -> None:
-        """Keep the latest reading of this optimizer's parameters before others replace it."""
-        mine = self._find_indices(optimizer) - self._taken
-        self._taken |= mine
-        reading = self._gradients
-        has_scale = optimizer is not None and read_scale(find_scaler(optimizer)) is not None
-        suffix = ".scaled" if has_scale and reading is not None else ""
-        if reading is None:
-            reading = Ledger()
-            read_gradients(self._watched, reading, mine)
-            self.own.measure_params(self._watched, reading, mine)
-        self._ledger.take(reading, mine, suffix)
-        self._read_weights()
-
     def _find_indices(self, optimizer: Optimizer | None) -> set[int]:
         if optimizer is None or len(self.optimizers) == 1:
             return set(range(len(self._watched)))
@@ -273,7 +226,7 @@ class SampledStep:
     def _find_waiting(self) -> set[int]:
         """Parameters of optimizers that have not stepped, as where two of them take turns."""
         held: set[int] = set()
-        return held.union(*map(self._find_indices, self.optimizers)) - self._taken
+        return held.union(*map(self._find_indices, self.optimizers)) - self._params.taken
 
     # Closing --------------------------------------------------------------------------------
 
@@ -284,9 +237,7 @@ class SampledStep:
         for optimizer in self.optimizers:
             decoupled.update(find_decoupled_decay(optimizer))
             coupled.update(find_coupled_decay(optimizer))
-        self._updates.finish(
-            self._watched, self._find_waiting(), decoupled, self._step_gradients, self._ledger
-        )
+        self._params.finish(self._find_waiting(), decoupled)
         self._note_silent_units()
         table = self.recorder.table
         return Sample(

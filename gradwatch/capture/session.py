@@ -6,8 +6,6 @@ which compares a counter.
 
 from __future__ import annotations
 
-import sys
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,7 +20,7 @@ from gradwatch.capture.assembly import Assembler
 from gradwatch.capture.backward_passes import is_in_backward, run_after_backward
 from gradwatch.capture.compilation import EagerStance
 from gradwatch.capture.firing_history import FiringHistory
-from gradwatch.capture.interruption import forget_frames, is_foreign
+from gradwatch.capture.interruption import forget_frames, is_foreign, warn_of_failure
 from gradwatch.capture.own_statistics import OwnMeasures, OwnStatistic
 from gradwatch.capture.ranks import RankMerger, unwrap
 from gradwatch.capture.sample import Sample
@@ -30,6 +28,7 @@ from gradwatch.capture.sampled_step import SampledStep
 from gradwatch.capture.sampling_budget import Pace
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.shards import count_parts
+from gradwatch.capture.step_counts import StepCounts
 from gradwatch.capture.step_hooks import is_inner_step
 from gradwatch.capture.wrappers import has_parallel_part
 from gradwatch.records import StepRecord
@@ -75,8 +74,7 @@ class Session:
         self.schedule = schedule
         self.on_record = on_record
         self.failure: BaseException | None = None
-        self._counts = [global_step] * max(len(self.optimizers), 1)
-        self._level = global_step  # at which all counts were last the same
+        self._counts = StepCounts(len(self.optimizers), global_step)
         self._pace = Pace(schedule, budget, global_step)
         self._firing = FiringHistory()
         self._own = OwnMeasures(statistics)
@@ -102,7 +100,7 @@ class Session:
     @property
     def global_step(self) -> int:
         """Optimizer steps made so far."""
-        return max(self._counts)
+        return self._counts.global_step
 
     # Life -----------------------------------------------------------------------------------
 
@@ -150,14 +148,7 @@ class Session:
         """Say once what went wrong, and switch off."""
         self.failure = forget_frames(error)
         self._disarm()
-        text = (
-            f"gradwatch has switched itself off after an error of its own at step "
-            f"{self.global_step}: {type(error).__name__}: {error}. The training goes on unchanged."
-        )
-        try:
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
-        except Warning:
-            print(text, file=sys.stderr)  # warnings are errors here, and ours must stop nothing
+        warn_of_failure(error, self.global_step)
 
     # Steps ----------------------------------------------------------------------------------
 
@@ -173,31 +164,17 @@ class Session:
         step = self._step
         self._finish_disarming()
         if step is not None:
-            if self._is_late(number, step):
+            if not step.has_begun and self._counts.is_late(number):
                 self.guard(step.skip_step)
             else:
                 self.guard(step.take_step, number, optimizer)
-        self._counts[number] += 1
-        if len(set(self._counts)) == 1:
-            self._level = self._counts[0]
+        self._counts.count(number)
         self._arm_if_due()
-
-    def _is_late(self, number: int, step: SampledStep) -> bool:
-        """Whether this optimizer's step belongs to the step before the sampled one."""
-        return not step.has_begun and self._counts[number] < self.global_step
-
-    def _is_between(self) -> bool:
-        """Whether optimizers that step one after the other have not all done so.
-
-        What is sampled from here on would miss the forwards that came before, as a generator's
-        whose output both steps use. Optimizers that step more rarely are not waited for.
-        """
-        return len(set(self._counts)) > 1 and self.global_step - self._level <= 1
 
     def _arm_if_due(self) -> None:
         if self._step is not None or not self._running or self.global_step < self._pace.wake:
             return
-        if self._is_between():
+        if self._counts.is_between:
             return
         if is_in_backward():  # an optimizer that steps while gradients arrive
             run_after_backward(self._arm_after_backward)

@@ -1,0 +1,122 @@
+"""What one sampled step reads of the parameters: gradients after backward and before the optimizer,
+weights, updates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.optim import Optimizer
+
+from gradwatch.capture.device_values import Ledger, Reading
+from gradwatch.capture.optimizer_state import find_scaler, read_scale
+from gradwatch.capture.own_statistics import OwnMeasures
+from gradwatch.capture.parameters import (
+    Known,
+    Watched,
+    measure_residue,
+    read_gradients,
+    read_weights,
+    stamp_gradients,
+)
+from gradwatch.capture.statistics import SCALED_SUFFIX
+from gradwatch.capture.updates import StepGradients, Updates
+
+
+class ParamReadings:
+    """Reads parameters at the moments that a step offers; values go to the step's ledger.
+
+    Args:
+        watched: all parameters.
+        ledger: of the step.
+        own: measures the statistics that are not gradwatch's.
+
+    Attributes:
+        taken: indices of those whose optimizer has stepped.
+    """
+
+    def __init__(self, watched: Sequence[Watched], ledger: Ledger, own: OwnMeasures) -> None:
+        self.taken: set[int] = set()
+        self._watched = watched
+        self._ledger = ledger
+        self._own = own
+        self._updates = Updates.begin(watched)
+        self._gradients: Ledger | None = None
+        self._norms: Known = {}
+        self._stamps: dict[int, tuple[int, int]] = {}
+        self._step_gradients = StepGradients()
+        self._has_weights = False
+
+    @property
+    def has_backward(self) -> bool:
+        """Whether gradients that a backward pass has left were read."""
+        return self._gradients is not None
+
+    @property
+    def has_step_gradients(self) -> bool:
+        """Whether any gradient was there when an optimizer was about to step."""
+        return bool(self._step_gradients.rows)
+
+    def measure_residue(self) -> Reading:
+        """Zero when no gradient is left from an earlier pass, else more than that."""
+        return measure_residue(self._watched)
+
+    def read_backward(self) -> None:
+        """A backward pass is over: its gradients take the place of those read before."""
+        self._gradients = Ledger()
+        self._norms = read_gradients(self._watched, self._gradients)
+        self._own.measure_params(self._watched, self._gradients)
+        self._stamps = stamp_gradients(self._watched)
+        self._read_weights()
+
+    def forget_backward(self) -> None:
+        """A closure follows that runs backward itself."""
+        self._gradients = None
+
+    def read_step_gradients(self, indices: set[int], optimizer: Optimizer | None) -> None:
+        """Gradients as the optimizer gets them; their norms again only where they have changed."""
+        mine = indices - self.taken
+        stamps = {} if _has_scale(optimizer) else stamp_gradients(self._watched)
+        known = {
+            index: norm
+            for index, norm in self._norms.items()
+            if index in mine and index in stamps and stamps[index] == self._stamps.get(index)
+        }
+        self._step_gradients.take(self._watched, mine, self._ledger, known)
+
+    def take(self, indices: set[int], optimizer: Optimizer | None) -> None:
+        """An optimizer has stepped: keep its parameters' readings before others replace them."""
+        mine = indices - self.taken
+        if not self._step_gradients.covers(mine):  # a closure without a backward of its own
+            self.read_step_gradients(mine, optimizer)
+        self.taken |= mine
+        reading = self._gradients
+        suffix = SCALED_SUFFIX if _has_scale(optimizer) and reading is not None else ""
+        if reading is None:
+            reading = Ledger()
+            read_gradients(self._watched, reading, mine)
+            self._own.measure_params(self._watched, reading, mine)
+        self._ledger.take(reading, mine, suffix)
+        self._read_weights()
+
+    def restart(self) -> None:
+        """What the optimizers have done so far belongs to the step before."""
+        self._updates = Updates.begin(self._watched)
+        self._step_gradients = StepGradients()
+
+    def finish(self, waiting: set[int], decay: dict[int, float]) -> None:
+        """All optimizers have stepped.
+
+        Args:
+            waiting: indices of those whose optimizer has not stepped.
+            decay: by ``id`` of a parameter, its decoupled decay in one step.
+        """
+        self._updates.finish(self._watched, waiting, decay, self._step_gradients, self._ledger)
+
+    def _read_weights(self) -> None:
+        if not self._has_weights:
+            read_weights(self._watched, self._ledger)
+            self._has_weights = True
+
+
+def _has_scale(optimizer: Optimizer | None) -> bool:
+    return optimizer is not None and read_scale(find_scaler(optimizer)) is not None
