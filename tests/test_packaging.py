@@ -134,7 +134,7 @@ def test_readme_commands_set_up_all_they_need() -> None:
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install ")
         assert "-c constraints.txt" in command
     assert demo.endswith(".venv/bin/gradwatch demo")
-    assert test.endswith(".venv/bin/python -m pytest")
+    assert test.endswith(".venv/bin/python -m pytest -n auto")
     assert test in (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
 
 
