@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gradwatch.errors import InvalidInput
-from gradwatch.schema.kinds import KINDS
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.findings import Finding, Severity, Verdict
+from gradwatch.verdict.own_rules import list_kinds
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -182,7 +182,7 @@ def parse_kinds(value: object) -> tuple[str, ...]:
     kinds = (value,) if isinstance(value, str) else value
     if not isinstance(kinds, (list, tuple)) or not all(isinstance(one, str) for one in kinds):
         raise InvalidInput(f"Expected a list of kinds, got {value!r}. Write for instance ['dead'].")
-    refuse_unknown(kinds, KINDS, "a list of kinds")
+    refuse_unknown(kinds, list_kinds(), "a list of kinds")
     return tuple(kinds)
 
 

@@ -16,13 +16,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gradwatch.capture.description import describe_training
-from gradwatch.capture.interruption import is_foreign
 from gradwatch.capture.own_statistics import OwnStatistic, list_statistics
 from gradwatch.capture.ranks import unwrap
 from gradwatch.capture.sampling_budget import check_budget
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
 from gradwatch.errors import AlreadyWatched, InvalidInput
+from gradwatch.interruption import is_foreign
 from gradwatch.journal import Journal, summarise_run
 from gradwatch.records import StepRecord
 from gradwatch.report import Report

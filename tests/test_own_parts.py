@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 import gradwatch
 from gradwatch import plugins
 from gradwatch.capture.own_statistics import OwnStatistic
+from gradwatch.cli import main
+from gradwatch.cli.arguments import parse_kind_list
+from gradwatch.configuration import parse_kinds
 from gradwatch.errors import InvalidInput
 from gradwatch.judgement import judge_logdir
 from gradwatch.log.reader import read_runs
@@ -128,6 +132,22 @@ def test_a_package_brings_a_rule_for_the_training_and_its_log(
     (verdict,) = judge_logdir(str(tmp_path)).verdicts
     assert [one.code for one in report.findings] == [one.code for one in verdict.findings]
     assert [one.code for one in verdict.findings] == ["ACME1"]
+
+
+def test_a_package_s_rule_is_known_before_any_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path)
+    name_entry_point(monkeypatch, plugins.RULES, make_rule(see_cold))
+    plugins.load_plugins.cache_clear()
+    assert parse_kind_list("cold,dead") == ["cold", "dead"]
+    assert parse_kinds(["cold"]) == ("cold",)
+    assert main(["explain", "acme1"]) == 0
+    assert "What it does." in capsys.readouterr().out
+    assert main(["check", str(tmp_path), "--fail-on", "cold", "--format", "sarif"]) == 1
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert [row["ruleId"] for row in run["results"]] == ["ACME1"]
+    assert run["results"][0]["ruleIndex"] == len(run["tool"]["driver"]["rules"]) - 1
 
 
 @pytest.mark.parametrize("value", [ImportError("gone"), SyntaxError("bad"), "no rule"])

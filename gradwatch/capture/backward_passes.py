@@ -11,9 +11,9 @@ from torch import nn
 from torch.autograd import Variable
 from torch.nn.parameter import UninitializedParameter
 
-from gradwatch.capture.interruption import is_foreign
 from gradwatch.capture.shards import find_flat_parameters
 from gradwatch.capture.weak_calls import call_weakly
+from gradwatch.interruption import is_foreign
 
 
 class PassTracker:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from gradwatch.capture.interruption import is_foreign
+from gradwatch.interruption import is_foreign
 
 MAX_WAIT_S = 0.7
 """All that one watch ever waits for other ranks, at its end or where a message is overdue:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from gradwatch.capture.device_values import WHOLE_STEP, Ledger, Reading
-from gradwatch.capture.interruption import is_foreign
 from gradwatch.capture.parameters import Watched, localise
 from gradwatch.capture.statistics import PARAM_PREFIX
 from gradwatch.errors import InvalidInput
+from gradwatch.interruption import is_foreign
 from gradwatch.plugins import STATISTICS, load_plugins, warn_once
 from gradwatch.schema.statistics import Statistic, adopt
 

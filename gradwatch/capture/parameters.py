@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from gradwatch.capture.device_values import REST, WHOLE_STEP, Ledger, Reading
-from gradwatch.capture.interruption import is_foreign
 from gradwatch.capture.roles import find_role
 from gradwatch.capture.statistics import flatten_dense, measure_l2_norm, take_sample, widen
+from gradwatch.interruption import is_foreign
 from gradwatch.records import Param
 
 FOREACH_SIZE = 2**14

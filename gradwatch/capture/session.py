@@ -20,7 +20,6 @@ from gradwatch.capture.assembly import Assembler
 from gradwatch.capture.backward_passes import is_in_backward, run_after_backward
 from gradwatch.capture.compilation import EagerStance
 from gradwatch.capture.firing_history import FiringHistory
-from gradwatch.capture.interruption import forget_frames, is_foreign, warn_of_failure
 from gradwatch.capture.own_statistics import OwnMeasures, OwnStatistic
 from gradwatch.capture.ranks import RankMerger, unwrap
 from gradwatch.capture.sample import Sample
@@ -31,6 +30,7 @@ from gradwatch.capture.shards import count_parts
 from gradwatch.capture.step_counts import StepCounts
 from gradwatch.capture.step_hooks import is_inner_step
 from gradwatch.capture.wrappers import has_parallel_part
+from gradwatch.interruption import forget_frames, is_foreign, warn_of_failure
 from gradwatch.records import StepRecord
 
 CLOSE_SAMPLES = 1000

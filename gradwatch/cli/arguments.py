@@ -61,7 +61,8 @@ def add_fail_on(command: argparse.ArgumentParser) -> None:
         type=parse_kind_list,
         default=[],
         metavar="KIND[,KIND]",
-        help=f"only these kinds make it fail: {', '.join(KINDS)} (default: any)",
+        help=f"only these kinds make it fail: {', '.join(KINDS)}, or one of an installed "
+        "package's rules (default: any)",
     )
 
 
@@ -75,7 +76,7 @@ def join_kinds(arguments: Sequence[str]) -> list[str]:
             return [*joined, word, *words]
         if word == _FAIL_ON and words and not words[0].startswith("-"):
             kinds = [words.pop(0)]
-            while words and set(words[0].split(",")) <= set(KINDS):
+            while words and set(words[0].split(",")) <= set(_list_kinds()):
                 kinds.append(words.pop(0))
             word = f"{_FAIL_ON}={','.join(kinds)}"
         joined.append(word)
@@ -84,13 +85,20 @@ def join_kinds(arguments: Sequence[str]) -> list[str]:
 
 def parse_kind_list(text: str) -> list[str]:
     """Kinds with commas between them."""
-    kinds = [one.strip() for one in text.split(",") if one.strip()]
-    unknown = [one for one in kinds if one not in KINDS]
+    kinds = [kind.strip() for kind in text.split(",") if kind.strip()]
+    known = _list_kinds()
+    unknown = [kind for kind in kinds if kind not in known]
     if unknown or not kinds:
         raise argparse.ArgumentTypeError(
-            f"expected kinds among {', '.join(KINDS)}, got {', '.join(unknown) or text!r}"
+            f"expected kinds among {', '.join(known)}, got {', '.join(unknown) or text!r}"
         )
     return kinds
+
+
+def _list_kinds() -> tuple[str, ...]:
+    from gradwatch.verdict.own_rules import list_kinds  # packages are loaded when a kind is named
+
+    return list_kinds()
 
 
 def parse_count(text: str) -> int:

@@ -22,17 +22,17 @@ def add_explain(commands: Any) -> None:
 def _run_explain(options: argparse.Namespace) -> int:
     from rich.markdown import Markdown
 
-    from gradwatch.verdict.rules import DEFAULT_RULES
+    from gradwatch.verdict.own_rules import list_rules
 
     if options.code is None:
         write(_list_rules())
         return 0
-    for rule in DEFAULT_RULES:
+    for rule in list_rules():
         if rule.code == options.code.upper():
             title = f"# {rule.code}: {rule.title}\n\n{rule.doc}\n"
             show(Markdown(title)) if sys.stdout.isatty() else write(title)
             return 0
-    codes = ", ".join(rule.code for rule in DEFAULT_RULES)
+    codes = ", ".join(rule.code for rule in list_rules())
     raise GradWatchError(
         f"Expected the code of a rule ({codes}), got {options.code!r}. "
         '"gradwatch explain" lists them.'
@@ -41,10 +41,10 @@ def _run_explain(options: argparse.Namespace) -> int:
 
 def _list_rules() -> str:
     from gradwatch.thresholds import Thresholds
-    from gradwatch.verdict.rules import DEFAULT_RULES
+    from gradwatch.verdict.own_rules import list_rules
 
     lines = ["Rules (gradwatch explain CODE):"]
-    lines += [f"  {rule.code}  {rule.kind:<13} {rule.title}" for rule in DEFAULT_RULES]
+    lines += [f"  {rule.code}  {rule.kind:<13} {rule.title}" for rule in list_rules()]
     lines += ["", "Thresholds (gradwatch check LOGDIR --threshold NAME=VALUE):"]
     for row in fields(Thresholds):
         default = f"{row.default:.3g}" if isinstance(row.default, float) else row.default or "none"

@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 from gradwatch.gate.outcome import Outcome, Ruling, RunOutcome
 from gradwatch.output.places import find_place
-from gradwatch.schema.kinds import KINDS
 from gradwatch.verdict.coverage import NOT_JUDGED
+from gradwatch.verdict.own_rules import list_kinds
 
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _COUNTS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
@@ -33,7 +33,7 @@ def _build_suites(outcome: Outcome) -> Iterator[ElementTree.Element]:
     judged = {run.verdict.run: run for run in outcome.runs}
     for name, run in judged.items():
         suite = _make_suite(name)
-        suite.extend(_build_case(kind, run) for kind in KINDS)
+        suite.extend(_build_case(kind, run) for kind in list_kinds())
         if name in outcome.unreadable:
             suite.append(_build_damage(name, outcome.unreadable[name]))
         yield suite

@@ -25,8 +25,8 @@ from gradwatch.gate.outcome import (
     RunOutcome,
 )
 from gradwatch.output.places import Place, describe_gone, find_place
+from gradwatch.verdict.own_rules import list_rules
 from gradwatch.verdict.rule import Rule
-from gradwatch.verdict.rules import DEFAULT_RULES
 
 SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -40,7 +40,7 @@ def write_sarif(outcome: Outcome) -> str:
     driver = {
         "name": "gradwatch",
         "version": outcome.version,
-        "rules": [_describe_rule(one) for one in DEFAULT_RULES],
+        "rules": [_describe_rule(rule) for rule in list_rules()],
     }
     run = {
         "tool": {"driver": driver},
@@ -130,7 +130,7 @@ def _describe_gone(known: KnownFinding, run: RunOutcome, outcome: Outcome) -> di
 
 
 def _point_to_rule(code: str) -> dict[str, int]:
-    codes = [one.code for one in DEFAULT_RULES]
+    codes = [rule.code for rule in list_rules()]
     return {"ruleIndex": codes.index(code)} if code in codes else {}
 
 

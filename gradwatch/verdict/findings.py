@@ -9,8 +9,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
-from gradwatch.schema.kinds import KINDS
 from gradwatch.verdict.coverage import HEALTHY, NOT_JUDGED, UNHEALTHY, Coverage
+from gradwatch.verdict.own_rules import list_kinds
 
 if TYPE_CHECKING:
     from gradwatch.evidence.history import History
@@ -164,9 +164,10 @@ class Verdict:
         Raises:
             InvalidInput: an unknown kind.
         """
-        unknown = [kind for kind in kinds if kind not in KINDS]
+        known = list_kinds() if kinds else ()
+        unknown = [kind for kind in kinds if kind not in known]
         if unknown:
-            raise InvalidInput(f"Expected kinds among {', '.join(KINDS)}, got {unknown[0]!r}.")
+            raise InvalidInput(f"Expected kinds among {', '.join(known)}, got {unknown[0]!r}.")
         return tuple(one for one in self.findings if not kinds or one.kind in kinds)
 
     def raise_if(self, *kinds: str) -> None:

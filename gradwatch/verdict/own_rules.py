@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from gradwatch.capture.interruption import is_foreign
 from gradwatch.errors import InvalidInput
 from gradwatch.evidence.history import History
+from gradwatch.interruption import is_foreign
 from gradwatch.plugins import RULES, load_plugins, warn_once
+from gradwatch.schema import kinds
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.verdict.rules import DEFAULT_RULES
@@ -39,6 +40,17 @@ def list_rules(further: Sequence[Rule] = ()) -> tuple[Rule, ...]:
         if rules.setdefault(rule.code, rule) is not rule:
             raise InvalidInput(_refuse_code(rule))
     return tuple(rules.values())
+
+
+def list_kinds() -> tuple[str, ...]:
+    """Names of all kinds of finding, those that rules of installed packages bring included.
+
+    Returns:
+        In the order in which findings of equal severity are shown.
+    """
+    for rule in list_rules():
+        kinds.register(rule.kind, rule.title, rule.code)
+    return tuple(kinds.KINDS)
 
 
 def _refuse_code(rule: Rule) -> str:

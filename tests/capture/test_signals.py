@@ -18,7 +18,7 @@ from torch import nn
 
 import gradwatch
 from gradwatch.capture import statistics
-from gradwatch.capture.interruption import is_foreign
+from gradwatch.interruption import is_foreign
 from tests.capture.tools import assert_no_trace
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
