@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from gradwatch.capture.trainables import check_model
 from gradwatch.configuration import find_configuration, parse_count, parse_seconds
 from gradwatch.errors import InvalidInput, NothingToJudge
 from gradwatch.report import Report
@@ -28,7 +29,7 @@ from gradwatch.twin_training import (
     keep_random_state,
     train_step,
 )
-from gradwatch.watcher import check_model, watch
+from gradwatch.watcher import watch
 
 DEFAULT_STEPS = 20
 """Enough for every rule to see a disease last."""

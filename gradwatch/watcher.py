@@ -4,10 +4,8 @@ function: a submodule of that name would take its place once imported."""
 from __future__ import annotations
 
 import os
-import sys
-import warnings
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,20 +19,17 @@ from gradwatch.capture.ranks import unwrap
 from gradwatch.capture.sampling_budget import check_budget
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
+from gradwatch.capture.trainables import check_model, unwrap_optimizers
 from gradwatch.errors import AlreadyWatched, InvalidInput
-from gradwatch.interruption import is_foreign
-from gradwatch.journal import Journal, summarise_run
+from gradwatch.journal import Journal
+from gradwatch.live_judgement import LiveJudgement, OnChange, OnScalars, warn
 from gradwatch.records import StepRecord
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
-from gradwatch.verdict.engine import Doctor
-from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.own_rules import list_rules
 from gradwatch.verdict.rule import Rule
 
 Optimizers = Optimizer | Iterable[Optimizer] | None
-OnChange = Callable[[Change], None]
-OnScalars = Callable[[int, dict[str, float]], None]
 
 _watches: weakref.WeakValueDictionary[int, Watch] = weakref.WeakValueDictionary()
 """By ``id`` of the model: what models call equal, or cannot hash, plays no part."""
@@ -66,16 +61,10 @@ class Watch:
         statistics: Sequence[OwnStatistic] = (),
     ) -> None:
         self.thresholds = thresholds
-        self._run = run
-        self._doctor = Doctor(thresholds, list_rules(rules))
-        self._journal = journal
-        self._on_change = on_change
-        self._on_scalars = on_scalars
+        self._judgement = LiveJudgement(run, thresholds, rules, journal, on_change, on_scalars)
         self._session = Session(
             model, optimizers, schedule, self._take, global_step, budget, statistics
         )
-        self._exception = ""
-        self._is_log_failing = False
         self._detached = False
         self._is_entered = False
         self._process = os.getpid()
@@ -133,7 +122,7 @@ class Watch:
         """The verdict so far; waits for numbers still on their way from the device."""
         self._session.deliver(wait=True)
         failure = "" if self.failure is None else repr(self.failure)
-        return Report.from_verdict(self._doctor.judge(self._run, failure))
+        return self._judgement.report(failure)
 
     def detach(self, error: BaseException | None = None) -> None:
         """Stop watching and leave no trace; the report stays available. Harmless when repeated.
@@ -143,13 +132,13 @@ class Watch:
         """
         if self._detached:
             return
-        self._exception = "" if error is None else type(error).__name__
         self._detached = True
         self._finalizer.detach()
         if _watches.get(self._model_id) is self:
             del _watches[self._model_id]
         self._session.stop()
-        self._write(self._close_journal)
+        exception = "" if error is None else type(error).__name__
+        self._judgement.close(self.report, exception, self.global_step)
 
     def abandon(self) -> None:
         """The model or whoever held this is gone: ``detach`` that waits for nobody.
@@ -160,63 +149,8 @@ class Watch:
             self._session.abandon()
             self.detach()
 
-    def _take(self, record: StepRecord) -> None:
-        changes = self._doctor.observe(record)
-        self._write(self._write_record, changes)
-        if self._on_scalars is not None:
-            scalars = summarise_run(self._doctor.history.latest)
-            self._tell(self._on_scalars, record.global_step, scalars)
-        for change in changes:
-            if self._on_change is not None:
-                self._tell(self._on_change, change)
-
-    def _write_record(self, changes: tuple[Change, ...]) -> None:
-        if self._journal is None:
-            return
-        self._journal.write(self._doctor.history.latest, changes)
-        if changes:
-            self._journal.write_verdict(self._doctor.judge(self._run))
-
-    def _close_journal(self) -> None:
-        if self._journal is not None:
-            self._journal.close(self.report(), self._exception, self.global_step)
-
-    def _write(self, function: Callable[..., None], *args: Any) -> None:
-        """A log that cannot be written must not end the watching, let alone the training."""
-        try:
-            function(*args)
-            self._is_log_failing = False
-        except Exception as error:
-            if is_foreign(error):
-                raise
-            if not self._is_log_failing:
-                _warn(
-                    f"gradwatch could not write its log ({type(error).__name__}: {error}); it goes "
-                    "on watching, and writes again at the next record if that is possible."
-                )
-            self._is_log_failing = True
-        for notice in self._journal.take_notices() if self._journal else ():
-            _warn(notice)
-
-    def _tell(self, listener: Callable[..., None], *args: Any) -> None:
-        """Whoever listens must not end the watching either."""
-        try:
-            listener(*args)
-        except Exception as error:
-            if is_foreign(error):
-                raise
-            name = getattr(listener, "__qualname__", type(listener).__name__)
-            _warn(
-                f"gradwatch called {name}, which raised {type(error).__name__}: {error}. It goes "
-                "on watching; to stop a training, raise in the loop, as report().raise_if() does."
-            )
-
-
-def _warn(text: str, stacklevel: int = 3) -> None:
-    try:
-        warnings.warn(text, RuntimeWarning, stacklevel=stacklevel)
-    except Warning:  # warnings are errors here, and an error of ours must not stop a training
-        print(text, file=sys.stderr)
+    def _take(self, record: StepRecord) -> None:  # the session's hooks hold the watch by it
+        self._judgement.take(record)
 
 
 def watch(
@@ -264,7 +198,7 @@ def watch(
         InvalidInput: the model, the optimizer or one of the settings cannot be used.
         AlreadyWatched: the model is watched already, in a ``with`` block around this.
     """
-    optimizers = _unwrap_optimizers(optimizer)
+    optimizers = unwrap_optimizers(optimizer)
     check_model(model, optimizers)
     schedule = Schedule(every_n_steps)
     check_budget(budget)
@@ -288,50 +222,6 @@ def _is_first_rank() -> bool:
     return not is_ready or distributed.get_rank() == 0
 
 
-def _unwrap_optimizers(optimizer: Any) -> tuple[Optimizer, ...]:
-    if optimizer is None:
-        return ()
-    is_single = isinstance(optimizer, Optimizer) or _wraps(optimizer) or _holds(optimizer)
-    several = [optimizer] if is_single else optimizer
-    if not isinstance(several, Iterable):
-        raise InvalidInput(
-            "Expected an optimizer, several of them or None, got "
-            f"{type(optimizer).__name__}. Pass what calls .step() in your loop."
-        )
-    found = [inner for each in several for inner in _unwrap(each)]
-    wrong = [each for each in found if not isinstance(each, Optimizer)]
-    if wrong or not found:
-        came = type(wrong[0]).__name__ if wrong else "an empty collection"
-        raise InvalidInput(
-            f"Expected torch.optim.Optimizer, got {came}. Pass what calls .step() in your loop, "
-            "or leave it out and mark each step with watch.step()."
-        )
-    return tuple(dict.fromkeys(found))
-
-
-def _wraps(optimizer: Any) -> bool:
-    return isinstance(getattr(optimizer, "optimizer", None), Optimizer)
-
-
-def _holds(wrapper: Any) -> list[Optimizer]:
-    """Optimizers among the attributes of what is none itself but steps them, such as LARC."""
-    if isinstance(wrapper, (Optimizer, str, list, tuple, dict)) or not hasattr(wrapper, "step"):
-        return []
-    found: list[Optimizer] = []
-    for value in getattr(wrapper, "__dict__", {}).values():
-        values = value.values() if isinstance(value, dict) else value
-        several = values if isinstance(value, (list, tuple, dict)) else [value]
-        found += [each for each in several if isinstance(each, Optimizer)]
-    return found
-
-
-def _unwrap(optimizer: Any) -> list[Any]:
-    """The optimizers inside a wrapper such as Accelerate's, Lightning's or a container."""
-    while _wraps(optimizer):
-        optimizer = optimizer.optimizer
-    return list(_holds(optimizer)) or [optimizer]
-
-
 def _check_settings(
     logdir: object, writer: object, thresholds: object, global_step: object
 ) -> None:
@@ -349,27 +239,6 @@ def _check_settings(
         raise InvalidInput(
             f"Expected global_step to be a whole number from 0, got {global_step!r}. "
             "Pass the optimizer steps made before this run was resumed."
-        )
-
-
-def check_model(model: Any, optimizers: tuple[Optimizer, ...] = ()) -> None:
-    """Raise InvalidInput for no module, nothing to train, or optimizers of something else."""
-    if not isinstance(model, nn.Module):
-        raise InvalidInput(
-            f"Expected a torch.nn.Module, got {type(model).__name__}. "
-            "Pass the model itself, not its output or its parameters."
-        )
-    params = {id(param) for param in model.parameters() if param.requires_grad}
-    if not params:
-        raise InvalidInput(
-            f"Expected a model with trainable parameters, got {type(model).__name__} with none. "
-            "Unfreeze what is to learn (requires_grad_(True)) before watching."
-        )
-    held = {id(p) for one in optimizers for group in one.param_groups for p in group["params"]}
-    if optimizers and not held & params:
-        raise InvalidInput(
-            f"Expected an optimizer that holds parameters of this {type(model).__name__}, got one "
-            "that holds none of them. Was the optimizer made for another copy of the model?"
         )
 
 
@@ -403,7 +272,7 @@ def _end_earlier(model: nn.Module) -> None:
             "in a with block. Use the watch that there is, or detach() it first."
         )
     earlier.detach()
-    _warn(
+    warn(
         f"gradwatch ended the watch that this {type(model).__name__} had, and began another. "
         "Call gradwatch.unwatch(model) or use a with block to end a watch yourself.",
         stacklevel=4,

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from gradwatch.live_judgement import OnChange, OnScalars
     from gradwatch.model_check import ModelFactory
     from gradwatch.report import Report
     from gradwatch.thresholds import Thresholds
     from gradwatch.twin_training import LossFunction, OptimizerLike
-    from gradwatch.watcher import OnChange, OnScalars, Optimizers, Watch
+    from gradwatch.watcher import Optimizers, Watch
 
 _LONGEST_NAME = 80
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradwatch.capture.trainables import check_model
 from gradwatch.log.writer import EventLog
 from gradwatch.remedies.catalogue import REMEDIES, UNTOUCHED
 from gradwatch.remedies.experiment import (
@@ -27,7 +28,6 @@ from gradwatch.twin_training import (
     keep_random_state,
 )
 from gradwatch.verdict.trials import Trial, rank_trials
-from gradwatch.watcher import check_model
 
 DEFAULT_STEPS = 40
 """Enough to see whether the loss falls, and for every rule to see a disease last."""

@@ -1,0 +1,137 @@
+"""From a record of a running training to its verdict, its log, and whoever listens."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gradwatch.interruption import is_foreign
+from gradwatch.journal import Journal, summarise_run
+from gradwatch.records import StepRecord
+from gradwatch.report import Report
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.engine import Doctor
+from gradwatch.verdict.episodes import Change
+from gradwatch.verdict.own_rules import list_rules
+from gradwatch.verdict.rule import Rule
+
+OnChange = Callable[[Change], None]
+OnScalars = Callable[[int, dict[str, float]], None]
+
+
+class LiveJudgement:
+    """Judges, logs and announces each record; neither a full disk nor a listener ends it.
+
+    Args:
+        run: name of the run, for reports.
+        thresholds: of the rules.
+        rules: further ones, as in ``gradwatch.watch``.
+        journal: the run's log; ``None`` writes nothing.
+        on_change: called with each finding that begins or ends.
+        on_scalars: called with the step and the run-level scalars of each record.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        thresholds: Thresholds,
+        rules: Sequence[Rule] = (),
+        journal: Journal | None = None,
+        on_change: OnChange | None = None,
+        on_scalars: OnScalars | None = None,
+    ) -> None:
+        self._run = run
+        self._doctor = Doctor(thresholds, list_rules(rules))
+        self._journal = journal
+        self._on_change = on_change
+        self._on_scalars = on_scalars
+        self._is_log_failing = False
+
+    def take(self, record: StepRecord) -> None:
+        """Judge the next record, write it, and call whoever listens.
+
+        Args:
+            record: of the newest sampled step.
+        """
+        changes = self._doctor.observe(record)
+        self._write(self._write_record, changes)
+        if self._on_scalars is not None:
+            scalars = summarise_run(self._doctor.history.latest)
+            self._call(self._on_scalars, record.global_step, scalars)
+        for change in changes:
+            if self._on_change is not None:
+                self._call(self._on_change, change)
+
+    def report(self, failure: str = "") -> Report:
+        """The verdict so far.
+
+        Args:
+            failure: error of our own that ended the watching; ``""``: none.
+        """
+        return Report.from_verdict(self._doctor.judge(self._run, failure))
+
+    def close(self, report: Callable[[], Report], exception: str, global_step: int) -> None:
+        """Write the log's end.
+
+        Args:
+            report: answers the last verdict.
+            exception: class of what ended the training; ``""`` where it ended by itself.
+            global_step: optimizer steps made.
+        """
+        self._write(self._write_end, report, exception, global_step)
+
+    def _write_record(self, changes: tuple[Change, ...]) -> None:
+        if self._journal is None:
+            return
+        self._journal.write(self._doctor.history.latest, changes)
+        if changes:
+            self._journal.write_verdict(self._doctor.judge(self._run))
+
+    def _write_end(self, report: Callable[[], Report], exception: str, global_step: int) -> None:
+        if self._journal is not None:
+            self._journal.close(report(), exception, global_step)
+
+    def _write(self, function: Callable[..., None], *args: Any) -> None:
+        """A log that cannot be written must not end the watching, let alone the training."""
+        try:
+            function(*args)
+            self._is_log_failing = False
+        except Exception as error:
+            if is_foreign(error):
+                raise
+            if not self._is_log_failing:
+                warn(
+                    f"gradwatch could not write its log ({type(error).__name__}: {error}); it goes "
+                    "on watching, and writes again at the next record if that is possible."
+                )
+            self._is_log_failing = True
+        for notice in self._journal.take_notices() if self._journal else ():
+            warn(notice)
+
+    def _call(self, listener: Callable[..., None], *args: Any) -> None:
+        """Whoever listens must not end the watching either."""
+        try:
+            listener(*args)
+        except Exception as error:
+            if is_foreign(error):
+                raise
+            name = getattr(listener, "__qualname__", type(listener).__name__)
+            warn(
+                f"gradwatch called {name}, which raised {type(error).__name__}: {error}. It goes "
+                "on watching; to stop a training, raise in the loop, as report().raise_if() does."
+            )
+
+
+def warn(text: str, stacklevel: int = 3) -> None:
+    """Warn in a way that cannot stop a training, also where warnings are errors.
+
+    Args:
+        text: in full sentences.
+        stacklevel: frames above, of the line that the warning names.
+    """
+    try:
+        warnings.warn(text, RuntimeWarning, stacklevel=stacklevel)
+    except Warning:  # warnings are errors here, and an error of ours must not stop a training
+        print(text, file=sys.stderr)
