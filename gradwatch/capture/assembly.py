@@ -101,7 +101,7 @@ class Assembler:
             if one.fqn not in self.used and one.is_read(sample.used_modules, sample.operands)
         }
         self._notes.update(dict.fromkeys(sample.notes))
-        params = describe_parameters(sample.watched, sample.optimized, self.used)
+        params = describe_parameters(sample.watched, sample.optimized, self.used, sample.strangers)
         join_cuts(self._cuts, sample)
         current = LayerSet(
             self._registry.layers,
@@ -254,7 +254,9 @@ def _fill_params(sample: Sample, rows: Rows, merged: Merged, scale: float) -> Ar
             result[row, index] = value / factor
         for index, value in merged.get(key, {}).items():
             result[row, index] = value
-    _correct(sample, dict(zip(rows.param, result, strict=True)))
+    named = dict(zip(rows.param, result, strict=True))
+    named["learning_rate"][:] = sample.rates
+    _correct(sample, named)
     return result
 
 

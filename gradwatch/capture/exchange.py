@@ -29,7 +29,13 @@ _T = TypeVar("_T")
 
 def is_job() -> bool:
     """Whether this process is one of several that have found each other."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return count_ranks() > 1
+
+
+def count_ranks() -> int:
+    """Processes that have found each other; 1 for one that is alone."""
+    is_ready = dist.is_available() and dist.is_initialized()
+    return int(dist.get_world_size()) if is_ready else 1
 
 
 def _get_store() -> Any:

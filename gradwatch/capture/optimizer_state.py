@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -96,6 +96,17 @@ def find_device_rate(group: dict[str, Any]) -> Tensor | None:
     """A learning rate that lives on a device, as optimizers in a CUDA graph have it."""
     rate = group.get("lr")
     return rate if isinstance(rate, Tensor) and rate.device.type != HOST else None
+
+
+def list_rates(optimizers: Iterable[Optimizer], params: Sequence[Tensor]) -> list[float]:
+    """For each parameter the learning rate of its group; NaN without one, or on a device."""
+    rates = {
+        id(param): read_rate(group)
+        for one in optimizers
+        for group in one.param_groups
+        for param in group["params"]
+    }
+    return [rates.get(id(param), math.nan) for param in params]
 
 
 def read_rates(optimizers: Iterable[Optimizer], ledger: Ledger) -> float:

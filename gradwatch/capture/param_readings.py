@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch.optim import Optimizer
 
 from gradwatch.capture.device_values import Ledger, Reading
+from gradwatch.capture.leftovers import Leftovers
 from gradwatch.capture.optimizer_state import find_scaler, read_scale
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.parameters import (
@@ -40,6 +41,7 @@ class ParamReadings:
         self._ledger = ledger
         self._own = own
         self._updates = Updates.begin(watched)
+        self._leftovers = Leftovers(watched)
         self._gradients: Ledger | None = None
         self._norms: Known = {}
         self._stamps: dict[int, tuple[int, int]] = {}
@@ -60,12 +62,17 @@ class ParamReadings:
         """Zero when no gradient is left from an earlier pass, else more than that."""
         return measure_residue(self._watched)
 
+    def begin_backward(self) -> None:
+        """A backward pass begins, for the first time in this step or after others."""
+        self._leftovers.begin_pass()
+
     def read_backward(self) -> None:
         """A backward pass is over: its gradients take the place of those read before."""
         self._gradients = Ledger()
         self._norms = read_gradients(self._watched, self._gradients)
         self._own.measure_params(self._watched, self._gradients)
         self._stamps = stamp_gradients(self._watched)
+        self._leftovers.end_pass(self._stamps)
         self._read_weights()
 
     def forget_backward(self) -> None:
@@ -89,6 +96,7 @@ class ParamReadings:
         if not self._step_gradients.covers(mine):  # a closure without a backward of its own
             self.read_step_gradients(mine, optimizer)
         self.taken |= mine
+        self._leftovers.note(mine, self._ledger)
         reading = self._gradients
         suffix = SCALED_SUFFIX if _has_scale(optimizer) and reading is not None else ""
         if reading is None:
@@ -101,6 +109,7 @@ class ParamReadings:
     def restart(self) -> None:
         """What the optimizers have done so far belongs to the step before."""
         self._updates = Updates.begin(self._watched)
+        self._leftovers = Leftovers(self._watched)
         self._step_gradients = StepGradients()
 
     def finish(self, waiting: set[int], decay: dict[int, float]) -> None:

@@ -105,7 +105,10 @@ def _find_param_role(role: str, param: nn.Parameter) -> str:
 
 
 def describe_parameters(
-    watched: Sequence[Watched], optimized: dict[int, int] | None, used: set[str]
+    watched: Sequence[Watched],
+    optimized: dict[int, int] | None,
+    used: set[str],
+    strangers: Container[tuple[int, ...]] = (),
 ) -> tuple[Param, ...]:
     """What stays the same about the parameters.
 
@@ -113,6 +116,7 @@ def describe_parameters(
         watched: all of them.
         optimized: by ``id`` of a parameter, the number of its optimizer; ``None``: all are.
         used: names of those that forward uses.
+        strangers: shapes of what an optimizer holds and the model has not.
     """
     return tuple(
         Param(
@@ -126,6 +130,9 @@ def describe_parameters(
             optimizer=(optimized or {}).get(id(one.param), 0),
             used=one.fqn in used,
             aliases=tuple(one.aliases),
+            replaced=optimized is not None
+            and id(one.param) not in optimized
+            and tuple(one.param.shape) in strangers,
         )
         for one in watched
     )

@@ -27,6 +27,8 @@ class Sample:
         operands: data pointers of what forward's operations have read.
         cuts: calls in forward that let no gradient through, where they were looked for.
         coupled_decay: by parameter, weight decay that is added to the gradient.
+        rates: by parameter, the learning rate of its group; NaN where it is not known.
+        strangers: shapes of tensors that an optimizer holds and the model has not.
         transfer: the values.
     """
 
@@ -44,4 +46,6 @@ class Sample:
     watched: Sequence[Watched]
     optimized: dict[int, int] | None
     coupled_decay: list[float]
+    rates: list[float]
+    strangers: frozenset[tuple[int, ...]]
     transfer: Transfer

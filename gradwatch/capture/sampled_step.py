@@ -24,6 +24,7 @@ from gradwatch.capture.optimizer_state import (
     find_coupled_decay,
     find_decoupled_decay,
     find_scaler,
+    list_rates,
     read_found_inf,
     read_rates,
     read_scale,
@@ -141,7 +142,10 @@ class SampledStep:
         if self._events and not self._is_repeated:
             residue = self._params.measure_residue()
             self._ledger.add("pass.residue", self.recorder.table.pass_number, WHOLE_STEP, residue)
-        loss = None if self._is_repeated else find_loss(self._thread)
+        if self._is_repeated:
+            return
+        self._params.begin_backward()
+        loss = find_loss(self._thread)
         if loss is not None:
             number = self.recorder.table.pass_number
             self._ledger.add("pass.loss", number, WHOLE_STEP, Reading(loss))
@@ -255,6 +259,8 @@ class SampledStep:
             watched=self._watched,
             optimized=self._find_optimized(),
             coupled_decay=[coupled.get(id(one.param), 0.0) for one in self._watched],
+            rates=list_rates(self.optimizers, [one.param for one in self._watched]),
+            strangers=self._find_strangers(),
             transfer=self._ledger.send(),
         )
 
@@ -271,6 +277,13 @@ class SampledStep:
             places = [("unit_samples", index, WHOLE_STEP) for index in found]
             samples = torch.tensor([float(count) for _, count in found.values()])
             self._ledger.add_row(places, samples, [1.0] * len(places))
+
+    def _find_strangers(self) -> frozenset[tuple[int, ...]]:
+        """Shapes of what an optimizer holds and the model has not, or no longer."""
+        known = {id(one.param) for one in self._watched}
+        groups = (group for one in self.optimizers for group in one.param_groups)
+        held = (param for group in groups for param in group["params"])
+        return frozenset(tuple(param.shape) for param in held if id(param) not in known)
 
     def _find_optimized(self) -> dict[int, int] | None:
         if not self.optimizers:

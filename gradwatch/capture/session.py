@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from gradwatch.capture.assembly import Assembler
 from gradwatch.capture.backward_passes import is_in_backward, run_after_backward
 from gradwatch.capture.compilation import EagerStance
+from gradwatch.capture.exchange import is_job
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.own_statistics import OwnMeasures, OwnStatistic
 from gradwatch.capture.ranks import RankMerger, unwrap
@@ -29,7 +30,7 @@ from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.shards import count_parts
 from gradwatch.capture.step_counts import StepCounts
 from gradwatch.capture.step_hooks import is_inner_step
-from gradwatch.capture.wrappers import has_parallel_part
+from gradwatch.capture.wrappers import list_parallel_parts
 from gradwatch.interruption import forget_frames, is_foreign, warn_of_failure
 from gradwatch.records import StepRecord
 
@@ -81,7 +82,10 @@ class Session:
         self._assembler = Assembler(self._own)
         self._stance = EagerStance(model, self._make_way)
         self._ranks = RankMerger()
-        self._ranks.is_wanted = is_parallel or has_parallel_part(inner)
+        parts = list_parallel_parts(inner)
+        self._ranks.is_wanted = is_parallel or bool(parts)
+        for wrapper in (model, *parts) if is_parallel else parts:
+            self._ranks.wrappers.meet(wrapper)
         self._pending: deque[tuple[Sample, int]] = deque()
         self._handles: list[Any] = []
         self._step: SampledStep | None = None
@@ -216,6 +220,9 @@ class Session:
         inner, is_parallel = unwrap(module)
         if is_parallel and inner is self.model:
             self._ranks.is_wanted = True
+            self._ranks.wrappers.meet(module)
+        elif is_job():
+            self._ranks.wrappers.meet_other(module, self.model)
 
     def _make_way(self) -> None:
         """Take our hooks away for an export; what the step would tell of its layers is lost."""
@@ -271,9 +278,10 @@ class Session:
 
     def _build(self, sample: Sample, interval: int) -> None:
         is_lost = sample.global_step == self._lost
-        record = None if is_lost else self._assembler.build(sample, interval)
         parts = count_parts(self.model, [one.param for one in sample.watched])
         self._ranks.is_wanted |= any(one > 1 for one in parts)
+        sample.notes += self._ranks.describe_alone()
+        record = None if is_lost else self._assembler.build(sample, interval)
         if self._ranks.connect(one.fqn for one in sample.watched):
             self._ranks.put(sample.global_step, record, parts)
         elif record is not None:

@@ -25,9 +25,9 @@ def name_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(strip_wrappers(names[fqn]).lstrip("."), one) for fqn, one in modules.items()]
 
 
-def has_parallel_part(model: nn.Module) -> bool:
-    """Whether ranks work together on any part of the model."""
-    return any(isinstance(one, nn.parallel.DistributedDataParallel) for one in model.modules())
+def list_parallel_parts(model: nn.Module) -> list[nn.Module]:
+    """Parts of the model on which ranks work together."""
+    return [one for one in model.modules() if isinstance(one, nn.parallel.DistributedDataParallel)]
 
 
 def _find_inner(module: nn.Module | None) -> str | None:

@@ -143,6 +143,8 @@ class Param:
         optimizer: number of that optimizer among those of the watch; 0 when none was given.
         used: the module that owns it took part in forward.
         aliases: further names of a tied parameter.
+        replaced: no optimizer holds it, but one holds another tensor of its shape that the model
+            has no longer.
     """
 
     fqn: str
@@ -155,6 +157,7 @@ class Param:
     optimizer: int = 0
     used: bool = True
     aliases: tuple[str, ...] = ()
+    replaced: bool = False
 
     @property
     def numel(self) -> int:

@@ -213,6 +213,25 @@ for _row in (
         source="Lan, Liu, Zhou & Yosinski (2019), LCA: Loss Change Allocation, section 2",
     ),
     Statistic(
+        "learning_rate", "param", "", "last", "mean", "of its group; NaN when unknown"
+    ),
+    Statistic(
+        "stale_grad_l2_norm", "param", "l2_norm", "last", "l2",
+        "||g|| of the step before, to which the last pass was added; NaN where it was cleared",
+        is_logarithmic=True,
+    ),
+    Statistic(
+        "rank_grad_spread", "param", "", "last", "mean",
+        "(largest - smallest) / largest ||g|| over the ranks that hold it whole",
+    ),
+    Statistic(
+        "rank_step_grad_spread", "param", "", "last", "mean",
+        "the same of ||g|| as the optimizer gets it",
+    ),
+    Statistic(
+        "rank_weight_spread", "param", "", "last", "mean", "the same of ||w|| before the step"
+    ),
+    Statistic(
         "passes", "step", "", "last", "mean",
         "backward passes that were merged into this record (accumulation)",
     ),

@@ -17,7 +17,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
-from gradwatch.capture.ranks import Codec
+from gradwatch.capture.rank_codec import Codec
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
 from gradwatch.records import StepRecord

@@ -14,8 +14,8 @@ from torch import nn
 from gradwatch.capture import statistics as capture_statistics
 from gradwatch.capture.device_values import PLAIN, Reading
 from gradwatch.capture.layers import LayerRecorder
+from gradwatch.capture.rank_codec import Codec
 from gradwatch.capture.rank_messages import join_layer_sets
-from gradwatch.capture.ranks import Codec
 from gradwatch.errors import InvalidInput
 from gradwatch.records import LayerSet, Rows, StepRecord
 from gradwatch.schema import statistics
