@@ -1,0 +1,1 @@
+"""Programs that must never be green, and their honest twins, by family."""
