@@ -9,7 +9,6 @@ import torch
 
 from gradwatch.capture.device_values import WHOLE_STEP, Ledger, Reading
 from gradwatch.capture.parameters import (
-    Known,
     Watched,
     list_gradients,
     measure_norms,
@@ -35,11 +34,12 @@ class Leftovers:
 
     watched: Sequence[Watched]
     _stamps: dict[int, tuple[int, int]] = field(default_factory=dict)
-    _norms: Known = field(default_factory=dict)
+    _norms: dict[int, Reading] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._stamps = stamp_gradients(self.watched)
 
+    @torch.no_grad()
     def begin_pass(self) -> None:
         """A backward pass begins: what it finds is what it adds to."""
         self._keep(stamp_gradients(self.watched))

@@ -12,7 +12,7 @@ from gradwatch.capture.leftovers import Leftovers
 from gradwatch.capture.optimizer_state import find_scaler, read_scale
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.parameters import (
-    Known,
+    GradientReading,
     Watched,
     measure_residue,
     read_gradients,
@@ -43,7 +43,7 @@ class ParamReadings:
         self._updates = Updates.begin(watched)
         self._leftovers = Leftovers(watched)
         self._gradients: Ledger | None = None
-        self._norms: Known = {}
+        self._reading = GradientReading()
         self._stamps: dict[int, tuple[int, int]] = {}
         self._step_gradients = StepGradients()
         self._has_weights = False
@@ -69,7 +69,7 @@ class ParamReadings:
     def read_backward(self) -> None:
         """A backward pass is over: its gradients take the place of those read before."""
         self._gradients = Ledger()
-        self._norms = read_gradients(self._watched, self._gradients)
+        self._reading = read_gradients(self._watched, self._gradients)
         self._own.measure_params(self._watched, self._gradients)
         self._stamps = stamp_gradients(self._watched)
         self._leftovers.end_pass(self._stamps)
@@ -83,12 +83,8 @@ class ParamReadings:
         """Gradients as the optimizer gets them; their norms again only where they have changed."""
         mine = indices - self.taken
         stamps = {} if _has_scale(optimizer) else stamp_gradients(self._watched)
-        known = {
-            index: norm
-            for index, norm in self._norms.items()
-            if index in mine and index in stamps and stamps[index] == self._stamps.get(index)
-        }
-        self._step_gradients.take(self._watched, mine, self._ledger, known)
+        kept = {i for i in mine if i in stamps and stamps[i] == self._stamps.get(i)}
+        self._step_gradients.take(self._watched, mine, self._ledger, self._reading.choose(kept))
 
     def take(self, indices: set[int], optimizer: Optimizer | None) -> None:
         """An optimizer has stepped: keep its parameters' readings before others replace them."""

@@ -17,16 +17,12 @@ from torch.nn.parameter import UninitializedParameter
 
 from gradwatch.capture.device_values import REST, WHOLE_STEP, Ledger, Reading
 from gradwatch.capture.roles import find_role
-from gradwatch.capture.statistics import flatten_dense, measure_l2_norm, take_sample, widen
+from gradwatch.capture.statistics import measure_l2_norm, view_sample, widen
 from gradwatch.interruption import is_foreign
 from gradwatch.records import Param
 
 FOREACH_SIZE = 2**14
 """Elements up to which the sum of squares of a CPU's multi-tensor kernel is right to 2e-7."""
-
-
-Known = dict[int, Reading]
-"""By index of a parameter, the norm of its gradient."""
 
 
 @dataclass
@@ -138,25 +134,66 @@ def describe_parameters(
     )
 
 
+@dataclass
+class Rows:
+    """Samples of equal length, one row for each tensor.
+
+    Attributes:
+        indices: of the tensors.
+        values: ``(len(indices), length)``, a copy.
+    """
+
+    indices: list[int]
+    values: Tensor
+
+
+@dataclass
+class GradientReading:
+    """What was read of the gradients at one moment.
+
+    Attributes:
+        norms: by index of a parameter.
+        rows: samples of the gradients, in the weights' order of elements ...
+        is_aligned: ... if this is set.
+    """
+
+    norms: dict[int, Reading] = field(default_factory=dict)
+    rows: list[Rows] = field(default_factory=list)
+    is_aligned: bool = False
+
+    def choose(self, indices: Container[int]) -> GradientReading:
+        """Of some parameters; samples only where they are of these alone."""
+        norms = {index: norm for index, norm in self.norms.items() if index in indices}
+        if len(norms) < len(self.norms):
+            return GradientReading(norms)
+        return self
+
+
 def read_gradients(
     watched: Sequence[Watched], ledger: Ledger, indices: Container[int] | None = None
-) -> Known:
-    """Norm, zeros and non-finite elements of each gradient there is, of all or some parameters.
-
-    Returns:
-        The norms, by index.
-    """
+) -> GradientReading:
+    """Norm, zeros and non-finite elements of each gradient there is, of all or some parameters."""
     for one in watched:
         one.note_trainable()
-    present = list_gradients(watched, indices)
-    norms = measure_norms([grad for _, grad in present])
-    known = {index: norm for (index, _), norm in zip(present, norms, strict=True)}
-    for index, norm in known.items():
-        ledger.add("param.grad_l2_norm", index, WHOLE_STEP, norm)
-    sizes = {index: grad.numel() for index, grad in present}
-    for rows in gather_rows(present):
-        _count_elements(rows, sizes, ledger)
-    return known
+    with torch.no_grad():
+        present = list_gradients(watched, indices)
+        norms = measure_norms([grad for _, grad in present])
+        known = {index: norm for (index, _), norm in zip(present, norms, strict=True)}
+        for index, norm in known.items():
+            ledger.add("param.grad_l2_norm", index, WHOLE_STEP, norm)
+        sizes = {index: grad.numel() for index, grad in present}
+        samples = gather_rows(present)
+        for rows in samples:
+            _count_elements(rows, sizes, ledger)
+    return GradientReading(known, samples, _is_aligned(watched, present))
+
+
+def _is_aligned(watched: Sequence[Watched], grads: Sequence[tuple[int, Tensor]]) -> bool:
+    """Whether each gradient lies in memory as its weight does."""
+    pairs = ((grad, localise(watched[index].param)) for index, grad in grads)
+    return all(
+        grad.stride() == weight.stride() and grad.shape == weight.shape for grad, weight in pairs
+    )
 
 
 def stamp_gradients(watched: Sequence[Watched]) -> dict[int, tuple[int, int]]:
@@ -172,8 +209,8 @@ def list_gradients(
     grads = (
         (i, one.param.grad) for i, one in enumerate(watched) if indices is None or i in indices
     )
-    local = ((i, localise(grad.detach())) for i, grad in grads if grad is not None)
-    return [(i, flatten_dense(_take_values(grad))) for i, grad in local if grad.numel()]
+    local = ((i, localise(grad)) for i, grad in grads if grad is not None)
+    return [(i, _take_values(grad)) for i, grad in local if grad.numel()]
 
 
 def _count_elements(rows: Rows, sizes: dict[int, int], ledger: Ledger) -> None:
@@ -182,7 +219,7 @@ def _count_elements(rows: Rows, sizes: dict[int, int], ledger: Ledger) -> None:
     ledger.add_row(zeros, _count_nonzero(rows.values), [length] * len(zeros), REST)
     broken = [("param.nonfinite_count", index, WHOLE_STEP) for index in rows.indices]
     shares = [length / sizes[index] for index in rows.indices]
-    ledger.add_row(broken, _count_nonzero(rows.values.mul_(0)), shares)  # NaN where it is broken
+    ledger.add_row(broken, _count_nonzero(rows.values * 0), shares)  # NaN where it is broken
 
 
 def _count_nonzero(rows: Tensor) -> Tensor:
@@ -192,32 +229,40 @@ def _count_nonzero(rows: Tensor) -> Tensor:
 
 def measure_residue(watched: Sequence[Watched]) -> Reading:
     """Zero when no gradient is left from an earlier pass, else more than that."""
-    norms = measure_norms([grad for _, grad in list_gradients(watched)])
+    with torch.no_grad():
+        norms = measure_norms([grad for _, grad in list_gradients(watched)])
     values = [norm.value.double() for norm in norms]
     return Reading(torch.stack(values).sum() if values else torch.zeros(()))
 
 
 def read_weights(watched: Sequence[Watched], ledger: Ledger) -> None:
     """Norm of each parameter."""
-    norms = measure_norms([_take_values(localise(one.param.detach())) for one in watched])
+    with torch.no_grad():
+        norms = measure_norms([_take_values(localise(one.param)) for one in watched])
     for index, norm in enumerate(norms):
         ledger.add("param.weight_l2_norm", index, WHOLE_STEP, norm)
 
 
 def _take_values(tensor: Tensor) -> Tensor:
-    return tensor.coalesce().values() if tensor.is_sparse else tensor
+    return tensor.detach().coalesce().values() if tensor.is_sparse else tensor
+
+
+_PLAIN = frozenset((Tensor, nn.Parameter))
 
 
 def localise(tensor: Any) -> Tensor:
     """The shard of this rank of a distributed tensor, else the tensor itself."""
-    if type(tensor) is Tensor or not hasattr(tensor, "to_local"):
+    if type(tensor) in _PLAIN or not hasattr(tensor, "to_local"):
         return tensor  # type: ignore[no-any-return]
     local: Tensor = tensor.to_local()
     return local
 
 
 def measure_norms(tensors: Sequence[Tensor]) -> list[Reading]:
-    """L2 norms of many tensors, through the multi-tensor kernels where they are exact enough."""
+    """L2 norms of many tensors, through the multi-tensor kernels where they are exact enough.
+
+    To be called where gradients are switched off.
+    """
     chosen = [i for i, one in enumerate(tensors) if _fits_foreach(one)]
     if not chosen:
         return [measure_l2_norm(one) for one in tensors]
@@ -233,28 +278,18 @@ def _fits_foreach(tensor: Tensor) -> bool:
     return is_exact and tensor.dtype == torch.float32
 
 
-@dataclass
-class Rows:
-    """Samples of equal length, one row for each tensor.
-
-    Attributes:
-        indices: of the tensors.
-        values: ``(len(indices), length)``, a copy.
-    """
-
-    indices: list[int]
-    values: Tensor
-
-
 def gather_rows(tensors: Iterable[tuple[int, Tensor]]) -> list[Rows]:
-    """Samples of tensors that have an index each; half precision as float32."""
+    """Samples of tensors that have an index each; half precision as float32.
+
+    To be called where gradients are switched off.
+    """
     groups: dict[Any, list[tuple[int, Tensor]]] = defaultdict(list)
     for index, tensor in tensors:
-        sample = take_sample(tensor)
+        sample = view_sample(tensor)
         groups[sample.device, sample.dtype, sample.shape].append((index, sample))
     return [_stack_rows(group) for (_, _, shape), group in groups.items() if shape.numel()]
 
 
 def _stack_rows(group: list[tuple[int, Tensor]]) -> Rows:
     values = widen(torch.stack([sample for _, sample in group]))
-    return Rows([index for index, _ in group], values.flatten(1))
+    return Rows([index for index, _ in group], values.reshape(len(group), -1))

@@ -18,6 +18,7 @@ from gradwatch.capture.cuts import FoundCut
 from gradwatch.capture.device_values import WHOLE_STEP, Reading
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.forward import Guard
+from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.layers import LayerRecorder
 from gradwatch.capture.loss import find_loss
 from gradwatch.capture.optimizer_state import (
@@ -31,10 +32,8 @@ from gradwatch.capture.optimizer_state import (
 )
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.param_readings import ParamReadings
-from gradwatch.capture.parameters import list_parameters
 from gradwatch.capture.sample import CLAIM, Sample
 from gradwatch.capture.step_hooks import remove_hook
-from gradwatch.capture.wrappers import name_modules
 from gradwatch.records import Layer
 
 MAX_PASSES = 256
@@ -47,6 +46,7 @@ class SampledStep:
 
     Args:
         model: that is watched; not held, since an abandoned watch must not keep it.
+        inventory: of the model, kept from step to step.
         optimizers: whose steps end it, each one's once.
         guard: calls a function of ours so that its exceptions never reach the training.
         firing: which units fired lately, kept from step to step.
@@ -61,6 +61,7 @@ class SampledStep:
     """
 
     model: InitVar[nn.Module]
+    inventory: Inventory
     optimizers: Sequence[Optimizer]
     guard: Guard
     firing: FiringHistory
@@ -81,9 +82,8 @@ class SampledStep:
     _ends_after_backward: bool = False
 
     def __post_init__(self, model: nn.Module) -> None:
-        modules = name_modules(model)
-        self.modules = {id(module): fqn for fqn, module in modules}
-        self._watched = list_parameters(modules)
+        self._watched = self.inventory.list_watched(model)
+        self.modules = self.inventory.modules
         tracker = PassTracker(model, self._begin_backward, self._end_backward, self.counts_grad)
         self.recorder = LayerRecorder(
             self.modules,

@@ -21,6 +21,7 @@ from gradwatch.capture.backward_passes import is_in_backward, run_after_backward
 from gradwatch.capture.compilation import EagerStance
 from gradwatch.capture.exchange import is_job
 from gradwatch.capture.firing_history import FiringHistory
+from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.own_statistics import OwnMeasures, OwnStatistic
 from gradwatch.capture.ranks import RankMerger, unwrap
 from gradwatch.capture.sample import Sample
@@ -77,6 +78,7 @@ class Session:
         self.failure: BaseException | None = None
         self._counts = StepCounts(len(self.optimizers), global_step)
         self._pace = Pace(schedule, budget, global_step)
+        self._inventory = Inventory()
         self._firing = FiringHistory()
         self._own = OwnMeasures(statistics)
         self._assembler = Assembler(self._own)
@@ -198,6 +200,7 @@ class Session:
         self.deliver()
         self._step = SampledStep(
             model=model,
+            inventory=self._inventory,
             optimizers=self.optimizers,
             guard=self.guard,
             firing=self._firing,

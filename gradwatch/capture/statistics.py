@@ -77,6 +77,18 @@ def take_sample(tensor: Tensor) -> Tensor:
     return flat if size <= SAMPLE_SIZE else flat.unfold(0, RUN_LENGTH, size // RUNS | 1)
 
 
+def view_sample(tensor: Tensor) -> Tensor:
+    """The elements of ``take_sample``, in whatever shape costs least; where grad is off."""
+    if not tensor.is_contiguous():
+        return take_sample(tensor)
+    size = tensor.numel()
+    if size <= SAMPLE_SIZE:
+        return tensor
+    stride = size // RUNS | 1
+    runs = (size - RUN_LENGTH) // stride + 1
+    return tensor.as_strided((runs, RUN_LENGTH), (stride, 1), tensor.storage_offset())
+
+
 def measure_l2_norm(tensor: Tensor) -> Reading:
     """Euclidean norm over all elements.
 

@@ -9,20 +9,20 @@ class StepCounts:
     Args:
         n_optimizers: how many there are; with none, steps are marked by hand.
         global_step: number of the first step.
+
+    Attributes:
+        global_step: steps made so far, by the one that has made most.
     """
 
     def __init__(self, n_optimizers: int, global_step: int) -> None:
         self._counts = [global_step] * max(n_optimizers, 1)
+        self.global_step = global_step
         self._level = global_step  # at which all counts were last the same
-
-    @property
-    def global_step(self) -> int:
-        """Steps made so far, by the one that has made most."""
-        return max(self._counts)
 
     def count(self, number: int) -> None:
         """This optimizer has stepped."""
         self._counts[number] += 1
+        self.global_step = max(self._counts)
         if len(set(self._counts)) == 1:
             self._level = self._counts[0]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gradwatch.capture.device_values import WHOLE_STEP, Ledger
 from gradwatch.capture.parameters import (
-    Known,
+    GradientReading,
     Rows,
     Watched,
     gather_rows,
@@ -34,8 +34,13 @@ class StepGradients:
 
     rows: list[Rows] = field(default_factory=list)
 
+    @torch.no_grad()
     def take(
-        self, watched: Sequence[Watched], indices: Container[int], ledger: Ledger, known: Known
+        self,
+        watched: Sequence[Watched],
+        indices: Container[int],
+        ledger: Ledger,
+        known: GradientReading,
     ) -> None:
         """Copy the samples of some parameters, and note the norms.
 
@@ -43,14 +48,19 @@ class StepGradients:
             watched: all parameters.
             indices: which of them, where they have a gradient.
             ledger: takes ``step_grad_l2_norm``.
-            known: norms that were read before, of gradients that nobody has touched since.
+            known: what was read before, of gradients that nobody has touched since.
         """
         present = [(i, one.param) for i, one in enumerate(watched) if i in indices]
-        dense = [(i, grad) for i, param in present if (grad := align_gradient(param)) is not None]
-        self.rows += gather_rows(dense)
-        touched = list_gradients(watched, [i for i, _ in present if i not in known])
-        fresh = measure_norms([grad for _, grad in touched])
-        norms = {**known, **{i: norm for (i, _), norm in zip(touched, fresh, strict=True)}}
+        fresh = [i for i, param in present if i not in known.norms and param.grad is not None]
+        norms = dict(known.norms)
+        if fresh or not known.is_aligned:
+            aligned = ((i, align_gradient(param)) for i, param in present)
+            self.rows += gather_rows((i, grad) for i, grad in aligned if grad is not None)
+            touched = list_gradients(watched, set(fresh))
+            measured = measure_norms([grad for _, grad in touched])
+            norms |= {i: norm for (i, _), norm in zip(touched, measured, strict=True)}
+        else:
+            self.rows += known.rows
         for index, norm in norms.items():
             ledger.add("param.step_grad_l2_norm", index, WHOLE_STEP, norm)
 
@@ -108,10 +118,12 @@ class Updates:
     before: list[Rows]
 
     @classmethod
+    @torch.no_grad()
     def begin(cls, watched: Sequence[Watched]) -> Updates:
         """Copy the samples."""
         return cls(_gather_weights(watched, range(len(watched))))
 
+    @torch.no_grad()
     def finish(
         self,
         watched: Sequence[Watched],
@@ -137,7 +149,7 @@ class Updates:
 
 
 def _gather_weights(watched: Sequence[Watched], indices: Iterable[int]) -> list[Rows]:
-    return gather_rows((i, localise(watched[i].param.detach())) for i in indices)
+    return gather_rows((i, localise(watched[i].param)) for i in indices)
 
 
 def _add_updates(

@@ -1,0 +1,91 @@
+"""The modules and parameters of a model, listed once and checked at each sampled step."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from gradwatch.capture.parameters import Watched, list_parameters
+from gradwatch.capture.wrappers import name_modules
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A module as it was when it was listed; nothing of it is kept alive.
+
+    Attributes:
+        module: itself.
+        members: names of its own parameters and modules, and weak references to them; ``None``
+            where a name stands for nothing.
+    """
+
+    module: weakref.ref[nn.Module]
+    members: tuple[tuple[str, weakref.ref[Any] | None], ...]
+
+    def is_same(self) -> bool:
+        """Whether it has the same parameters and modules as then."""
+        module = self.module()
+        if module is None:
+            return False
+        current = (*module._parameters.items(), *module._modules.items())
+        return len(current) == len(self.members) and all(
+            name == known and value is (None if member is None else member())
+            for (name, value), (known, member) in zip(current, self.members, strict=True)
+        )
+
+
+class Inventory:
+    """Names of a model's modules, and its parameters.
+
+    Attributes:
+        modules: fqn by ``id`` of each module.
+    """
+
+    def __init__(self) -> None:
+        self.modules: dict[int, str] = {}
+        self._seen: list[_Seen] = []
+        self._params: list[tuple[weakref.ref[nn.Parameter], tuple[Any, ...]]] = []
+
+    def list_watched(self, model: nn.Module) -> list[Watched]:
+        """The parameters as they are now; all is listed again where something was exchanged."""
+        if not self._is_current(model):
+            return self._list(model)
+        found = [(ref(), facts) for ref, facts in self._params]
+        return [
+            Watched(fqn, module, param, aliases, role, is_leaf, param.requires_grad)
+            for param, (fqn, module, aliases, role, is_leaf) in found
+            if param is not None
+        ]
+
+    def _is_current(self, model: nn.Module) -> bool:
+        is_same = bool(self._seen) and self._seen[0].module() is model
+        return is_same and all(one.is_same() for one in self._seen)
+
+    def _list(self, model: nn.Module) -> list[Watched]:
+        modules = name_modules(model)
+        self.modules = {id(module): fqn for fqn, module in modules}
+        watched = list_parameters(modules)
+        self._seen = [_look(module) for _, module in modules]
+        self._params = [
+            (weakref.ref(one.param), (one.fqn, one.module, one.aliases, one.role, one.is_leaf))
+            for one in watched
+        ]
+        if any(_is_lazy(module) for _, module in modules):
+            self._seen = []  # what it becomes is still the same object
+        return watched
+
+
+def _look(module: nn.Module) -> _Seen:
+    members = (*module._parameters.items(), *module._modules.items())
+    return _Seen(
+        weakref.ref(module),
+        tuple((name, None if one is None else weakref.ref(one)) for name, one in members),
+    )
+
+
+def _is_lazy(module: nn.Module) -> bool:
+    return any(isinstance(one, UninitializedParameter) for one in module._parameters.values())
