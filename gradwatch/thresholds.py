@@ -99,6 +99,8 @@ class Thresholds:
         compare_least: ... but never below this factor: a few runs may agree by chance.
         compare_share: growth of a layer's share of dead or saturated units that counts as worse.
         compare_records: sampled steps that two runs must share to be compared.
+        sudden_change: factor between two neighbouring sampled steps from which a gradient that
+            falls or grows, or a loss that grows, is marked on the charts; it is no finding.
         allow_unjudged: ``fnmatch`` patterns of parameters that need not be seen to learn.
         ignore_kinds, ignore_layers: findings to silence, by kind and by ``fnmatch`` pattern.
     """
@@ -153,6 +155,7 @@ class Thresholds:
     compare_least: float = 3.0
     compare_share: float = 0.5
     compare_records: int = 3
+    sudden_change: float = 100.0
     allow_unjudged: tuple[str, ...] = ()
     ignore_kinds: tuple[str, ...] = ()
     ignore_layers: tuple[str, ...] = ()

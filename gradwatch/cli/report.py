@@ -30,7 +30,10 @@ def _run_report(options: argparse.Namespace) -> int:
     if not judgement.verdicts:
         return NOTHING_TO_JUDGE
     from gradwatch.display.html import write_page
+    from gradwatch.display.run_facts import RunFacts
 
-    write_file(options.output, write_page(judgement.verdicts, trials=judgement.trials))
+    facts = {one.run: RunFacts(one.header, one.end) for one in judgement.outcomes}
+    page = write_page(judgement.verdicts, trials=judgement.trials, facts=facts)
+    write_file(options.output, page)
     write(f"{options.output}\n")
     return HEALTHY

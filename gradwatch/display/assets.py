@@ -10,14 +10,23 @@ from pathlib import Path
 MODULES = (
     "index.js",
     "dom.js",
+    "words.js",
     "source.js",
     "host.js",
+    "address.js",
     "arrays.js",
+    "rules.js",
     "banner.js",
     "tables.js",
     "layout.js",
+    "frame.js",
     "charts.js",
+    "lines.js",
+    "units.js",
+    "cards.js",
     "pane.js",
+    "parting.js",
+    "compare.js",
     "page.js",
 )
 """Our ES modules, in an order in which each comes after those that it imports, index.js apart."""

@@ -19,6 +19,7 @@ from gradwatch.wording.phrases import name_number
 _WORTH_SAYING = 2.0  # a factor below two is not worth a headline of its own
 _DETAILS = re.compile(r": |; | \(")  # what begins the details of a message
 _ALIKE = (("weight", "recurrent"), ("activation",))  # roles whose layers are counted on their own
+_MOST_STRETCHES = 3  # of neighbouring layers that a sentence lists
 _COUNT_AS_NONE = 1e15  # beyond this no count in words means anything to a reader
 
 
@@ -34,31 +35,41 @@ Sentence = tuple[Piece, ...]
 
 
 def name_group(layers: Sequence[str], order: Sequence[str]) -> Sentence:
-    """Layers of a finding in forward order: ``fc1 to fc7``, or the first three and a count."""
+    """Layers of a finding in forward order: ``fc1 to fc7``, ``fc1 to fc40 and fc42 to fc88``.
+
+    More than three stretches of neighbours become ``9 layers from fc1 to fc88``.
+    """
     position = {name: index for index, name in enumerate(order)}
     ranked = sorted(dict.fromkeys(layers), key=lambda name: position.get(name, len(position)))
     if not ranked:
         return (Piece("the network"),)
-    if len(ranked) > 2 and _is_run(ranked, position):
-        return (Piece(ranked[0], True), Piece(" to "), Piece(ranked[-1], True))
-    return _list_names(ranked)
+    stretches = _split_stretches(ranked, position)
+    if len(stretches) <= _MOST_STRETCHES:
+        return _join_stretches(stretches)
+    ends = (Piece(ranked[0], True), Piece(" to "), Piece(ranked[-1], True))
+    return (Piece(f"{len(ranked):,} layers from "), *ends)
 
 
-def _is_run(names: Sequence[str], position: dict[str, int]) -> bool:
-    places = [position.get(name, -1) for name in names]
-    return places[0] >= 0 and places[-1] - places[0] == len(names) - 1
+def _split_stretches(names: Sequence[str], position: dict[str, int]) -> list[list[str]]:
+    """Names whose places follow on each other, three at least; others stand alone."""
+    runs: list[list[str]] = []
+    for name in names:
+        last = position.get(runs[-1][-1], -2) if runs else -2
+        if position.get(name, -9) == last + 1:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return [part for one in runs for part in ([one] if len(one) > 2 else [[x] for x in one])]
 
 
-def _list_names(names: Sequence[str]) -> Sentence:
+def _join_stretches(stretches: Sequence[Sequence[str]]) -> Sentence:
     pieces: list[Piece] = []
-    shown = names[:3]
-    for index, name in enumerate(shown):
-        last = index == len(shown) - 1 and len(names) == len(shown)
+    for index, names in enumerate(stretches):
         if index:
-            pieces.append(Piece(" and " if last else ", "))
-        pieces.append(Piece(name, True))
-    if len(names) > len(shown):
-        pieces.append(Piece(f" and {len(names) - len(shown)} more"))
+            pieces.append(Piece(" and " if index == len(stretches) - 1 else ", "))
+        pieces.append(Piece(names[0], True))
+        if len(names) > 1:
+            pieces += [Piece(" to "), Piece(names[-1], True)]
     return tuple(pieces)
 
 
@@ -168,14 +179,21 @@ def _carries(layer: LayerSummary) -> bool:
 
 def since(finding: Finding, verdict: Verdict) -> str:
     """When it began and whether it is still so, in words."""
-    began = (
-        "Since the first step"
-        if finding.first_step <= verdict.first_step
-        else f"Since step {finding.first_step:,}"
-    )
+    began = say_begin(finding, verdict)
     if finding.last_step >= verdict.last_step:
         return f"{began}, still so at step {verdict.last_step:,}."
     return f"{began}, last seen at step {finding.last_step:,} of {verdict.last_step:,}."
+
+
+def say_begin(finding: Finding, verdict: Verdict) -> str:
+    """``"Since step 61"``, or ``"Began between steps 201 and 210"`` where none between was seen."""
+    if finding.first_step <= verdict.first_step:
+        return "Since the first step"
+    records = verdict.history.records if verdict.history is not None else ()
+    before = max((r.global_step for r in records if r.global_step < finding.first_step), default=-1)
+    if before < 0 or before == finding.first_step - 1:
+        return f"Since step {finding.first_step:,}"
+    return f"Began between steps {before:,} and {finding.first_step:,}"
 
 
 def write_headline(verdict: Verdict) -> str:

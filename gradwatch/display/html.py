@@ -17,9 +17,11 @@ from typing import Any
 
 from gradwatch.display import assets
 from gradwatch.display.figures import build_payload, series_of_verdict
+from gradwatch.display.figures.events import find_events
 from gradwatch.display.figures.series import MAX_COLUMNS
 from gradwatch.display.headline import Sentence, headline, name_region, since
-from gradwatch.display.page_data import write_brief
+from gradwatch.display.page_data import write_brief, write_rules
+from gradwatch.display.run_facts import RunFacts
 from gradwatch.display.static_heatmap import draw_heatmap
 from gradwatch.schema.kinds import describe_cause, find_kind
 from gradwatch.verdict.findings import Finding, Verdict
@@ -38,14 +40,19 @@ def write_page(
     verdicts: Sequence[Verdict],
     title: str = "gradwatch report",
     trials: Mapping[str, Sequence[Trial]] | None = None,
+    facts: Mapping[str, RunFacts] | None = None,
 ) -> str:
     """One file with the words, tables and charts of these runs; needs no network.
 
-    ``trials`` are the remedies that were tried, by the name of the run.
-
     Without plotly installed it has the words and tables only, and says what to install.
+
+    Args:
+        verdicts: of the runs.
+        title: of the page.
+        trials: the remedies that were tried, by the name of the run.
+        facts: what the logs say besides the records, by the name of the run.
     """
-    fixed = _write_frame(verdicts, title, trials or {})
+    fixed = _write_frame(verdicts, title, trials or {}, facts or {})
     columns = MAX_COLUMNS
     figures = _write_figures(verdicts, columns)
     while len(fixed) + sum(map(len, figures)) > MAX_PAGE_BYTES and columns > _FEWEST_COLUMNS:
@@ -102,16 +109,21 @@ def _dress(sentence: Sentence) -> str:
 
 
 def _write_frame(
-    verdicts: Sequence[Verdict], title: str, trials: Mapping[str, Sequence[Trial]]
+    verdicts: Sequence[Verdict],
+    title: str,
+    trials: Mapping[str, Sequence[Trial]],
+    facts: Mapping[str, RunFacts],
 ) -> str:
     """The page without its figures."""
     named = _name_runs(verdicts)
     runs: list[dict[str, Any]] = []
     for name, verdict in zip(named, verdicts, strict=True):
-        brief = {**write_brief(verdict, trials.get(verdict.run, ())), "run": name}
+        events = find_events(series_of_verdict(verdict))
+        tried, known = trials.get(verdict.run, ()), facts.get(verdict.run)
+        brief = {**write_brief(verdict, tried, events, known), "run": name}
         runs.append({key: value for key, value in brief.items() if key != "layers"})
     plotly = assets.read_plotly()
-    data = {"runs": runs, "settled": True, "plotly": plotly is not None}
+    data = {"runs": runs, "settled": True, "plotly": plotly is not None, "rules": write_rules()}
     pieces = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradwatch.display.coverage_words import describe_coverage
+from gradwatch.display.figures.events import Event
 from gradwatch.display.figures.names import shorten
 from gradwatch.display.headline import (
     Sentence,
@@ -19,48 +20,104 @@ from gradwatch.display.headline import (
     since,
     weakest_ratio,
 )
+from gradwatch.display.run_facts import RunFacts, describe_facts, describe_state
 from gradwatch.display.trial_page_data import brief_trials
 from gradwatch.schema.activations import find_activation
 from gradwatch.schema.kinds import describe_cause, find_kind
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
+from gradwatch.verdict.rule import Rule
+from gradwatch.verdict.rules import DEFAULT_RULES
 from gradwatch.verdict.trials import Trial
 from gradwatch.wording.phrases import name_number
 
 MAX_TABLE_ROWS = 5000
+_NEAR = 0.75  # of the share from which units can be a finding: worth a word
 LONGEST_NAME = 60  # characters of a name in the banner; the full one is a hover away
 _RECOVERED = "Recovered"  # how the note of a finding that is over begins
 MAX_NAMED_LAYERS = 200  # of one finding; the rest is a count
 
 
-def write_brief(verdict: Verdict, trials: Sequence[Trial] = ()) -> dict[str, Any]:
-    """Everything the page says in words; numbers that are not finite become ``None``."""
+def write_brief(
+    verdict: Verdict,
+    trials: Sequence[Trial] = (),
+    events: Sequence[Event] = (),
+    facts: RunFacts | None = None,
+) -> dict[str, Any]:
+    """Everything the page says in words; numbers that are not finite become ``None``.
+
+    Args:
+        verdict: of one run.
+        trials: remedies that were tried on its model, best first.
+        events: its sudden changes.
+        facts: what its log says besides the records.
+    """
     short = _abbreviate([one.fqn for one in verdict.layers])
     return {
         "run": verdict.run,
         "status": verdict.status,
         "healthy": verdict.healthy,
-        "severity": _severity(verdict),
+        "severity": _severity(verdict, events, facts),
         "records": verdict.records,
         "first_step": verdict.first_step,
         "last_step": verdict.last_step,
         "headline": _pieces(headline(verdict), short),
         "summary": _summarise(verdict),
+        "events": [*map(_say_event, events), *_say_units(verdict)],
         "gone": _gone(verdict),
         "findings": [_finding(one, verdict, short) for one in verdict.findings],
         "notes": [_finding(one, verdict, short) for one in verdict.notes],
         "trials": brief_trials(trials),
         "unseen": list(verdict.unseen),
+        "state": describe_state(facts) if facts else None,
+        "about": describe_facts(facts or RunFacts(), verdict),
         "layers": [_layer(one) for one in verdict.layers[:MAX_TABLE_ROWS]],
     }
 
 
-def _severity(verdict: Verdict) -> str:
+def write_rules(rules: Sequence[Rule] = DEFAULT_RULES) -> dict[str, dict[str, str]]:
+    """What ``gradwatch explain`` says of each rule, by code: a press on a code opens it."""
+    return {rule.code: {"title": rule.title, "doc": rule.doc} for rule in rules}
+
+
+def _severity(verdict: Verdict, events: Sequence[Event], facts: RunFacts | None) -> str:
+    """``"noted"``: healthy, yet a picture shows what wants a word, so that it is not green."""
     if not verdict.records:
         return "empty"
     if verdict.findings:
         return verdict.findings[0].severity
-    return "healthy" if verdict.healthy else "early"
+    if not verdict.healthy:
+        return "early"
+    has_broken = facts is not None and facts.end is not None and facts.end.how != "detached"
+    return "noted" if has_broken or _is_striking(verdict, events) else "healthy"
+
+
+def _is_striking(verdict: Verdict, events: Sequence[Event]) -> bool:
+    gets_little = weakest_ratio(verdict) < _limits(verdict).profile
+    return bool(_say_units(verdict)) or gets_little or any(event.is_worse for event in events)
+
+
+def _say_units(verdict: Verdict) -> list[str]:
+    """Units that are silent or saturated nearly as often as in a finding, the worst of each."""
+    limits, said = _limits(verdict), []
+    for name, limit in (("dead", limits.dead_fraction), ("saturated", limits.saturated_fraction)):
+        known = [(float(getattr(one, f"{name}_fraction")), one.fqn) for one in verdict.layers]
+        share, fqn = max((one for one in known if one[0] == one[0]), default=(0.0, ""))
+        if share >= _NEAR * limit:
+            said.append(
+                f"Up to {100 * share:.0f} % of the units of {fqn} are {name}; it can be a finding "
+                f"from {100 * limit:.0f} % on."
+            )
+    return said
+
+
+def _limits(verdict: Verdict) -> Thresholds:
+    return verdict.history.thresholds if verdict.history is not None else Thresholds()
+
+
+def _say_event(event: Event) -> str:
+    sentence = event.to_dict()["text"]
+    return f"{sentence[0].upper()}{sentence[1:]}; marked in the charts."
 
 
 def _pieces(sentence: Sentence, short: Mapping[str, str]) -> list[list[Any]]:
@@ -78,7 +135,7 @@ def _abbreviate(names: Sequence[str]) -> dict[str, str]:
 def _summarise(verdict: Verdict) -> str:
     """The second line of a healthy run's banner: what was looked at, and the weakest layer."""
     if not verdict.records:
-        return "Train at least one step with the watch on, then reload."
+        return "Train at least one step with the watch on, and it appears here."
     steps = "step" if verdict.records == 1 else "steps"
     looked = f"{verdict.records:,} recorded {steps} looked at, the last at step "
     covered = describe_coverage(verdict.coverage)
@@ -87,14 +144,15 @@ def _summarise(verdict: Verdict) -> str:
 
 
 def _say_weakest(verdict: Verdict) -> str:
+    """What a healthy picture may still show, and why no rule sees harm in it."""
     weakest = weakest_ratio(verdict)
     if weakest >= 0.5:
         return "Every layer gets about as much gradient as the fullest."
-    limits = Thresholds()
-    judged = verdict.records >= limits.persistence and weakest < limits.profile
-    harmless = "; no rule sees harm in it" if judged else ""
     times = name_number(1 / weakest)
-    return f"The weakest layer gets {times} times less gradient than the fullest{harmless}."
+    said = f"The weakest layer gets {times} times less gradient than the fullest"
+    if verdict.healthy and weakest < _limits(verdict).profile:
+        return f"{said}; what is to learn was seen to learn all the same."
+    return f"{said}."
 
 
 def _gone(verdict: Verdict) -> list[str]:
@@ -129,6 +187,7 @@ def _finding(finding: Finding, verdict: Verdict, short: Mapping[str, str]) -> di
         "severity": finding.severity,
         "where": _pieces(name_region(verdict, finding), short),
         "layers": list(finding.layers[:MAX_NAMED_LAYERS]),
+        "source": finding.source,
         "cause": describe_cause(finding.cause),
         "message": message,
         "detail": _detail(message) if finding.kind == "vanishing" else message,

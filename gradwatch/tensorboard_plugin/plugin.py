@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
 from gradwatch.display import assets
+from gradwatch.display.page_data import write_rules
 from gradwatch.log.summaries import PLUGIN_NAME
 from gradwatch.tensorboard_plugin.run_monitor import STARTUP_SECONDS, Keeper
 from gradwatch.tensorboard_plugin.runs import RunReader
@@ -65,12 +67,17 @@ class GradWatchPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name=name)
 
     def _answer_runs(self, request: wrappers.Request) -> wrappers.Response:
-        settled, briefs = True, []
+        """The runs that changed since the revision that the page knows, and the names of all."""
+        known = request.args.get("since", "0")
+        since = int(known) if known.isascii() and known.isdigit() and len(known) < 10 else 0
+        answer: dict[str, Any] = {"runs": [], "names": [], "revision": 0, "settled": True}
         if self._keeper is not None:
             self._keeper.poke()
             settled = self._keeper.wait(LISTING_WAITS_SECONDS)
-            briefs = self._keeper.briefs()
-        answer = {"runs": briefs, "settled": settled, "plotly": assets.find_plotly() is not None}
+            answer = {**self._keeper.list_news(since), "settled": settled}
+        answer |= {"plotly": assets.find_plotly() is not None, "now": round(time.time(), 1)}
+        if not since:
+            answer["rules"] = write_rules()
         text = json.dumps(answer, allow_nan=False, separators=(",", ":"))
         return _respond(request, text, "application/json")
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from gradwatch.display import assets
 from gradwatch.tensorboard_plugin.runs import RunReader, Tags, WatchedRun, sign
 
-MAX_RUNS = 500  # judged and listed; more would not fit a page
+MAX_RUNS = 500  # judged and listed, the newest; more would not fit a page
 MAX_DRAWN = 12  # runs whose columns stay in memory
 STARTUP_SECONDS = 20.0  # how long to look for a first run after TensorBoard's start
 PAUSE_SECONDS = 0.5
@@ -34,6 +33,8 @@ class Keeper:
         self._reading = threading.Lock()
         self._thread: threading.Thread | None = None
         self._again = False
+        self._revision = 1
+        self._left_out = 0
         self._settled = threading.Event()
 
     def poke(self, patience_seconds: float = 0.0) -> None:
@@ -55,10 +56,22 @@ class Keeper:
         """Runs with findings, as far as they have been read."""
         return sum(bool(run.brief.get("findings")) for run in tuple(self._runs.values()))
 
-    def briefs(self) -> list[dict[str, Any]]:
-        """One brief per run, in order of names; ``severity`` is ``"reading"`` until it is read."""
-        unread = {"severity": "reading"}
-        return [{**(run.brief or unread), "run": name} for name, run in self._listed()]
+    def list_news(self, since: int = 0) -> dict[str, Any]:
+        """What changed after a revision: briefs by name; ``severity`` is ``"reading"`` at first.
+
+        Args:
+            since: the revision that the page has; 0 for all.
+        """
+        with self._lock:
+            listed = sorted(self._runs.items())
+            changed = [
+                {**(run.brief or {"severity": "reading"}), "run": name, "revision": run.revision}
+                for name, run in listed
+                if run.revision > since or not run.brief
+            ]
+            revision, left_out = self._revision, self._left_out
+        names = [name for name, _ in listed]
+        return {"runs": changed, "names": names, "revision": revision, "left_out": left_out}
 
     def draw(self, name: str) -> bytes:
         """The figures of a run, gzipped JSON.
@@ -79,9 +92,6 @@ class Keeper:
         """Whether there is such a run."""
         return name in self._runs
 
-    def _listed(self) -> Sequence[tuple[str, WatchedRun]]:
-        return sorted(self._runs.items())
-
     def _work(self, patience_seconds: float) -> None:
         deadline = time.monotonic() + patience_seconds
         while True:
@@ -100,7 +110,9 @@ class Keeper:
     def _refresh(self) -> None:
         try:
             listed = self._reader.list_runs()
-            kept = dict(list(listed.items())[:MAX_RUNS])
+            newest = sorted(listed.items(), key=lambda named: -_find_newest(named[1]))
+            kept = dict(newest[:MAX_RUNS])
+            self._left_out = len(listed) - len(kept)
             self._runs = {name: self._runs.get(name) or WatchedRun(name) for name in kept}
             for name, tags in kept.items():
                 self._read_one(self._runs[name], tags)
@@ -113,6 +125,9 @@ class Keeper:
             return
         with self._reading:
             self._reader.read(run, tags)
+        with self._lock:
+            self._revision += 1
+            run.revision = self._revision
         self._remember(run.name)
 
     def _draw_ahead(self) -> None:
@@ -132,3 +147,8 @@ class Keeper:
         for one in gone:
             if one in self._runs:
                 self._runs[one].forget()
+
+
+def _find_newest(tags: Tags) -> float:
+    """Wall time of the newest datum of a run."""
+    return max((float(one.max_wall_time) for one in tags.values()), default=0.0)

@@ -9,18 +9,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorboard import context as tb_context
 from tensorboard.data import provider as tb_provider
 
-from gradwatch.display.figures.series import Column, Histograms, columns_of, thin
+from gradwatch.display.figures.events import find_events
+from gradwatch.display.figures.series import Column, Histograms, Series, columns_of, thin
 from gradwatch.display.page_data import write_brief
+from gradwatch.display.run_facts import RunFacts
 from gradwatch.errors import GradWatchError
 from gradwatch.log.summaries import (
     PLUGIN_NAME,
     RECORD_PREFIX,
-    START_TAG,
     TRIALS_TAG,
     UNITS_PREFIX,
     unpack_layer_set,
@@ -28,8 +29,9 @@ from gradwatch.log.summaries import (
 )
 from gradwatch.log.trial_summaries import unpack_trials
 from gradwatch.records import LayerSet, StepRecord
-from gradwatch.run_marks import RunHeader, unpack_header
+from gradwatch.run_marks import RunHeader
 from gradwatch.tensorboard_plugin.first_steps import read_beginnings, restore_first_step
+from gradwatch.tensorboard_plugin.run_state import gather_facts, read_header
 from gradwatch.tensorboard_plugin.snapshot import Snapshot
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import Doctor
@@ -60,6 +62,7 @@ class WatchedRun:
         snapshot: ``None`` before the first reading.
         doctor: has seen all records up to ``last_judged``; used by the reading thread only.
         header: the start mark; ``None`` in logs from before there were marks.
+        revision: of the keeper when the snapshot was made.
     """
 
     name: str
@@ -68,6 +71,7 @@ class WatchedRun:
     doctor: Doctor | None = None
     last_judged: int = -1
     header: RunHeader | None = None
+    revision: int = 0
 
     @property
     def thresholds(self) -> Thresholds:
@@ -80,6 +84,14 @@ class WatchedRun:
         if self.thresholds != before:
             self.doctor, self.last_judged = None, -1
 
+    def began_again(self, steps: Sequence[int]) -> bool:
+        """Whether the log is another training's, or was cut off behind what has been judged."""
+        return bool(steps) and steps[-1] < self.last_judged
+
+    def known_columns(self, steps: Sequence[int]) -> Sequence[Column]:
+        """Columns that can be used again."""
+        return () if self.snapshot is None or self.began_again(steps) else self.snapshot.columns
+
     @property
     def brief(self) -> dict[str, Any]:
         """The words; empty before the first reading."""
@@ -89,6 +101,13 @@ class WatchedRun:
         """Drop all but the words; the next request reads the run again."""
         self.snapshot = Snapshot(self.brief) if self.snapshot else None
         self.doctor, self.last_judged = None, -1
+
+
+class Drawn(NamedTuple):
+    """What the pictures of a run are made of."""
+
+    columns: list[Column]
+    histograms: Histograms
 
 
 @dataclass(frozen=True)
@@ -133,13 +152,15 @@ class RunReader:
         try:
             data = self._read_tensors(run.name, tags)
             tried = _unpack_latest(data.pop(TRIALS_TAG, []))
-            header = read_header(data)
+            marked = data
             data = {tag: series for tag, series in data.items() if _has_layers(tag)}
             sets = {tag: unpack_layer_set(tags[tag].plugin_content) for tag in data}
             began = read_beginnings(self._provider, run.name)
             recorded, histograms = _gather(data, sets), _histograms(data, sets)
-            run.follow(header)
-            run.snapshot = _judge(run, recorded, histograms, began, tried)
+            run.follow(read_header(marked))
+            columns = _columns(recorded, run.known_columns(recorded.steps))
+            facts = gather_facts(marked, columns)
+            run.snapshot = _judge(run, recorded, Drawn(columns, histograms), began, tried, facts)
             if not recorded.steps:  # listed, but still being loaded: read it again next time
                 signature = ()
         except GradWatchError as error:
@@ -194,19 +215,6 @@ def _has_layers(tag: str) -> bool:
     return tag.startswith((RECORD_PREFIX, UNITS_PREFIX))
 
 
-def read_header(data: Data) -> RunHeader | None:
-    """The start mark that was written last.
-
-    Raises:
-        UnreadableLog: it is damaged.
-    """
-    written = data.get(START_TAG, [])
-    if not written:
-        return None
-    newest = max(written, key=lambda datum: datum.wall_time)
-    return unpack_header(b"".join(map(bytes, newest.numpy.ravel()[:1])))
-
-
 def _unpack_latest(written: Sequence[tb_provider.TensorDatum]) -> tuple[Trial, ...]:
     """The trials written last; damaged ones do not hide the run."""
     if not written:
@@ -222,22 +230,24 @@ def _unpack_latest(written: Sequence[tb_provider.TensorDatum]) -> tuple[Trial, .
 def _judge(
     run: WatchedRun,
     recorded: Recorded,
-    histograms: Histograms,
+    drawn: Drawn,
     began: dict[str, list[int]],
     tried: Sequence[Trial] = (),
+    facts: RunFacts | None = None,
 ) -> Snapshot:
     """Let the run's doctor see the records that are new."""
-    began_anew = bool(recorded.steps) and recorded.steps[-1] < run.last_judged
-    if run.doctor is None or began_anew:
+    if run.doctor is None or run.began_again(recorded.steps):
         run.doctor, run.last_judged = Doctor(run.thresholds), -1
     for record in recorded.unpack(_select(recorded, run.last_judged)):
         run.doctor.observe(record)
         run.last_judged = record.global_step
     verdict = run.doctor.judge(run.name)
     findings = tuple(restore_first_step(one, recorded.steps, began) for one in verdict.findings)
-    brief = write_brief(replace(verdict, findings=findings), tried)
-    known = [] if began_anew or run.snapshot is None else run.snapshot.columns
-    return Snapshot(brief, brief.pop("layers"), _columns(recorded, known), histograms)
+    series = Series.from_columns(drawn.columns, drawn.histograms, run.thresholds)
+    events = find_events(series)
+    brief = write_brief(replace(verdict, findings=findings), tried, events, facts)
+    layers = brief.pop("layers")
+    return Snapshot(brief, layers, drawn.columns, drawn.histograms, run.thresholds)
 
 
 def _select(recorded: Recorded, after: int) -> Sequence[int]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gradwatch.display.figures import build_payload
 from gradwatch.display.figures.series import Column, Histograms, Series
+from gradwatch.thresholds import Thresholds
 
 COMPRESSION = 3  # of gzip: what a local connection is worth
 
@@ -23,12 +24,14 @@ class Snapshot:
         layers: the table, which only the shown run needs.
         columns: in order of their steps; empty when forgotten to save memory.
         histograms: of pre-activations.
+        thresholds: in force.
     """
 
     brief: dict[str, Any]
     layers: list[Any] = field(default_factory=list)
     columns: list[Column] = field(default_factory=list)
     histograms: Histograms = field(default_factory=dict)
+    thresholds: Thresholds = field(default_factory=Thresholds)
     _drawn: bytes | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -36,7 +39,9 @@ class Snapshot:
         """The figures and the table as gzipped JSON, built once."""
         with self._lock:
             if self._drawn is None:
-                payload = build_payload(Series.from_columns(self.columns, self.histograms))
+                payload = build_payload(
+                    Series.from_columns(self.columns, self.histograms, self.thresholds)
+                )
                 content = {**payload, "layers": self.layers}
                 text = json.dumps(content, allow_nan=False, separators=(",", ":"))
                 self._drawn = gzip.compress(text.encode(), COMPRESSION, mtime=0)

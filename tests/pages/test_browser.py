@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.pages.conftest import PATIENCE, Server, start_server, write_run, write_trials
+from tests.pages.browsing import choose_run, read_plot, until
+from tests.pages.conftest import Server, start_server, write_run, write_trials
 from tests.pages.synthetic import HOSTILE, name_long
 
 pytestmark = pytest.mark.browser
@@ -47,25 +47,6 @@ def framed(page: Any, board: Server) -> Any:
     return frame
 
 
-def choose_run(frame: Any, name: str) -> None:
-    """Press a run's chip and wait for its charts."""
-    frame.locator(f'button.chip[data-run="{name}"]').click()
-    frame.locator(f'.pane[aria-label="Run {name}"][data-drawn]').first.wait_for()
-
-
-def until(check: Callable[[], bool]) -> None:
-    """Wait until something holds in the page."""
-    deadline = time.monotonic() + PATIENCE / 1000
-    while not check():
-        assert time.monotonic() < deadline, "it never came to hold"
-        time.sleep(0.05)
-
-
-def read_plot(frame: Any, place: int, expression: str) -> Any:
-    """Something of the chart at this place on the page."""
-    return frame.locator(".chart").nth(place).evaluate(f"(chart) => {expression}")
-
-
 def test_banner_says_it_in_words(tab: Any) -> None:
     text = tab.locator(".banner h1").inner_text()
     assert text.startswith("Vanishing gradient: fc1 gets ")
@@ -78,8 +59,8 @@ def test_banner_leads_to_layers_and_step(tab: Any) -> None:
     where = tab.locator(".banner button.link")
     assert where.inner_text() == "fc1 to fc8"
     where.press("Enter")
-    until(lambda: len(read_plot(tab, 0, "chart.layout.shapes")) == 2)
-    assert read_plot(tab, 0, "chart.layout.shapes[0].x0") == 0
+    until(lambda: len(read_plot(tab, "profile", "chart.layout.shapes")) == 2)
+    assert read_plot(tab, "profile", "chart.layout.shapes[0].x0") == 0
 
 
 def test_remedies_that_were_tried_are_shown(tab: Any) -> None:
@@ -98,7 +79,9 @@ def test_remedies_that_were_tried_are_shown(tab: Any) -> None:
 
 def test_slider_lies_under_the_heatmap(tab: Any) -> None:
     plot = read_plot(
-        tab, 0, "chart.querySelector('.bglayer, .cartesianlayer .xy .plot').getBoundingClientRect()"
+        tab,
+        "profile",
+        "chart.querySelector('.bglayer, .cartesianlayer .xy .plot').getBoundingClientRect()",
     )
     slider = tab.get_by_role("slider", name="Step").evaluate("(one) => one.getBoundingClientRect()")
     assert slider["left"] == pytest.approx(plot["left"], abs=12)
@@ -108,7 +91,7 @@ def test_slider_lies_under_the_heatmap(tab: Any) -> None:
 def test_what_is_no_number_is_grey_and_said(tab: Any) -> None:
     choose_run(tab, "broken")
     assert "Grey: NaN, Inf" in tab.locator(".first").inner_text()
-    assert read_plot(tab, 0, "chart.layout.shapes.length") == 2
+    assert read_plot(tab, "profile", "chart.layout.shapes.length") == 2
 
 
 def test_long_names_are_short_and_tell_all_on_hover(tab: Any) -> None:
@@ -117,7 +100,7 @@ def test_long_names_are_short_and_tell_all_on_hover(tab: Any) -> None:
     assert len(name.inner_text()) <= 60
     assert name.get_attribute("title") == name_long(0)
     ticks = "[...chart.querySelectorAll('.ytick text')].map((one) => one.textContent)"
-    labels = read_plot(tab, 0, ticks)
+    labels = read_plot(tab, "profile", ticks)
     assert len(set(labels)) == 24
     assert max(map(len, labels)) <= 24
 
@@ -126,32 +109,32 @@ def test_units_are_explained_in_words(tab: Any) -> None:
     said = tab.locator("p.said").inner_text()
     assert "φ′ is nowhere above 0.25" in said
     zero = "[chart.layout.yaxis.range, chart.layout.yaxis2.range].map(([a, b]) => -a / (b - a))"
-    shares, curves = read_plot(tab, 2, zero)
+    shares, curves = read_plot(tab, "units", zero)
     assert shares == pytest.approx(curves, abs=1e-3)
 
 
 def test_charts_are_there_and_not_empty(tab: Any) -> None:
     kinds = "chart.data.map((trace) => [trace.type, trace.y.length])"
-    assert read_plot(tab, 0, kinds) == [["heatmap", 12], ["bar", 12], ["bar", 12]]
-    assert read_plot(tab, 0, "chart.data[0].z.length") == 12
-    assert read_plot(tab, 0, "chart.querySelectorAll('.heatmaplayer image').length") == 1
-    assert tab.locator(".chart").count() == 4
+    assert read_plot(tab, "profile", kinds) == [["heatmap", 12], ["bar", 12], ["bar", 12]]
+    assert read_plot(tab, "profile", "chart.data[0].z.length") == 12
+    assert read_plot(tab, "profile", "chart.querySelectorAll('.heatmaplayer image').length") == 1
+    assert tab.locator(".chart").count() == 5
     assert "None" in tab.locator(".card", has_text="Dead units").inner_text()
 
 
 def test_rows_and_bars_stand_on_one_axis(tab: Any) -> None:
     axes = "Object.keys(chart._fullLayout).filter((key) => /^yaxis/.test(key))"
-    assert read_plot(tab, 0, axes) == ["yaxis"]
+    assert read_plot(tab, "profile", axes) == ["yaxis"]
 
 
 def test_slider_moves_the_line_and_the_bars(tab: Any) -> None:
     bars = "Array.from(chart.data[1].x)"
-    before = read_plot(tab, 0, bars)
+    before = read_plot(tab, "profile", bars)
     slider = tab.get_by_role("slider", name="Step")
     slider.focus()
     slider.press("Home")
-    until(lambda: read_plot(tab, 0, "chart.layout.shapes[0].x0") == 0)
-    assert read_plot(tab, 0, bars) != before
+    until(lambda: read_plot(tab, "profile", "chart.layout.shapes[0].x0") == 0)
+    assert read_plot(tab, "profile", bars) != before
     assert slider.get_attribute("aria-valuetext") == "step 0"
 
 
@@ -186,17 +169,18 @@ def test_runs_stand_side_by_side(tab: Any) -> None:
 
 def test_filter_keeps_matching_layers(tab: Any) -> None:
     tab.get_by_role("searchbox").fill("fc1")
-    until(lambda: read_plot(tab, 0, "chart.data[0].y") == ["fc1", "fc10", "fc11", "fc12"])
-    assert read_plot(tab, 0, "chart.data[1].x.length") == 4
+    until(lambda: read_plot(tab, "profile", "chart.data[0].y") == ["fc1", "fc10", "fc11", "fc12"])
+    assert read_plot(tab, "profile", "chart.data[1].x.length") == 4
     tab.get_by_role("searchbox").fill("nothing is called so")
     tab.locator(".chart.no-match").first.wait_for()
 
 
 def test_finding_leads_to_layer_and_step(tab: Any) -> None:
     choose_run(tab, "late")
-    tab.locator(".findings button.link").first.press("Enter")
-    until(lambda: len(read_plot(tab, 0, "chart.layout.shapes")) == 2)
-    assert read_plot(tab, 0, "chart.layout.shapes[0].x0") == 61
+    assert read_plot(tab, "loss", "chart.layout.annotations.length") == 1  # the sudden fall
+    tab.locator(".findings td:nth-child(2) button.link").first.press("Enter")
+    until(lambda: read_plot(tab, "profile", "chart.layout.shapes[0].x0") == 61)
+    until(lambda: len(read_plot(tab, "profile", "chart.layout.shapes")) == 3)
     assert tab.locator("output.readout").inner_text() == "61"
 
 
@@ -210,11 +194,11 @@ def test_units_can_be_chosen(tab: Any) -> None:
 def test_theme_follows_live(page: Any, framed: Any) -> None:
     root = framed.locator("html")
     colour = "chart.layout.font.color"
-    seen = root.get_attribute("data-theme"), read_plot(framed, 0, colour)
+    seen = root.get_attribute("data-theme"), read_plot(framed, "profile", colour)
     assert seen[0] == "light"
     page.evaluate("document.body.classList.add('dark-mode')")
     until(lambda: root.get_attribute("data-theme") == "dark")
-    until(lambda: read_plot(framed, 0, colour) != seen[1])
+    until(lambda: read_plot(framed, "profile", colour) != seen[1])
 
 
 def test_table_tells_what_the_charts_show(tab: Any) -> None:
@@ -229,10 +213,10 @@ def test_hostile_names_stay_text(page: Any, tab: Any) -> None:
     choose_run(tab, "hostile")
     assert f"{HOSTILE}0" in tab.locator(".banner h1").inner_text()
     assert tab.locator("img").count() == 0
-    assert read_plot(tab, 0, "window.hacked") is None
+    assert read_plot(tab, "profile", "window.hacked") is None
     ticks = "[...chart.querySelectorAll('.ytick text')].map((one) => one.textContent)"
-    assert len(set(read_plot(tab, 0, ticks))) == 5
-    assert read_plot(tab, 0, "chart.data[0].y[0]").startswith("&lt;img")
+    assert len(set(read_plot(tab, "profile", ticks))) == 5
+    assert read_plot(tab, "profile", "chart.data[0].y[0]").startswith("&lt;img")
 
 
 def test_tab_name_and_reload(page: Any, framed: Any, board: Server) -> None:

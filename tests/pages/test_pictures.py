@@ -14,7 +14,8 @@ from gradwatch.display import html
 from gradwatch.display.figures import FIGURES, build_figures, build_payload, draw_figure
 from gradwatch.display.figures.names import shorten
 from gradwatch.display.figures.palette import gradient_scale
-from gradwatch.display.figures.series import SHARES, Series, series_of, thin
+from gradwatch.display.figures.rows import SHARES
+from gradwatch.display.figures.series import Series, series_of, thin
 from gradwatch.display.static_heatmap import write_png
 from gradwatch.errors import InvalidInput, NothingToJudge
 from gradwatch.records import LAYER_STATISTICS, PARAM_STATISTICS

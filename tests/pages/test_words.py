@@ -29,7 +29,8 @@ def test_neighbours_are_grouped() -> None:
 
     assert say(["fc3", "fc1", "fc2"]) == "fc1 to fc3"
     assert say(["fc3", "fc1"]) == "fc1 and fc3"
-    assert say(["fc9", "fc7", "fc3", "fc1"]) == "fc1, fc3, fc7 and 1 more"
+    assert say(["fc9", "fc7", "fc3", "fc1"]) == "4 layers from fc1 to fc9"
+    assert say(["fc1", "fc2", "fc3", "fc4", "fc9", "fc10", "fc11"]) == "fc1 to fc4 and fc9 to fc11"
 
 
 def test_empty_run_says_so() -> None:

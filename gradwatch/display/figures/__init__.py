@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from gradwatch.display.figures.card import Card
+from gradwatch.display.figures.events import find_events
 from gradwatch.display.figures.palette import Figure
 from gradwatch.display.figures.profile import build_profile
 from gradwatch.display.figures.series import MAX_COLUMNS, Series, series_of
@@ -29,6 +30,7 @@ __all__ = [
 
 _FILES = (
     "who_learns",
+    "loss",
     "shares",
     "units",
     "updates",
@@ -38,7 +40,7 @@ _FILES = (
 CARDS: tuple[Card, ...] = tuple(
     card for name in _FILES for card in import_module(f"{__name__}.{name}").CARDS
 )
-"""The pictures below the first one, which has the slider."""
+"""The pictures beside the profile of the gradient, which has the slider."""
 
 FIGURES: dict[str, Callable[[Series], Figure | None]] = {
     "profile": build_profile,
@@ -62,17 +64,22 @@ def build_payload(series: Series) -> dict[str, Any]:
             "name": card.name,
             "title": card.title,
             "description": card.description,
+            "first": card.is_first,
             "empty": "" if figures.get(card.name) else card.explain_empty(series),
         }
         for card in CARDS
     ]
-    return {"figures": figures, "cards": cards}
+    events = [event.to_dict() for event in find_events(series)]
+    limits = series.thresholds
+    compare = {"factor": limits.compare_worse, "records": limits.compare_records}
+    return {"figures": figures, "cards": cards, "events": events, "compare": compare}
 
 
 def series_of_verdict(verdict: Verdict, limit: int = MAX_COLUMNS) -> Series:
     """What is drawn of a verdict: the records that its history kept."""
     records = verdict.history.records if verdict.history is not None else ()
-    return series_of(records, limit)
+    limits = verdict.history.thresholds if verdict.history is not None else None
+    return series_of(records, limit, limits)
 
 
 def draw_figure(verdict: Verdict, name: str = "profile") -> Any:

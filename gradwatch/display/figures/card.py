@@ -21,6 +21,7 @@ class Card:
             has ``axis_meta(names)`` and ``steps`` in ``layout.meta``, so that the page can filter
             its rows and draw a line at the chosen step.
         explain_empty: one sentence: why there is nothing to draw.
+        is_first: it stands above the profile of the gradient.
     """
 
     name: str
@@ -28,3 +29,4 @@ class Card:
     description: str
     build: Callable[[Series], Figure | None]
     explain_empty: Callable[[Series], str]
+    is_first: bool = False

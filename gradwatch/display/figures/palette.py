@@ -2,59 +2,87 @@
 
 Red to yellow to blue and on to violet keep apart for deuteranopes and protanopes (the ends differ
 in lightness and in blueness), and no picture relies on colour alone: every value is in the hover
-text, the layer table and the words of the banner. The bars use the Okabe-Ito colours.
+text, the layer table and the words of the banner. Where a colour changes its meaning, the
+thresholds in force say.
 """
 
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gradwatch.thresholds import Thresholds
+
 Figure = dict[str, Any]
 Matrix = npt.NDArray[np.float32]
 
 VANISHED = "#67001f"
 FULL = "#2f7fb8"
-_FADING = ((0.25, "#c0352b"), (0.5, "#f08a4b"), (0.75, "#fbe3a0"))
-_GROWING = ((0.75, "#6a51a3"), (1.0, "#3f007d"))
+_JUST_ENOUGH = "#d3e5f0"  # at the limit, on the side where no rule sees harm
+_TOO_LITTLE = ((1.0, "#fbe3a0"), (0.67, "#f08a4b"), (0.33, "#c0352b"), (0.0, VANISHED))
+_MUCH = "#b9c2e6"
+_TOO_MUCH = ((0.0, "#9b86c9"), (0.4, "#6a51a3"), (1.0, "#3f007d"))
 
-ACTIVATION = "#d55e00"
-WEIGHT = "#0072b2"
-NORM = "#009e73"
-OTHER = "#8a8a8a"
-BAND = "rgba(0, 158, 115, 0.18)"
-SHARE_SCALE = (
-    (0.0, "rgba(213, 94, 0, 0)"),
-    (0.1, "rgba(213, 94, 0, 0.25)"),
-    (0.5, "rgba(213, 94, 0, 0.7)"),
-    (1.0, "#7a2500"),
-)
-SHARE_SCALE_DARK = (
-    (0.0, "rgba(240, 140, 50, 0)"),
-    (0.1, "rgba(240, 140, 50, 0.3)"),
-    (0.5, "rgba(240, 140, 50, 0.85)"),
-    (1.0, "#ffe3bf"),
-)
+# Bars, dots and lines: no colour of the scales, so that blue, orange, red and violet mean one thing
+# on the whole page: enough, too little, next to nothing, too much.
+ACTIVATION = "#0f8b8d"
+WEIGHT = "#5b6873"
+NORM = "#b5739d"
+OTHER = "#a9b1b8"
+STILL = "rgba(240, 138, 75, 0.20)"  # where a weight practically stands still
+LIMIT = "#c0352b"
+_SHARE_BELOW = ("rgba(91, 104, 115, 0)", "rgba(91, 104, 115, 0.55)")
+_SHARE_ABOVE = ("#f08a4b", "#7a2500")
+_SHARE_BELOW_DARK = ("rgba(190, 200, 210, 0)", "rgba(190, 200, 210, 0.5)")
+_SHARE_ABOVE_DARK = ("#f5924d", "#ffe3bf")
 
 FULL_DECADES = 8.0  # the heatmap shows eight decades below a full gradient
 GAP = "rgba(128, 138, 148, 0.4)"  # where nothing was measured, or what is no number
 _FEW_STEPS = 7  # each gets its tick; left alone, an axis of one step counts in tenths
 GREY = "#737c86"  # lines and text that must be legible on white and on dark grey
 
-Scale = list[list[float | str]]
+Scale = list[list[Any]]
+ColourRange = tuple[Scale, float, float]
 
 
-def gradient_scale(explodes: bool) -> tuple[Scale, float, float]:
-    """Colour scale, lowest and highest log10 value of the relative gradient."""
+def gradient_scale(explodes: bool, thresholds: Thresholds | None = None) -> ColourRange:
+    """Colour scale, lowest and highest log10 value of the relative gradient.
+
+    Blue ends where the rule of vanishing gradients begins to look (``profile``), violet begins
+    where that of exploding ones does (``exploding_growth``).
+    """
+    limits = thresholds or Thresholds()
+    fading = fade_below(limits.profile)
     if not explodes:
-        stops = [(0.0, VANISHED), *_FADING, (1.0, FULL)]
-        return [[at, colour] for at, colour in stops], -FULL_DECADES, 0.0
-    faded = [(0.0, VANISHED), *((at / 2, colour) for at, colour in _FADING), (0.5, FULL)]
-    return [[at, colour] for at, colour in (*faded, *_GROWING)], -FULL_DECADES, FULL_DECADES
+        return fading, -FULL_DECADES, 0.0
+    grown = 0.5 + min(math.log10(max(limits.exploding_growth, 10.0)) / 16, 0.45)
+    low = [[float(at) / 2, colour] for at, colour in fading]
+    high = [[grown + (1 - grown) * at, colour] for at, colour in _TOO_MUCH]
+    return [*low, [grown, _MUCH], *high], -FULL_DECADES, FULL_DECADES
+
+
+def fade_below(limit: float) -> Scale:
+    """From 10^-8 to 1: shades of blue down to the limit, of yellow to dark red below it.
+
+    Args:
+        limit: a share, such as ``Thresholds.profile``.
+    """
+    edge = 1 + math.log10(min(max(limit, 10 ** (0.5 - FULL_DECADES)), 0.5)) / FULL_DECADES
+    below = [[edge * at, colour] for at, colour in reversed(_TOO_LITTLE)]
+    return [*below, [edge, _JUST_ENOUGH], [1.0, FULL]]
+
+
+def share_scale(limit: float, dark: bool = False) -> Scale:
+    """From 0 to 1: grey up to the share from which it counts as a finding, orange from there."""
+    edge = min(max(limit, 0.01), 0.99)
+    below = _SHARE_BELOW_DARK if dark else _SHARE_BELOW
+    above = _SHARE_ABOVE_DARK if dark else _SHARE_ABOVE
+    return [[0.0, below[0]], [edge, below[1]], [edge, above[0]], [1.0, above[1]]]
 
 
 def encode(values: npt.NDArray[Any]) -> dict[str, Any]:
@@ -105,3 +133,19 @@ def frame(height: int, **layout: Any) -> Figure:
         "showlegend": False,
     }
     return {**base, **layout}
+
+
+def draw_backdrop(values: npt.NDArray[Any], steps: Sequence[int]) -> list[Figure]:
+    """Grey behind a heatmap that has gaps: white would look like a value."""
+    if np.isfinite(values).all():
+        return []
+    whole = {"xref": "x", "x0": steps[0] - 0.5, "x1": steps[-1] + 0.5}
+    high = {"yref": "paper", "y0": 0, "y1": 1}
+    return [{"type": "rect", **whole, **high, "layer": "below", "fillcolor": GAP,
+             "line": {"width": 0}}]  # fmt: skip
+
+
+def mark_gaps(values: npt.NDArray[Any], steps: Sequence[int]) -> Figure:
+    """For ``layout.meta``: whether there are gaps, and what the page draws behind them."""
+    backdrop = draw_backdrop(values, steps)
+    return {"gaps": bool(backdrop), "backdrop": backdrop}

@@ -5,14 +5,14 @@ Heatmap and bars stand on one axis of layers, so that a dark row and its bar are
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from gradwatch.display.figures import palette
 from gradwatch.display.figures.names import axis_meta, layer_axis, plot_height
-from gradwatch.display.figures.palette import Figure, Matrix
-from gradwatch.display.figures.series import SHARES, Series
+from gradwatch.display.figures.palette import Figure, Matrix, draw_backdrop, mark_gaps
+from gradwatch.display.figures.rows import SHARES
+from gradwatch.display.figures.series import Series
+from gradwatch.wording.phrases import name_number
 
 _COLOURS = (palette.ACTIVATION, palette.WEIGHT, palette.NORM, palette.OTHER)
 _WORDS = ("activation", "weight", "normalisation", "other (pooling, dropout)")
@@ -43,8 +43,8 @@ def build_profile(series: Series, column: int = -1) -> Figure:
         xaxis2=_gain_axis(reach, series.steps[column]),
         showlegend=True,
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
-        shapes=[_line(series, column), *_backdrop(logs)],
-        meta={**_meta(series, used), "kind": "profile", **_mark_gaps(logs)},
+        shapes=[_line(series, column), *draw_backdrop(logs, series.steps)],
+        meta={**_meta(series, used), "kind": "profile", **mark_gaps(logs, series.steps)},
     )
     bars = [_bar(series, share, column) for share in used]
     return {"data": [_heatmap(series, logs), *bars], "layout": layout}
@@ -53,7 +53,7 @@ def build_profile(series: Series, column: int = -1) -> Figure:
 def _heatmap(series: Series, logs: Matrix) -> Figure:
     finite = logs[np.isfinite(logs)]
     explodes = bool(finite.size and finite.max() > _EXPLODES)
-    scale, low, high = palette.gradient_scale(explodes)
+    scale, low, high = palette.gradient_scale(explodes, series.thresholds)
     return {
         "type": "heatmap",
         "x": palette.encode(np.array(series.steps, dtype=np.int32)),
@@ -65,13 +65,19 @@ def _heatmap(series: Series, logs: Matrix) -> Figure:
         "hoverongaps": False,
         "hovertemplate": "%{y}<br>step %{x:.0f}<br>"
         "gradient: 10<sup>%{z:.1f}</sup> of the last layers'<extra></extra>",
-        "colorbar": _colorbar(low, high),
+        "colorbar": _colorbar(low, high, series),
     }
 
 
-def _colorbar(low: float, high: float) -> Figure:
-    ticks = list(range(int(low), int(high) + 1, 2 if high == 0 else 4))
-    words = {0: "full", **{tick: _say_gain(10.0**tick) for tick in ticks if tick}}
+def _colorbar(low: float, high: float, series: Series) -> Figure:
+    """Ticks at full and at the limits of the rules, with words."""
+    limits = series.thresholds
+    least = max(float(np.log10(max(limits.profile, 1e-30))), low + 0.5)
+    words = {0.0: "full", low: _say_gain(10**low), least: f"{_say_gain(10**least)}<br>limit"}
+    if high > 0:
+        most = min(float(np.log10(max(limits.exploding_growth, 10))), high - 0.5)
+        words |= {most: f"{_say_gain(10**most)}<br>limit", high: _say_gain(10**high)}
+    ticks = sorted(words)
     return {
         "x": 0.605,
         "xanchor": "left",
@@ -125,8 +131,7 @@ def _say_gain(gain: float) -> str:
     if gain == 1:
         return "1"
     times = gain if gain > 1 else 1 / gain
-    number = f"{times:.0f}" if times < 1e3 else f"10<sup>{np.log10(times):.0f}</sup>"
-    return f"{'×' if gain > 1 else '÷'}{number}"
+    return f"{'×' if gain > 1 else '÷'}{name_number(times)}"
 
 
 def _bar(series: Series, share: int, column: int) -> Figure:
@@ -146,7 +151,7 @@ def _bar(series: Series, share: int, column: int) -> Figure:
 def _say_bar(log: float) -> str:
     if log < _NOTHING_LEFT:
         return "nothing gets through"
-    return f"{'÷' if log < 0 else '×'}{10 ** abs(log):.2g}"
+    return f"{'÷' if log < 0 else '×'}{name_number(10 ** abs(log))}"
 
 
 def _line(series: Series, column: int) -> Figure:
@@ -156,23 +161,21 @@ def _line(series: Series, column: int) -> Figure:
     return {"type": "line", "yref": "paper", "x0": step, "x1": step, "y0": 0, "y1": 1, "line": line}
 
 
-def _backdrop(logs: Matrix) -> list[Figure]:
-    """Grey behind the heatmap, where it has gaps: white would look like a value."""
-    if np.isfinite(logs).all():
-        return []
-    whole = {"xref": "x domain", "yref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 1}
-    look = {"layer": "below", "fillcolor": palette.GAP, "line": {"width": 0}}
-    return [{"type": "rect", **whole, **look}]
-
-
-def _mark_gaps(logs: Matrix) -> dict[str, Any]:
-    backdrop = _backdrop(logs)
-    return {"gaps": bool(backdrop), "backdrop": backdrop}
-
-
-def _meta(series: Series, used: list[int]) -> dict[str, Any]:
+def _meta(series: Series, used: list[int]) -> Figure:
     return {
         **axis_meta(series.names),
         "steps": list(series.steps),
+        "last": find_last(series.relative),
+        "limits": {
+            "profile": series.thresholds.profile,
+            "growth": series.thresholds.exploding_growth,
+        },
         "gains": palette.encode(palette.milli_log10(10.0 ** series.gains[used].astype(np.float64))),
     }
+
+
+def find_last(values: Matrix) -> int:
+    """The last column in which most layers have a finite value, at which the page opens."""
+    counts = np.isfinite(values).sum(axis=0)
+    whole = np.flatnonzero(2 * counts > counts.max(initial=0))
+    return int(whole[-1]) if whole.size else max(values.shape[1] - 1, 0)

@@ -6,126 +6,23 @@ At most ``MAX_COLUMNS`` columns are kept: more than a screen has pixels for.
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from gradwatch.display.figures.palette import Matrix
+from gradwatch.display.figures.rows import SHARES, Plan, plan_rows
 from gradwatch.evidence import gradient_flow as flow
 from gradwatch.evidence.loss_change import measure_loss_change
-from gradwatch.records import Layer, LayerSet, StepRecord
+from gradwatch.records import StepRecord
+from gradwatch.thresholds import Thresholds
 
 MAX_COLUMNS = 600
-SHARES = ("activation", "weight", "norm", "other")
-"""Whose share of a row's gain; ``other`` is pooling, dropout and the like."""
-
-_ROW_ROLES = ("weight", "recurrent", "embedding")
-
-
 Histograms = dict[str, dict[int, npt.NDArray[np.float64]]]
 """Counts of pre-activations, by activation and global step."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which layers of a layer set make which rows.
-
-    Attributes:
-        rows: indices of the layers that own a weight (of all but containers when none does).
-        owner: for each layer the row that its gain counts for, -1 for none.
-        share: for each layer the index into ``SHARES``.
-        activations: indices of the activations.
-        weights: for each row the index of its largest weight parameter, -1 for none.
-        param_rows: for each parameter the first row of its module, -1 for none.
-        same_rows: for each row the first one of the same module.
-    """
-
-    rows: tuple[int, ...]
-    owner: npt.NDArray[np.int64]
-    share: npt.NDArray[np.int64]
-    activations: tuple[int, ...]
-    weights: npt.NDArray[np.int64]
-    param_rows: npt.NDArray[np.int64]
-    same_rows: npt.NDArray[np.int64]
-    layers: tuple[Layer, ...]
-
-    @property
-    def row_keys(self) -> list[str]:
-        """Names of the rows."""
-        return [self.layers[i].key for i in self.rows]
-
-    @property
-    def activation_keys(self) -> list[str]:
-        """Names of the activations."""
-        return [self.layers[i].key for i in self.activations]
-
-
-_known_plans: deque[tuple[LayerSet, Plan]] = deque(maxlen=64)
-
-
-def plan_rows(layer_set: LayerSet) -> Plan:
-    """Choose the rows of a layer set and what counts for each.
-
-    Remembered by identity: hashing thousands of layers for each record would cost more.
-    """
-    for known, plan in tuple(_known_plans):
-        if known is layer_set:
-            return plan
-    plan = _plan(layer_set)
-    _known_plans.append((layer_set, plan))
-    return plan
-
-
-def _plan(layer_set: LayerSet) -> Plan:
-    layers = layer_set.layers
-    rows = [i for i, one in enumerate(layers) if one.role in _ROW_ROLES]
-    rows = rows or [i for i, one in enumerate(layers) if one.role != "container"]
-    owner = _owners(layers, rows)
-    share = np.array([_share(one) for one in layers], dtype=np.int64)
-    activations = tuple(i for i, one in enumerate(layers) if one.role == "activation")
-    modules: dict[str, int] = {}
-    same = [modules.setdefault(layers[i].fqn, row) for row, i in enumerate(rows)]
-    params = [modules.get(one.module, -1) for one in layer_set.params]
-    return Plan(
-        rows=tuple(rows),
-        owner=owner,
-        share=share,
-        activations=activations,
-        weights=_weights(layer_set, rows),
-        param_rows=np.array(params, dtype=np.int64),
-        same_rows=np.array(same, dtype=np.int64),
-        layers=layers,
-    )
-
-
-def _share(layer: Layer) -> int:
-    role = "weight" if layer.role in _ROW_ROLES else layer.role
-    return SHARES.index(role) if role in SHARES else SHARES.index("other")
-
-
-def _owners(layers: Sequence[Layer], rows: Sequence[int]) -> npt.NDArray[np.int64]:
-    """An activation's gain counts for the weight layer before it, along the data's way."""
-    owner = np.full(len(layers), -1, dtype=np.int64)
-    place = {index: row for row, index in enumerate(rows)}
-    for index, layer in enumerate(layers):
-        before = [owner[i] for i in layer.inputs if 0 <= i < index and owner[i] >= 0]
-        if index in place:
-            owner[index] = place[index]
-        elif layer.role != "container":
-            owner[index] = max(before) if before else (owner[:index].max() if index else -1)
-    return owner
-
-
-def _weights(layer_set: LayerSet, rows: Sequence[int]) -> npt.NDArray[np.int64]:
-    largest: dict[str, int] = {}
-    for index, param in enumerate(layer_set.params):
-        rival = largest.get(param.module)
-        if rival is None or param.numel > layer_set.params[rival].numel:
-            largest[param.module] = index
-    return np.array([largest.get(layer_set.layers[i].fqn, -1) for i in rows], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -140,6 +37,9 @@ class Column:
     dead: Matrix  # (activations,)
     updates: Matrix  # (rows,) ||dw|| / ||w||
     learning: Matrix  # (rows,) share of the step's loss change; NaN unknown
+    loss: float = math.nan
+    learning_rate: float = math.nan
+    passes: float = math.nan
 
     @classmethod
     def from_reading(cls, reading: flow.Reading) -> Column:
@@ -155,6 +55,7 @@ class Column:
             _where_finite(record, record.layer("dead_fraction"))[acts].astype(np.float32),
             _take(reading.update_ratio, plan.weights),
             _share_loss_change(reading, plan),
+            *(record.step(name) for name in ("loss", "learning_rate", "passes")),
         )
 
 
@@ -222,6 +123,8 @@ class Series:
         gains: ``(len(SHARES), rows, columns)``, log10.
         saturated, dead: ``(activations, columns)``.
         histograms: counts by activation and step; the page draws those nearest to the chosen step.
+        loss, learning_rate, passes: ``(columns,)``; NaN where unknown.
+        thresholds: in force, which bands and colours of the pictures are taken from.
     """
 
     steps: tuple[int, ...]
@@ -235,10 +138,17 @@ class Series:
     updates: Matrix
     learning: Matrix
     histograms: Histograms
+    loss: Matrix
+    learning_rate: Matrix
+    passes: Matrix
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
     @classmethod
     def from_columns(
-        cls, columns: Sequence[Column], histograms: Histograms | None = None
+        cls,
+        columns: Sequence[Column],
+        histograms: Histograms | None = None,
+        thresholds: Thresholds | None = None,
     ) -> Series:
         """Put columns side by side; layers that come and go leave gaps (NaN)."""
         plans = list({id(one.plan): one.plan for one in reversed(columns)}.values())
@@ -256,6 +166,10 @@ class Series:
             updates=_blank(len(names), len(columns)),
             learning=_blank(len(names), len(columns)),
             histograms=histograms or {},
+            loss=_line(columns, "loss"),
+            learning_rate=_line(columns, "learning_rate"),
+            passes=_line(columns, "passes"),
+            thresholds=thresholds or Thresholds(),
         )
         series._fill(columns)
         return series
@@ -278,6 +192,10 @@ def _blank(rows: int, columns: int) -> Matrix:
     return np.full((rows, columns), np.nan, np.float32)
 
 
+def _line(columns: Sequence[Column], name: str) -> Matrix:
+    return np.array([getattr(one, name) for one in columns], dtype=np.float32)
+
+
 def _union(plans: Iterable[Plan], pick: Callable[[Plan], tuple[int, ...]]) -> dict[str, str]:
     """Keys to types of the picked layers of all plans, the newest one's order first."""
     found: dict[str, str] = {}
@@ -295,11 +213,15 @@ def thin(steps: Sequence[int], limit: int = MAX_COLUMNS) -> list[int]:
     return [int(place) for place in places]
 
 
-def series_of(records: Sequence[StepRecord], limit: int = MAX_COLUMNS) -> Series:
+def series_of(
+    records: Sequence[StepRecord],
+    limit: int = MAX_COLUMNS,
+    thresholds: Thresholds | None = None,
+) -> Series:
     """The series of records in order of their steps."""
     chosen = thin([one.global_step for one in records], limit)
     histograms: Histograms = {}
     for one in records:
         for key, counts in one.histograms.items():
             histograms.setdefault(key, {})[one.global_step] = counts
-    return Series.from_columns(columns_of([records[i] for i in chosen]), histograms)
+    return Series.from_columns(columns_of([records[i] for i in chosen]), histograms, thresholds)

@@ -14,6 +14,7 @@ WORTH_DRAWING = 0.05
 """A picture in which no layer ever reaches this share would be empty, and looks broken."""
 
 _WORTH_SAYING = 0.001  # a smaller share would read as 0.0 %
+_HOVER, _END = "%{y}<br>step %{x:.0f}<br>%{z:.1%} ", "<extra></extra>"
 _MARGIN_TOP, _MARGIN_BOTTOM = 10, 46
 
 
@@ -43,18 +44,20 @@ def _build(series: Series, values: Matrix, word: str) -> Figure | None:
     measured = np.flatnonzero(np.isfinite(values).any(axis=1))
     names = [series.activations[i] for i in measured]
     plot = plot_height(len(names))
+    limit = getattr(series.thresholds, f"{word}_fraction")
     layout = palette.frame(
         plot + _MARGIN_TOP + _MARGIN_BOTTOM,
         margin={"l": 8, "r": 12, "t": _MARGIN_TOP, "b": _MARGIN_BOTTOM},
         yaxis=layer_axis(names, plot),
         xaxis=palette.step_axis(series.steps),
         meta={"kind": word, **axis_meta(names), "steps": list(series.steps),
-              "dark_scale": [list(stop) for stop in palette.SHARE_SCALE_DARK]},
+              "dark_scale": palette.share_scale(limit, dark=True), "limit": limit},
     )  # fmt: skip
-    return {"data": [_heatmap(series, names, values[measured], word)], "layout": layout}
+    heatmap = _heatmap(series, names, values[measured], limit)
+    return {"data": [{**heatmap, "hovertemplate": _HOVER + word + _END}], "layout": layout}
 
 
-def _heatmap(series: Series, names: list[str], values: Matrix, word: str) -> Figure:
+def _heatmap(series: Series, names: list[str], values: Matrix, limit: float) -> Figure:
     return {
         "type": "heatmap",
         "x": palette.encode(np.array(series.steps, dtype=np.int32)),
@@ -62,15 +65,14 @@ def _heatmap(series: Series, names: list[str], values: Matrix, word: str) -> Fig
         "z": palette.encode(np.round(values, 3)),
         "zmin": 0,
         "zmax": 1,
-        "colorscale": [list(stop) for stop in palette.SHARE_SCALE],
+        "colorscale": palette.share_scale(limit),
         "hoverongaps": False,
-        "hovertemplate": "%{y}<br>step %{x:.0f}<br>%{z:.1%} " + word + "<extra></extra>",
         "colorbar": {
             "thickness": 12,
             "len": 1,
             "outlinewidth": 0,
-            "tickvals": [0, 0.5, 1],
-            "ticktext": ["0 %", "50 %", "100 %"],
+            "tickvals": [0, limit, 1],
+            "ticktext": ["0 %", f"{100 * limit:.0f} %<br>limit", "100 %"],
         },
     }
 
@@ -88,14 +90,16 @@ CARDS = (
     Card(
         "saturated",
         "Saturated units",
-        "share of units that sit where the slope of the activation is near zero",
+        "share of units that sit where the slope of the activation is near zero; grey below the "
+        "share from which it can be a finding, orange above it",
         build_saturated,
         lambda series: _explain_empty(series.saturated, "that saturates"),
     ),
     Card(
         "dead",
         "Dead units",
-        "share of units that never fired lately; zeros as such are normal after a ReLU",
+        "share of units that never fired lately; grey below the share from which it can be a "
+        "finding, orange above it; zeros as such are normal after a ReLU",
         build_dead,
         lambda series: _explain_empty(series.dead, "of the ReLU family"),
     ),

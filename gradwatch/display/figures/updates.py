@@ -1,4 +1,4 @@
-"""Update ratio by layer: how far a step moves each weight, against the healthy band."""
+"""Update ratio by layer: how far a step moves each weight, and from where on it stands still."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from gradwatch.display.figures.card import Card
 from gradwatch.display.figures.names import axis_meta, layer_axis, plot_height
 from gradwatch.display.figures.palette import Figure, Matrix
 from gradwatch.display.figures.series import Series
-
-HEALTHY_BAND = (1e-4, 1e-2)
-"""||dw|| / ||w|| per step. The usual rule of thumb is about 1e-3 (Karpathy's notes for Stanford
-CS231n, "Ratio of weights:updates"); a decade to each side covers schedules and warm-up."""
 
 _MARGIN_TOP, _MARGIN_BOTTOM = 30, 46
 _FLOOR = 1e-9  # smaller ratios are drawn at the left edge
@@ -27,13 +23,14 @@ def build_updates(series: Series, column: int = -1) -> Figure | None:
     names = [series.names[i] for i in measured]
     logs = palette.log10(np.maximum(finite[measured], _FLOOR))
     plot = plot_height(len(names))
+    limit = float(np.log10(max(series.thresholds.update_ratio, _FLOOR)))
     layout = palette.frame(
         plot + _MARGIN_TOP + _MARGIN_BOTTOM,
         margin={"l": 8, "r": 16, "t": _MARGIN_TOP, "b": _MARGIN_BOTTOM},
         yaxis=layer_axis(names, plot),
-        xaxis=_axis(logs),
-        shapes=[_band()],
-        annotations=[_band_label()],
+        xaxis=_axis(logs, limit),
+        shapes=[_zone(limit)],
+        annotations=[_zone_label(limit)],
         meta={
             "kind": "updates",
             **axis_meta(names),
@@ -44,10 +41,10 @@ def build_updates(series: Series, column: int = -1) -> Figure | None:
     return {"data": [_spread(names, logs), _dots(names, logs, column)], "layout": layout}
 
 
-def _axis(logs: Matrix) -> Figure:
+def _axis(logs: Matrix, limit: float) -> Figure:
     known = logs[np.isfinite(logs)]
-    low = min(np.log10(HEALTHY_BAND[0]), float(known.min())) - 0.5
-    high = max(np.log10(HEALTHY_BAND[1]), float(known.max())) + 0.5
+    low = min(limit - 0.5, float(known.min())) - 0.5
+    high = max(limit + 1, float(known.max())) + 0.5
     stride = max(1, round((high - low) / 7))
     ticks = list(range(int(np.ceil(low)), int(np.floor(high)) + 1, stride))
     return {
@@ -65,16 +62,15 @@ def _say_tick(tick: int) -> str:
     return f"≤ {power}" if tick == round(np.log10(_FLOOR)) else power
 
 
-def _band() -> Figure:
-    low, high = (float(np.log10(edge)) for edge in HEALTHY_BAND)
-    return {"type": "rect", "yref": "paper", "x0": low, "x1": high, "y0": 0, "y1": 1,
-            "fillcolor": palette.BAND, "line": {"width": 0}, "layer": "below"}  # fmt: skip
+def _zone(limit: float) -> Figure:
+    """From the left edge to the rule's own limit."""
+    return {"type": "rect", "yref": "paper", "x0": -100, "x1": limit, "y0": 0, "y1": 1,
+            "fillcolor": palette.STILL, "line": {"width": 0}, "layer": "below"}  # fmt: skip
 
 
-def _band_label() -> Figure:
-    middle = float(np.mean(np.log10(HEALTHY_BAND)))
-    return {"text": "healthy", "x": middle, "y": 1, "yref": "paper", "yanchor": "bottom",
-            "showarrow": False, "font": {"color": palette.NORM}}  # fmt: skip
+def _zone_label(limit: float) -> Figure:
+    return {"text": "◄ practically still", "x": limit, "y": 1, "yref": "paper",
+            "yanchor": "bottom", "xanchor": "right", "showarrow": False}  # fmt: skip
 
 
 def _spread(names: list[str], logs: Matrix) -> Figure:
@@ -112,7 +108,8 @@ CARDS = (
         "updates",
         "Update ratio",
         "how far a step moves each weight, relative to its size: dot at the chosen step, line over "
-        "the middle 80 % of all; left of the green band a layer hardly learns",
+        "the middle 80 % of all; in the shaded zone a weight practically stands still: harmless "
+        "once all has been learned, a finding where it was never moved",
         build_updates,
         lambda series: "No updates of weights were recorded in this run.",
     ),

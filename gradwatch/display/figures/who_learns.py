@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from gradwatch.display.figures import palette
@@ -9,9 +11,9 @@ from gradwatch.display.figures.card import Card
 from gradwatch.display.figures.names import axis_meta, layer_axis, plot_height
 from gradwatch.display.figures.palette import Figure, Matrix
 from gradwatch.display.figures.series import Series
+from gradwatch.wording.phrases import name_number
 
 _MARGIN_TOP, _MARGIN_BOTTOM = 10, 46
-_TICK_DECADES = (0, -2, -4, -6, -8)
 
 
 def build_who_learns(series: Series) -> Figure | None:
@@ -23,21 +25,27 @@ def build_who_learns(series: Series) -> Figure | None:
     measured = np.flatnonzero(np.isfinite(series.learning).any(axis=1))
     if not measured.size:
         return None
-    names = [series.names[i] for i in measured]
+    names, shares = [series.names[i] for i in measured], series.learning[measured]
     plot = plot_height(len(names))
     layout = palette.frame(
         plot + _MARGIN_TOP + _MARGIN_BOTTOM,
         margin={"l": 8, "r": 12, "t": _MARGIN_TOP, "b": _MARGIN_BOTTOM},
         yaxis=layer_axis(names, plot),
         xaxis=palette.step_axis(series.steps),
-        plot_bgcolor=palette.GAP,
-        meta={"kind": "who_learns", **axis_meta(names), "steps": list(series.steps)},
+        shapes=palette.draw_backdrop(shares, series.steps),
+        meta={
+            "kind": "who_learns",
+            **axis_meta(names),
+            "steps": list(series.steps),
+            **palette.mark_gaps(shares, series.steps),
+        },
     )
-    return {"data": [_draw_heatmap(series, names, series.learning[measured])], "layout": layout}
+    return {"data": [_draw_heatmap(series, names, shares)], "layout": layout}
 
 
 def _draw_heatmap(series: Series, names: list[str], shares: Matrix) -> Figure:
-    scale, low, high = palette.gradient_scale(explodes=False)
+    low, high = -palette.FULL_DECADES, 0.0
+    limit = math.log10(min(max(series.thresholds.loss_share, 10 ** (low + 1)), 1e-3))
     decades = np.clip(palette.log10(shares), low, high)
     return {
         "type": "heatmap",
@@ -46,7 +54,7 @@ def _draw_heatmap(series: Series, names: list[str], shares: Matrix) -> Figure:
         "z": palette.encode(decades),
         "zmin": low,
         "zmax": high,
-        "colorscale": scale,
+        "colorscale": palette.fade_below(series.thresholds.loss_share),
         "hoverongaps": False,
         "hovertemplate": "%{y}<br>step %{x:.0f}<br>10<sup>%{z:.1f}</sup> of the loss change"
         "<extra></extra>",
@@ -54,16 +62,15 @@ def _draw_heatmap(series: Series, names: list[str], shares: Matrix) -> Figure:
             "thickness": 12,
             "len": 1,
             "outlinewidth": 0,
-            "tickvals": list(_TICK_DECADES),
-            "ticktext": [_name_decade(one) for one in _TICK_DECADES],
+            "tickvals": [low, limit, -2, 0],
+            "ticktext": [
+                "≤ 1 in<br>100 million",
+                f"1 in<br>{name_number(10**-limit)}",
+                "1 %",
+                "all",
+            ],
         },
     }
-
-
-def _name_decade(decade: int) -> str:
-    if decade == 0:
-        return "all"
-    return f"{'≤ ' if decade == _TICK_DECADES[-1] else ''}10<sup>{decade}</sup>"
 
 
 def _explain_empty(series: Series) -> str:
@@ -77,9 +84,11 @@ CARDS = (
     Card(
         "who_learns",
         "Who learns",
-        "each layer's share of the loss change that a step makes (gradient times update); dark "
-        "red: next to nothing; grey: frozen, or no gradient or step",
+        "each layer's share of the loss change that a step makes (gradient times update); blue: it "
+        "has a part in what is learned; yellow to dark red: below the limit, next to nothing; "
+        "grey: frozen, or no gradient or step",
         build_who_learns,
         _explain_empty,
+        is_first=True,
     ),
 )

@@ -1,7 +1,8 @@
 // The verdict in words, painted before anything else.
+import { copyText } from "./address.js";
 import { el, prose, sentence } from "./dom.js";
 
-const MARKS = { critical: "✕", warning: "!", healthy: "✓", early: "…", empty: "…", reading: "…", error: "?" };
+const MARKS = { critical: "✕", warning: "!", healthy: "✓", noted: "✓", early: "…", empty: "…", reading: "…", error: "?" };
 
 export function mark(severity) {
   return el("span", { class: `mark ${severity}`, "aria-hidden": "true" }, MARKS[severity] || "!");
@@ -26,6 +27,17 @@ function whereAndWhen(finding, others, go) {
   return line("", finding.since.replace(/\.$/, ""), ", in ", where, ".", more);
 }
 
+// File and line that are to blame; a press copies them.
+export function sourceLine(source) {
+  if (!source) return null;
+  const button = el("button", { class: "link", type: "button", title: "Copy file and line", onclick: async () => {
+    const copied = await copyText(source);
+    button.classList.toggle("copied", copied);
+    setTimeout(() => button.classList.remove("copied"), 1500);
+  } }, source);
+  return button;
+}
+
 function sick(brief, go) {
   const worst = brief.findings[0];
   const title = [`${worst.title}: `, ...sentence(brief.headline)];
@@ -35,6 +47,7 @@ function sick(brief, go) {
     whereAndWhen(worst, brief.findings.length - 1, go),
     why ? line("Cause", prose(why)) : null,
     line("Remedy", prose(worst.remedy)),
+    worst.source ? line("Code", sourceLine(worst.source)) : null,
     brief.trials ? line("Tried", brief.trials.advice) : null,
   );
 }
@@ -45,7 +58,8 @@ export function renderBanner(brief, go) {
     return box("error", "This run cannot be read", line("", brief.error || ""));
   }
   if (brief.findings.length) return sick(brief, go);
-  return box(brief.severity, sentence(brief.headline), line("", brief.summary), (brief.gone || []).map((text) => line("", text)));
+  const more = [...(brief.gone || []), ...(brief.events || [])];
+  return box(brief.severity, sentence(brief.headline), line("", brief.summary), more.map((text) => line("", text)));
 }
 
 // No run has data of ours: say what to do, for there is nothing else to see.
@@ -53,7 +67,7 @@ export function renderNothing() {
   const code = 'with gradwatch.watch(model, optimizer, logdir="runs/exp") as watch:';
   return box(
     "empty", "No run with gradwatch data here",
-    line("", "Train with the watch on, into this log directory, then reload:"),
+    line("", "Train with the watch on, into this log directory; the run appears here by itself:"),
     el("pre", {}, code),
   );
 }

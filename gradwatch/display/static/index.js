@@ -6,6 +6,7 @@ import { embeddedSource, remoteSource } from "./source.js";
 export function render() {
   const embedded = document.getElementById("gradwatch-runs") !== null;
   document.documentElement.lang = "en";
+  document.title = document.title || "gradwatch";
   const root = document.getElementById("gradwatch") || document.body;
   const page = new Page(root, embedded ? embeddedSource() : remoteSource());
   if (!embedded) {

@@ -1,5 +1,6 @@
 // From a figure of the Python side to what Plotly draws: theme, filter, ticks. No drawing here.
 import { decode, decodeRows, evenColumns, takeColumn } from "./arrays.js";
+import { sayNumber } from "./words.js";
 
 const THEMES = {
   light: { text: "#3b444d", line: "#1f2428", grid: "rgba(90,100,110,0.22)", hover: "#ffffff" },
@@ -7,7 +8,7 @@ const THEMES = {
 };
 
 // Colours of the traces, made for white, and what is as clear on dark grey.
-const TINTS = { "#0072b2": "#56b4e9", "#d55e00": "#f5924d", "#009e73": "#3fc99c", "#8a8a8a": "#b4b4b4" };
+const TINTS = { "#0f8b8d": "#45c4c6", "#5b6873": "#b9c4cd", "#b5739d": "#dba3c6", "#a9b1b8": "#7d868e" };
 
 const MOST_COLUMNS = 600; // a screen shows no more
 const NOTHING_LEFT = -20; // log10 of a gain: below, it is zero but for rounding
@@ -67,8 +68,7 @@ export function shareAxis(shares, zero, strides) {
 export function sayGain(log) {
   if (log < NOTHING_LEFT) return "nothing gets through";
   const factor = 10 ** Math.abs(log);
-  const number = factor < 1000 ? factor.toPrecision(2) : `10<sup>${Math.abs(log).toFixed(1)}</sup>`;
-  return `${log < 0 ? "÷" : "×"}${number}`;
+  return `${log < 0 ? "÷" : "×"}${sayNumber(factor)}`;
 }
 
 export function noGains(dark) {
@@ -88,9 +88,10 @@ function filterTrace(trace, rows, scale) {
 
 function filterHeatmap({ x, ...trace }, rows, scale) {
   const grid = evenColumns(Array.from(decode(x)), MOST_COLUMNS);
-  const matrix = decodeRows(trace.z);
+  const matrix = Array.isArray(trace.z) ? trace.z : decodeRows(trace.z);
   const z = rows.map((row) => Float32Array.from(grid.columns, (column) => matrix[row][column]));
-  return { ...trace, x0: grid.first, dx: grid.width, y: pick(trace.y, rows), z, colorscale: scale || trace.colorscale };
+  return { ...trace, x0: grid.first, dx: grid.width, y: pick(trace.y, rows), z, colorscale: scale || trace.colorscale,
+    hoverinfo: "none", hovertemplate: null };
 }
 
 // A line of two points and a gap per row.
@@ -100,10 +101,11 @@ function filterLines(trace, rows) {
 }
 
 // The figure with only some rows and this theme's colours; the original stays as it is.
-export function arrange(figure, rows, dark) {
+// `tall` is the height of the whole chart where its neighbour needs more than its own.
+export function arrange(figure, rows, dark, tall = 0) {
   const { meta, margin } = figure.layout;
   const colours = themeColours(dark);
-  const height = plotHeight(meta, rows.length);
+  const height = Math.max(plotHeight(meta, rows.length), tall - margin.t - margin.b);
   const categories = pick(figure.layout.yaxis.categoryarray, rows);
   const labels = pick(meta.labels, rows);
   const layout = {
@@ -116,7 +118,7 @@ export function arrange(figure, rows, dark) {
       ...ticksBetween(categories, labels, -0.5, rows.length - 0.5, meta, height),
     },
     annotations: (figure.layout.annotations || []).map((one) => ({ ...one, font: { color: colours.text } })),
-    datarevision: `${rows.length} ${dark}`,
+    datarevision: Math.random(),
   };
   const scale = dark ? meta.dark_scale : null;
   return { data: figure.data.map((trace) => filterTrace(tintTrace(trace, dark), rows, scale)), layout, categories, labels, height };
@@ -141,4 +143,17 @@ export function layerFrame(rows, names, domain, dark) {
 export function gainsAt(gains, shares, total, columns, column, rows) {
   return Array.from({ length: shares }, (_, share) =>
     takeColumn(gains, columns, column, rows, 0, share * total * columns));
+}
+
+const WORSE = { light: "#c0352b", dark: "#ff9b90" };
+
+// Sudden changes: a dashed line each, and a mark above the plot that tells on hover.
+export function eventMarks(events, dark) {
+  const colour = (event) => (event.worse ? WORSE[dark ? "dark" : "light"] : themeColours(dark).text);
+  return {
+    shapes: events.map((event) => ({ type: "line", xref: "x", yref: "paper", x0: event.step, x1: event.step, y0: 0, y1: 1,
+      line: { color: colour(event), width: 1.5, dash: "dash" } })),
+    annotations: events.map((event) => ({ text: "▼", xref: "x", x: event.step, yref: "paper", y: 1, yanchor: "bottom", showarrow: false,
+      captureevents: true, hovertext: event.text, font: { size: 11, color: colour(event) } })),
+  };
 }

@@ -1,68 +1,73 @@
-// The whole page: which runs, the filter, the theme, and one or two panes.
+// The whole page: which runs, the filter, the theme, one pane per chosen run, and what is new.
+import { readAddress, writeAddress, writeTitle } from "./address.js";
 import { renderNothing } from "./banner.js";
+import { Comparison, shareScales } from "./compare.js";
 import { debounce, el, replace } from "./dom.js";
 import { Pane } from "./pane.js";
 
 const MOST_CHIPS = 10; // more runs become a list
-const POLL_MILLISECONDS = 600;
+const UNREAD_MILLISECONDS = 150;
+const READING_MILLISECONDS = 600;
 const FOLLOW_MILLISECONDS = 2000;
-const MOST_LOOKS = 15;
-const RANK = { critical: 0, warning: 1, error: 2, early: 3, healthy: 4, empty: 5, reading: 6 };
+const RANK = { critical: 0, warning: 0, error: 1, early: 2, noted: 2, healthy: 2, empty: 3, reading: 4 };
 
 export class Page {
   constructor(root, source) {
-    Object.assign(this, { root, source, runs: [], chosen: null, other: null });
-    this.settings = { dark: false, matches: () => true, compared: false };
-    this.panes = [new Pane(source, this.settings), new Pane(source, this.settings)];
-    this.link();
+    Object.assign(this, { root, source, runs: [], chosen: null, others: [], revision: 0, address: readAddress(), led: {} });
+    this.settings = { dark: false, matches: () => true, compared: false, share: null, rules: {}, now: () => this.now(), placed: (card) => this.place(card) };
+    this.panes = [];
+    this.comparison = new Comparison(source, this.settings);
     this.chips = el("div", { class: "chips", role: "group", "aria-label": "Runs" });
-    this.compare = el("select", { "aria-label": "Compare with another run",
-      onchange: () => { this.other = this.compare.value || null; this.render(); } });
-    this.filter = el("input", { type: "search", placeholder: "Filter layers", "aria-label": "Filter layers by name",
+    this.compare = el("select", { "aria-label": "Compare with another run", onchange: () => this.addRun(this.compare.value) });
+    this.added = el("span", { class: "chips" });
+    this.filter = el("input", { type: "search", placeholder: "Filter layers (regex)", "aria-label": "Filter layers by name or regular expression",
       maxlength: 200, oninput: debounce(200, () => this.applyFilter()) });
     this.stamp = el("span", { class: "muted stamp" });
     this.main = el("main", { class: "panes" });
     replace(root, el("header", { class: "top" }, this.chips,
-      el("div", { class: "tools" }, this.compare, this.filter, this.stamp)), this.main);
+      el("div", { class: "tools" }, this.added, this.compare, this.filter, this.stamp)), this.comparison.node, this.main);
+    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.refresh(); });
+    setInterval(() => { if (!document.hidden) this.panes.forEach((pane) => pane.tick()); }, 1000);
   }
 
-  link() {
-    const [left, right] = this.panes;
-    const follow = (pane) => (step) => {
-      if (!this.other || this.following) return;
-      this.following = true;
-      pane.goTo(step);
-      this.following = false;
-    };
-    left.moved = follow(right);
-    right.moved = follow(left);
+  // The server's clock, which the times in the log go by more than the reader's.
+  now() {
+    return this.source.live && this.clock !== undefined ? Date.now() / 1000 + this.clock : null;
   }
 
+  // Nobody has to press anything: while the page is visible, it asks for news.
   async refresh() {
+    clearTimeout(this.timer);
+    if (this.asking) return;
+    this.asking = true;
+    let pause = FOLLOW_MILLISECONDS;
     try {
-      const answer = await this.source.runs();
-      this.runs = answer.runs;
-      this.hasPlotly = answer.plotly;
-      if (this.hasPlotly !== false) this.source.plotly().catch(() => null);
-      this.render();
+      const answer = await this.source.runs(this.revision);
+      this.take(answer);
       const unread = !answer.settled && this.runs.every((run) => run.severity === "reading");
-      const waiting = !answer.settled || this.runs.some((run) => run.severity === "reading");
-      this.stamp.textContent = this.source.live ? `updated ${new Date().toLocaleTimeString()}` : "";
-      if (waiting) setTimeout(() => this.refresh(), unread ? POLL_MILLISECONDS / 4 : POLL_MILLISECONDS);
-      else if (this.isGrowing(answer)) setTimeout(() => this.refresh(), FOLLOW_MILLISECONDS);
+      if (unread) pause = UNREAD_MILLISECONDS;
+      else if (!answer.settled || this.runs.some((run) => run.severity === "reading")) pause = READING_MILLISECONDS;
+      this.stamp.textContent = answer.left_out ? `the newest ${this.runs.length.toLocaleString("en")} runs; ${answer.left_out.toLocaleString("en")} older ones left out` : "";
     } catch (error) {
       this.stamp.textContent = `could not update: ${error.message}`;
     }
+    this.asking = false;
+    if (this.source.live && !document.hidden) this.timer = setTimeout(() => this.refresh(), pause);
   }
 
-  // TensorBoard reads a log in pieces: look once more after every change, and for runs that seem empty.
-  isGrowing(answer) {
-    const seen = JSON.stringify(answer.runs);
-    const changed = seen !== this.seen;
-    this.seen = seen;
-    if (changed) this.looks = 0;
-    this.looks += 1;
-    return this.source.live && (changed || (this.looks < MOST_LOOKS && answer.runs.some((run) => run.severity === "empty")));
+  // Runs that are new or changed; all others stay as they are.
+  take(answer) {
+    if (answer.now) this.clock = answer.now - Date.now() / 1000;
+    Object.assign(this.settings.rules, answer.rules || {});
+    const fresh = new Map(answer.runs.map((run) => [run.run, run]));
+    const known = new Map(this.runs.map((run) => [run.run, run]));
+    const names = answer.names || [...fresh.keys()];
+    this.runs = names.map((name) => fresh.get(name) || known.get(name)).filter(Boolean).sort(byInterest);
+    this.revision = answer.revision || 0;
+    this.hasPlotly = answer.plotly;
+    if (this.hasPlotly !== false) this.source.plotly().catch(() => null);
+    writeTitle(this.runs.filter((run) => run.findings?.length).length);
+    this.render();
   }
 
   brief(name) {
@@ -70,46 +75,109 @@ export class Page {
   }
 
   render() {
+    this.followAddress();
     if (!this.brief(this.chosen)) this.chosen = this.worst();
-    if (!this.brief(this.other) || this.other === this.chosen) this.other = null;
+    this.others = this.others.filter((name) => name !== this.chosen && this.brief(name));
     this.renderRuns();
-    const shown = [this.chosen, this.other].map((name) => this.brief(name)).filter(Boolean);
+    const shown = [this.chosen, ...this.others].map((name) => this.brief(name)).filter(Boolean);
+    while (this.panes.length < shown.length) this.panes.push(this.makePane());
     if (this.settings.compared !== shown.length > 1) this.panes.forEach((pane) => { pane.brief = null; });
     this.settings.compared = shown.length > 1;
+    if (!this.settings.compared) Object.assign(this.settings, { share: null });
     this.main.classList.toggle("compared", shown.length > 1);
+    this.comparison.node.hidden = shown.length < 2;
     const nodes = shown.map((_, place) => this.panes[place].node);
     if (!shown.length) { replace(this.main, renderNothing()); return; }
-    if (nodes.length !== this.main.children.length || nodes[0] !== this.main.firstChild) replace(this.main, nodes);
-    shown.forEach((brief, place) => this.panes[place].show(brief));
+    if (nodes.length !== this.main.children.length || nodes.some((node, place) => node !== this.main.children[place])) replace(this.main, nodes);
+    shown.forEach((brief, place) => this.panes[place].show(brief, place ? {} : this.led));
+    this.led = {};
+  }
+
+  // The runs that a link names may be read later than others; until then it is remembered.
+  followAddress() {
+    const { run, with: others = "" } = this.address;
+    if (run && !this.brief(run)) return;
+    const names = others.split("\n").filter(Boolean);
+    this.led = this.address;
+    if (run) this.chosen = run;
+    this.others.push(...names.filter((name) => this.brief(name) && !this.others.includes(name)));
+    const missing = names.filter((name) => !this.brief(name));
+    this.address = missing.length ? { with: missing.join("\n") } : {};
+  }
+
+  makePane() {
+    const pane = new Pane(this.source, this.settings);
+    pane.loaded = () => this.shareSoon();
+    pane.moved = (step) => {
+      if (this.following || !this.others.length) return;
+      this.following = true;
+      this.shown().filter((one) => one !== pane).forEach((one) => one.goTo(step));
+      this.following = false;
+    };
+    return pane;
+  }
+
+  shown() {
+    return this.panes.slice(0, 1 + this.others.length);
+  }
+
+  // All chosen runs have their figures: one scale for all, and what differs.
+  shareSoon() {
+    const shown = this.shown();
+    if (shown.length < 2 || shown.some((pane) => !pane.answer)) return;
+    this.settings.share = shareScales(shown);
+    shown.forEach((pane) => pane.redraw());
+    this.comparison.show(shown);
   }
 
   worst() {
-    const ranked = [...this.runs].sort((a, b) => RANK[a.severity] - RANK[b.severity]);
-    return ranked.length ? ranked[0].run : null;
+    return this.runs.length ? this.runs[0].run : null;
   }
 
   renderRuns() {
-    const state = JSON.stringify([this.chosen, this.other, this.runs.map((run) => [run.run, run.severity])]);
+    const state = JSON.stringify([this.chosen, this.others, this.runs.map((run) => [run.run, run.severity])]);
     if (state === this.listed) return; // keep the focus where it is
     this.listed = state;
     const focused = this.chips.contains(document.activeElement) ? document.activeElement.dataset.run : null;
     replace(this.chips, this.runs.length > MOST_CHIPS ? this.runList() : this.runs.map((run) => this.chip(run)));
     if (focused !== null) [...this.chips.querySelectorAll("button")].find((one) => one.dataset.run === focused)?.focus();
-    const others = this.runs.filter((run) => run.run !== this.chosen);
-    this.compare.hidden = !others.length;
-    replace(this.compare, el("option", { value: "" }, "Compare with …"),
-      others.map((run) => el("option", { value: run.run, selected: run.run === this.other }, run.run)));
+    const left = this.runs.filter((run) => run.run !== this.chosen && !this.others.includes(run.run));
+    this.compare.hidden = !left.length;
+    replace(this.compare, el("option", { value: "" }, "Compare with …"), left.map((run) => el("option", { value: run.run }, run.run)));
+    replace(this.added, this.others.map((name) => el("button", { type: "button", class: "chip added", "aria-label": `Stop comparing with ${name}`,
+      onclick: () => this.removeRun(name) }, el("span", { class: "chip-name" }, name), " ✕")));
+  }
+
+  addRun(name) {
+    if (name) this.others.push(name);
+    this.render();
+    this.place();
+  }
+
+  removeRun(name) {
+    this.others = this.others.filter((one) => one !== name);
+    this.render();
+    this.place();
+    this.shareSoon();
   }
 
   choose(name) {
+    this.address = {};
     this.chosen = name;
     this.render();
+    this.place();
+  }
+
+  // Writes run, step, layer and card into the address; answers it.
+  place(card) {
+    const { step, layer } = this.panes[0] ? this.panes[0].place() : {};
+    return writeAddress({ run: this.chosen, with: this.others.join("\n"), step, layer, card });
   }
 
   said(run) {
     const count = run.findings ? run.findings.length : 0;
     if (count) return `${count} finding${count > 1 ? "s" : ""}`;
-    return run.severity === "early" ? "too early to tell" : run.severity;
+    return { early: "too early to tell", noted: "healthy" }[run.severity] || run.severity;
   }
 
   chip(run) {
@@ -126,15 +194,33 @@ export class Page {
     return select;
   }
 
+  // A regular expression where it is one, else the text itself.
   applyFilter() {
-    const wanted = this.filter.value.trim().toLowerCase();
-    this.settings.matches = (name) => !wanted || name.toLowerCase().includes(wanted);
-    this.panes.forEach((pane) => pane.redraw());
+    const wanted = this.filter.value.trim();
+    let pattern = null;
+    try {
+      pattern = new RegExp(wanted, "i");
+    } catch { /* taken as text */ }
+    const plain = wanted.toLowerCase();
+    this.filter.title = pattern ? "" : "Not a regular expression; taken as text";
+    this.settings.matches = (name) => !wanted || (pattern ? pattern.test(name) : name.toLowerCase().includes(plain));
+    this.redraw();
   }
 
   setTheme(dark) {
     this.settings.dark = dark;
     this.root.ownerDocument.documentElement.dataset.theme = dark ? "dark" : "light";
-    this.panes.forEach((pane) => pane.redraw());
+    this.redraw();
   }
+
+  redraw() {
+    this.shown().forEach((pane) => pane.redraw());
+    if (this.others.length) this.shareSoon();
+  }
+}
+
+// Unhealthy runs first, and of equal ones the newest.
+function byInterest(a, b) {
+  const time = (run) => run.state?.started ?? run.state?.last ?? 0;
+  return RANK[a.severity] - RANK[b.severity] || time(b) - time(a) || (a.run < b.run ? -1 : 1);
 }

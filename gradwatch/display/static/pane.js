@@ -1,33 +1,24 @@
-// One run on the page: banner, findings, charts, slider, table.
+// One run on the page: how it stands, banner, charts, slider, findings, table.
 import { nearest } from "./arrays.js";
 import { renderBanner } from "./banner.js";
-import { LayerChart, UnitsChart } from "./charts.js";
-import { calmly, el, markPainted, replace } from "./dom.js";
+import { arrangeCards, chartNode, fitRows, makeCard, labelled } from "./cards.js";
+import { LayerChart } from "./charts.js";
+import { calmly, el, markPainted, replace, replaceCalmly } from "./dom.js";
+import { card, nothing, tools } from "./frame.js";
 import { themeColours } from "./layout.js";
-import { renderFindings, renderLayers, renderTrials } from "./tables.js";
+import { renderAbout, renderFindings, renderLayers, renderTrials } from "./tables.js";
+import { sayState } from "./words.js";
 
-function card(title, subtitle, ...content) {
-  return el("section", { class: "card" }, el("h2", {}, title), el("p", { class: "muted" }, subtitle), content);
-}
-
-// Two columns without a hole: what has nothing to draw comes first, and a last odd one is wide.
-function arrangeCards(cards) {
-  const slim = cards.filter((one) => !one.querySelector(".chart"));
-  const drawn = cards.filter((one) => one.querySelector(".chart"));
-  [slim, drawn].filter((row) => row.length % 2).forEach((row) => row[row.length - 1].classList.add("wide"));
-  return el("div", { class: "grid" }, slim, drawn);
-}
-
-function nothing(text) {
-  return el("p", { class: "none" }, text);
-}
+const PARTS = ["who", "first", "words", "rest"];
 
 export class Pane {
   constructor(source, settings) {
     Object.assign(this, { source, settings, charts: [], column: 0 });
+    this.status = el("div", { class: "state" });
     this.top = el("div", { role: "status" });
-    [this.first, this.words, this.rest] = ["first", "words", "rest"].map((name) => el("div", { class: name }));
-    this.node = el("article", { class: "pane" }, this.top, this.first, this.words, this.rest);
+    PARTS.forEach((name) => { this[name] = el("div", { class: name }); });
+    this.about = el("div");
+    this.node = el("article", { class: "pane" }, this.status, this.top, PARTS.map((name) => this[name]), this.about);
   }
 
   // What charts need to know; read afresh at every draw.
@@ -38,28 +29,46 @@ export class Pane {
       get dark() { return pane.settings.dark; },
       get column() { return pane.column; },
       get chosen() { return pane.chosen || []; },
+      get events() { return pane.answer?.events || []; },
+      get share() { return pane.settings.share; },
       step: () => pane.steps[pane.column],
       text: () => themeColours(pane.settings.dark).text,
-      choose: (step) => pane.goTo(step),
+      choose: (step, layer) => { pane.chosen = layer ? [layer] : pane.chosen; pane.goTo(step); },
     };
   }
 
   // The words first; charts follow when the library and the figures are here.
-  show(brief) {
+  show(brief, address = {}) {
     const isNew = !this.brief || this.brief.run !== brief.run;
     // The same words again: a loading of the charts that is under way goes on.
     if (JSON.stringify(this.brief) === JSON.stringify(brief)) return null;
     this.brief = brief;
     this.node.setAttribute("aria-label", `Run ${brief.run}`);
     const go = (finding) => this.showFinding(finding);
-    replace(this.top, this.settings.compared ? el("h2", { class: "run-name" }, brief.run) : null, renderBanner(brief, go));
-    replace(this.words, brief.findings ? renderFindings(brief, go) : null, renderTrials(brief.trials));
+    const { rules } = this.settings;
+    replaceCalmly(this.top, this.settings.compared ? el("h2", { class: "run-name" }, brief.run) : null, renderBanner(brief, go));
+    replaceCalmly(this.words, brief.findings ? renderFindings(brief, go, rules) : null, renderTrials(brief.trials));
+    replace(this.about, renderAbout(brief.about));
+    this.tick();
     markPainted(brief.severity === "reading" ? "reading" : "banner");
-    if (isNew) delete this.node.dataset.drawn;
-    if (isNew) Object.assign(this, { chosen: [], charts: [], column: -1, atEnd: true, units: null });
-    if (!brief.records) { replace(this.first); replace(this.rest); return null; }
-    if (isNew) { replace(this.first, nothing("Loading the charts …")); replace(this.rest); }
+    if (isNew) this.begin(address);
+    if (!brief.records) { PARTS.filter((name) => name !== "words").forEach((name) => replace(this[name])); this.shape = null; return null; }
+    if (isNew) replace(this.first, nothing("Loading the charts …"));
     return this.load(brief);
+  }
+
+  begin(address) {
+    delete this.node.dataset.drawn;
+    [this.who, this.rest].forEach((part) => replace(part));
+    Object.assign(this, { chosen: address.layer ? [address.layer] : [], charts: [], shape: null, steps: null, units: null,
+      wanted: address, atEnd: !address.step });
+  }
+
+  // How the run stands, by the clock.
+  tick() {
+    const said = this.brief && sayState(this.brief.state, this.brief.last_step, this.settings.now());
+    this.status.className = said ? `state ${said.tone}` : "state";
+    if (this.status.textContent !== (said ? said.text : "")) this.status.textContent = said ? said.text : "";
   }
 
   async load(brief) {
@@ -69,78 +78,87 @@ export class Pane {
       if (this.brief !== brief) return; // another run was chosen meanwhile
       await this.build(answer, plotly);
     } catch (error) {
-      if (this.brief === brief) replace(this.first, nothing(`The charts could not be loaded: ${error.message}`));
+      if (this.brief === brief && !this.shape) replace(this.first, nothing(`The charts could not be loaded: ${error.message}`));
     }
   }
 
+  // New figures go into the charts that are there; only when cards come or go are they made again.
   async build(answer, plotly) {
-    const step = this.steps ? this.steps[this.column] : null;
-    this.layers = renderLayers(answer.layers, (name) => this.settings.matches(name));
     const { profile } = answer.figures;
-    this.charts = [];
-    if (!plotly || !profile) {
-      const hint = plotly ? "There is nothing to draw yet." : "For the charts, install plotly where TensorBoard runs: pip install 'gradwatch[plots]'";
-      replace(this.first, nothing(hint));
-      replace(this.rest, this.layers);
-      return;
-    }
+    this.answer = answer;
+    if (!plotly || !profile) { this.buildWords(answer, plotly); return; }
+    const step = this.steps ? this.steps[this.column] : this.wanted.step ? Number(this.wanted.step) : null;
     this.steps = profile.layout.meta.steps;
-    this.column = this.atEnd || step === null ? this.steps.length - 1 : nearest(this.steps, step);
-    replace(this.first, this.profileCard(profile, plotly));
-    replace(this.rest, arrangeCards(answer.cards.map((one) => this.smallCard(one, answer, plotly))), this.layers);
+    this.column = this.atEnd || step === null ? profile.layout.meta.last : nearest(this.steps, step);
+    const shape = JSON.stringify(answer.cards.map((one) => [one.name, one.empty, Boolean(answer.figures[one.name])]));
+    if (shape === this.shape) this.refill(answer);
+    else this.makeCards(answer, plotly);
+    this.shape = shape;
+    this.slider.max = this.steps.length - 1;
+    this.slider.disabled = this.steps.length < 2;
     this.tellStep();
-    await Promise.all(this.charts.map((chart) => chart.draw()));
+    await this.drawAll();
     this.node.dataset.drawn = String(this.charts.length);
     markPainted("charts");
+    if (this.wanted.card) this.node.querySelector(`[data-card="${CSS.escape(this.wanted.card)}"]`)?.scrollIntoView({ block: "start" });
+    this.wanted = {};
+    if (this.loaded) this.loaded();
   }
 
-  chartNode(label) {
-    return el("div", { class: "chart", role: "img", "aria-label": `${label}. The table of layers below holds the numbers.` });
+  buildWords(answer, plotly) {
+    const hint = plotly ? "There is nothing to draw yet." : "For the charts, install plotly where TensorBoard runs: pip install 'gradwatch[plots]'";
+    this.layers = renderLayers(answer.layers, (name) => this.settings.matches(name));
+    replace(this.first, nothing(hint));
+    replace(this.rest, this.layers);
+  }
+
+  makeCards(answer, plotly) {
+    const held = this.node.offsetHeight;
+    this.node.style.minHeight = `${held}px`; // so that the page does not jump meanwhile
+    const made = answer.cards.map((one) => ({ ...one, ...makeCard(one, answer.figures[one.name], plotly, this) }));
+    const [above, below] = [made.filter((one) => one.first), made.filter((one) => !one.first)];
+    this.layers = renderLayers(answer.layers, (name) => this.settings.matches(name));
+    this.charts = [];
+    replace(this.who, arrangeCards(above.map((one) => one.node)));
+    replace(this.first, this.profileCard(answer.figures.profile, plotly));
+    replace(this.rest, arrangeCards(below.map((one) => one.node)), this.layers);
+    this.rows = [above, below].map((part) => part.map((one) => one.chart).filter(Boolean));
+    this.named = Object.fromEntries(made.filter((one) => one.chart).map((one) => [one.name, one.chart]));
+    this.charts.push(...this.rows.flat());
+    this.node.style.minHeight = "";
+  }
+
+  refill(answer) {
+    this.profile.take(answer.figures.profile);
+    Object.entries(this.named).forEach(([name, chart]) => chart.take(answer.figures[name]));
+    this.layers.take(answer.layers);
+  }
+
+  drawAll() {
+    this.rows.forEach((row) => fitRows(row, this.node.clientWidth));
+    return Promise.all(this.charts.map((chart) => chart.draw()));
   }
 
   profileCard(figure, plotly) {
-    const node = this.chartNode("Gradient by layer and step, and gain per layer");
+    const node = chartNode("Gradient by layer and step, and gain per layer");
     const chart = new LayerChart(node, figure, plotly, this.state());
+    this.profile = chart;
     chart.drew = (left, width) => this.alignSlider(left, width);
     this.charts.push(chart);
     this.readout = el("output", { class: "readout" });
     this.slider = el("input", { type: "range", min: 0, max: this.steps.length - 1, value: this.column,
-      disabled: this.steps.length < 2, "aria-label": "Step", oninput: () => this.moveTo(Number(this.slider.value)) });
+      "aria-label": "Step", oninput: () => this.moveTo(Number(this.slider.value)) });
     this.sliderRow = el("label", { class: "slider" }, el("span"), this.slider, el("span", { class: "at" }, "step ", this.readout));
-    return card("How much gradient reaches each layer",
-      "left: gradient against that of the last layers, input layer on top; right: what each layer multiplies it by on its way back",
+    return labelled(card("How much gradient reaches each layer",
+      "left: gradient against that of the last layers, input layer on top, blue down to the limit of the rule; right: what each layer multiplies it by on its way back",
       node, this.sliderRow,
-      figure.layout.meta.gaps ? el("p", { class: "muted" }, "Grey: NaN, Inf, or no gradient recorded.") : null);
+      figure.layout.meta.gaps ? el("p", { class: "muted" }, "Grey: NaN, Inf, or no gradient recorded.") : null,
+      tools(chart, "profile", (name) => this.link(name))), "profile");
   }
 
   // The slider lies under the heatmap, so that its thumb and the dotted line move together.
   alignSlider(left, width) {
     this.sliderRow.style.gridTemplateColumns = `${left}px ${width}px minmax(5em, 1fr)`;
-  }
-
-  // Which cards there are, and their words, the server says.
-  smallCard({ name, title, description, empty }, answer, plotly) {
-    const figure = answer.figures[name];
-    if (!figure) return card(title, description, nothing(empty));
-    const node = this.chartNode(title);
-    if (name === "units") return card(title, description, this.unitsControls(node, figure, plotly));
-    this.charts.push(new LayerChart(node, figure, plotly, this.state()));
-    return card(title, description, node);
-  }
-
-  unitsControls(node, figure, plotly) {
-    const chart = new UnitsChart(node, figure, plotly, this.state());
-    this.charts.push(chart);
-    const said = el("p", { class: "said", role: "status" });
-    chart.tell = (text) => { said.textContent = text; };
-    const select = el("select", { "aria-label": "Activation", onchange: () => chart.choose(select.value) },
-      figure.layout.meta.names.map((name) => el("option", { value: name }, name)));
-    this.units = (layers) => {
-      const name = layers.find((one) => figure.layout.meta.names.includes(one));
-      if (name) { select.value = name; chart.name = name; }
-    };
-    this.units(this.brief.findings[0]?.layers || []);
-    return [el("label", { class: "pick" }, "Activation ", select), node, said];
   }
 
   tellStep() {
@@ -152,14 +170,25 @@ export class Pane {
 
   moveTo(column) {
     this.column = column;
-    this.atEnd = column === this.steps.length - 1;
+    this.atEnd = column >= this.profile.meta.last;
     this.tellStep();
     this.charts.forEach((chart) => chart.moveSoon());
     if (this.moved) this.moved(this.steps[column]);
+    this.settings.placed();
   }
 
   goTo(step) {
     if (this.steps) this.moveTo(nearest(this.steps, step));
+  }
+
+  // Where this pane stands, for the address.
+  place() {
+    const step = this.steps && !this.atEnd ? this.steps[this.column] : null;
+    return { run: this.brief?.run, step, layer: this.chosen?.[0] };
+  }
+
+  link(name) {
+    return this.settings.placed(name);
   }
 
   // A finding was chosen: its layers are framed and the slider stands where it began.
@@ -173,6 +202,6 @@ export class Pane {
 
   redraw() {
     if (this.layers) this.layers.refill();
-    return Promise.all(this.charts.map((chart) => chart.draw()));
+    return this.rows ? this.drawAll() : null;
   }
 }

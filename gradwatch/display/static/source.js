@@ -22,7 +22,7 @@ export function remoteSource() {
   let plotly = null;
   return {
     live: true,
-    runs: () => fetchJson("runs"),
+    runs: (since) => fetchJson(since ? `runs?since=${since}` : "runs"),
     figures: (run) => fetchJson(`figures?run=${encodeURIComponent(run)}`),
     plotly: () => {
       plotly = plotly || loadScript("plotly.min.js").catch((error) => {

@@ -1,6 +1,7 @@
 // Findings and layers as tables: what the charts show, for eyes, keyboards and screen readers.
+import { mark, sourceLine } from "./banner.js";
 import { el, nameNode, prose, sentence } from "./dom.js";
-import { mark } from "./banner.js";
+import { ruleCode } from "./rules.js";
 
 function cell(label, ...content) {
   return el("td", { "data-label": label }, ...content);
@@ -10,7 +11,7 @@ function head(...titles) {
   return el("thead", {}, el("tr", {}, titles.map((title) => el("th", { scope: "col" }, title))));
 }
 
-function findingRow(finding, go) {
+function findingRow(finding, go, rules) {
   const shown = finding.where.map(([text]) => text).join("");
   const jump = el(
     "button",
@@ -21,24 +22,24 @@ function findingRow(finding, go) {
   return el(
     "tr", { class: finding.severity },
     cell("Finding", mark(finding.severity), " ", finding.title, " ",
-      el("span", { class: "muted" }, finding.code)),
+      ruleCode(finding.code, rules)),
     cell("Layers", jump),
     cell("Steps", `${finding.first_step.toLocaleString("en")} – ${finding.last_step.toLocaleString("en")}`),
     cell("Cause", finding.cause ? el("strong", {}, finding.cause) : null, finding.cause ? el("br") : null,
-      prose(finding.message)),
+      prose(finding.message), finding.source ? [el("br"), "Code: ", sourceLine(finding.source)] : null),
     cell("Remedy", prose(finding.remedy)),
   );
 }
 
-export function renderFindings(brief, go) {
+export function renderFindings(brief, go, rules) {
   const parts = [];
   if (brief.findings && brief.findings.length) {
-    parts.push(el("h2", {}, "Findings"), findingsTable(brief.findings, go));
+    parts.push(el("h2", {}, "Findings"), findingsTable(brief.findings, go, rules));
   }
   if (brief.notes && brief.notes.length) {
     parts.push(el("details", {},
-      el("summary", {}, `${brief.notes.length} note${brief.notes.length > 1 ? "s" : ""}: no reason to worry`),
-      findingsTable(brief.notes, go)));
+      el("summary", {}, `${brief.notes.length} note${brief.notes.length > 1 ? "s" : ""}: seen, and no finding`),
+      findingsTable(brief.notes, go, rules)));
   }
   if (brief.unseen && brief.unseen.length) {
     parts.push(el("details", {}, el("summary", {}, "What could not be measured"),
@@ -47,9 +48,9 @@ export function renderFindings(brief, go) {
   return parts.length ? el("section", { class: "card" }, parts) : null;
 }
 
-function findingsTable(findings, go) {
+function findingsTable(findings, go, rules) {
   return el("table", { class: "findings" }, head("Finding", "Layers", "Steps", "Cause", "Remedy"),
-    el("tbody", {}, findings.map((one) => findingRow(one, go))));
+    el("tbody", {}, findings.map((one) => findingRow(one, go, rules))));
 }
 
 const OUTCOMES = { healthy: ["✓", "works"], better: ["+", "helps"], "no better": ["", "no better"], "blew up": ["✕", "blows up"] };
@@ -92,15 +93,26 @@ function layerRow([name, type, ratio, gain, saturated, dead, update, flagged]) {
 }
 
 // Built when opened: hundreds of rows cost time that the banner needs.
-export function renderLayers(layers, matches) {
+export function renderLayers(first, matches) {
+  let layers = first;
   const body = el("tbody");
   const table = el("table", { class: "layers" },
     head("Layer", "Type", "Gradient (1 = full)", "Gain", "Saturated", "Dead", "Update / weight"), body);
   const fill = () => body.replaceChildren(...layers.filter(([name]) => matches(name)).map(layerRow));
-  const details = el("details", { class: "card" },
-    el("summary", {}, `All ${layers.length} layers as a table, at the last step`),
+  const summary = el("summary");
+  const title = () => { summary.textContent = `All ${layers.length} layers as a table, at the last step`; };
+  const details = el("details", { class: "card" }, summary,
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Layers" }, table));
   details.addEventListener("toggle", () => { if (details.open) fill(); });
   details.refill = () => { if (details.open) fill(); };
+  details.take = (newest) => { layers = newest; title(); details.refill(); };
+  title();
   return details;
+}
+
+// What is trained, and where: label and text of each line.
+export function renderAbout(rows) {
+  if (!rows || !rows.length) return null;
+  return el("section", { class: "card", "data-card": "about" }, el("h2", {}, "This run"),
+    el("dl", { class: "about" }, rows.map(([label, text]) => el("div", {}, el("dt", {}, label), el("dd", {}, text)))));
 }

@@ -1,0 +1,67 @@
+"""How a run began and stands, from the marks and the wall times of its log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from tensorboard.data import provider as tb_provider
+
+from gradwatch.display.figures.series import Column
+from gradwatch.display.run_facts import RunFacts
+from gradwatch.log.summaries import END_TAG, RECORD_PREFIX, START_TAG
+from gradwatch.run_marks import RunEnd, RunHeader, unpack_end, unpack_header
+
+_LATEST = 20  # records whose wall times tell how long one has to wait for the next
+
+Data = Mapping[str, Sequence[tb_provider.TensorDatum]]
+AnyMark = TypeVar("AnyMark", RunHeader, RunEnd)
+
+
+def read_header(data: Data) -> RunHeader | None:
+    """The start mark that was written last.
+
+    Raises:
+        UnreadableLog: it is damaged.
+    """
+    return _read_newest(data.get(START_TAG, ()), unpack_header)
+
+
+def read_end(data: Data, header: RunHeader | None) -> RunEnd | None:
+    """The end mark of the newest watch; ``None`` when that one has not ended.
+
+    Raises:
+        UnreadableLog: it is damaged.
+    """
+    end = _read_newest(data.get(END_TAG, ()), unpack_end)
+    is_latest = end is not None and header is not None and end.session == header.session
+    return end if is_latest else None
+
+
+def gather_facts(data: Data, columns: Sequence[Column]) -> RunFacts:
+    """What the page says of a run besides its verdict.
+
+    Raises:
+        UnreadableLog: a mark is damaged.
+    """
+    header = read_header(data)
+    times = (one.wall_time for tag, series in data.items() if tag.startswith(RECORD_PREFIX)
+             for one in series)  # fmt: skip
+    rates = [one.learning_rate for one in columns if math.isfinite(one.learning_rate)]
+    return RunFacts(
+        header,
+        read_end(data, header),
+        sorted(times)[-_LATEST:],
+        (rates[0], rates[-1]) if rates else (math.nan, math.nan),
+        columns[-1].passes if columns else math.nan,
+    )
+
+
+def _read_newest(
+    written: Sequence[tb_provider.TensorDatum], unpack: Callable[[bytes], AnyMark]
+) -> AnyMark | None:
+    if not written:
+        return None
+    newest = max(written, key=lambda datum: datum.wall_time)
+    return unpack(b"".join(map(bytes, newest.numpy.ravel()[:1])))
