@@ -183,7 +183,12 @@ def _train(
     task = progress.add_task(recipe.title, total=steps, loss="")
     logdir = root / recipe.run
     with gradwatch.watch(
-        network, optimizer, logdir=logdir, every_n_steps=EVERY_N_STEPS, run=recipe.run
+        network,
+        optimizer,
+        logdir=logdir,
+        every_n_steps=EVERY_N_STEPS,
+        run=recipe.run,
+        log_findings=False,
     ) as watch:
         for batch in _draw_batches(len(images), steps):
             loss = loss_fn(network(images[batch]), labels[batch])

@@ -46,7 +46,7 @@ def find_own_optimizers(optimizers: Sequence[Any], model: Any) -> list[Any]:
 
 
 class Alarms:
-    """Says each finding that begins, and keeps those that are to stop the training.
+    """Keeps the findings that are to stop the training.
 
     Args:
         fail_on: kinds that stop it; none when empty.
@@ -66,11 +66,10 @@ class Alarms:
         self._agreed = find_configuration()
         self.begin()
 
-    def begin(self, global_step: int = 0, speaks: bool = True) -> None:
-        """A training begins at this step; only one process of a job speaks."""
+    def begin(self, global_step: int = 0) -> None:
+        """A training begins at this step."""
         self.findings: list[Finding] = []
         self._asked_at = global_step
-        self._speaks = speaks
         self._asked = 0
         is_shared = bool(self.fail_on) and is_job()
         name = f"gradwatch/fail_on/{next(_trainings)}" if is_shared else ""
@@ -80,8 +79,6 @@ class Alarms:
         """A finding began or ended."""
         if not change.began:
             return
-        if self._speaks:
-            _log.warning("%s", describe([change.finding]))
         if change.finding.kind in self.fail_on and not self._is_silenced(change.finding):
             self.findings.append(change.finding)
 

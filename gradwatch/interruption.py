@@ -23,6 +23,15 @@ def is_foreign(error: BaseException) -> bool:
     return any(_is_handler(frame, codes) for frame in _walk(error.__traceback__))
 
 
+def find_uncaught() -> object:
+    """The error that ends the process, as the interpreter keeps it; an interactive one goes on.
+
+    Returns:
+        ``None`` where there is none; ``sys.exit`` leaves none.
+    """
+    return None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+
+
 def forget_frames(error: BaseException) -> BaseException:
     """The error without the frames that it passed, whose variables hold the model."""
     seen: set[int] = set()

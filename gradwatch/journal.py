@@ -63,19 +63,22 @@ class Journal:
         self._log.write_text(verdict.last_step, VERDICT_TAG, write_report(verdict))
         self._log.flush()
 
-    def close(self, verdict: Verdict, exception: str = "", last_step: int = 0) -> None:
+    def close(
+        self, verdict: Verdict, exception: str = "", last_step: int = 0, remark: str = ""
+    ) -> None:
         """The last word, the end mark, and the end of our own file.
 
         Args:
             verdict: on the whole run; its ``failure`` tells an error of gradwatch's own.
             exception: type of the error that ended the training, or ``""``.
             last_step: global step at the end.
+            remark: how a watch ended that nobody detached, or ``""``.
         """
         how = "failure" if verdict.failure else "exception" if exception else "detached"
         try:
             if verdict.records:
                 self.write_verdict(verdict)
-            self._log.end(how, verdict.failure or exception, last_step)
+            self._log.end(how, verdict.failure or exception or remark, last_step)
         finally:
             self._log.close()
 

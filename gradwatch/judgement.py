@@ -200,6 +200,8 @@ def _list_notes(run: Run) -> tuple[str, ...]:
     notes = list(run.notes)
     if len(run) and run.header is None:
         notes.append("written before logs had a start and an end; judged up to its last record")
+    if run.end is not None and run.end.how == "detached" and run.end.detail:
+        notes.append(f"nobody detached the watch: {run.end.detail} at step {run.end.last_step}")
     ended = [session.end for session in run.sessions[:-1] if session.name]
     if None in ended:
         notes.append(f"{ended.count(None)} times preempted and resumed")

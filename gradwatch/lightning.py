@@ -137,7 +137,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
             return
         optimizers = find_own_optimizers(trainer.optimizers, pl_module)
         self._marks_steps = not optimizers
-        self._alarms.begin(begin, speaks=trainer.is_global_zero)
+        self._alarms.begin(begin)
         self._is_owner = True
         self._watch = watch(
             pl_module,

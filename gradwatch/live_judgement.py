@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,8 +15,11 @@ from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import Doctor
 from gradwatch.verdict.episodes import Change
+from gradwatch.verdict.findings import Finding, describe
 from gradwatch.verdict.own_rules import list_rules
 from gradwatch.verdict.rule import Rule
+
+_log = logging.getLogger("gradwatch")
 
 OnChange = Callable[[Change], None]
 OnScalars = Callable[[int, dict[str, float]], None]
@@ -31,6 +35,7 @@ class LiveJudgement:
         journal: the run's log; ``None`` writes nothing.
         on_change: called with each finding that begins or ends.
         on_scalars: called with the step and the run-level scalars of each record.
+        log_findings: say each finding that begins, once, through the logger ``"gradwatch"``.
     """
 
     def __init__(
@@ -41,12 +46,16 @@ class LiveJudgement:
         journal: Journal | None = None,
         on_change: OnChange | None = None,
         on_scalars: OnScalars | None = None,
+        log_findings: bool = True,
     ) -> None:
+        self.thresholds = thresholds
         self._run = run
         self._doctor = Doctor(thresholds, list_rules(rules))
         self._journal = journal
         self._on_change = on_change
         self._on_scalars = on_scalars
+        self._log_findings = log_findings
+        self._logged: set[tuple[str, tuple[str, ...]]] = set()
         self._is_log_failing = False
 
     def take(self, record: StepRecord) -> None:
@@ -61,8 +70,17 @@ class LiveJudgement:
             scalars = summarise_run(self._doctor.history.latest)
             self._call(self._on_scalars, record.global_step, scalars)
         for change in changes:
+            if change.began and self._log_findings:
+                self._say(change.finding)
             if self._on_change is not None:
                 self._call(self._on_change, change)
+
+    def _say(self, finding: Finding) -> None:
+        """One that comes and goes is said the first time."""
+        place = finding.code, finding.layers
+        if place not in self._logged:
+            self._logged.add(place)
+            self._call(_log.warning, "%s", describe([finding]))
 
     def report(self, failure: str = "") -> Report:
         """The verdict so far.
@@ -72,15 +90,18 @@ class LiveJudgement:
         """
         return Report.from_verdict(self._doctor.judge(self._run, failure))
 
-    def close(self, report: Callable[[], Report], exception: str, global_step: int) -> None:
+    def close(
+        self, report: Callable[[], Report], exception: str, global_step: int, remark: str = ""
+    ) -> None:
         """Write the log's end.
 
         Args:
             report: answers the last verdict.
             exception: class of what ended the training; ``""`` where it ended by itself.
             global_step: optimizer steps made.
+            remark: how a watch ended that nobody detached.
         """
-        self._write(self._write_end, report, exception, global_step)
+        self._write(self._write_end, report, exception, global_step, remark)
 
     def _write_record(self, changes: tuple[Change, ...]) -> None:
         if self._journal is None:
@@ -89,9 +110,9 @@ class LiveJudgement:
         if changes:
             self._journal.write_verdict(self._doctor.judge(self._run))
 
-    def _write_end(self, report: Callable[[], Report], exception: str, global_step: int) -> None:
+    def _write_end(self, report: Callable[[], Report], *how: Any) -> None:
         if self._journal is not None:
-            self._journal.close(report(), exception, global_step)
+            self._journal.close(report(), *how)
 
     def _write(self, function: Callable[..., None], *args: Any) -> None:
         """A log that cannot be written must not end the watching, let alone the training."""

@@ -153,7 +153,8 @@ class _Plan:
         if self.seeds > 1 and seed and built is model:
             batches = random.sample(batches, len(batches))
         twin, twin_loss, twin_optimizer = copy_training(built, self.loss_fn, self.optimizer)
-        with watch(twin, twin_optimizer, every_n_steps=1, thresholds=self.thresholds) as watching:
+        options: dict[str, Any] = {"every_n_steps": 1, "thresholds": self.thresholds}
+        with watch(twin, twin_optimizer, log_findings=False, **options) as watching:
             for step, batch in enumerate(islice(cycle(batches), self.steps)):
                 self.clock.check(f"step {step} of {self.steps}, seed {seed + 1} of {self.seeds}")
                 train_step(twin, batch, twin_loss, twin_optimizer)

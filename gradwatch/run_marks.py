@@ -107,7 +107,8 @@ class RunEnd:
     Attributes:
         session: name of the watch.
         how: one of ``ENDINGS``.
-        detail: type of the exception, or text of the failure.
+        detail: type of the exception, or text of the failure; of a watch that nobody detached, what
+            ended it.
         records: number of records that the watch made, written or not.
         last_step: global step when it ended.
     """

@@ -89,8 +89,11 @@ class GradWatchCallback(TrainerCallback):
     def detach(self) -> None:
         """Leave no trace. The trainer tells its callbacks nothing of an exception: after one, call
         this, unless the same callback is used for another training, which does."""
+        self._detach()
+
+    def _detach(self, error: BaseException | None = None) -> None:
         if self._watch is not None and self._is_owner:
-            self._watch.detach()
+            self._watch.detach(error)
 
     # Hooks of the trainer -------------------------------------------------------------------
 
@@ -98,7 +101,7 @@ class GradWatchCallback(TrainerCallback):
         """Begin; a checkpoint's step is restored."""
         self.detach()
         self._watch, self._is_owner = borrow_watch(kwargs["model"]), False
-        self._alarms.begin(state.global_step, speaks=state.is_world_process_zero)
+        self._alarms.begin(state.global_step)
         if self._watch is not None:
             return
         self._is_owner = True
@@ -120,8 +123,9 @@ class GradWatchCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop what is to fail."""
         if self._watch is not None and self._alarms.is_to_stop(self._watch):
-            self.detach()
-            raise self._alarms.make_error()
+            error = self._alarms.make_error()
+            self._detach(error)
+            raise error
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the last verdict, and fail if that is what it asks for."""

@@ -21,6 +21,7 @@ from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
 from gradwatch.capture.trainables import check_model, unwrap_optimizers
 from gradwatch.errors import AlreadyWatched, InvalidInput
+from gradwatch.interruption import find_uncaught
 from gradwatch.journal import Journal
 from gradwatch.live_judgement import LiveJudgement, OnChange, OnScalars, warn
 from gradwatch.records import StepRecord
@@ -50,24 +51,20 @@ class Watch:
         model: nn.Module,
         optimizers: tuple[Optimizer, ...],
         schedule: Schedule,
-        thresholds: Thresholds,
-        journal: Journal | None,
-        run: str = "",
+        judgement: LiveJudgement,
         global_step: int = 0,
-        on_change: OnChange | None = None,
-        on_scalars: OnScalars | None = None,
         budget: float | None = None,
-        rules: Sequence[Rule] = (),
         statistics: Sequence[OwnStatistic] = (),
     ) -> None:
-        self.thresholds = thresholds
-        self._judgement = LiveJudgement(run, thresholds, rules, journal, on_change, on_scalars)
+        self.thresholds = judgement.thresholds
+        self._judgement = judgement
         self._session = Session(
             model, optimizers, schedule, self._take, global_step, budget, statistics
         )
         self._detached = False
         self._is_entered = False
         self._process = os.getpid()
+        self._earlier_error = find_uncaught()
         inner, _ = unwrap(model)
         self._model_id = id(inner)
         _watches[self._model_id] = self
@@ -130,6 +127,9 @@ class Watch:
         Args:
             error: what ended the training, if it did not end by itself; the log's end names it.
         """
+        self._detach("" if error is None else type(error).__name__)
+
+    def _detach(self, exception: str, remark: str = "") -> None:
         if self._detached:
             return
         self._detached = True
@@ -137,17 +137,22 @@ class Watch:
         if _watches.get(self._model_id) is self:
             del _watches[self._model_id]
         self._session.stop()
-        exception = "" if error is None else type(error).__name__
-        self._judgement.close(self.report, exception, self.global_step)
+        self._judgement.close(self.report, exception, self.global_step, remark)
 
     def abandon(self) -> None:
         """The model or whoever held this is gone: ``detach`` that waits for nobody.
 
         A process that was forked has only a copy, and leaves the files to the one that it is of.
         """
-        if self._process == os.getpid():
-            self._session.abandon()
-            self.detach()
+        if self._process != os.getpid():
+            return
+        self._session.abandon()
+        if self._session.model is None:
+            self._detach("", "the model was gone")
+            return
+        error = find_uncaught()
+        is_new = error is not None and error is not self._earlier_error
+        self._detach(type(error).__name__ if is_new else "", "the process was over")
 
     def _take(self, record: StepRecord) -> None:  # the session's hooks hold the watch by it
         self._judgement.take(record)
@@ -169,6 +174,7 @@ def watch(
     on_scalars: OnScalars | None = None,
     rules: Sequence[Rule] = (),
     statistics: Sequence[OwnStatistic] = (),
+    log_findings: bool = True,
 ) -> Watch:
     """Watch a model train: ``with gradwatch.watch(model, optimizer, logdir="runs/a") as watch:``.
 
@@ -193,6 +199,8 @@ def watch(
             log later knows those of packages only (entry points ``gradwatch.rules``).
         statistics: that are measured besides gradwatch's own and those of installed packages
             (entry points ``gradwatch.statistics``).
+        log_findings: say each finding that begins, once, through the logger ``"gradwatch"`` of
+            Python's ``logging``; of a job's ranks the first one speaks.
 
     Raises:
         InvalidInput: the model, the optimizer or one of the settings cannot be used.
@@ -207,13 +215,13 @@ def watch(
     measured = list_statistics(statistics)
     _end_earlier(model)
     judged_by = thresholds or Thresholds()
-    journal = None
-    if (logdir is not None or writer is not None) and _is_first_rank():
+    journal, is_first = None, _is_first_rank()
+    if (logdir is not None or writer is not None) and is_first:
         about = describe_training(model, optimizers, every_n_steps, global_step)
         journal = Journal(logdir, writer, per_layer_scalars, judged_by, about)
-    told = on_change, on_scalars
-    where = journal, run, global_step
-    return Watch(model, optimizers, schedule, judged_by, *where, *told, budget, rules, measured)
+    told = on_change, on_scalars, log_findings and is_first
+    judgement = LiveJudgement(run, judged_by, rules, journal, *told)
+    return Watch(model, optimizers, schedule, judgement, global_step, budget, measured)
 
 
 def _is_first_rank() -> bool:

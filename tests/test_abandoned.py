@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 import warnings
 import weakref
@@ -126,6 +127,42 @@ def test_the_log_of_a_forgotten_watch_ends_with_its_verdict(tmp_path: Path) -> N
     gc.collect()
     (run,) = read_runs(tmp_path)
     assert [one.global_step for one in run.records()] == [0, 1, 2]
+    assert (run.end.how, run.end.detail) == ("detached", "the model was gone")
+
+
+SCRIPT = """
+import sys
+from tests.test_abandoned import SGD, gradwatch, make_model, step
+model = make_model()
+optimizer = SGD(model.parameters(), lr=0.1)
+gradwatch.watch(model, optimizer, logdir=sys.argv[1])
+for _ in range(3):
+    step(model, optimizer)
+"""
+
+
+@pytest.mark.parametrize(
+    ("last_line", "how", "detail"),
+    [
+        ("raise KeyError('theirs')", "exception", "KeyError"),
+        ("", "detached", "the process was over"),
+    ],
+)
+def test_the_log_says_what_ended_the_process(
+    tmp_path: Path, last_line: str, how: str, detail: str
+) -> None:
+    from gradwatch.judgement import judge_logdir
+
+    command = [sys.executable, "-c", SCRIPT + last_line, str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == bool(last_line), done.stderr
+    (outcome,) = judge_logdir(str(tmp_path)).outcomes
+    assert outcome.end is not None
+    assert (outcome.end.how, outcome.end.detail) == (how, detail)
+    assert outcome.unfinished.startswith("KeyError" if last_line else "")
+    assert any("nobody detached" in note for note in outcome.notes) != bool(last_line)
 
 
 def test_a_watch_goes_on_without_its_handle() -> None:

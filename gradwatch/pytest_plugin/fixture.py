@@ -116,6 +116,7 @@ class GradWatchFixture:
             global_step=global_step,
             on_change=on_change,
             on_scalars=on_scalars,
+            log_findings=False,
         )
         self._watches.append(watching)
         self._reports.append(watching.report)

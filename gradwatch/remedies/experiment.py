@@ -157,6 +157,7 @@ def _train(setup: Setup, training: Training) -> tuple[Measurement, Report]:
         every_n_steps=1,
         thresholds=setup.thresholds,
         on_change=stop,
+        log_findings=False,
     ) as watching:
         for batch in islice(cycle(setup.batches), setup.steps):
             train_step(training.model, batch, training.loss_fn, training.optimizer)
