@@ -67,12 +67,12 @@ def build(width: int = 16) -> nn.Sequential:
 
 
 def ask(logdir: Path, *options: str) -> tuple[int, str]:
-    """Status of ``check`` and its last line on stderr."""
+    """Status of ``check``, and why it does not judge."""
     err = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
         status = run_cli(["check", str(logdir), *options])
     lines = err.getvalue().splitlines()
-    return int(status), lines[-1].partition(": ")[2] if lines else ""
+    return int(status), lines[-1].partition(" judged: ")[2] if lines else ""
 
 
 def judge(title: str, logdir: Path) -> Row:
@@ -92,8 +92,8 @@ def train_for_ever(logdir: str) -> None:
     train(model, model, Path(logdir), 10**9)
 
 
-def kill_at_random(root: Path, seed: int) -> Row:
-    """50 trainings killed with signal 9, each judged as it lies."""
+def kill_at_random(root: Path, seed: int) -> list[Row]:
+    """50 trainings killed with signal 9, each judged as it lies; a row for each pair of results."""
     rng, rows = random.Random(seed), []
     context = multiprocessing.get_context("fork")
     for place in range(KILLS):
@@ -105,20 +105,18 @@ def kill_at_random(root: Path, seed: int) -> Row:
         time.sleep(rng.uniform(0, LATEST_SECONDS))
         process.kill()
         process.join()
-        rows.append(judge("killed", logdir))
-    statuses = Counter((row[2], row[3]) for row in rows)
-    print("statuses, without and with --allow-unfinished:", dict(statuses))
-    (first, allowed), count = statuses.most_common(1)[0]
-    records = sorted(int(row[4]) for row in rows)
-    print("records:", records)
-    return (
-        "killed with signal 9 at a random moment",
-        count,
-        first,
-        allowed,
-        f"{records[0]} to {records[-1]}",
-        rows[-1][5],
-    )
+        rows.append(judge("killed with signal 9 at a random moment", logdir))
+    return [
+        sum_up([row for row in rows if (row[2], row[3]) == pair])
+        for pair, _ in Counter((row[2], row[3]) for row in rows).most_common()
+    ]
+
+
+def sum_up(rows: list[Row]) -> Row:
+    """Many rows of the same statuses as one."""
+    counts = sorted(int(row[4]) for row in rows)
+    title, _, status, allowed, _, words = rows[-1]
+    return title, len(rows), status, allowed, f"{counts[0]} to {counts[-1]}", words
 
 
 # A disk of 1 MB --------------------------------------------------------------------------------
@@ -206,7 +204,7 @@ def main() -> None:
     torch.set_num_threads(1)
     root = Path(tempfile.mkdtemp())
     try:
-        rows = [kill_at_random(root, options.seed)]
+        rows = kill_at_random(root, options.seed)
         rows += [run_out_of_space(root, has_space_again) for has_space_again in (False, True)]
         rows += [lose_a_rank(root, dying) for dying in (1, 0)]
     finally:

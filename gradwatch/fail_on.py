@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from gradwatch.capture.exchange import Exchange, is_job
@@ -12,7 +13,9 @@ from gradwatch.capture.sampling_budget import check_budget
 from gradwatch.capture.schedule import Schedule
 from gradwatch.configuration import find_configuration, is_milder
 from gradwatch.errors import GradWatchError, UnhealthyGradients
+from gradwatch.judgement import judge_latest
 from gradwatch.report import Report
+from gradwatch.verdict.coverage import NOT_JUDGED
 from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.findings import Finding, describe
 from gradwatch.watcher import Watch, find_watch
@@ -66,8 +69,10 @@ class Alarms:
         self._agreed = find_configuration()
         self.begin()
 
-    def begin(self, global_step: int = 0) -> None:
-        """A training begins at this step."""
+    def begin(self, global_step: int = 0, directory: Path | None = None) -> None:
+        """A training begins at this step, and logs into this directory."""
+        self._resumed_from = directory if global_step else None
+        self._is_resumed = global_step > 0
         self.findings: list[Finding] = []
         self._asked_at = global_step
         self._asked = 0
@@ -124,9 +129,17 @@ class Alarms:
         return bool(self.fail_on) and self._schedule.find_next(begin) < self._asked_at
 
     def judge(self, report: Report) -> GradWatchError | None:
-        """Why a training that has ended fails, if it does; no record is a reason."""
+        """Why a training that has ended fails, if it does; no record is a reason.
+
+        What a resumed process has seen too little of, the log of the whole training may prove; only
+        rank 0 has it, and decides.
+        """
         if not self.fail_on:
             return None
+        if self._is_resumed and report.status == NOT_JUDGED and not report.failure:
+            if self._exchange is not None and self._exchange.rank != 0:
+                return None
+            report = _read_whole(self._resumed_from) or report
         try:
             self._agreed.silence(report).raise_if(*self.fail_on)
         except GradWatchError as error:
@@ -138,3 +151,16 @@ class Alarms:
         if not self.findings:
             return UnhealthyGradients("Another process of this job has findings.")
         return UnhealthyGradients(describe(self.findings), tuple(self.findings))
+
+
+def _read_whole(directory: Path | None) -> Report | None:
+    """The report on all of a training whose last part logged into a directory."""
+    if directory is None:
+        return None
+    try:
+        found = judge_latest(directory)
+    except GradWatchError:
+        return None
+    if found is None or found.verdict is None or found.find_obstacle():
+        return None
+    return Report.from_verdict(found.verdict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -125,6 +126,20 @@ def judge_logdir(
             "Give the directory that was passed as logdir."
         )
     return Judgement([_judge_run(run, chosen) for run in choose(runs)], chosen, allow_unfinished)
+
+
+def judge_latest(directory: str | os.PathLike[str]) -> RunJudgement | None:
+    """The run that was written last into this very directory; ``None`` where there is none.
+
+    Raises:
+        NothingToJudge: there is no such directory, or no event file below it.
+    """
+
+    def choose(runs: Sequence[Run]) -> Sequence[Run]:
+        return [run for run in runs if run.name.partition("#")[0] == "."][-1:]
+
+    outcomes = judge_logdir(os.fspath(directory), choose=choose).outcomes
+    return outcomes[0] if outcomes else None
 
 
 def choose_thresholds(header: RunHeader | None, overrides: Mapping[str, object]) -> Thresholds:

@@ -13,6 +13,7 @@ from gradwatch.capture.own_statistics import OwnStatistic
 from gradwatch.configuration import find_configuration
 from gradwatch.errors import GradWatchError, NothingToJudge
 from gradwatch.fail_on import Alarms, borrow_watch, find_own_optimizers
+from gradwatch.log.shared_writer import find_directory
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule
@@ -137,7 +138,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
             return
         optimizers = find_own_optimizers(trainer.optimizers, pl_module)
         self._marks_steps = not optimizers
-        self._alarms.begin(begin)
+        self._alarms.begin(begin, self._find_directory(trainer))
         self._is_owner = True
         self._watch = watch(
             pl_module,
@@ -173,7 +174,10 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Fail, after every other callback has had its end of the training."""
-        if self.fail_on and not self._has_begun:
+        if self.fail_on and not self._has_begun and self._restored_step:  # a finished job resumed
+            self._alarms.begin(self._restored_step, self._find_directory(trainer))
+            self._last_word = self._alarms.judge(Report())
+        elif self.fail_on and not self._has_begun:
             raise NothingToJudge(
                 "Expected a training that this callback has seen, got a fit without a step. "
                 "Check max_epochs and the training data, or leave fail_on out."
@@ -224,6 +228,13 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         if shared is not None and Path(shared.log_dir).resolve() == Path(self.logdir).resolve():
             return {"writer": shared}
         return {"logdir": self.logdir}
+
+    def _find_directory(self, trainer: Any) -> Path | None:
+        """Of the event files; ``None`` where this process writes none."""
+        place = self._choose_log(trainer)
+        if "logdir" in place:
+            return Path(place["logdir"])
+        return find_directory(place.get("writer"))
 
     def _keep_scalars(self, global_step: int, scalars: dict[str, float]) -> None:
         self._scalars.append((global_step, scalars))

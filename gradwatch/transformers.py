@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
@@ -12,6 +13,7 @@ from gradwatch.capture.own_statistics import OwnStatistic
 from gradwatch.configuration import find_configuration
 from gradwatch.errors import NothingToJudge
 from gradwatch.fail_on import Alarms, borrow_watch
+from gradwatch.log.shared_writer import find_directory
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule
@@ -101,7 +103,7 @@ class GradWatchCallback(TrainerCallback):
         """Begin; a checkpoint's step is restored."""
         self.detach()
         self._watch, self._is_owner = borrow_watch(kwargs["model"]), False
-        self._alarms.begin(state.global_step)
+        self._alarms.begin(state.global_step, self._find_directory(args))
         if self._watch is not None:
             return
         self._is_owner = True
@@ -135,6 +137,13 @@ class GradWatchCallback(TrainerCallback):
         error = self._alarms.judge(self.report())
         if self._alarms.fails_anywhere(error is not None):
             raise error or self._alarms.make_error()
+
+    def _find_directory(self, args: Any) -> Path | None:
+        """Of the event files; ``None`` where there are none."""
+        if self.writer is not None:
+            return find_directory(self.writer)
+        logdir = self._choose_logdir(args)
+        return None if logdir is None else Path(logdir)
 
     def _choose_logdir(self, args: Any) -> str | os.PathLike[str] | None:
         """A directory in which nobody else writes, beside the trainer's own."""

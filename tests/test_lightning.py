@@ -419,6 +419,35 @@ def test_no_data_is_no_pass(lightning: Any, tmp_path: Path) -> None:
         trainer.fit(make_module(lightning), make_data())
 
 
+def test_not_judged_is_no_pass(lightning: Any, tmp_path: Path) -> None:
+    callback = GradWatchCallback(fail_on=("vanishing",))
+    trainer = make_trainer(lightning, callback, tmp_path, limit_train_batches=2)
+    with pytest.raises(NothingToJudge, match="seen to learn"):
+        trainer.fit(make_module(lightning), make_data())
+    assert callback.report().status == "not_judged"
+
+
+@pytest.mark.parametrize("further_steps", [0, 1])
+def test_a_finished_job_that_is_resumed_is_judged_by_its_whole_log(
+    lightning: Any, tmp_path: Path, further_steps: int
+) -> None:
+    loggers = import_module(f"{INSTALLED[0]}.loggers")
+    path = str(tmp_path / "last.ckpt")
+
+    def fit(max_steps: int, ckpt_path: str | None, board: str) -> Any:
+        callback = GradWatchCallback(every_n_steps=1, fail_on=("vanishing",))
+        logger = loggers.TensorBoardLogger(tmp_path, name=board, version=0)
+        options = {"logger": logger, "max_epochs": -1, "max_steps": max_steps}
+        trainer = make_trainer(lightning, callback, tmp_path, **options)
+        trainer.fit(make_module(lightning), make_data(), ckpt_path=ckpt_path)
+        return trainer
+
+    fit(N_BATCHES, None, "board").save_checkpoint(path)
+    assert fit(N_BATCHES + further_steps, path, "board").global_step == N_BATCHES + further_steps
+    with pytest.raises(NothingToJudge):
+        fit(N_BATCHES + further_steps, path, "another")
+
+
 def test_an_error_of_ours_is_no_pass(
     lightning: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

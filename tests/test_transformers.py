@@ -221,6 +221,26 @@ def test_an_error_of_ours_is_no_pass(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert trainer.state.global_step == N_STEPS
 
 
+def test_not_judged_is_no_pass(tmp_path: Path) -> None:
+    callback = GradWatchCallback(fail_on=("vanishing",))
+    with pytest.raises(NothingToJudge, match="seen to learn"):
+        make_trainer(tmp_path, Classifier(), [callback], max_steps=2).train()
+
+
+def test_a_finished_job_that_is_resumed_is_judged_by_its_whole_log(tmp_path: Path) -> None:
+    def train(folder: str, **options: Any) -> None:
+        logdir = tmp_path / folder
+        callback = GradWatchCallback(fail_on=("vanishing",), logdir=logdir, every_n_steps=1)
+        trainer = make_trainer(tmp_path, Classifier(), [callback], save_strategy="epoch")
+        trainer.train(**options)
+
+    train("log")
+    require_resume(tmp_path)
+    train("log", resume_from_checkpoint=True)
+    with pytest.raises(NothingToJudge):
+        train("another", resume_from_checkpoint=True)
+
+
 def test_steps_continue_after_a_resume(tmp_path: Path) -> None:
     options = {"save_strategy": "epoch", "report_to": "tensorboard"}
     if "logging_dir" in {one.name for one in dataclasses.fields(transformers.TrainingArguments)}:
