@@ -111,7 +111,7 @@ def _train_and_show(
 ) -> Report:
     import torch
 
-    from gradwatch.display.terminal import draw_legend, render_report
+    from gradwatch.display.terminal import render_report
 
     torch.manual_seed(0)
     network = build_network(recipe, images.shape[1])
@@ -122,7 +122,6 @@ def _train_and_show(
     console.print(f"Reads {accuracy:.0%} of its training digits right (guessing: 10%).\n")
     console.print(render_report(report, table=True))
     if not report.healthy:
-        console.print(draw_legend())
         _show_trials(network, images, labels, root / recipe.run, console)
     console.print()
     return report

@@ -29,6 +29,9 @@ class Journal:
         per_layer_scalars: also write one scalar per layer and statistic.
         thresholds: by which the run is judged, for the start mark.
         description: of what is trained, for the start mark; without, the log has no marks.
+
+    Attributes:
+        logdir: as given; ``""`` where a writer of somebody else's is used.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Journal:
         thresholds: Thresholds | None = None,
         description: RunDescription | None = None,
     ) -> None:
+        self.logdir = "" if logdir is None else os.fspath(logdir)
         self._log = EventLog(logdir, writer=writer)
         self._per_layer = per_layer_scalars
         if description is not None:

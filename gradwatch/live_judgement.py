@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 import warnings
@@ -15,7 +16,7 @@ from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import Doctor
 from gradwatch.verdict.episodes import Change
-from gradwatch.verdict.findings import Finding, describe
+from gradwatch.verdict.findings import Finding, announce
 from gradwatch.verdict.own_rules import list_rules
 from gradwatch.verdict.rule import Rule
 
@@ -80,7 +81,8 @@ class LiveJudgement:
         place = finding.code, finding.layers
         if place not in self._logged:
             self._logged.add(place)
-            self._call(_log.warning, "%s", describe([finding]))
+            logdir = self._journal.logdir if self._journal is not None else ""
+            self._call(_log.warning, "%s", announce([finding], finding.last_step, logdir))
 
     def report(self, failure: str = "") -> Report:
         """The verdict so far.
@@ -88,7 +90,9 @@ class LiveJudgement:
         Args:
             failure: error of our own that ended the watching; ``""``: none.
         """
-        return Report.from_verdict(self._doctor.judge(self._run, failure))
+        report = Report.from_verdict(self._doctor.judge(self._run, failure))
+        logdir = self._journal.logdir if self._journal is not None else ""
+        return dataclasses.replace(report, logdir=logdir)
 
     def close(
         self, report: Callable[[], Report], exception: str, global_step: int, remark: str = ""

@@ -10,7 +10,7 @@ from typing import Any
 from gradwatch.verdict.findings import Verdict
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report(Verdict):
     """The verdict over a run so far, pleasant in a terminal, a notebook and a pull request.
 
@@ -18,11 +18,13 @@ class Report(Verdict):
         seeds: trainings that were judged together; 1 unless ``gradwatch.check`` was asked for more.
         unhealthy_seeds: those of them with findings.
         seconds: time that ``gradwatch.check`` took; ``None`` for a watch.
+        logdir: where the event files are; ``""`` when there are none.
     """
 
     seeds: int = 1
     unhealthy_seeds: int = 0
     seconds: float | None = field(default=None, compare=False)
+    logdir: str = field(default="", compare=False)
 
     @property
     def vote(self) -> str:
@@ -54,18 +56,37 @@ class Report(Verdict):
 
         return draw_figure(self, name)
 
+    def to_text(self, max_rows: int | None = None, encoding: str = "utf-8") -> str:
+        """The verdict as plain text, as ``print(report)`` shows it.
+
+        Args:
+            max_rows: rows of the layer table beyond which its middle is left out; ``None``: 20.
+            encoding: that the text must fit.
+        """
+        from gradwatch.display.layer_table import DEFAULT_ROWS
+        from gradwatch.display.terminal import write_text
+
+        rows = DEFAULT_ROWS if max_rows is None else max_rows
+        text = write_text(self, encoding=encoding, max_rows=rows)
+        return "\n".join([text, *self._list_last_words(encoding)])
+
+    def _list_last_words(self, encoding: str = "utf-8") -> list[str]:
+        """The vote over seeds, and who speaks and where to look."""
+        where = self.logdir.encode(encoding, "backslashreplace").decode(encoding)
+        look = f"gradwatch: see the gradwatch tab: tensorboard --logdir {where}"
+        return [*filter(None, [self.vote, look if self.logdir and self.findings else ""])]
+
     def __rich__(self) -> Any:
         from rich.console import Group
+        from rich.text import Text
 
         from gradwatch.display.terminal import render_report
 
-        return Group(render_report(self), self.vote) if self.vote else render_report(self)
+        words = self._list_last_words()
+        return Group(render_report(self), *map(Text, words)) if words else render_report(self)
 
     def __str__(self) -> str:
-        from gradwatch.display.terminal import write_text
-
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # what print(report) goes to
-        return write_text(self, encoding=encoding) + (f"\n{self.vote}" if self.vote else "")
+        return self.to_text(encoding=getattr(sys.stdout, "encoding", None) or "utf-8")
 
     def _repr_html_(self) -> str:
         from gradwatch.display.html import write_fragment

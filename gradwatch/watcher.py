@@ -82,6 +82,14 @@ class Watch:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self.detach(error)
 
+    def __repr__(self) -> str:
+        state = "ended" if self._detached else "watching"
+        return f"<Watch: {state}, step {self.global_step}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict so far."""
+        return self.report()._repr_html_()
+
     @property
     def is_entered(self) -> bool:
         """Whether a ``with`` block of its own holds it."""

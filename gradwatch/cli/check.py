@@ -53,6 +53,13 @@ def add_check(commands: Any) -> None:
         help="only findings that were still there at this step or later make it fail",
     )
     check.add_argument(
+        "--rows",
+        type=int,
+        default=20,
+        metavar="N",
+        help="rows of a layer table beyond which its middle is left out (%(default)s)",
+    )
+    check.add_argument(
         "--allow-unfinished",
         action="store_true",
         help="judge a run that has no end, or that an exception ended, up to its last record",
@@ -92,7 +99,7 @@ def _write_outcome(outcome: Outcome, options: argparse.Namespace) -> None:
     if options.format == "text":
         from gradwatch.output.text import render_outcome
 
-        text = draw(render_outcome(outcome), to_stdout=options.output is None)
+        text = draw(render_outcome(outcome, options.rows), to_stdout=options.output is None)
     else:
         from gradwatch.output import write_outcome
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gradwatch.display.coverage_words import say_healthy, say_not_judged
@@ -34,7 +34,9 @@ class Piece:
 Sentence = tuple[Piece, ...]
 
 
-def name_group(layers: Sequence[str], order: Sequence[str]) -> Sentence:
+def name_group(
+    layers: Sequence[str], order: Sequence[str], types: Mapping[str, str] | None = None
+) -> Sentence:
     """Layers of a finding in forward order: ``fc1 to fc7``, ``fc1 to fc40 and fc42 to fc88``.
 
     More than three stretches of neighbours become ``9 layers from fc1 to fc88``.
@@ -45,9 +47,21 @@ def name_group(layers: Sequence[str], order: Sequence[str]) -> Sentence:
         return (Piece("the network"),)
     stretches = _split_stretches(ranked, position)
     if len(stretches) <= _MOST_STRETCHES:
-        return _join_stretches(stretches)
-    ends = (Piece(ranked[0], True), Piece(" to "), Piece(ranked[-1], True))
+        return _join_stretches(stretches, types or {})
+    ends = (*_name(ranked[0], types), Piece(" to "), *_name(ranked[-1], types))
     return (Piece(f"{len(ranked):,} layers from "), *ends)
+
+
+def _name(layer: str, types: Mapping[str, str] | None) -> Sentence:
+    """A name; ``layer 0 (Linear)`` where it is a number, which alone would say nothing."""
+    if not layer.isdigit():
+        return (Piece(layer, True),)
+    kind = (types or {}).get(layer)
+    return (Piece("layer "), Piece(layer, True), *((Piece(f" ({kind})"),) if kind else ()))
+
+
+def _list_types(verdict: Verdict) -> dict[str, str]:
+    return {one.fqn: one.type for one in verdict.layers}
 
 
 def _split_stretches(names: Sequence[str], position: dict[str, int]) -> list[list[str]]:
@@ -62,14 +76,14 @@ def _split_stretches(names: Sequence[str], position: dict[str, int]) -> list[lis
     return [part for one in runs for part in ([one] if len(one) > 2 else [[x] for x in one])]
 
 
-def _join_stretches(stretches: Sequence[Sequence[str]]) -> Sentence:
+def _join_stretches(stretches: Sequence[Sequence[str]], types: Mapping[str, str]) -> Sentence:
     pieces: list[Piece] = []
     for index, names in enumerate(stretches):
         if index:
             pieces.append(Piece(" and " if index == len(stretches) - 1 else ", "))
-        pieces.append(Piece(names[0], True))
+        pieces += _name(names[0], types)
         if len(names) > 1:
-            pieces += [Piece(" to "), Piece(names[-1], True)]
+            pieces += [Piece(" to "), *_name(names[-1], types)]
     return tuple(pieces)
 
 
@@ -105,14 +119,15 @@ def _compare(verdict: Verdict, finding: Finding) -> Sentence:
     if not _WORTH_SAYING <= factor < _COUNT_AS_NONE:
         return ()
     words = f"{name_number(factor)} times {less_or_more} gradient than "
-    worst = Piece(finding.layers[0], True)
+    types = _list_types(verdict)
+    worst = _name(finding.layers[0], types)
     if finding.cause == "through_time":
         ends = ("first", "last") if is_less else ("last", "first")
         of = Piece(f"the {ends[0]} time steps of ")
-        return (of, worst, Piece(f" get {words}the {ends[1]} ones"))
+        return (of, *worst, Piece(f" get {words}the {ends[1]} ones"))
     full = _reference(verdict, finding)
-    than = Piece(full, True) if full else Piece("the rest of the network")
-    return (worst, Piece(f" gets {words}"), than)
+    than = _name(full, types) if full else (Piece("the rest of the network"),)
+    return (*worst, Piece(f" gets {words}"), *than)
 
 
 def _say_none(verdict: Verdict, finding: Finding) -> Sentence:
@@ -133,7 +148,7 @@ def _say_share(verdict: Verdict, finding: Finding) -> Sentence:
     share = math.floor(100 * finding.observed)
     return (
         Piece(f"{share} % of the units of "),
-        Piece(act, True),
+        *_name(act, _list_types(verdict)),
         Piece(f" {find_kind(finding.kind).units_do}"),
     )
 
@@ -153,7 +168,8 @@ def name_region(verdict: Verdict, finding: Finding) -> Sentence:
     acts = [one for one in finding.layers if roles.get(one) == "activation"]
     names = acts if acts and find_kind(finding.kind).units_do else list(finding.layers)
     alike = next((one for one in _ALIKE if all(roles.get(name) in one for name in names)), None)
-    return name_group(names, [name for name, role in roles.items() if not alike or role in alike])
+    order = [name for name, role in roles.items() if not alike or role in alike]
+    return name_group(names, order, _list_types(verdict))
 
 
 def _factor(observed: float, is_less: bool) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gradwatch.verdict.findings import LayerSummary
 
-DEFAULT_ROWS = 24
+DEFAULT_ROWS = 20
 MAX_NOTES = 5
 _ENDS = 2  # layers always shown at either end of the network, and of a flagged region
 

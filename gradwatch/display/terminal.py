@@ -61,7 +61,13 @@ def render_report(
     return VerdictView(verdict, verdict.records > 0 if table else table, max_rows)
 
 
-def write_text(verdict: Verdict, *, width: int = _DEFAULT_WIDTH, encoding: str = "utf-8") -> str:
+def write_text(
+    verdict: Verdict,
+    *,
+    width: int = _DEFAULT_WIDTH,
+    encoding: str = "utf-8",
+    max_rows: int = DEFAULT_ROWS,
+) -> str:
     """The verdict as plain text, as ``print(report)`` shows it.
 
     Args:
@@ -69,11 +75,12 @@ def write_text(verdict: Verdict, *, width: int = _DEFAULT_WIDTH, encoding: str =
         width: columns.
         encoding: that the text must fit: outside of Unicode the table is drawn in ASCII, and
             characters that the encoding lacks are escaped.
+        max_rows: rows of the table beyond which its middle is left out.
     """
     stored = io.BytesIO()
     out = io.TextIOWrapper(stored, encoding=encoding, errors="backslashreplace", newline="")
     console = Console(file=out, width=width, color_system=None, legacy_windows=False)
-    console.print(render_report(verdict))
+    console.print(render_report(verdict, max_rows=max_rows))
     out.flush()
     text = stored.getvalue().decode(encoding)
     return "\n".join(line.rstrip() for line in text.splitlines())
@@ -84,6 +91,7 @@ def write_layers(verdict: Verdict, *, width: int = _DEFAULT_WIDTH) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None, legacy_windows=False)
     console.print(_draw_table(verdict.layers, console.options, DEFAULT_ROWS))
+    console.print(draw_legend())
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
@@ -106,6 +114,7 @@ class VerdictView:
         wanted = bool(verdict.findings) if self.table is None else self.table
         if wanted and verdict.layers:
             yield _draw_table(verdict.layers, options, self.max_rows)
+            yield draw_legend()
         covered = describe_coverage(verdict.coverage)
         if covered:
             yield Text(make_printable(f"{covered}."), style="dim")

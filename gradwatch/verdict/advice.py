@@ -33,7 +33,7 @@ class Place:
 
     @property
     def region(self) -> str:
-        """The named layers as patterns."""
+        """The named layers in few words."""
         named = [layer for layer in self.layers if layer]
         return name_patterns(named) if named else "the model"
 
@@ -120,8 +120,12 @@ class Place:
         return [layers[index] for index in sorted(found)]
 
     def describe_weights(self) -> str:
-        """``"the 12 Linear modules `net.*.linear`"``, or the region when none is known."""
-        return describe_layers([self._known.layers[i] for i in self.weights]) or self.region
+        """``"all 12 Linear modules"``, or the region when none is known."""
+        return self.describe([self._known.layers[i] for i in self.weights]) or self.region
+
+    def describe(self, layers: Sequence[Layer]) -> str:
+        """``"all 11 Sigmoid modules"``; empty without layers."""
+        return describe_layers(layers, () if self.topology is None else self.topology.layers)
 
     def name_scheme(self) -> str:
         """Initialisation that fits what follows the weights here."""
@@ -139,7 +143,7 @@ def _replace_activations(place: Place) -> str:
             "connections."
         )
     return (
-        f"Replace {describe_layers(culprits)} by ReLU and re-initialise "
+        f"Replace {place.describe(culprits)} by ReLU and re-initialise "
         f"{place.describe_weights()} with He; or keep the activations and add BatchNorm or "
         "LayerNorm before them, or residual connections."
     )
@@ -159,8 +163,8 @@ def _initialise(place: Place) -> str:
 
 def _unpin(place: Place) -> str:
     pinned = place.choose_activations(lambda row: row.squashes)
-    where = describe_layers(pinned) or place.region
-    feeding = describe_layers(place.find_feeding(pinned)) or "the weights before them"
+    where = place.describe(pinned) or place.region
+    feeding = place.describe(place.find_feeding(pinned)) or "the weights before them"
     return (
         f"Normalise the inputs and re-initialise {feeding} with Xavier and a bias of 0, so that "
         f"|z| stays below about 2 at {where}; BatchNorm or LayerNorm before them keeps it there."
@@ -169,8 +173,8 @@ def _unpin(place: Place) -> str:
 
 def _revive(place: Place) -> str:
     silent = place.choose_activations(lambda row: row.can_die)
-    where = describe_layers(silent) or place.region
-    feeding = describe_layers(place.find_feeding(silent)) or "the weights before them"
+    where = place.describe(silent) or place.region
+    feeding = place.describe(place.find_feeding(silent)) or "the weights before them"
     return (
         f"Re-initialise {feeding} with He and a bias of 0 and lower the learning rate; or replace "
         f"{where} by LeakyReLU or GELU, or normalise before them."

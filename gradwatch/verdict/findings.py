@@ -108,7 +108,7 @@ class Trained:
     all_elements: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """What diagnosis says of a run so far, as data; ``gradwatch.Report`` adds ways to show it.
 
@@ -138,6 +138,14 @@ class Verdict:
     failure: str = ""
     coverage: Coverage | None = None
     history: History | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """One line; ``print(report)`` and ``to_dict()`` have the rest."""
+        run = f" of {self.run}" if self.run else ""
+        codes = ", ".join(dict.fromkeys(f"{one.code} {one.kind}" for one in self.findings))
+        found = f", {codes}" if codes else ""
+        steps = f"{self.records} records, steps {self.first_step} to {self.last_step}"
+        return f"<{type(self).__name__}{run}: {self.status}{found}; {steps}>"
 
     @property
     def status(self) -> str:
@@ -234,6 +242,27 @@ def _describe_unjudged(coverage: Coverage) -> str:
         f"Expected every parameter to be seen to learn, got {names}{more}: {left[0].reason}. Train "
         "for more steps, or name in allow_unjudged what need not learn."
     )
+
+
+def announce(findings: Sequence[Finding], step: int, logdir: str = "") -> str:
+    """Who speaks, what was found and where to look, in one line.
+
+    Args:
+        findings: at least one.
+        step: global step at which it was seen.
+        logdir: of the event files; ``""`` when there are none.
+
+    Example:
+        ``"gradwatch: 1 finding at step 40: fc1 gets no gradient at all. Remedy: ... [GW101
+        vanishing, critical] See the gradwatch tab: tensorboard --logdir runs"``
+    """
+    count = f"{len(findings)} finding{'s' if len(findings) != 1 else ''}"
+    said = " ".join(
+        f"{one.message} Remedy: {one.remedy} [{one.code} {one.kind}, {one.severity}]"
+        for one in findings
+    )
+    look = f" See the gradwatch tab: tensorboard --logdir {logdir}" if logdir else ""
+    return f"gradwatch: {count} at step {step:,}: {said}{look}"
 
 
 def describe(findings: Sequence[Finding]) -> str:

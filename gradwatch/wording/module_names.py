@@ -1,4 +1,4 @@
-"""Places in a network as a person would say them: "the 11 Sigmoid modules `net.*.act`"."""
+"""Places in a network as a person would say them: "all 11 Sigmoid modules"."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, pairwise
+from itertools import pairwise
 
 from gradwatch.records import Layer
 
@@ -30,13 +30,6 @@ class NameGroup:
     names: tuple[str, ...]
     texts: tuple[str, ...]
     numbers: tuple[tuple[str, ...], ...]
-
-    @property
-    def pattern(self) -> str:
-        """``"net.*.act"``; a number that all share stays as it is."""
-        columns = [set(column) for column in zip(*self.numbers, strict=True)]
-        shown = [column.pop() if len(column) == 1 else "*" for column in columns]
-        return "".join(chain.from_iterable(zip(self.texts, [*shown, ""], strict=True)))
 
     @property
     def ends(self) -> tuple[str, str]:
@@ -71,38 +64,51 @@ def group_names(names: Iterable[str]) -> list[NameGroup]:
     return [NameGroup(tuple(one), texts, tuple(one.values())) for texts, one in groups.items()]
 
 
-def compress_names(names: Iterable[str]) -> list[str]:
-    """Names that differ in numbers only become one pattern, in the order of first mention.
-
-    ``["net.0.act", "net.1.act", "head"]`` gives ``["net.*.act", "head"]``; a number that all share
-    stays as it is.
-    """
-    return [group.pattern for group in group_names(names)]
-
-
 def name_patterns(names: Iterable[str]) -> str:
-    """Patterns in backticks: ``"`net.*.act` and `head`"``."""
-    patterns = [_quote(one) for one in compress_names(names)]
+    """Names in backticks, those that differ in numbers by their ends: ``"`fc1` to `fc7`"``."""
+    patterns = [_name_ends(group) for group in group_names(names)]
     shown = patterns[:SHOWN_PATTERNS]
     if len(patterns) > len(shown):
         return f"{', '.join(shown)} and {len(patterns) - len(shown)} more"
     return join_phrases(shown)
 
 
-def describe_layers(layers: Sequence[Layer]) -> str:
-    """Layers by type and pattern; calls of a function by the modules that call it.
+def _name_ends(group: NameGroup) -> str:
+    first, last = group.ends
+    joint = " and " if len(group.names) == 2 else " to "
+    return _quote(first) if len(group.names) == 1 else joint.join((_quote(first), _quote(last)))
 
-    ``"the 11 Sigmoid modules `net.*.act`"``, ``"the Tanh module `act`"``, ``"the 3 calls of tanh
-    in `block.*`"``; empty without layers.
+
+def describe_layers(layers: Sequence[Layer], among: Sequence[Layer] = ()) -> str:
+    """Layers by type and name; calls of a function by the modules that call it.
+
+    ``"the 2 Sigmoid modules `act1` and `act3`"``, ``"the Tanh module `act`"``, ``"the 3 calls of
+    tanh in `block.0` to `block.2`"``; empty without layers.
+
+    Args:
+        layers: to be named.
+        among: those of the whole network; several that are all of their type are not listed:
+            ``"all 11 Sigmoid modules"``.
     """
+    everywhere: dict[tuple[str, bool], set[str]] = defaultdict(set)
+    for layer in among:
+        everywhere[layer.type, is_function(layer)].add(layer.fqn)
     by_type: dict[tuple[str, bool], list[str]] = defaultdict(list)
     for layer in layers:
         by_type[layer.type, is_function(layer)].append(layer.fqn)
     phrases = [
-        _describe_calls(kind, fqns) if calls else describe_modules(kind, list(dict.fromkeys(fqns)))
+        _describe_all(kind, calls, len(set(fqns)))
+        if 1 < len(set(fqns)) == len(everywhere[kind, calls])
+        else _describe_calls(kind, fqns)
+        if calls
+        else describe_modules(kind, list(dict.fromkeys(fqns)))
         for (kind, calls), fqns in by_type.items()
     ]
     return join_phrases(phrases)
+
+
+def _describe_all(kind: str, calls: bool, count: int) -> str:
+    return f"all {count} calls of {kind}" if calls else f"all {count} {kind} modules"
 
 
 def is_function(layer: Layer) -> bool:
@@ -111,7 +117,7 @@ def is_function(layer: Layer) -> bool:
 
 
 def describe_modules(kind: str, fqns: Sequence[str]) -> str:
-    """``"the 11 Sigmoid modules `net.*.act`"``."""
+    """``"the 11 Sigmoid modules `act1` to `act11`"``."""
     count = "" if len(fqns) == 1 else f"{len(fqns)} "
     plural = "" if len(fqns) == 1 else "s"
     where = "" if fqns == [""] else f" {name_patterns(fqns)}"

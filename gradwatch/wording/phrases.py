@@ -44,7 +44,7 @@ def _round(value: float) -> str:
 def name_region(layers: Sequence[str], shown: int = 3) -> str:
     """``"fc1"``, ``"fc1 and fc2"``, ``"fc1 to fc7 and head"``, ``"a, b, c and 4 more layers"``."""
     if len(layers) <= shown:
-        return join_phrases([layer or "the model" for layer in layers])
+        return join_phrases([say_name(layer) for layer in layers])
     groups = group_names(layers)
     phrases = [_name_group(group) for group in groups[:shown]]
     hidden = sum(len(group.names) for group in groups[shown:])
@@ -53,16 +53,18 @@ def name_region(layers: Sequence[str], shown: int = 3) -> str:
     return join_phrases(phrases)
 
 
+def say_name(name: str) -> str:
+    """A layer's name; ``"layer 0"`` where a name is a number, as in ``nn.Sequential``."""
+    return f"layer {name}" if name.isdigit() else name or "the model"
+
+
 def _name_group(group: NameGroup) -> str:
-    """A range where the numbers leave no gap, else a pattern and a count."""
+    """A range where the numbers leave no gap, else a count and its ends."""
     count = len(group.names)
     if count == 1:
-        return group.names[0] or "the model"
-    spacing = group.spacing
-    if spacing is None or (spacing > 1 and count == 2):
-        return f"{group.pattern} ({count} layers)"
-    span = " to ".join(group.ends)
-    return span if spacing == 1 else f"{span} ({count} layers)"
+        return say_name(group.names[0])
+    first, last = map(say_name, group.ends)
+    return f"{first} to {last}" if group.spacing == 1 else f"{count} layers from {first} to {last}"
 
 
 def name_percent(share: float) -> str:

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from gradwatch.display.terminal import render_report, write_text
-from gradwatch.verdict.findings import Verdict
+from gradwatch.report import Report
+from gradwatch.verdict.findings import Verdict, announce
 from tests.display.samples import HOSTILE_NAMES, make_finding, make_layers, make_verdict
 
 
@@ -41,8 +42,36 @@ def test_a_healthy_run_is_one_line() -> None:
 
 
 def test_a_healthy_run_shows_its_table_when_asked() -> None:
-    text = draw(make_verdict(24, 0), table=True)
-    assert all(f"net.{i} " in text for i in range(24))
+    text = draw(make_verdict(20, 0), table=True)
+    assert all(f"net.{i} " in text for i in range(20))
+    assert "what the layer multiplies it by" in text.replace("\n", " ")  # what the columns mean
+
+
+def test_a_table_has_twenty_rows_unless_more_are_asked_for() -> None:
+    verdict = make_verdict(60, 5)
+    assert write_text(verdict).count("net.") < write_text(verdict, max_rows=60).count("net.")
+    assert all(f"net.{i} " in write_text(verdict, max_rows=60) for i in range(60))
+
+
+def test_a_report_is_short_and_says_who_speaks_and_where_to_look() -> None:
+    report = dataclasses.replace(Report.from_verdict(make_verdict(60, 5)), logdir="runs/a")
+    assert len(repr(report)) < 200
+    assert "unhealthy" in repr(report)
+    assert str(report).endswith("gradwatch: see the gradwatch tab: tensorboard --logdir runs/a")
+    said = announce(report.findings, 40, "runs")
+    assert said.startswith("gradwatch: 1 finding at step 40: ")
+    assert said.endswith("See the gradwatch tab: tensorboard --logdir runs")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+@pytest.mark.parametrize("name", ["编码器.层", "שכבה", "[bold]<b>`x`", "a\x1b[31m"])
+def test_any_name_can_be_printed_in_any_encoding(encoding: str, name: str) -> None:
+    finding = make_finding(layers=(name,), message=f"`{name}` gets no gradient.")
+    verdict = Verdict((finding,), records=9, last_step=9, run=name)
+    for width in (60, 100):
+        text = Report.from_verdict(verdict).to_text(encoding=encoding)
+        assert text.encode(encoding)
+        assert "\x1b" not in write_text(verdict, width=width, encoding=encoding)
 
 
 def test_nothing_recorded_is_no_pass() -> None:

@@ -81,7 +81,7 @@ class TestModels:
         model = nn.Sequential(*[TanhBlock() for _ in range(8)], nn.Linear(16, N_CLASSES))
         trials = gradwatch.try_remedies(model, make_batches(16), nn.CrossEntropyLoss(), steps=10)
         skips = find_trial(trials, "residual connections")
-        assert skips.description == "add the input of the 8 blocks `*`"
+        assert skips.description == "add the input of the 8 blocks `0` to `7`"
         assert skips.speedup > 1000
 
     def test_recurrent(self) -> None:

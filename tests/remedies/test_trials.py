@@ -47,8 +47,9 @@ class TestSigmoidNetwork:
     def test_it_says_what_was_changed_where(self, sigmoid_trials: list[Trial]) -> None:
         relu = find_trial(sigmoid_trials, "ReLU + He")
         assert relu.description == (
-            "replace the 11 Sigmoid modules `act*` by ReLU; re-initialise the 11 Linear modules "
-            "`fc*` with He and the Linear module `fc12` with LeCun; set their biases to 0"
+            "replace the 11 Sigmoid modules `act1` to `act11` by ReLU; re-initialise the 11 Linear "
+            "modules `fc1` to `fc11` with He and the Linear module `fc12` with LeCun; set their "
+            "biases to 0"
         )
 
     def test_the_untouched_model_is_one_of_them(self, sigmoid_trials: list[Trial]) -> None:

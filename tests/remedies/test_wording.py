@@ -10,7 +10,7 @@ from gradwatch.display.trial_table import write_trials
 from gradwatch.evidence.topology import map_topology
 from gradwatch.records import Layer, LayerSet
 from gradwatch.verdict.advice import suggest_remedy
-from gradwatch.wording.module_names import compress_names, describe_layers
+from gradwatch.wording.module_names import describe_layers, name_patterns
 from tests.records_builder import Network
 from tests.remedies.networks import N_CLASSES, make_batches, make_chain
 
@@ -29,17 +29,18 @@ def chain_layers() -> LayerSet:
 
 class TestWords:
     @pytest.mark.parametrize(
-        ("names", "patterns"),
+        ("names", "words"),
         [
-            (["net.0.act", "net.1.act"], ["net.*.act"]),
-            (["fc1", "fc2", "head"], ["fc*", "head"]),
-            (["a.3.conv1", "a.3.conv2"], ["a.3.conv*"]),
-            (["layer1.0.conv2"], ["layer1.0.conv2"]),
-            ([], []),
+            (["net.0.act", "net.1.act"], "`net.0.act` and `net.1.act`"),
+            (["fc1", "fc2", "fc3", "head"], "`fc1` to `fc3` and `head`"),
+            (["layer1.0.conv2"], "`layer1.0.conv2`"),
+            ([], ""),
         ],
     )
-    def test_names_are_compressed(self, names: list[str], patterns: list[str]) -> None:
-        assert compress_names(names) == patterns
+    def test_names_that_differ_in_numbers_are_told_by_their_ends(
+        self, names: list[str], words: str
+    ) -> None:
+        assert name_patterns(names) == words
 
     def test_modules_and_calls_are_told_apart(self) -> None:
         layers = [
@@ -49,7 +50,7 @@ class TestWords:
             Layer("act", call=1, role="activation", type="Sigmoid"),
         ]
         assert describe_layers(layers) == (
-            "the 2 calls of tanh in `a.*` and the Sigmoid module `act`"
+            "the 2 calls of tanh in `a.0` and `a.1` and the Sigmoid module `act`"
         )
 
     def test_the_remedy_names_cause_and_place(self) -> None:
@@ -58,14 +59,13 @@ class TestWords:
             "vanishing", "activation_derivative", ["net.0.linear", "net.1.linear"], topology
         )
         assert text.startswith(
-            "Replace the 11 Sigmoid modules `net.*.act` by ReLU and re-initialise the 12 Linear "
-            "modules `net.*.linear` with He"
+            "Replace all 11 Sigmoid modules by ReLU and re-initialise all 12 Linear modules with He"
         )
 
     def test_what_lies_before_the_place_is_left_alone(self) -> None:
         topology = map_topology(chain_layers())
         text = suggest_remedy("vanishing", "weight_scale", ["net.10.linear"], topology)
-        assert "the 2 Linear modules `net.*.linear` with Xavier" in text
+        assert "the 2 Linear modules `net.10.linear` and `net.11.linear` with Xavier" in text
 
     @pytest.mark.parametrize(
         ("kind", "advice"), [("RNN", "Use an LSTM"), ("LSTM", "Let the gates")]
@@ -78,11 +78,11 @@ class TestWords:
 
     def test_without_a_topology_the_layers_are_named(self) -> None:
         text = suggest_remedy("vanishing", "weight_scale", ["fc1", "fc2"])
-        assert "`fc*`" in text
+        assert "`fc1` and `fc2`" in text
 
     def test_every_finding_of_a_real_run_carries_it(self) -> None:
         report = gradwatch.check(make_chain(nn.Sigmoid), make_batches(), nn.CrossEntropyLoss())
-        assert "the 11 Sigmoid modules `act*` by ReLU" in report.findings[0].remedy
+        assert "all 11 Sigmoid modules by ReLU" in report.findings[0].remedy
 
     @pytest.mark.parametrize("kind", ["relu", "ReLU", "clamp", "clamp_min", "threshold"])
     def test_dead_units_are_revived_at_the_weight_that_feeds_them(self, kind: str) -> None:
@@ -97,7 +97,7 @@ class TestWords:
         report = gradwatch.check(make_chain(nn.Tanhshrink), make_batches(), nn.CrossEntropyLoss())
         (finding,) = report.findings
         assert (finding.kind, finding.cause) == ("vanishing", "activation_derivative")
-        assert "the 11 Tanhshrink modules `act*` by ReLU" in finding.remedy
+        assert "all 11 Tanhshrink modules by ReLU" in finding.remedy
 
     def test_a_hostile_layer_name_stays_in_its_place(self) -> None:
         model = nn.Sequential()
@@ -108,4 +108,4 @@ class TestWords:
         trials = gradwatch.try_remedies(model, make_batches(16), nn.CrossEntropyLoss(), steps=5)
         text = write_trials(trials)
         assert "\x1b" not in text
-        assert "[red]'*'" in text
+        assert "[red]'0'" in text
