@@ -28,6 +28,11 @@ class Thresholds:
             1e-7).
         unfinished: loss against that at the start above which a network that stands still has not
             simply learned what there was (healthy below 2e-3, unhealthy above 0.99).
+        run_progress: sum of all steps' loss changes so far against the loss at the start, below
+            which a training cannot have got anywhere (lowest of a healthy run 5e-3, of gradients
+            that were clipped while they were scaled 2e-9).
+        elasticity: median ``||g||*||w||`` against the loss at the start from which the gradient is
+            there, and a network that stands still has steps that are too small.
         profile: a layer whose output gradient is below this share of the largest further down
             is cut off from the loss (healthy nets stay above 1e-2, vanishing ones below 1e-4.3).
         sensitivity: a weight whose ``||g||*||w||`` is below this share of the network's largest
@@ -82,6 +87,13 @@ class Thresholds:
             what follows: a square does at 256, which some elements reach at an eighth of that.
         lost_records: sampled steps over which a half-precision weight with a gradient has lost
             all but nothing of its updates.
+        still_records: sampled steps with a gradient in which a weight has not changed by a bit, ...
+        still_steps: ... and optimizer steps that they span, from which it does not move at all.
+        unstepped_steps: optimizer steps of another optimizer from which one that has never stepped
+            is no longer thought to wait for its turn.
+        clipped: gradient at the step against the one that arrived, below which it was clipped.
+        rank_spread: relative difference of a norm between ranks that hold the same tensor, above
+            which they are apart (0 where sums are exact to the bit, float32 rounds at 6e-8).
         least_fall: share of the loss that a task has to lose to count as making progress, one
             standard error considered.
         progress: the error signal at the output has to fall below this share of its first values
@@ -101,7 +113,8 @@ class Thresholds:
         compare_records: sampled steps that two runs must share to be compared.
         sudden_change: factor between two neighbouring sampled steps from which a gradient that
             falls or grows, or a loss that grows, is marked on the charts; it is no finding.
-        allow_unjudged: ``fnmatch`` patterns of parameters that need not be seen to learn.
+        allow_unjudged: ``fnmatch`` patterns of parameters that need not be seen to learn, and that
+            no optimizer need hold.
         ignore_kinds, ignore_layers: findings to silence, by kind and by ``fnmatch`` pattern.
     """
 
@@ -110,6 +123,8 @@ class Thresholds:
     loss_share: float = 1e-5
     loss_progress: float = 5e-6
     unfinished: float = 0.1
+    run_progress: float = 10**-5.5
+    elasticity: float = 1e-2
     profile: float = 10**-3.1
     sensitivity: float = 10**-2.4
     update_ratio: float = 10**-4.5
@@ -143,6 +158,11 @@ class Thresholds:
     underflow_rms: float = 5e-7
     overflow_rms: float = 32.0
     lost_records: int = 5
+    still_records: int = 3
+    still_steps: int = 20
+    unstepped_steps: int = 50
+    clipped: float = 0.5
+    rank_spread: float = 1e-5
     least_fall: float = 0.12
     progress: float = 0.8
     converged: float = 1e-2

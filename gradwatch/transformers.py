@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from gradwatch.capture.own_statistics import OwnStatistic
 from gradwatch.configuration import find_configuration
 from gradwatch.errors import NothingToJudge
-from gradwatch.fail_on import Alarms, borrow_watch
+from gradwatch.fail_on import Alarms, borrow_watch, find_own_optimizers
 from gradwatch.log.shared_writer import find_directory
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
@@ -74,6 +74,7 @@ class GradWatchCallback(TrainerCallback):
         self._alarms = Alarms(fail_on, every_n_steps, budget)
         self._watch: Watch | None = None
         self._is_owner = False
+        self._marks_steps = False
 
     def report(self) -> Report:
         """The verdict so far, or on the whole of the last training.
@@ -107,9 +108,11 @@ class GradWatchCallback(TrainerCallback):
         if self._watch is not None:
             return
         self._is_owner = True
+        optimizers = find_own_optimizers([kwargs["optimizer"]], kwargs["model"])
+        self._marks_steps = not optimizers
         self._watch = watch(
             kwargs["model"],
-            kwargs["optimizer"],
+            optimizers or None,
             every_n_steps=self.every_n_steps,
             budget=self.budget,
             rules=self.rules,
@@ -124,6 +127,8 @@ class GradWatchCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop what is to fail."""
+        if self._watch is not None and self._is_owner and self._marks_steps:
+            self._watch.step()
         if self._watch is not None and self._alarms.is_to_stop(self._watch):
             error = self._alarms.make_error()
             self._detach(error)

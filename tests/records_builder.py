@@ -31,6 +31,7 @@ ROLES = {
     "LayerNorm": "norm",
     "Add": "container",
 }
+SPREADS = ("rank_grad_spread", "rank_step_grad_spread", "rank_weight_spread")
 MAX_DERIVATIVE = {"Sigmoid": 0.25}
 RECTIFYING = ("ReLU",)
 
@@ -146,7 +147,10 @@ def _make_param_values(layer_set: LayerSet, grad: np.ndarray, learning_rate: flo
     own = [grad[places[one.module]] if one.module in places else 1.0 for one in layer_set.params]
     values = np.zeros((len(PARAM_STATISTICS), len(layer_set.params)))
     put = dict(zip(PARAM_STATISTICS, values, strict=True))
-    put["grad_l2_norm"][:] = own
+    put["grad_l2_norm"][:] = put["step_grad_l2_norm"][:] = own
+    put["learning_rate"][:] = learning_rate
+    for absent in ("stale_grad_l2_norm", *SPREADS):
+        put[absent][:] = np.nan
     put["zero_fraction"][:] = np.equal(own, 0)
     put["weight_l2_norm"][:] = WEIGHT_NORM
     put["update_l2_norm"][:] = learning_rate * np.array(own)

@@ -629,3 +629,59 @@ def test_a_fit_without_an_optimizer_of_the_trainers(lightning: Any, tmp_path: Pa
     module.configure_optimizers = lambda: None
     make_trainer(lightning, callback, tmp_path).fit(module, make_data())
     assert callback.report().records > 0
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_layers_that_are_replaced_after_the_optimizer_was_made(
+    lightning: Any, tmp_path: Path, whole: bool
+) -> None:
+    module, callback = make_module(lightning), GradWatchCallback(every_n_steps=1)
+    replaced = build_chain(nn.ReLU, 4)
+
+    def replace() -> None:
+        if whole:
+            module.net = replaced
+        else:
+            module.net[-1] = replaced[-1]
+
+    class Replaces(lightning.Callback):  # type: ignore[misc]
+        def on_train_start(self, *_: Any) -> None:
+            replace()
+
+    trainer = make_trainer(lightning, [Replaces(), callback], tmp_path, max_epochs=3)
+    trainer.fit(module, make_data())
+    (finding,) = callback.report().findings
+    assert (finding.kind, finding.cause) == ("unmoved", "not_optimized")
+    names = [f"net.{i}" for i, one in enumerate(module.net) if isinstance(one, nn.Linear)]
+    assert sorted(finding.layers) == (names if whole else names[-1:])
+
+
+def make_manual(pl: Any, clears: bool) -> Any:
+    """Manual optimization, in which clearing is the module's own business."""
+
+    class Manual(type(make_module(pl))):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+            optimizer = self.optimizers()
+            if clears:
+                optimizer.zero_grad()
+            self.manual_backward(nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+            optimizer.step()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    return Manual()
+
+
+@pytest.mark.parametrize("clears", [True, False])
+def test_manual_optimization_that_does_not_clear(
+    lightning: Any, tmp_path: Path, clears: bool
+) -> None:
+    callback = GradWatchCallback(every_n_steps=1)
+    make_trainer(lightning, [callback], tmp_path).fit(make_manual(lightning, clears), make_data())
+    found = [(one.kind, one.cause) for one in callback.report().findings]
+    assert found == ([] if clears else [("mishandled", "not_cleared")])

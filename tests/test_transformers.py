@@ -273,3 +273,22 @@ def test_bad_settings_are_refused_at_once() -> None:
         GradWatchCallback(fail_on=("sad",))
     with pytest.raises(NothingToJudge):
         GradWatchCallback().report()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_layers_that_are_replaced_after_the_optimizer_was_made(tmp_path: Path, whole: bool) -> None:
+    """Also all of them: the trainer goes on, and the report says that nothing moves."""
+    model, callback = Classifier(), GradWatchCallback(every_n_steps=1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    replaced = build_chain(nn.ReLU, 4)
+    if whole:
+        model.net = replaced
+    else:
+        model.net[-1] = replaced[-1]
+    trainer = make_trainer(tmp_path, model, [callback], num_train_epochs=3)
+    trainer.optimizer = optimizer
+    trainer.train()
+    (finding,) = callback.report().findings
+    assert (finding.kind, finding.cause) == ("unmoved", "not_optimized")
+    names = [f"net.{i}" for i, one in enumerate(model.net) if isinstance(one, nn.Linear)]
+    assert sorted(finding.layers) == (names if whole else names[-1:])

@@ -57,7 +57,7 @@ class Leftovers:
         }
 
     def note(self, indices: Container[int], ledger: Ledger) -> None:
-        """An optimizer takes these parameters' gradients."""
+        """An optimizer takes these parameters' gradients, or has left them to the end."""
         for index, norm in self._norms.items():
             if index in indices and index in self._stamps:
                 ledger.add("param.stale_grad_l2_norm", index, WHOLE_STEP, norm)

@@ -115,6 +115,7 @@ class ParamReadings:
             waiting: indices of those whose optimizer has not stepped.
             decay: by ``id`` of a parameter, its decoupled decay in one step.
         """
+        self._leftovers.note(waiting, self._ledger)
         self._updates.finish(self._watched, waiting, decay, self._step_gradients, self._ledger)
 
     def _read_weights(self) -> None:

@@ -22,6 +22,8 @@ from gradwatch.evidence.loss_change import LossChangeHistory
 from gradwatch.evidence.loss_level import LossLevels
 from gradwatch.evidence.nonfinite import Break
 from gradwatch.evidence.param_history import ParamHistory, measure_move
+from gradwatch.evidence.rank_spread import RankSpreads
+from gradwatch.evidence.standstill import Standstill
 from gradwatch.evidence.topology import Topology
 from gradwatch.records import Layer, StepRecord
 from gradwatch.thresholds import Thresholds
@@ -42,6 +44,8 @@ class History:
         count: records seen.
         first_step: global step of the first record.
         params: what is kept of each parameter.
+        standstill: who has not moved although a gradient arrived.
+        ranks: how far the ranks of a job were apart.
         first_levels: what activations and outputs were like at first.
         errors: error signal at the outputs.
         losses: what the loss was at the first and at the latest records.
@@ -58,6 +62,8 @@ class History:
     first_step: int = 0
     thresholds: Thresholds = field(default_factory=Thresholds)
     params: ParamHistory = field(default_factory=ParamHistory)
+    standstill: Standstill = field(default_factory=Standstill)
+    ranks: RankSpreads = field(default_factory=RankSpreads)
     first_levels: FirstLevels = field(default_factory=FirstLevels)
     errors: ErrorLevels = field(default_factory=ErrorLevels)
     losses: LossLevels = field(default_factory=LossLevels)
@@ -112,6 +118,8 @@ class History:
             self.learning.add(reading, change, self.measure_motion(now=True), self.thresholds)
         before = self._find_previous(reading)
         self.params.add(reading, before, self.rates.is_warming_up)
+        self.standstill.add(reading)
+        self.ranks.add(record, self.thresholds)
         self.errors.add(record.global_step, reading.error_signal)
         self.first_levels.add(reading)
         self.has_replaced_weights |= measure_move(reading, before) >= REPLACING_UPDATE
@@ -130,7 +138,7 @@ class History:
             return
         before = {} if self._aligned is None else _number_params(self._aligned)
         places = [before.get(param.fqn, -1) for param in topology.params]
-        for kept in (self.loss_change, self.learning, self.params):
+        for kept in (self.loss_change, self.learning, self.params, self.standstill):
             kept.realign(places)
         self._aligned = topology
 

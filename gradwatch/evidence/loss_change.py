@@ -123,17 +123,35 @@ class LossChangeHistory:
     totals: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     largest_total: float = float("nan")
     _width: int = 0
+    _made: float = 0.0
+    _latest: tuple[int, float] | None = None
 
     def add(self, record: StepRecord, topology: Topology) -> LossChange:
         """Take in the next record; answers its loss change, also where it does not count."""
         self._width = len(topology.params)
         change = measure_loss_change(record, topology)
+        self._sum_up(record, change)
         if record.step("learning_rate") == 0 or not np.isfinite(change.size[change.counted]).any():
             return change
         self.recent.append(change.share)
         self.totals.append(change.total)
         self.largest_total = float(np.fmax(self.largest_total, change.total))
         return change
+
+    def _sum_up(self, record: StepRecord, change: LossChange) -> None:
+        sizes = np.abs(record.param("loss_change"))[change.counted]
+        if self._latest is not None:
+            self._made += self._latest[1] * (record.global_step - self._latest[0])
+        if np.isfinite(sizes).any():
+            self._latest = record.global_step, float(np.nansum(sizes))
+
+    @property
+    def run_total(self) -> float:
+        """Sum of ``|g . dw|`` over all steps so far, in units of the loss; NaN before the first.
+
+        Each record stands for the steps up to the next one; gradients as the optimizer got them.
+        """
+        return float("nan") if self._latest is None else self._made + self._latest[1]
 
     def realign(self, places: list[int]) -> None:
         """Carry the shares over to a new layer set; ``places``: old index or -1."""

@@ -57,6 +57,18 @@ KINDS: dict[str, Kind] = {
             may_lack_cause=True, is_recalled=True,
         ),
         Kind(
+            "mishandled", "Mishandled gradients", ("GW802",),
+            ("not_cleared", "cleared", "not_unscaled"), is_recalled=True,
+        ),
+        Kind(
+            "ranks", "Ranks that differ", ("GW803",),
+            ("not_reduced", "clipped_apart", "weights_apart"), is_recalled=True,
+        ),
+        Kind(
+            "unmoved", "Weights that never move", ("GW801",),
+            ("not_optimized", "not_stepped", "lost_update", "learning_rate"),
+        ),
+        Kind(
             "vanishing", "Vanishing gradient", ("GW101", "GW102"),
             ("activation_derivative", "weight_scale", "weight_decay", "saturation", "dead_units",
              "depth",
@@ -95,6 +107,15 @@ CAUSES: dict[str, Cause] = {
         Cause("through_time", "the product over time steps"),
         Cause("depth", "depth without skips"),
         Cause("learning_rate", "the learning rate"),
+        Cause("not_optimized", "no optimizer that holds it"),
+        Cause("not_stepped", "an optimizer that is never stepped"),
+        Cause("lost_update", "a step that never reaches the weight"),
+        Cause("not_cleared", "gradients that are never cleared"),
+        Cause("cleared", "gradients that are cleared before the step"),
+        Cause("not_unscaled", "clipping of gradients that are still scaled"),
+        Cause("not_reduced", "gradients that are not averaged over the ranks"),
+        Cause("clipped_apart", "gradients that are changed on some ranks only"),
+        Cause("weights_apart", "weights that differ from rank to rank"),
     )
 }
 """All causes by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.paths import reach
@@ -19,6 +20,19 @@ def drop_consequences(findings: Sequence[Finding], reading: Reading) -> list[Fin
     if not walls:
         return list(findings)
     return [one for one in findings if one.kind != "vanishing" or not _ends_at(one, walls, reading)]
+
+
+def inherit_mishandling(findings: Sequence[Finding]) -> list[Finding]:
+    """Gradients that pile up break a run as a rate that is too high does: that is their cause."""
+    piled = next((one for one in findings if one.cause == "not_cleared"), None)
+    if piled is None:
+        return list(findings)
+    return [
+        replace(one, cause=piled.cause, remedy=piled.remedy)
+        if one.cause in (None, "learning_rate")
+        else one
+        for one in findings
+    ]
 
 
 def _find_dead_recurrent(findings: Sequence[Finding], reading: Reading) -> set[int]:

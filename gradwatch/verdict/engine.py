@@ -13,7 +13,7 @@ from gradwatch.evidence.history import History
 from gradwatch.records import StepRecord
 from gradwatch.schema import kinds
 from gradwatch.thresholds import Thresholds
-from gradwatch.verdict.consequences import drop_consequences
+from gradwatch.verdict.consequences import drop_consequences, inherit_mishandling
 from gradwatch.verdict.episodes import Change, Episode, Tracker
 from gradwatch.verdict.findings import Finding, Trained, Verdict
 from gradwatch.verdict.layer_summary import count_trained, summarise_layers
@@ -103,7 +103,7 @@ class Doctor:
         findings = drop_consequences(findings, history.latest) if findings else findings
         notes = [one.describe() for one in current if one.sign.severity == "note"]
         notes += [_describe_past(one) for one in self._tracker.past]
-        findings = sorted(_inherit_cause(findings), key=_rank)
+        findings = sorted(_inherit_cause(inherit_mishandling(findings)), key=_rank)
         flagged = {layer for one in findings for layer in one.layers}
         coverage = measure_coverage(history, findings, notes, self._ignored, self.thresholds)
         return Verdict(

@@ -9,6 +9,7 @@ import numpy as np
 from gradwatch.evidence.half_precision import find_behind, find_flushed
 from gradwatch.evidence.history import History
 from gradwatch.evidence.paths import find_opening
+from gradwatch.evidence.standstill import find_kept
 from gradwatch.evidence.topology import Mask
 from gradwatch.evidence.zero_gradients import find_shut, find_walled
 from gradwatch.thresholds import Thresholds
@@ -55,7 +56,17 @@ def _find_rested(history: History, thresholds: Thresholds, found: Mask) -> Mask:
     return moved
 
 
+def _find_kept(history: History, thresholds: Thresholds, found: Mask) -> Mask:
+    return find_kept(history.latest.record, history.rates.highest)
+
+
 GUARDS: tuple[Guard, ...] = (
+    Guard(
+        "kept from moving",
+        "it has a gradient, and what comes between that and the weight makes no step of it: GW801 "
+        "or GW802 says why.",
+        _find_kept,
+    ),
     Guard(
         "half precision",
         "float16 rounds the gradient to zero: that is an underflow.",

@@ -230,11 +230,6 @@ class TestDisconnected:
     def test_frozen_parameters_are_cut_on_purpose(self):
         assert examine(DISCONNECTED, *repeat(self.cut(trainable=False), 9)) == []
 
-    def test_with_a_gradient_and_without_an_optimizer_is_a_note(self):
-        """A whole model that nobody holds, or a head that was left out."""
-        sign = see(DISCONNECTED, *repeat(self.cut(optimized=False), 5))
-        assert (sign.layers, sign.severity) == (("fc1", "fc2", "fc3"), "note")
-
     def test_what_nothing_uses_is_a_note(self):
         net = Network()
         trunk = net.add("trunk", "Linear")

@@ -36,8 +36,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         signs.append(_describe_unused(reading, sorted(unused), thresholds))
     elif never and not cut:
         signs.append(_describe_never(reading, never, thresholds))
-    loose = _find_loose(history, thresholds)
-    return [*signs, _describe_loose(reading, loose)] if loose else signs
+    return signs
 
 
 def _find_missing(history: History, thresholds: Thresholds) -> list[int]:
@@ -49,13 +48,6 @@ def _find_missing(history: History, thresholds: Thresholds) -> list[int]:
     params = history.latest.topology.params
     found = np.flatnonzero(cut & ~history.params.is_maintained).tolist()
     return [index for index in found if params[index].trainable and params[index].optimized]
-
-
-def _find_loose(history: History, thresholds: Thresholds) -> list[int]:
-    """Trainable parameters that get a gradient and that no optimizer holds."""
-    params = history.latest.topology.params
-    found = np.flatnonzero(history.params.was_fed & ~history.params.is_maintained).tolist()
-    return [i for i in found if params[i].trainable and params[i].used and not params[i].optimized]
 
 
 def _list_modules(reading: Reading, indices: list[int]) -> tuple[str, ...]:
@@ -106,19 +98,6 @@ def _describe_never(reading: Reading, indices: list[int], thresholds: Thresholds
     return Sign(layers, "disconnected", 0.0, 0.0, message, "note")
 
 
-def _describe_loose(reading: Reading, indices: list[int]) -> Sign:
-    layers = _list_modules(reading, indices)
-    message = (
-        f"No optimizer that is watched holds {name_region(layers)}: trainable, with a gradient, "
-        f"and never moved ({_count(reading, indices)})."
-    )
-    remedy = (
-        f"Hand the parameters of {name_patterns(layers)} to the optimizer (and the optimizer to "
-        "watch()), or freeze them with requires_grad_(False) to say that this is meant."
-    )
-    return Sign(layers, "disconnected", 0.0, 0.0, message, "note", remedy=remedy)
-
-
 def _find_zero_paths(history: History, thresholds: Thresholds) -> list[int]:
     """Parameters whose gradient is exactly zero at an operation without a slope, or all the way."""
     reading = history.latest
@@ -157,8 +136,7 @@ DISCONNECTED = Rule(
 ## What it does
 Finds trainable parameters that an optimizer holds and forward uses, and that get no gradient at all
 over a window of sampled steps, and says which line of your code ends its way to the loss. One
-that is never used is a note, and so are one whose output nothing uses and a trainable one that gets
-a gradient and is held by no optimizer.
+that is never used is a note, and so is one whose output nothing uses.
 
 ## Why it matters
 A `.detach()`, a `torch.no_grad()`, an `.item()` or an `argmax` on the way cuts the graph silently:

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
+from gradwatch.evidence.progress import is_at_rest, lacks_rate
 from gradwatch.evidence.topology import Indices, Mask, is_flat
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
@@ -100,9 +101,7 @@ def _make_sign(
 def _look_at_network(history: History, thresholds: Thresholds) -> list[Sign]:
     """A network that stands still as a whole although its loss is not low: each layer alike."""
     reading = history.latest
-    update = reading.measure_update(thresholds.weight_floor)[reading.judged] * history.rates.decay
-    is_still = update.size and np.all(update < thresholds.update_ratio)
-    if not is_still or not history.stands_still(thresholds):
+    if not is_at_rest(history, thresholds) or lacks_rate(history, thresholds):
         return []
     indices = np.flatnonzero(reading.judged)
     if reading.output_gain < thresholds.output_gain:
@@ -160,7 +159,8 @@ The *whole network* stands still when a step changes the loss by less than `loss
 it began with, no weight moves, and more than `unfinished` of the loss is left: from the first step
 on, or since the activations on the outputs let less than `output_gain` of the gradient through. At
 a minimum above 0 the gradients of single samples cancel in the weights and nowhere else, so that
-the outputs stay open.
+the outputs stay open. Where the gradient is there (`elasticity`) and only the steps are too small,
+GW801 says so.
 
 Left alone is, besides:
 

@@ -1,0 +1,66 @@
+"""Whether a training can get anywhere: what its steps change of the loss, and who is to blame."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradwatch.evidence.history import History
+from gradwatch.thresholds import Thresholds
+
+
+def is_at_rest(history: History, thresholds: Thresholds) -> bool:
+    """Whether no weight moves, and the network stands still although its loss is not low."""
+    reading = history.latest
+    update = reading.measure_update(thresholds.weight_floor)[reading.judged] * history.rates.decay
+    is_still = update.size > 0 and bool(np.all(update < thresholds.update_ratio))
+    return is_still and history.stands_still(thresholds)
+
+
+def has_gone_nowhere(history: History, thresholds: Thresholds) -> bool:
+    """Whether all steps so far together could not have changed the loss, and it has not fallen.
+
+    The sum of ``|g . dw|`` bounds what the loss can fall by, to first order. Source: Lan, Liu, Zhou
+    & Yosinski (2019), "LCA: Loss Change Allocation", equation 2.
+    """
+    if history.last_step - history.first_step < thresholds.patience or history.rates.is_warming_up:
+        return False
+    has_fallen = history.losses.remaining < thresholds.progress
+    return not has_fallen and measure_way(history) < thresholds.run_progress
+
+
+def measure_way(history: History) -> float:
+    """Sum of ``|g . dw|`` over the run against the loss at its start; NaN where not known."""
+    beginning = abs(history.losses.beginning)
+    return history.loss_change.run_total / beginning if beginning > 0 else float("nan")
+
+
+def measure_elasticity(history: History) -> float:
+    """Median ``||g||*||w||`` of the weights against the loss at the start; 0 where not known.
+
+    What a weight that grows by its own size would change of the loss: about 1 in a network through
+    which gradients get, whatever the learning rate.
+    """
+    record, beginning = history.latest.record, abs(history.losses.beginning)
+    product = record.param("grad_l2_norm") * record.param("weight_l2_norm")
+    product = product[history.latest.judged & np.isfinite(product)]
+    return float(np.median(product)) / beginning if product.size and beginning > 0 else 0.0
+
+
+def lacks_rate(history: History, thresholds: Thresholds) -> bool:
+    """Whether it is the steps that are too small, and not the gradient."""
+    return measure_elasticity(history) >= thresholds.elasticity
+
+
+def measure_scaled_clipping(history: History) -> tuple[float, float]:
+    """Gradient at the step against the one that arrived, and its own norm times the loss scale.
+
+    NaN without a loss scale, or where nothing was clipped.
+    """
+    record = history.latest.record
+    scale, arrived = record.step("loss_scale"), record.param("grad_l2_norm")
+    used = record.param("step_grad_l2_norm")
+    known = np.isfinite(arrived) & np.isfinite(used)
+    top, bottom = float(np.linalg.norm(arrived[known])), float(np.linalg.norm(used[known]))
+    if not (scale > 1 and top > 0 and bottom > 0):
+        return float("nan"), float("nan")
+    return bottom / top, bottom * scale

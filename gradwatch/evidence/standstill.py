@@ -1,0 +1,157 @@
+"""Weights that a gradient arrives at and that do not move, not by a bit: since when, and why.
+
+A weight that has not moved has the same norm before two steps and an update of exactly zero. What
+the optimizer was given, whether it has stepped and at which rate says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.topology import HALF_ULPS, Mask
+from gradwatch.records import Array, StepRecord
+from gradwatch.thresholds import Thresholds
+
+SURE_STEP = 2.0**-22
+"""Step of plain gradient descent, against the weight's norm, that float32 cannot round away: four
+times half a unit in the last place, which is at most 2^-24 of a number."""
+
+REST_RATE = 2.0**-24
+"""A rate that has come down to this share of its highest moves nothing that it used to move."""
+
+Counts = npt.NDArray[np.int64]
+
+
+def _no_counts() -> Counts:
+    return np.zeros(0, np.int64)
+
+
+@dataclass
+class Standstill:
+    """By parameter of the newest layer set ``(n_params,)``.
+
+    Attributes:
+        records: sampled steps in a row with a gradient since it last moved.
+        since: global step of the first of these.
+        stepped: those of these in which its optimizer has stepped.
+        has_moved: it has moved at some step.
+        largest_grad: norm of its largest gradient so far.
+    """
+
+    records: Counts = field(default_factory=_no_counts)
+    since: Counts = field(default_factory=_no_counts)
+    stepped: Counts = field(default_factory=_no_counts)
+    has_moved: Mask = field(default_factory=lambda: np.zeros(0, bool))
+    largest_grad: Array = field(default_factory=lambda: np.zeros(0))
+    _size: Array = field(default_factory=lambda: np.zeros(0))
+
+    def realign(self, places: list[int]) -> None:
+        """Carry all over to a new layer set; ``places``: old index or -1."""
+        self.records, self.since, self.stepped = (
+            np.append(kept, 0)[places] for kept in (self.records, self.since, self.stepped)
+        )
+        self.has_moved = np.append(self.has_moved, False)[places]
+        self.largest_grad = np.append(self.largest_grad, 0.0)[places]
+        self._size = np.append(self._size, np.nan)[places]
+
+    def add(self, reading: Reading) -> None:
+        """Take in the next reading of a layer set to which all has been carried over."""
+        record = reading.record
+        size, update = record.param("weight_l2_norm"), record.param("update_l2_norm")
+        moves = (update > 0) | ~np.isfinite(size)
+        moves |= np.isfinite(self._size) & (size != self._size)
+        self._size = size
+        self.has_moved |= moves
+        self.records[moves] = self.stepped[moves] = 0
+        grad = record.param("grad_l2_norm")
+        is_unread = np.isnan(grad) & np.isnan(update)  # as its own optimizer has not stepped
+        waits = (find_fed(record) | (is_unread & reading.has_arrived)) & ~moves
+        self.since[waits & (self.records == 0)] = record.global_step
+        self.records[waits] += 1
+        self.stepped[waits & ~np.isnan(update)] += 1
+        self.largest_grad = np.fmax(self.largest_grad, grad)
+
+    def find(self, global_step: int, thresholds: Thresholds) -> Mask:
+        """Parameters that have not moved for ``still_records`` records and ``still_steps`` steps.
+
+        Args:
+            global_step: of the newest record.
+            thresholds: of the run.
+        """
+        lasted: Mask = global_step - self.since >= thresholds.still_steps
+        return lasted & (self.records >= thresholds.still_records)
+
+
+def find_fed(record: StepRecord) -> Mask:
+    """Parameters with a finite gradient above zero, also where samples are taken of it."""
+    grad = record.param("grad_l2_norm")
+    fed: Mask = (grad > 0) & np.isfinite(grad) & ~(record.param("zero_fraction") >= 1)
+    return fed
+
+
+def find_cleared(record: StepRecord) -> Mask:
+    """Parameters at which a gradient arrived, and whose optimizer found none when it stepped."""
+    if "step_grad_l2_norm" not in record.layer_set.rows.param:
+        return np.zeros(len(record.layer_set.params), dtype=bool)
+    used, update = record.param("step_grad_l2_norm"), record.param("update_l2_norm")
+    cleared: Mask = find_fed(record) & ((used == 0) | (np.isnan(used) & (update == 0)))
+    return cleared
+
+
+def find_lost(standstill: Standstill, reading: Reading, thresholds: Thresholds) -> Mask:
+    """Still parameters for which the optimizer has made a step that rounding cannot have taken.
+
+    One that has moved before may have come to rest: not while its gradient is as large as it was.
+
+    Args:
+        standstill: of the run.
+        reading: the newest one.
+        thresholds: of the run.
+    """
+    grad = reading.record.param("step_grad_l2_norm")
+    rests = standstill.has_moved & ~(grad > thresholds.converged * standstill.largest_grad)
+    has_stepped = standstill.stepped == standstill.records
+    lost: Mask = find_sure(reading.record) & has_stepped & ~rests
+    return lost
+
+
+def find_sure(record: StepRecord) -> Mask:
+    """Parameters whose gradient and rate make a step that float32 cannot round away.
+
+    What half precision rounds away is an underflow, and of a sparse gradient nothing is known.
+    """
+    grad, size = record.param("step_grad_l2_norm"), record.param("weight_l2_norm")
+    is_whole = np.array([one.dtype not in HALF_ULPS for one in record.layer_set.params], dtype=bool)
+    is_dense = np.isfinite(record.param("loss_change"))
+    sure: Mask = (record.param("learning_rate") * grad > SURE_STEP * size) & is_whole & is_dense
+    return sure
+
+
+def find_kept(record: StepRecord, highest: float) -> Mask:
+    """Parameters that a step has not moved for another reason than a weak gradient.
+
+    Args:
+        record: of the step.
+        highest: learning rate of the run so far.
+    """
+    still, rests = (
+        record.param("update_l2_norm") == 0,
+        is_resting(record.param("learning_rate"), highest),
+    )
+    kept: Mask = find_fed(record) & still & (rests | find_sure(record) | find_cleared(record))
+    return kept
+
+
+def is_resting(rates: Array, highest: float) -> Mask:
+    """Learning rates that move nothing: 0, or next to nothing of the highest so far.
+
+    Args:
+        rates: of the parameters ``(n_params,)``; NaN where not known.
+        highest: rate of the run so far.
+    """
+    rest: Mask = (rates == 0) | (rates <= REST_RATE * highest)
+    return rest

@@ -1,0 +1,146 @@
+"""GW802: what happens to a gradient between backward and step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradwatch.evidence.history import History
+from gradwatch.evidence.progress import measure_scaled_clipping
+from gradwatch.evidence.standstill import find_cleared, find_fed
+from gradwatch.evidence.topology import Mask
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.wording.phrases import name_number, name_region
+
+
+def examine(history: History, thresholds: Thresholds) -> list[Sign]:
+    """Gradients that are not cleared, cleared too early, or clipped while they are scaled."""
+    return [
+        *_look_at_leftovers(history),
+        *_look_at_cleared(history),
+        *_look_at_clipping(history, thresholds),
+    ]
+
+
+def _find_held(history: History) -> Mask:
+    params = history.latest.topology.params
+    return np.array([one.trainable and one.optimized for one in params], dtype=bool)
+
+
+def _name_modules(history: History, found: Mask) -> tuple[str, ...]:
+    params = history.latest.topology.params
+    chosen = [params[index] for index in np.flatnonzero(found)]
+    return tuple(dict.fromkeys(one.module or one.fqn for one in chosen))
+
+
+def _look_at_leftovers(history: History) -> list[Sign]:
+    record = history.latest.record
+    stale, grad = record.param("stale_grad_l2_norm"), record.param("grad_l2_norm")
+    moves = record.param("update_l2_norm") > 0  # what no step uses need not be cleared
+    found = _find_held(history) & (stale > 0) & (grad > 0) & np.isfinite(stale) & moves
+    if not found.any():
+        return []
+    layers = _name_modules(history, found)
+    worst = int(np.argmax(np.where(found, stale, -1.0)))
+    fqn = record.layer_set.params[worst].fqn
+    message = (
+        f"The gradients of {name_region(layers)} are never cleared: when backward began, that of "
+        f"{fqn} was still {stale[worst]:.2g} from the step before, and this step's was added."
+    )
+    remedy = (
+        "Call optimizer.zero_grad() once between step() and the next backward(), on the optimizer "
+        "that holds these parameters."
+    )
+    share = float(np.count_nonzero(found) / len(found))
+    return [Sign(layers, "not_cleared", share, 0.0, message, "critical", remedy=remedy)]
+
+
+def _look_at_cleared(history: History) -> list[Sign]:
+    """All that an optimizer holds and that had a gradient; a part may be frozen by hand."""
+    record, held = history.latest.record, _find_held(history)
+    cleared, fed = find_cleared(record) & held, find_fed(record) & held
+    number = np.array([one.optimizer for one in record.layer_set.params], dtype=np.int64)
+    partly = set(number[fed & ~cleared].tolist())
+    found = cleared & np.array([one not in partly for one in number.tolist()], dtype=bool)
+    if not found.any():
+        return []
+    layers = _name_modules(history, found)
+    message = (
+        f"A gradient arrives at {name_region(layers)}, and none is left when the optimizer steps: "
+        "something clears or replaces it between backward() and step()."
+    )
+    remedy = "Move zero_grad() from between backward() and step() to behind step()."
+    return [Sign(layers, "cleared", 0.0, 0.0, message, "critical", remedy=remedy)]
+
+
+def _look_at_clipping(history: History, thresholds: Thresholds) -> list[Sign]:
+    """What clipping leaves is as small as a limit for unscaled gradients over the loss scale."""
+    share, scaled_norm = measure_scaled_clipping(history)
+    scale = history.latest.record.step("loss_scale")
+    if not (share < thresholds.clipped and scaled_norm < scale**0.5):
+        return []
+    layers = _name_modules(history, find_fed(history.latest.record) & _find_held(history))
+    if not layers:
+        return []
+    harms = _does_harm(history, thresholds)
+    but = "" if harms else "; the optimizer makes up for it, and the weights move"
+    message = (
+        f"The optimizer gets {name_number(1 / share)} times less gradient than arrives: it is "
+        f"clipped to {scaled_norm:.2g} while it is scaled by {scale:,.0f}, and unscaled "
+        f"after that{but}."
+    )
+    remedy = "Call scaler.unscale_(optimizer) before the gradients are clipped."
+    severity = "critical" if harms else "note"
+    return [
+        Sign(layers, "not_unscaled", share, thresholds.clipped, message, severity, remedy=remedy)
+    ]
+
+
+def _does_harm(history: History, thresholds: Thresholds) -> bool:
+    """Whether the weights stand still, or the loss has not fallen when there was time."""
+    reading = history.latest
+    update = reading.measure_update(thresholds.weight_floor)[reading.judged]
+    if np.all(update < thresholds.update_ratio):
+        return True
+    had_time = history.last_step - history.first_step >= thresholds.patience
+    return had_time and history.losses.remaining >= thresholds.progress
+
+
+MISHANDLED = Rule(
+    code="GW802",
+    kind="mishandled",
+    title="Mishandled gradient",
+    examine=examine,
+    doc="""\
+## What it does
+Finds gradients with which something goes wrong between `backward()` and `step()`: they are never
+cleared, cleared before the optimizer has used them, or clipped while a `GradScaler` has them
+scaled.
+
+## Why it matters
+Each of these trains, in a way. Gradients that pile up act like a momentum of 1, and the run breaks
+some hundred steps later, as if the learning rate were too high. Gradients that are cleared early
+leave the weights as they are. Gradients of 2^16 times their size that are clipped to a norm of 1
+are next to nothing once they are unscaled.
+
+## How it is measured
+*Not cleared*: when the first backward pass after a step begins, the gradient of before is still
+there, unchanged, and it is so at every further pass until the optimizer that holds it steps; three
+sampled steps in a row. What another model's backward leaves, as a generator's in a discriminator,
+is cleared before its own. *Cleared*: a gradient was there when backward ended, for everything that
+the optimizer holds, and none when it stepped. *Clipped while scaled*: the gradient at the step,
+against the one that arrived, is below `clipped`, and its norm before unscaling below the root of
+the loss scale, halfway between a usual limit and that limit times the scale. It is a note where
+the weights move all the same and the loss falls: Adam divides by the gradient's size.
+
+## Example
+A loop without `optimizer.zero_grad()`.
+
+## Known limits
+An optimizer that calls a closure runs `backward()` itself: what happens to the gradient behind it
+is not seen. Clipping by value is not told from clipping by norm.
+
+## Configure or silence
+`Thresholds(clipped=..., progress=...)`; `ignore_kinds=("mishandled",)`; `ignore_layers=(...)`.
+""",
+)

@@ -1,0 +1,103 @@
+"""GW803: data-parallel ranks whose gradients or weights are not the same."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradwatch.evidence.history import History
+from gradwatch.evidence.rank_spread import find_apart
+from gradwatch.evidence.topology import Mask
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.wording.phrases import name_percent, name_region
+
+_STATISTICS = {
+    "not_reduced": "grad",
+    "clipped_apart": "step_grad",
+    "weights_apart": "weight",
+}
+"""By cause, what differs; the first that does says why the others do."""
+
+_MESSAGES = {
+    "not_reduced": "The gradients of {region} are not averaged over the ranks: their norms differ "
+    "by {spread} ({fqn}).",
+    "clipped_apart": "The gradients of {region} are the same on every rank when backward ends, and "
+    "differ by {spread} when the optimizers step ({fqn}).",
+    "weights_apart": "The weights of {region} differ from rank to rank by {spread} ({fqn}), "
+    "although their gradients are the same.",
+}
+
+_REMEDIES = {
+    "not_reduced": "Call the DistributedDataParallel module and not the one inside it, and wrap "
+    "the model after its parameters are in place: what is moved or replaced later is not reduced.",
+    "clipped_apart": "Clip, scale and mask gradients by the same rule on every rank, by numbers "
+    "that all of them have.",
+    "weights_apart": "Start all ranks from the same weights (DistributedDataParallel sends rank "
+    "0's), and let no rank skip a step or change weights by itself.",
+}
+
+
+def examine(history: History, thresholds: Thresholds) -> list[Sign]:
+    """Parameters of which ranks have different gradients or weights."""
+    if history.ranks.have_met:  # they train on their own and are averaged now and then
+        return []
+    record = history.latest.record
+    for cause, statistic in _STATISTICS.items():
+        apart = find_apart(record, statistic, thresholds)
+        if apart.any():
+            spread = record.param(f"rank_{statistic}_spread")
+            return [_describe(history, apart, cause, spread, thresholds)]
+    return []
+
+
+def _describe(
+    history: History, apart: Mask, cause: str, spread: np.ndarray, thresholds: Thresholds
+) -> Sign:
+    params = history.latest.topology.params
+    indices = np.flatnonzero(apart)
+    ordered = indices[np.argsort(-spread[indices], kind="stable")].tolist()
+    layers = tuple(dict.fromkeys(params[i].module or params[i].fqn for i in ordered))
+    worst = float(spread[ordered[0]])
+    said = name_percent(worst) if worst >= 0.01 else f"{worst:.1g} of their size"
+    facts = {"region": name_region(layers), "spread": said, "fqn": params[ordered[0]].fqn}
+    message = _MESSAGES[cause].format(**facts)
+    return Sign(layers, cause, worst, thresholds.rank_spread, message, remedy=_REMEDIES[cause])
+
+
+RANKS = Rule(
+    code="GW803",
+    kind="ranks",
+    title="Ranks that differ",
+    examine=examine,
+    doc="""\
+## What it does
+Finds parameters that the ranks of a `DistributedDataParallel` job should hold alike and do not:
+gradients that are not averaged, gradients that are changed on some ranks only, weights that differ.
+
+## Why it matters
+Every rank goes on and looks healthy: each trains a model of its own on a part of the data, and only
+rank 0's is saved. That costs accuracy and says nothing. Modules that are replaced or moved behind
+the wrapper, calls of `model.module` in place of the wrapper, and messages that get lost do this.
+
+## How it is measured
+At each sampled step every rank leaves its record with the store through which the ranks have found
+each other; none waits for another. Rank 0 compares three norms of each parameter: of the gradient
+when backward ends, of the gradient when the optimizer steps, of the weight before the step. They
+are equal to the bit where ranks are; above `rank_spread` they are apart. Source: Jiang et al.
+(2025), "Training with Confidence" (TrainCheck), for errors of this kind.
+
+Not compared: parameters of which each rank holds a part (FSDP, tensor parallelism), those that the
+wrapper was told to ignore, steps under `no_sync`, groups of ranks smaller than the job, and ranks
+whose weights meet again, as local SGD averages them now and then. A job whose model is in no
+wrapper gets a note.
+
+## Example
+`ddp = DistributedDataParallel(model)`, and then `model.head = nn.Linear(512, 10)`.
+
+## Known limits
+A norm does not see everything: tensors that differ can have the same one. Buffers are not compared.
+
+## Configure or silence
+`Thresholds(rank_spread=...)`; `ignore_kinds=("ranks",)`; `ignore_layers=(...)`.
+""",
+)

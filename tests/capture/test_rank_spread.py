@@ -1,0 +1,187 @@
+"""Ranks that should be equal and are not, over gloo; beside them ranks that differ on purpose."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks import post_localSGD_hook as local_sgd
+from torch.nn.parallel import DistributedDataParallel
+
+import gradwatch
+
+pytestmark = pytest.mark.distributed
+
+STEPS = 12
+Scene = Callable[[int], gradwatch.Report]
+Found = list[tuple[str, str | None, tuple[str, ...]]]
+
+
+def make_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+
+
+def run(
+    rank: int,
+    model: nn.Module,
+    called: nn.Module | None = None,
+    before_step: Callable[[], Any] = lambda: None,
+    after_step: Callable[[int], Any] = lambda step: None,
+    backward: Callable[[Tensor], None] = Tensor.backward,
+) -> gradwatch.Report:
+    """An ordinary loop over this rank's part of the data."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(rank)
+    with gradwatch.watch(model, optimizer, every_n_steps=1) as watch:
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            x = torch.randn(8, 4, generator=generator)
+            backward((called or model)(x).square().mean())
+            before_step()
+            optimizer.step()
+            after_step(step)
+    assert watch.failure is None
+    return watch.report()
+
+
+def stay_equal(rank: int) -> gradwatch.Report:
+    model = DistributedDataParallel(make_net())
+    return run(rank, model, before_step=lambda: nn.utils.clip_grad_norm_(model.parameters(), 0.1))
+
+
+def replace_a_layer(rank: int) -> gradwatch.Report:
+    """Behind the wrapper, which does not know of it; every rank draws its own."""
+    inner = make_net()
+    model = DistributedDataParallel(inner, find_unused_parameters=True)
+    torch.manual_seed(rank)
+    inner[2] = nn.Linear(6, 2)
+    return run(rank, model)
+
+
+def call_the_inner_model(rank: int) -> gradwatch.Report:
+    model = DistributedDataParallel(make_net())
+    return run(rank, model, called=model.module)
+
+
+def clip_on_one_rank(rank: int) -> gradwatch.Report:
+    model = DistributedDataParallel(make_net())
+
+    def clip() -> None:
+        if rank == 1:
+            nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+
+    return run(rank, model, before_step=clip)
+
+
+def lose_a_message(rank: int) -> gradwatch.Report:
+    """Rank 1 trains on what it had, once."""
+    model, passes = DistributedDataParallel(make_net()), 0
+
+    def average(_: None, bucket: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        own = bucket.buffer().clone()
+        work = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
+        is_lost = rank == 1 and passes == 4
+
+        def finish(done: Any) -> Tensor:
+            return own if is_lost else done.value()[0] / 2
+
+        return work.then(finish)
+
+    average.__annotations__.clear()  # torch wants none, or classes where these are strings
+    model.register_comm_hook(None, average)
+    return run(rank, model)
+
+
+def ignore_a_layer(rank: int) -> gradwatch.Report:
+    """As the experts of a mixture, of which each rank has its own."""
+    inner = make_net()
+    names = ["2.weight", "2.bias"]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(inner, names)
+    return run(rank, DistributedDataParallel(inner))
+
+
+def average_now_and_then(rank: int) -> gradwatch.Report:
+    """Local SGD by hand, in which the wrapper reduces nothing."""
+    model = DistributedDataParallel(make_net())
+
+    def average(step: int) -> None:
+        if step % 5 == 4:
+            with torch.no_grad():
+                for param in model.parameters():
+                    dist.all_reduce(param)
+                    param /= 2
+
+    with model.no_sync():
+        return run(rank, model, after_step=average)
+
+
+def average_in_a_hook(rank: int) -> gradwatch.Report:
+    """Local SGD of torch's own: after two steps no gradient is reduced."""
+    model = DistributedDataParallel(make_net())
+    state = local_sgd.PostLocalSGDState(None, None, 2, post_local_gradient_allreduce=False)
+    model.register_comm_hook(state, local_sgd.post_localSGD_hook)
+    return run(rank, model)
+
+
+def wrap_nothing(rank: int) -> gradwatch.Report:
+    return run(rank, make_net())
+
+
+SCENES: dict[str, tuple[Scene, Found]] = {
+    "equal": (stay_equal, []),
+    "replaced": (replace_a_layer, [("ranks", "not_reduced", ("2",))]),
+    "inner": (call_the_inner_model, [("ranks", "not_reduced", ("0", "2"))]),
+    "clipped": (clip_on_one_rank, [("ranks", "clipped_apart", ("0", "2"))]),
+    "message": (lose_a_message, [("ranks", "weights_apart", ("0", "2"))]),
+    "ignored": (ignore_a_layer, []),
+    "local SGD": (average_now_and_then, []),
+    "local SGD in a hook": (average_in_a_hook, []),
+    "unwrapped": (wrap_nothing, []),
+}
+
+
+def run_rank(rank: int, port: int, folder: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    try:
+        results = {}
+        for name, (scene, _) in SCENES.items():
+            report = scene(rank)
+            found = [(one.kind, one.cause, tuple(sorted(one.layers))) for one in report.findings]
+            results[name] = found, report.unseen
+        torch.save(results, Path(folder) / f"{rank}.pt")
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What each of two ranks reports of each scene; the processes are started once."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    mp.spawn(run_rank, (port, str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_both_ranks_say_what_differs(reports: list[Any], name: str) -> None:
+    for one in reports:
+        found, unseen = one[name]
+        assert [each for each in found if each[0] == "ranks"] == SCENES[name][1]
+        says = any("judged by itself" in note for note in unseen)
+        assert says == (name == "unwrapped")
