@@ -29,7 +29,7 @@ healthy ones that naive rules take for sick. Each sick label is supported by an 
 no gradient: training with the sick region frozen does as well, and the known fix makes it learn.
 `python -m benchmarks.detection` runs them all under each detector.
 
-`gradwatch@1` samples every optimizer step; `gradwatch@50`, the default, the first ten and then
+`gradwatch@1` samples every optimizer step; `gradwatch@50`, the default, the first five and then
 ever fewer down to every fiftieth. The others are re-implemented from their documentation and
 published thresholds, which each docstring in `benchmarks/rivals/` names with what had to be
 adapted, and look at every tenth step. `autotrainer-gated` counts gradients only in a training that

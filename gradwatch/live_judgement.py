@@ -14,6 +14,7 @@ from gradwatch.journal import Journal, summarise_run
 from gradwatch.records import StepRecord
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.alertness import Alertness
 from gradwatch.verdict.engine import Doctor
 from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.findings import Finding, announce
@@ -58,12 +59,16 @@ class LiveJudgement:
         self._log_findings = log_findings
         self._logged: set[tuple[str, tuple[str, ...]]] = set()
         self._is_log_failing = False
+        self._alertness = Alertness()
 
-    def take(self, record: StepRecord) -> None:
+    def take(self, record: StepRecord) -> int:
         """Judge the next record, write it, and call whoever listens.
 
         Args:
             record: of the newest sampled step.
+
+        Returns:
+            How many of the next steps are worth a sample each.
         """
         changes = self._doctor.observe(record)
         self._write(self._write_record, changes)
@@ -75,6 +80,7 @@ class LiveJudgement:
                 self._say(change.finding)
             if self._on_change is not None:
                 self._call(self._on_change, change)
+        return self._alertness.count_samples(record, self._doctor.is_waiting)
 
     def _say(self, finding: Finding) -> None:
         """One that comes and goes is said the first time."""

@@ -162,8 +162,8 @@ class Watch:
         is_new = error is not None and error is not self._earlier_error
         self._detach(type(error).__name__ if is_new else "", "the process was over")
 
-    def _take(self, record: StepRecord) -> None:  # the session's hooks hold the watch by it
-        self._judgement.take(record)
+    def _take(self, record: StepRecord) -> int:  # the session's hooks hold the watch by it
+        return self._judgement.take(record)
 
 
 def watch(
@@ -187,7 +187,8 @@ def watch(
     """Watch a model train: ``with gradwatch.watch(model, optimizer, logdir="runs/a") as watch:``.
 
     The step boundary comes from the optimizer's own step hooks, so that the loop needs no call.
-    Every one of the first 10 optimizer steps is sampled, then every ``every_n_steps``-th.
+    The first optimizer steps are sampled, then ever fewer down to every ``every_n_steps``-th; and
+    one after the other where something has shown that is no finding yet.
 
     Args:
         model: any module with trainable parameters; nothing is stored on it.

@@ -162,7 +162,7 @@ def test_shares_the_tensorboard_logger_wherever_it_stands(pl: Any, tmp_path: Pat
     loggers = import_module(f"{pl.__name__}.loggers")
     board = loggers.TensorBoardLogger(tmp_path, name="board")
     logs = [loggers.CSVLogger(tmp_path, name="csv"), board]
-    callback = GradWatchCallback(every_n_steps=2)
+    callback = GradWatchCallback(every_n_steps=1)
     trainer = make_trainer(pl, callback, tmp_path, logger=logs, log_every_n_steps=1)
     trainer.fit(make_module(pl, nn.Sigmoid, 12), make_data())
 
@@ -392,7 +392,7 @@ def test_nothing_breaks_without_a_logger(
 
 
 def test_a_logdir_of_its_own(lightning: Any, tmp_path: Path) -> None:
-    callback = GradWatchCallback(logdir=tmp_path / "own")
+    callback = GradWatchCallback(logdir=tmp_path / "own", every_n_steps=1)
     make_trainer(lightning, callback, tmp_path).fit(make_module(lightning), make_data())
     assert len(list(read_run(tmp_path / "own").records())) == N_BATCHES
 
@@ -400,7 +400,7 @@ def test_a_logdir_of_its_own(lightning: Any, tmp_path: Path) -> None:
 def test_the_loggers_directory_gets_no_second_file(lightning: Any, tmp_path: Path) -> None:
     loggers = import_module(f"{INSTALLED[0]}.loggers")
     logger = loggers.TensorBoardLogger(tmp_path, name=None, version="")
-    callback = GradWatchCallback(logdir=tmp_path)
+    callback = GradWatchCallback(logdir=tmp_path, every_n_steps=1)
     make_trainer(lightning, callback, tmp_path, logger=logger).fit(
         make_module(lightning), make_data()
     )
@@ -515,10 +515,10 @@ def test_a_report_needs_a_training() -> None:
 
 
 def test_copies_have_the_settings_and_no_watch(lightning: Any, tmp_path: Path) -> None:
-    callback = GradWatchCallback(every_n_steps=7, fail_on=("dead",))
+    callback = GradWatchCallback(every_n_steps=1, fail_on=("dead",))
     make_trainer(lightning, callback, tmp_path).fit(make_module(lightning), make_data())
     for twin in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
-        assert (twin.every_n_steps, twin.fail_on) == (7, ("dead",))
+        assert (twin.every_n_steps, twin.fail_on) == (1, ("dead",))
         with pytest.raises(NothingToJudge):
             twin.report()
         make_trainer(lightning, twin, tmp_path).fit(make_module(lightning), make_data())

@@ -162,7 +162,7 @@ def test_trains_bit_identically(tmp_path: Path) -> None:
 
 
 def test_writes_a_run_beside_the_trainers(tmp_path: Path) -> None:
-    callback = GradWatchCallback()
+    callback = GradWatchCallback(every_n_steps=1)
     options = {"report_to": "tensorboard", "logging_strategy": "steps", "logging_steps": 1}
     options["optim"] = "sgd"
     make_trainer(tmp_path, Classifier(nn.Sigmoid, 12), [callback], **options).train()
@@ -179,7 +179,10 @@ def test_shares_a_writer(tmp_path: Path) -> None:
     from transformers.integrations import TensorBoardCallback
 
     writer = SummaryWriter(str(tmp_path / "shared"))
-    callbacks = [GradWatchCallback(writer=writer), TensorBoardCallback(tb_writer=writer)]
+    callbacks = [
+        GradWatchCallback(writer=writer, every_n_steps=1),
+        TensorBoardCallback(tb_writer=writer),
+    ]
     make_trainer(tmp_path, Classifier(), callbacks).train()
     (run,) = read_runs(tmp_path / "shared")
     assert len(list(run.records())) == N_STEPS
@@ -187,7 +190,7 @@ def test_shares_a_writer(tmp_path: Path) -> None:
 
 
 def test_writes_nothing_unasked(tmp_path: Path) -> None:
-    make_trainer(tmp_path, Classifier(), [GradWatchCallback()]).train()
+    make_trainer(tmp_path, Classifier(), [GradWatchCallback(every_n_steps=1)]).train()
     assert list(tmp_path.rglob("*tfevents*")) == []
 
 
@@ -245,7 +248,7 @@ def test_steps_continue_after_a_resume(tmp_path: Path) -> None:
     options = {"save_strategy": "epoch", "report_to": "tensorboard"}
     if "logging_dir" in {one.name for one in dataclasses.fields(transformers.TrainingArguments)}:
         options["logging_dir"] = str(tmp_path / "runs")  # else older ones name it by the second
-    make_trainer(tmp_path, Classifier(), [GradWatchCallback()], **options).train()
+    make_trainer(tmp_path, Classifier(), [GradWatchCallback(every_n_steps=1)], **options).train()
     require_resume(tmp_path)
     callback = GradWatchCallback(every_n_steps=1)
     resumed = make_trainer(tmp_path, Classifier(), [callback], **options, num_train_epochs=2)
@@ -256,7 +259,7 @@ def test_steps_continue_after_a_resume(tmp_path: Path) -> None:
 
 
 def test_a_broken_training_can_be_begun_again(tmp_path: Path) -> None:
-    callback = GradWatchCallback()
+    callback = GradWatchCallback(every_n_steps=1)
     model = Classifier()
     trainer = make_trainer(tmp_path, model, [callback])
     forward = model.forward

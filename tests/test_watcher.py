@@ -39,7 +39,7 @@ def test_first_steps_and_then_at_growing_waits(network: Network) -> None:
     history = watch.report().history
     assert history is not None
     steps = [record.global_step for record in history.records]
-    assert steps == [*range(10), 10, 12, 15, 18, 22, 27]
+    assert steps == [*range(6), 7, 10, 15, 21, 28]
     assert watch.global_step == 30
 
 
@@ -59,11 +59,11 @@ def test_step_is_refused_where_an_optimizer_counts(network: Network) -> None:
 
 
 def test_a_resumed_run_goes_on_counting(network: Network) -> None:
-    with gradwatch.watch(network.model, network.optimizer, global_step=95) as watch:
+    with gradwatch.watch(network.model, network.optimizer, global_step=105) as watch:
         network.train(10)
     report = watch.report()
-    assert (report.first_step, report.last_step, report.records) == (97, 97, 1)
-    assert watch.global_step == 105
+    assert (report.first_step, report.last_step, report.records) == (109, 109, 1)
+    assert watch.global_step == 115
 
 
 def test_an_optimizer_given_twice_counts_once(network: Network) -> None:
@@ -88,7 +88,7 @@ def test_report_is_there_before_during_and_after() -> None:
     network.train(2)
     after = watch.report()
     assert [one.kind for one in during.findings] == ["vanishing"]
-    assert (during.records, after.records) == (6, 11)
+    assert (during.records, after.records) == (6, 8)
     assert after.findings[0].cause == "activation_derivative"
 
 
@@ -162,7 +162,7 @@ def test_the_log_holds_what_the_report_is_made_of(tmp_path: Path) -> None:
     with gradwatch.watch(network.model, network.optimizer, logdir=tmp_path) as watch:
         network.train(8)
     (run,) = read_runs(tmp_path)
-    assert [record.global_step for record in run.records()] == list(range(8))
+    assert [record.global_step for record in run.records()] == [0, 1, 2, 3, 4, 5, 7]
     last = run.texts[-1]
     assert last.tag == "gradwatch/verdict"
     assert last.global_step == 7
@@ -229,7 +229,7 @@ def test_listeners_are_told() -> None:
     ):
         network.train(8)
     assert [(change.began, change.finding.kind) for change in changes] == [(True, "vanishing")]
-    assert list(scalars) == list(range(8))
+    assert list(scalars) == [0, 1, 2, 3, 4, 5, 7]
     assert scalars[0]["gradwatch/log10_attenuation"] < -5
 
 
@@ -239,7 +239,7 @@ def test_a_listener_that_raises_ends_nothing() -> None:
     with pytest.warns(RuntimeWarning, match="fail, which raised ZeroDivisionError: ours"), watch:
         network.train(8)
     assert watch.failure is None
-    assert watch.report().records == 8
+    assert watch.report().records == 7
 
 
 # Failure of ours -----------------------------------------------------------------------------
@@ -405,7 +405,7 @@ def test_a_budget_leaves_steps_of_the_schedule_out(network: Network, tmp_path: P
     (run,) = read_runs(tmp_path)
     steps = [record.global_step for record in run.records()]
     intervals = [record.step("interval") for record in run.records()]
-    assert steps[:10] == list(range(10))
+    assert steps[:5] == list(range(5))
     assert 12 < len(steps) < 60
     assert intervals[0] == 1
     assert intervals[-1] >= 10

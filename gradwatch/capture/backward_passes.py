@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -113,7 +114,7 @@ def is_training_pass(model: nn.Module, counts_grad: bool = False) -> bool:
         model: whose parameters are the leaves.
         counts_grad: ``autograd.grad`` that was asked for one of them counts as well.
     """
-    params = (*model.parameters(), *find_flat_parameters(model))
+    params = chain(model.parameters(), find_flat_parameters(model))
     leaves = (_find_leaf(param) for param in params if param.requires_grad)
     return any(leaf is not None and _is_run(leaf, counts_grad) for leaf in leaves)
 

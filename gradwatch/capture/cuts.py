@@ -117,6 +117,14 @@ class CutFinder:
                 if calls:
                     self._note("detach", find_place(), False, calls, set())
 
+    def look_around(self, inputs: Any, outputs: Mapping[Edge, Tensor]) -> None:
+        """What an outermost call was given may have lost its graph since an earlier one."""
+        self.look_at_inputs(inputs)
+        for edge, tensor in outputs.items():
+            calls, _ = find_origins([edge], self._known)
+            for call in calls:
+                self.keep_output([tensor], call)
+
     def find_owners(self, tensor: Tensor) -> set[int]:
         """Outermost calls in whose output's memory this tensor lies."""
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradwatch.capture import statistics
 from gradwatch.capture.device_values import Ledger, Reading
-from gradwatch.capture.graph import Edge, find_input_slots
+from gradwatch.capture.graph import Edge, Node, find_input_slots
 
 MAX_RECENT = 8
 """Readings that may be shared: what leaves one call's input arrives at the next one's output."""
@@ -81,7 +81,12 @@ class GradientReader:
             is_activation: it has one input: where it uses that several times, as
                 ``x - tanh(x)`` does, what leaves there is added up first.
         """
-        slots = find_input_slots(outputs, inputs)
+        self.watch_slots(find_input_slots(outputs, inputs), index, root, is_activation)
+
+    def watch_slots(
+        self, slots: Sequence[tuple[Node, int]], index: int, root: int, is_activation: bool
+    ) -> None:
+        """As ``watch_inputs``, at places that are known: nodes and positions."""
         read: Any = self._read_input
         if is_activation and len(slots) > 1:
             read = partial(self._read_part, _Parts(len(slots)))

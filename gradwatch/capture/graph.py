@@ -94,6 +94,17 @@ def _list_contents(value: Any) -> Sequence[Any]:
     return [getattr(value, name, None) for name in names]
 
 
+def find_outputs(result: Any) -> dict[Edge, Tensor]:
+    """Tensors with a graph in what a call has returned, by their edges."""
+    outputs = {}
+    for one in collect_tensors(result):
+        edge = find_edge(one)
+        numeric = one.is_floating_point() or one.is_complex()
+        if edge is not None and numeric and is_readable(one):
+            outputs[edge] = one
+    return outputs
+
+
 def skip_views(edge: Edge, stop: frozenset[Edge]) -> Edge:
     """Follow views that keep every element down to the edge that computed the values.
 

@@ -43,9 +43,11 @@ class Inventory:
 
     Attributes:
         modules: fqn by ``id`` of each module.
+        listing: grows when all is listed again.
     """
 
     def __init__(self) -> None:
+        self.listing = 0
         self.modules: dict[int, str] = {}
         self._seen: list[_Seen] = []
         self._params: list[tuple[weakref.ref[nn.Parameter], tuple[Any, ...]]] = []
@@ -67,6 +69,7 @@ class Inventory:
 
     def _list(self, model: nn.Module) -> list[Watched]:
         modules = name_modules(model)
+        self.listing += 1
         self.modules = {id(module): fqn for fqn, module in modules}
         watched = list_parameters(modules)
         self._seen = [_look(module) for _, module in modules]

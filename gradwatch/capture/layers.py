@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gradwatch.capture import statistics
 from gradwatch.capture.backward_passes import PassTracker
+from gradwatch.capture.call_measures import CallMeasures
 from gradwatch.capture.calls import Call, CallKey, CallTable, Measured
-from gradwatch.capture.cuts import CutFinder, find_origins
+from gradwatch.capture.cuts import CutFinder
+from gradwatch.capture.execution import Execution, PlannedForward
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.forward import ForwardTracker, Frame, Guard
 from gradwatch.capture.functions import FunctionMode
@@ -19,20 +20,21 @@ from gradwatch.capture.fused_ops import InsideRecorder
 from gradwatch.capture.gradients import GradientReader
 from gradwatch.capture.graph import (
     Edge,
-    collect_tensors,
     find_edge,
     find_input_edges,
+    find_outputs,
     identify,
     is_readable,
     skip_views,
 )
 from gradwatch.capture.own_statistics import OwnMeasures
+from gradwatch.capture.plan import Draft, Plan
 from gradwatch.capture.roles import (
     find_module_axis,
     find_role,
     is_activation_module,
 )
-from gradwatch.capture.unit_axes import count_unit_samples, find_unit_axis
+from gradwatch.capture.unit_axes import find_unit_axis
 from gradwatch.records import Layer
 from gradwatch.schema.activations import Activation, find_activation
 
@@ -50,6 +52,7 @@ class LayerRecorder:
         draws_units: count pre-activations by bin, for the picture of where the units sit.
         finds_cuts: look for calls that let no gradient through.
         own: measures the statistics that are not gradwatch's.
+        plan: what the step is expected to do; ``None``: each call is followed.
     """
 
     def __init__(
@@ -63,19 +66,32 @@ class LayerRecorder:
         draws_units: bool = False,
         finds_cuts: bool = False,
         own: OwnMeasures | None = None,
+        plan: Plan | None = None,
     ) -> None:
-        self._draws_units = draws_units
-        self._own = own or OwnMeasures()
         self.operands: set[int] | None = set()
         self.table = CallTable(linked)
         self.cut_finder = CutFinder(self.table.known) if finds_cuts else None
         self.gradients = GradientReader(self.table.ledger, guard, passes.notice)
         make_mode = partial(FunctionMode, self, guard)
-        self.forward = ForwardTracker(names, guard, self, make_mode, notice)
+        follow = ForwardTracker if plan is None else PlannedForward
+        self.forward = follow(names, guard, self, make_mode, notice)
         self._passes = passes
         self._insides = InsideRecorder(self.table, self.gradients, firing)
-        self._firing = firing
+        self._measures = CallMeasures(self.table, firing, own or OwnMeasures(), draws_units)
         self._pass_is_over = False
+        self.draft = Draft()
+        self.execution: Execution | None = None
+        if plan is not None:
+            reads = self.table, self.gradients, self._measures, self._insides
+            self.execution = Execution(plan, linked, *reads)
+
+    def arm(self) -> None:
+        """Begin to follow forward."""
+        planned = self.execution
+        if isinstance(self.forward, PlannedForward) and planned is not None:
+            self.forward.execution = planned
+            self.forward.sees_functions = self.operands is not None or planned.plan.needs_mode
+        self.forward.arm()
 
     def close(self) -> None:
         """Stop reading; hooks that are still on a graph do nothing and die with it."""
@@ -104,25 +120,36 @@ class LayerRecorder:
             self._pass_is_over = False
             self.table.begin_pass()
             self.forward.begin_pass()
+            self._events.begin_pass()
         self.table.begin_root(module.training)
+        self._events.begin_root(module)
+
+    @property
+    def _events(self) -> Draft | Execution:
+        """Who takes the events of forward."""
+        return self.draft if self.execution is None else self.execution
 
     def abandon_root(self) -> None:
         """Forward ended with an exception: the next one begins anew."""
         self._pass_is_over = True
+        self._events.reject("an exception")
 
     def begin_recomputation(self) -> None:
         """A reentrant checkpoint runs for the first time with a graph, inside a backward."""
         if not self.has_begun:
             self.table.begin_root()
+        self._events.reject("a reentrant checkpoint")
         self.table.notes["a reentrant checkpoint hides which layer feeds which"] = None
         self._passes.begin_recomputation()
 
     def miss_thread(self) -> None:
         """Forward has a layer run in another thread, where it is not followed."""
+        self._events.reject("threads")
         self.table.notes["layers that forward runs in other threads are not seen"] = None
 
     def begin_without_grad(self, fqn: str) -> None:
         """A call, and all inside it, runs where gradients are switched off."""
+        self._events.reject("no gradients")
         if self.cut_finder is not None:
             self.cut_finder.note_without_grad(fqn)
 
@@ -135,13 +162,18 @@ class LayerRecorder:
 
     def record_module(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None:
         """A watched module's call has returned."""
+        if self.execution is not None:
+            self.execution.take_module(frame.fqn, frame.module, frame.args, kwargs, result)
+            return
         parent = self.forward.stack[-1] if self.forward.stack else None
         self._insides.end_module(frame, parent)
-        outputs = _find_outputs(result)
-        if outputs:
+        outputs = find_outputs(result)
+        if not outputs:
+            self.draft.skip(frame.module, 0)
+        else:
             self._enter_module(frame, parent, kwargs, outputs, result)
         if parent is None and self.cut_finder is not None:
-            self._look_around(self.cut_finder, (frame.args, kwargs), outputs)
+            self.cut_finder.look_around((frame.args, kwargs), outputs)
 
     def _enter_module(
         self,
@@ -156,20 +188,14 @@ class LayerRecorder:
             self.table.note_axis(edge, find_module_axis(frame.module, tensor))
         is_whole = role in ("container", "other")
         if is_whole and all(identify(edge) in self.table.known for edge in outputs):
+            self.draft.skip(frame.module, len(outputs))
             return  # its output is that of a call inside it, which has an entry
         looks_inside = is_whole or frame.children > 0
         inputs = frozenset() if looks_inside else frame.inputs | find_input_edges(kwargs)
         call = self._add_module(frame, parent or frame, role, outputs, inputs)
+        self.draft.add_call(frame.module, call, outputs, inputs, role=role)
         if call is not None and role == "recurrent":
             self._insides.record_recurrent(frame, kwargs, result)
-
-    def _look_around(self, cuts: CutFinder, inputs: Any, outputs: dict[Edge, Tensor]) -> None:
-        """What an outermost call was given may have lost its graph since an earlier one."""
-        cuts.look_at_inputs(inputs)
-        for edge, tensor in outputs.items():
-            calls, _ = find_origins([edge], self.table.known)
-            for call in calls:
-                cuts.keep_output([tensor], call)
 
     def _add_module(
         self,
@@ -184,14 +210,9 @@ class LayerRecorder:
         call = self.table.add(parent, (frame.fqn, role, name), tensors, inputs or below)
         if call is not None:
             for tensor in tensors:
-                self._measure_output(call, tensor)
+                self._measures.measure_output(call, tensor)
             self._watch(call, outputs, inputs)
         return call
-
-    def _measure_output(self, call: Call, output: Tensor) -> None:
-        self.table.note("output_l2_norm", call, statistics.measure_l2_norm(output))
-        for name, reading in self._own.measure_output(output):
-            self.table.note(name, call, reading)
 
     def _watch(
         self,
@@ -229,6 +250,9 @@ class LayerRecorder:
         options: dict[str, Any],
     ) -> int | None:
         """One call of an activation, as a module or as a function (see ``FunctionObserver``)."""
+        if self.execution is not None:
+            self.execution.take_activation(activation, x, y, options)
+            return None
         edge, frame = find_edge(y), self._frame
         if frame is None or edge is None or not is_readable(y):
             return None
@@ -238,43 +262,27 @@ class LayerRecorder:
         is_plain = own and find_activation(name) is activation
         kind = name if is_plain else activation.name  # such as a hardtanh from 0 on: a ReLU6
         call = self.table.add(frame, (fqn, "activation", kind), [y], inputs)
+        axis = self._find_axis(activation, y, edge, inputs)
+        facts = {"activation": activation, "axis": axis, "n_dims": y.dim()}
+        self.draft.add_call(frame.module, call, {edge: y}, inputs, **facts)
         if call is None:
             return None
         frame.has_attention |= activation.name == "softmax"
-        self._measure(call, activation, x, y, options)
-        if activation.can_die:
-            self._note_fired(call, y, edge, inputs)
+        self._measures.measure_activation(call, activation, x, y, options)
+        if axis is not None and y.numel():
+            self.table.note_axis(edge, axis)
+            self._measures.observe_fired(call, y, axis)
         self._watch(call, {edge: y}, inputs, is_activation=True)
         return call.index
 
-    def _measure(
-        self, call: Call, activation: Activation, x: Tensor, y: Tensor, options: dict[str, Any]
-    ) -> None:
-        if not y.numel():
-            return
-        note = self.table.note
-        self._measure_output(call, y)
-        if not activation.is_elementwise:
-            y = y.detach().amax(options.get("dim", -1))
-        elif self._draws_units and x.is_floating_point() and x.data_ptr() != y.data_ptr():
-            self.table.note_histogram(call, statistics.count_histogram(x))
-        inputs = x if activation.needs_input else None
-        saturated, derivative = statistics.measure_saturation(activation, inputs, y, options)
-        note("saturated_fraction", call, saturated)
-        note("derivative_mean", call, derivative)
-        if activation.can_die:
-            note("zero_fraction", call, statistics.measure_zero_fraction(y))
-
-    def _note_fired(self, call: Call, y: Tensor, edge: Edge, inputs: frozenset[Edge]) -> None:
-        """Which units fired, where the graph tells what a unit is."""
+    def _find_axis(
+        self, activation: Activation, y: Tensor, edge: Edge, inputs: frozenset[Edge]
+    ) -> int | None:
+        """Dimension in which a rectifier counts units, where the graph tells what a unit is."""
+        if not activation.can_die:
+            return None
         axis = find_unit_axis(inputs, self.table.axes)
-        axis = y.dim() - 1 if axis is None and y.dim() == 2 else axis
-        if axis is None or not y.numel():
-            return
-        self.table.note_axis(edge, axis)
-        fired = statistics.find_fired_units(y, axis)
-        key = call.layer.fqn, call.layer.call
-        self._firing.observe(key, fired, count_unit_samples(y, axis))
+        return y.dim() - 1 if axis is None and y.dim() == 2 else axis
 
     def mark_gate(self, index: int) -> None:
         """An activation's output multiplies something: it is a gate."""
@@ -282,15 +290,8 @@ class LayerRecorder:
 
     def record_attention(self, measured: Measured | str) -> None:
         """An attention ran as one kernel; its softmax was computed again."""
-        if self._frame is not None:
+        if self.execution is not None:
+            self.execution.take_attention(measured)
+        elif self._frame is not None:
+            self.draft.add_attention(self._frame.module, self._frame.fqn)
             self._insides.record_attention(self._frame, measured)
-
-
-def _find_outputs(result: Any) -> dict[Edge, Tensor]:
-    outputs = {}
-    for one in collect_tensors(result):
-        edge = find_edge(one)
-        numeric = one.is_floating_point() or one.is_complex()
-        if edge is not None and numeric and is_readable(one):
-            outputs[edge] = one
-    return outputs

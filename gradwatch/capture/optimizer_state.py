@@ -117,3 +117,27 @@ def read_rates(optimizers: Iterable[Optimizer], ledger: Ledger) -> float:
             reading = Reading(rate.detach().reshape(()))
             ledger.add("step.learning_rate", number, WHOLE_STEP, reading)
     return max((one for one in map(read_rate, groups) if not math.isnan(one)), default=math.nan)
+
+
+def map_optimizers(optimizers: Sequence[Optimizer]) -> dict[int, int] | None:
+    """By ``id`` of a parameter, the number of its optimizer; ``None`` without any."""
+    if not optimizers:
+        return None
+    return {id(param): number for number, one in enumerate(optimizers) for param in _list_held(one)}
+
+
+def find_strangers(
+    optimizers: Iterable[Optimizer], params: Iterable[Tensor]
+) -> frozenset[tuple[int, ...]]:
+    """Shapes of what an optimizer holds and the model has not, or no longer.
+
+    Args:
+        params: of the model.
+    """
+    known = {id(param) for param in params}
+    held = (param for one in optimizers for param in _list_held(one))
+    return frozenset(tuple(param.shape) for param in held if id(param) not in known)
+
+
+def _list_held(optimizer: Optimizer) -> list[Tensor]:
+    return [param for group in optimizer.param_groups for param in group["params"]]

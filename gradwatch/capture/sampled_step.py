@@ -25,13 +25,17 @@ from gradwatch.capture.optimizer_state import (
     find_coupled_decay,
     find_decoupled_decay,
     find_scaler,
+    find_strangers,
     list_rates,
+    map_optimizers,
     read_found_inf,
     read_rates,
     read_scale,
 )
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.param_readings import ParamReadings
+from gradwatch.capture.plan import Plan
+from gradwatch.capture.planning import Planner
 from gradwatch.capture.sample import CLAIM, Sample
 from gradwatch.capture.step_hooks import remove_hook
 from gradwatch.records import Layer
@@ -58,6 +62,7 @@ class SampledStep:
         finds_cuts: look for calls that let no gradient through, and where they stand in the code.
         counts_grad: the training takes its gradients by ``autograd.grad``, as a step before showed.
         own: measures the statistics that are not gradwatch's.
+        planner: knows what forward is expected to do; ``None``: each call is followed.
     """
 
     model: InitVar[nn.Module]
@@ -73,6 +78,7 @@ class SampledStep:
     finds_cuts: bool = False
     counts_grad: bool = False
     own: OwnMeasures = field(default_factory=OwnMeasures)
+    planner: Planner | None = None
     passes: int = 0
     _events: list[int] = field(default_factory=list)
     _stepped: set[int] = field(default_factory=set)
@@ -95,6 +101,7 @@ class SampledStep:
             self.draws_units,
             self.finds_cuts,
             self.own,
+            self._choose_plan(),
         )
         self._ledger = self.recorder.table.ledger
         self._params = ParamReadings(self._watched, self._ledger, self.own)
@@ -104,11 +111,17 @@ class SampledStep:
         if all(one.fqn in used for one in self._watched):
             self.recorder.operands = None
         if sees_layers:
-            self.recorder.forward.arm()
+            self.recorder.arm()
         else:
             self.recorder.table.notes[UNSEEN] = None
         for optimizer in self.optimizers:
             optimizer.register_step_pre_hook(self._before_step)
+
+    def _choose_plan(self) -> Plan | None:
+        """Cuts are found and pictures drawn by following each call."""
+        if self.planner is None or self.finds_cuts or self.draws_units:
+            return None
+        return self.planner.choose(self.linked)
 
     @property
     def was_given_gradients(self) -> bool:
@@ -257,10 +270,10 @@ class SampledStep:
             notes=tuple(table.notes),
             cuts=self._list_cuts(),
             watched=self._watched,
-            optimized=self._find_optimized(),
+            optimized=map_optimizers(self.optimizers),
             coupled_decay=[coupled.get(id(one.param), 0.0) for one in self._watched],
             rates=list_rates(self.optimizers, [one.param for one in self._watched]),
-            strangers=self._find_strangers(),
+            strangers=find_strangers(self.optimizers, [one.param for one in self._watched]),
             transfer=self._ledger.send(),
         )
 
@@ -277,20 +290,3 @@ class SampledStep:
             places = [("unit_samples", index, WHOLE_STEP) for index in found]
             samples = torch.tensor([float(count) for _, count in found.values()])
             self._ledger.add_row(places, samples, [1.0] * len(places))
-
-    def _find_strangers(self) -> frozenset[tuple[int, ...]]:
-        """Shapes of what an optimizer holds and the model has not, or no longer."""
-        known = {id(one.param) for one in self._watched}
-        groups = (group for one in self.optimizers for group in one.param_groups)
-        held = (param for group in groups for param in group["params"])
-        return frozenset(tuple(param.shape) for param in held if id(param) not in known)
-
-    def _find_optimized(self) -> dict[int, int] | None:
-        if not self.optimizers:
-            return None
-        return {
-            id(param): number
-            for number, optimizer in enumerate(self.optimizers)
-            for group in optimizer.param_groups
-            for param in group["params"]
-        }

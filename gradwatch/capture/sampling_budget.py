@@ -125,7 +125,7 @@ class Pace:
 
     def look_closely(self, samples: int) -> None:
         """Sample every step for a while; a budget, where there is one, goes before that."""
-        self._close_samples = samples
+        self._close_samples = max(self._close_samples, samples)
 
     def propose(self) -> int:
         """The shortest wait that this process's measurements allow; 0 for no opinion.

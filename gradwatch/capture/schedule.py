@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from gradwatch.errors import InvalidInput
 
-FIRST_STEPS = 10
-"""Every one of the first steps is sampled: most diseases are there from the start."""
+FIRST_STEPS = 5
+"""Every one of the first steps is sampled: most diseases are there from the start, and what shows
+then is followed step by step (see ``verdict.alertness``)."""
 
-GROWTH = 0.25
-"""After them no wait is longer than this share of the steps made so far: what falls ill later is
-seen when it has lasted for a quarter of the training, however short that is. From a step of
+GROWTH = 0.5
+"""After them no wait is longer than this share of the steps made so far: what becomes unhealthy
+later is seen when it has lasted for half of the training, however short that is. From a step of
 ``every_n_steps`` divided by it on, this asks for nothing more."""
 
 

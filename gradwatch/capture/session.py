@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from torch import nn
 from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
@@ -23,6 +22,7 @@ from gradwatch.capture.exchange import is_job
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.own_statistics import OwnMeasures, OwnStatistic
+from gradwatch.capture.planning import Planner
 from gradwatch.capture.ranks import RankMerger, unwrap
 from gradwatch.capture.sample import Sample
 from gradwatch.capture.sampled_step import SampledStep
@@ -34,10 +34,6 @@ from gradwatch.capture.step_hooks import is_inner_step
 from gradwatch.capture.wrappers import list_parallel_parts
 from gradwatch.interruption import forget_frames, is_foreign, warn_of_failure
 from gradwatch.records import StepRecord
-
-CLOSE_SAMPLES = 1000
-"""Steps sampled one by one once NaN or Inf has reached the weights, when nothing is lost by it any
-more, and as many after a rollback: to see where it begins the next time."""
 
 FIRST_CUTS = 3
 """Calls that let no gradient through are looked for at so many sampled steps, and at every tenth:
@@ -54,7 +50,8 @@ class Session:
         model: whose modules and parameters are watched; held weakly.
         optimizers: whose steps are the boundaries; none means that ``mark_step`` marks them.
         schedule: which steps are sampled.
-        on_record: receives each record, on the training's thread.
+        on_record: receives each record, on the training's thread; answers how many of the next
+            steps are to be sampled one by one. Of several ranks the first one decides.
         global_step: number of the first step.
         budget: largest share of the training's time; ``None`` for the schedule as it is.
         statistics: that are measured besides gradwatch's own.
@@ -65,7 +62,7 @@ class Session:
         model: nn.Module,
         optimizers: Sequence[Optimizer],
         schedule: Schedule,
-        on_record: Callable[[StepRecord], None],
+        on_record: Callable[[StepRecord], int | None],
         global_step: int = 0,
         budget: float | None = None,
         statistics: Sequence[OwnStatistic] = (),
@@ -92,11 +89,11 @@ class Session:
         self._handles: list[Any] = []
         self._step: SampledStep | None = None
         self._retired: SampledStep | None = None
-        self._lost: int | None = None
+        self._lost: set[int] = set()
+        self._planner = Planner(self._inventory)
         self._armed = 0
         self._counts_grad = False
         self._running = False
-        self._is_broken = False
 
     @property
     def model(self) -> nn.Module | None:
@@ -212,6 +209,7 @@ class Session:
             finds_cuts=self._armed < FIRST_CUTS or self._armed % HISTOGRAM_EVERY == 0,
             counts_grad=self._counts_grad,
             own=self._own,
+            planner=self._planner,
         )
         self._armed += 1
         self._assembler.begin(self._step.modules)
@@ -230,7 +228,7 @@ class Session:
     def _make_way(self) -> None:
         """Take our hooks away for an export; what the step would tell of its layers is lost."""
         if self._step is not None:
-            self._lost = self._step.global_step
+            self._lost.add(self._step.global_step)
             self._step.recorder.forward.retire()
             self._stance.leave()
 
@@ -254,6 +252,9 @@ class Session:
         began = self._pace.read_clock()
         if is_complete:
             self._counts_grad |= step.was_given_gradients
+            if not self._planner.learn(step.recorder):
+                self._lost.add(step.global_step)
+                self._pace.look_closely(1)
             self._pending.append((step.collect(), self._pace.interval))
         self._disarm()
         self.deliver()
@@ -280,7 +281,8 @@ class Session:
             self._hand_on(record)
 
     def _build(self, sample: Sample, interval: int) -> None:
-        is_lost = sample.global_step == self._lost
+        is_lost = sample.global_step in self._lost
+        self._lost.discard(sample.global_step)
         parts = count_parts(self.model, [one.param for one in sample.watched])
         self._ranks.is_wanted |= any(one > 1 for one in parts)
         sample.notes += self._ranks.describe_alone()
@@ -291,15 +293,4 @@ class Session:
             self._hand_on(record)
 
     def _hand_on(self, record: StepRecord) -> None:
-        self._look_for_breaks(record)
-        self.on_record(record)
-
-    def _look_for_breaks(self, record: StepRecord) -> None:
-        """A run that has gone nonfinite is looked at closely, and so is what a rollback restores.
-
-        Of several ranks the first one decides: its proposal is agreed on.
-        """
-        is_broken = bool(np.isinf(record.param("weight_l2_norm")).any())
-        if is_broken != self._is_broken:
-            self._pace.look_closely(CLOSE_SAMPLES)
-        self._is_broken = is_broken
+        self._pace.look_closely(self.on_record(record) or 0)

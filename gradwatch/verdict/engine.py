@@ -53,6 +53,11 @@ class Doctor:
         self._tracker = Tracker(self.thresholds)
         self._ignored: set[str] = set()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a sign has shown that must last before it is a finding."""
+        return self._tracker.is_waiting
+
     def observe(self, record: StepRecord) -> tuple[Change, ...]:
         """Take in the next record; answers what began or ended with it."""
         return self._examine(read_flow([record])[0])

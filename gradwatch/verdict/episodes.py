@@ -90,6 +90,11 @@ class Tracker:
         """Confirmed episodes that have not ended."""
         return [episode for episode in self._open if episode.confirmed]
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a sign has shown that must last before it is a finding."""
+        return any(not one.confirmed and one.sign.severity != "note" for one in self._open)
+
     def update(
         self,
         rule: Rule,

@@ -41,7 +41,7 @@ class Course:
 
     def __init__(self, every_n_steps: int, budget: float | None, first_steps: int = 10) -> None:
         self.clock = Clock()
-        schedule = Schedule(every_n_steps, first_steps)
+        schedule = Schedule(every_n_steps, first_steps, growth=0.25)
         self.pace = Pace(schedule, budget, clock=self.clock)
         self.sampled: list[int] = []
         self.step = 0
@@ -74,7 +74,7 @@ def constant(value: float) -> Callable[[int], float]:
 
 
 def list_scheduled(every_n_steps: int, steps: int) -> list[int]:
-    schedule = Schedule(every_n_steps)
+    schedule = Schedule(every_n_steps, first_steps=10, growth=0.25)
     return [step for step in range(steps) if schedule.is_sampled(step)]
 
 
@@ -186,7 +186,7 @@ def train(model: nn.Module, clock: Clock, step_s: float, cost_s: float) -> list[
     """Samples cost ``cost_s`` each, by a clock of our own."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     records: list[StepRecord] = []
-    session = Session(model, (optimizer,), Schedule(5), records.append, budget=0.1)
+    session = Session(model, (optimizer,), Schedule(5, 10, 0.25), records.append, budget=0.1)
     session._pace._clock = clock
     session.start()
     for _ in range(700):

@@ -18,9 +18,9 @@ def list_steps(schedule: Schedule, end: int) -> list[int]:
 
 
 def test_the_default() -> None:
-    first = [*range(11), 12, 15, 18, 22, 27, 33, 41, 51, 63, 78, 97, 121, 151, 188, 235, 250, 300]
+    first = [*range(6), 7, 10, 15, 22, 33, 49, 73, 109, 150, 200, 250, 300]
     assert list_steps(Schedule(), 301) == first
-    assert len(list_steps(Schedule(), 1000)) == 41
+    assert len(list_steps(Schedule(), 1000)) == 31
 
 
 @pytest.mark.parametrize("every_n_steps", INTERVALS)
@@ -46,7 +46,7 @@ def test_the_next_sampled_step_is_the_first_that_is_sampled() -> None:
 
 
 def test_without_growth_only_multiples_follow_the_first_steps() -> None:
-    assert list_steps(Schedule(20, growth=math.inf), 75) == [*range(10), 20, 40, 60]
+    assert list_steps(Schedule(20, growth=math.inf), 75) == [*range(5), 20, 40, 60]
     assert list_steps(Schedule(20, 0, growth=math.inf), 75) == [0, 20, 40, 60]
 
 
