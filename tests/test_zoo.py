@@ -23,6 +23,8 @@ KINDS = {
     "underflow",
     "nonfinite",
     "disconnected",
+    "mishandled",
+    "unmoved",
 }
 CAUSES = {
     "weight_decay",
@@ -35,6 +37,12 @@ CAUSES = {
     "through_time",
     "depth",
     "learning_rate",
+    "not_optimized",
+    "not_stepped",
+    "lost_update",
+    "not_cleared",
+    "cleared",
+    "not_unscaled",
 }
 
 

@@ -207,7 +207,8 @@ def _look_at_way(history: History, thresholds: Thresholds) -> list[Sign]:
         return []
     if not (nowhere or is_at_rest(history, thresholds)) or not lacks_rate(history, thresholds):
         return []
-    if measure_scaled_clipping(history)[0] < thresholds.clipped:
+    is_clipped = measure_scaled_clipping(history)[0] < thresholds.clipped
+    if is_clipped or find_cleared(history.latest.record).any():
         return []  # GW802 says why
     way, rates = measure_way(history), history.rates.latest
     if not rates and not way > 0:
