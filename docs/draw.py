@@ -2,17 +2,25 @@
 
 python docs/draw.py architecture    # the arrows, from the import contract in setup.cfg
 python docs/draw.py verdict         # what the terminal shows of a real sick training
+python docs/draw.py loss_change     # who learns in a healthy and in a sick training
 """
 
 from __future__ import annotations
 
 import configparser
 import io
+import math
 import re
 import runpy
 import sys
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
+
+from gradwatch.report import Report
+from gradwatch.thresholds import Thresholds
+from gradwatch.wording.phrases import name_number
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -73,21 +81,9 @@ def _draw_arrow(top: int) -> str:
 
 def draw_verdict() -> str:
     """The report of examples/plain_loop.py's sigmoid network after one epoch, as the terminal."""
-    import torch
     from rich.console import Console
 
-    import gradwatch
-
-    example = runpy.run_path(str(ROOT / "examples" / "plain_loop.py"))
-    torch.manual_seed(0)
-    model, loss_fn = example["build_model"]("sigmoid"), torch.nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    with gradwatch.watch(model, optimizer, every_n_steps=10) as watch:
-        for x, y in example["load_data"]():
-            loss_fn(model(x), y).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-    report = watch.report()
+    report = _train_example("sigmoid", every_n_steps=10)
     if report.healthy:
         raise SystemExit("Expected a verdict with a finding to draw, got a healthy one.")
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
@@ -97,7 +93,63 @@ def draw_verdict() -> str:
     return re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
 
 
-DRAWINGS = {"architecture": draw_architecture, "verdict": draw_verdict}
+def _train_example(activation: str, every_n_steps: int) -> Report:
+    """One epoch of examples/plain_loop.py's network."""
+    import torch
+
+    import gradwatch
+
+    example = runpy.run_path(str(ROOT / "examples" / "plain_loop.py"))
+    torch.manual_seed(0)
+    model, loss_fn = example["build_model"](activation), torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    with gradwatch.watch(model, optimizer, every_n_steps=every_n_steps) as watch:
+        for x, y in example["load_data"]():
+            loss_fn(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return watch.report()
+
+
+def draw_loss_change() -> str:
+    """Each layer's share of the loss change in two trainings of one depth, averaged over steps."""
+    import numpy as np
+
+    from gradwatch.display.figures import series_of_verdict
+
+    panels = []
+    for place, activation in enumerate(("relu", "sigmoid")):
+        series = series_of_verdict(_train_example(activation, every_n_steps=5))
+        shares = np.nanmean(series.learning, axis=1)
+        panels.append(_draw_shares(activation, series.names, shares, 10 + 370 * place))
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 750 330" width="750" height="330">\n'
+        "<style>text { font: 13px system-ui, sans-serif; fill: #1f2933; }</style>\n"
+        '<rect width="750" height="330" fill="#fff"/>\n' + "\n".join(panels) + "\n</svg>\n"
+    )
+
+
+def _draw_shares(title: str, names: Sequence[str], shares: Any, left: int) -> str:
+    """A bar per layer, eight decades long; blue down to the limit of the rule, red below."""
+    limit, rows = Thresholds().loss_share, []
+    for row, (name, share) in enumerate(zip(names, shares, strict=True)):
+        width = 200 * (1 + math.log10(min(max(share, 1e-8), 1.0)) / 8)
+        said = f"{100 * share:.2g} %" if share >= 1e-3 else f"1 in {name_number(1 / share)}"
+        hue, top = ("#2f7fb8" if share >= limit else "#c0352b"), 52 + 21 * row
+        rows.append(
+            f'<text x="{left + 40}" y="{top}" text-anchor="end">{escape(name)}</text>'
+            f'<rect x="{left + 48}" y="{top - 12}" width="{width:.1f}" height="15" fill="{hue}"/>'
+            f'<text x="{left + 54 + width:.1f}" y="{top}">{said}</text>'
+        )
+    heading = f"{title}: share of the loss change, log scale"
+    return f'<text x="{left}" y="24" font-weight="600">{heading}</text>' + "".join(rows)
+
+
+DRAWINGS = {
+    "architecture": draw_architecture,
+    "verdict": draw_verdict,
+    "loss_change": draw_loss_change,
+}
 
 
 def main(names: list[str]) -> int:

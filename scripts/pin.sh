@@ -14,4 +14,9 @@ python3 -m venv .venv-pin
         grep -v -E '^(nvidia|cuda|triton)-?'
 } > constraints.new
 mv constraints.new constraints.txt
+# The same versions with hashes, for "pip install --require-hashes -r requirements.lock"; pip takes no
+# hashes together with -e, so that constraints.txt stays for development.
+.venv-pin/bin/uv pip compile --quiet --no-config --universal --python-version 3.10 --generate-hashes \
+    --extra plots --extra demo --extra lightning --no-header --no-annotate \
+    --constraint constraints.txt --output-file requirements.lock pyproject.toml > /dev/null
 rm -r .venv-pin

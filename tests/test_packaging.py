@@ -53,6 +53,21 @@ def test_type_checkers_and_lazy_loading_see_the_same_names() -> None:
     assert set(dir(gradwatch)) == set(gradwatch.__all__)
 
 
+@pytest.mark.parametrize("file", ["CITATION.cff", "conda/meta.yaml"])
+def test_recipes_name_the_version(file: str) -> None:
+    assert gradwatch.__version__ in (ROOT / file).read_text(encoding="utf-8")
+
+
+def test_the_lock_has_the_versions_of_the_constraints() -> None:
+    held = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    locked = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    for name in ("numpy", "rich", "tensorboard", "plotly"):
+        versions = set(re.findall(rf"^{name}==([\d.]+)", locked, flags=re.MULTILINE))
+        assert versions
+        assert all(f"\n{name}=={version}" in held for version in versions)
+    assert locked.count("--hash=sha256:") > 50
+
+
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'wacth'"):
         gradwatch.wacth  # noqa: B018

@@ -2,7 +2,7 @@
 
 The page is the TensorBoard tab's own, with its data and plotly.js inside (both gzipped, unpacked by
 the browser), so it opens from disk without a network. The fragment needs no script at all, so that
-a notebook shows it trusted or not: words, a table, and the heatmap as a small picture.
+a notebook shows it trusted or not: words, and the cards as small pictures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gradwatch.display.figures.series import MAX_COLUMNS
 from gradwatch.display.headline import Sentence, headline, name_region, since
 from gradwatch.display.page_data import write_brief, write_rules
 from gradwatch.display.run_facts import RunFacts
-from gradwatch.display.static_heatmap import draw_heatmap
+from gradwatch.display.static_cards import draw_cards
 from gradwatch.schema.kinds import describe_cause, find_kind
 from gradwatch.verdict.findings import Finding, Verdict
 from gradwatch.verdict.trials import Trial
@@ -62,15 +62,15 @@ def write_page(
 
 
 def write_fragment(verdict: Verdict) -> str:
-    """Words, findings and the heatmap of one run, styled inline and without scripts."""
+    """Words, findings and the cards of one run, styled inline and without scripts."""
     tone = _TONES["sick" if verdict.findings else "well" if verdict.healthy else "none"]
-    style = f"border-left:6px solid {tone};padding:6px 14px;max-width:900px;line-height:1.45"
+    style = f"border-left:6px solid {tone};padding:6px 14px;max-width:960px;line-height:1.45"
     title = f'<div style="font-size:1.15em;font-weight:600">{_title(verdict)}</div>'
     parts = [f'<div style="{style}">', title]
     parts += [_write_finding(one, verdict) for one in verdict.findings]
     if not verdict.findings:
         parts.append(f"<div>{escape(write_brief(verdict)['summary'])}</div>")
-    return "\n".join([*parts, draw_heatmap(series_of_verdict(verdict)), "</div>"])
+    return "\n".join([*parts, draw_cards(series_of_verdict(verdict)), "</div>"])
 
 
 def _title(verdict: Verdict) -> str:

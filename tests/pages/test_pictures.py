@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from gradwatch.display import html
-from gradwatch.display.figures import FIGURES, build_figures, build_payload, draw_figure
+from gradwatch.display.figures import FIGURES, build_figures, build_payload, draw_figure, palette
+from gradwatch.display.figures.events import find_events
 from gradwatch.display.figures.names import shorten
 from gradwatch.display.figures.palette import gradient_scale
 from gradwatch.display.figures.rows import SHARES
 from gradwatch.display.figures.series import Series, series_of, thin
 from gradwatch.display.static_heatmap import write_png
 from gradwatch.errors import InvalidInput, NothingToJudge
-from gradwatch.records import LAYER_STATISTICS, PARAM_STATISTICS
+from gradwatch.records import LAYER_STATISTICS, PARAM_STATISTICS, STEP_STATISTICS
+from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import diagnose
 from gradwatch.verdict.findings import Verdict
 from tests.pages.synthetic import HOSTILE, make_layer_set, make_records, name_long
@@ -210,6 +212,49 @@ def test_page_without_plotly_still_has_the_words(monkeypatch: pytest.MonkeyPatch
     page = html.write_page([make_verdict()])
     assert '"plotly":false' in page
     assert "pip install" in page
+
+
+def test_a_notebook_shows_the_cards_without_a_script() -> None:
+    records = list(make_records(make_layer_set(6), list(range(30)), saturated=0.6))
+    for step, record in enumerate(records):
+        record.step_values[STEP_STATISTICS.index("loss")] = 2.0 / (step + 1)
+    fragment = html.write_fragment(diagnose(records))
+    assert fragment.count("<img ") == 3  # who learns, the gradient, saturated units
+    assert "Who learns" in fragment
+    assert 'aria-label="Loss from 2 at step 0 to 0.0667"' in fragment
+    pytest.importorskip("plotly")
+    shown = draw_figure(diagnose(records), "who_learns")._repr_mimebundle_()
+    assert "<img " in shown["text/html"] or "plotly" in shown["text/html"]
+
+
+def test_a_sudden_fall_is_an_event_with_its_steps() -> None:
+    steps = [*range(10), *range(50, 300, 10)]
+    falls = make_records(make_layer_set(8), steps, gain=lambda step: 1.0 if step < 210 else 0.3)
+    (event,) = find_events(series_of(list(falls)))
+    assert (event.before, event.step, event.is_worse) == (200, 210, True)
+    assert event.when == "between steps 200 and 210"
+    assert "fell" in event.text
+    steady = make_records(make_layer_set(8), steps, gain=1.0)
+    assert find_events(series_of(list(steady))) == []
+
+
+def test_colours_change_where_the_thresholds_say() -> None:
+    limits = Thresholds(profile=1e-2)
+    edges = [at for at, colour in palette.fade_below(limits.profile) if colour == "#d3e5f0"]
+    assert edges == [pytest.approx(0.75)]
+    assert [at for at, _ in palette.share_scale(0.6)] == [0.0, 0.6, 0.6, 1.0]
+    drawn = FIGURES["updates"](make_series())
+    assert drawn is not None
+    assert drawn["layout"]["shapes"][0]["x1"] == pytest.approx(-4.5)
+
+
+def test_it_opens_at_the_last_step_that_has_most_values() -> None:
+    records = list(make_records(make_layer_set(4), list(range(9))))
+    for record in records[6:]:
+        record.layer_values[LAYER_STATISTICS.index("grad_output_l2_norm"), :4] = np.nan
+    figure = FIGURES["profile"](series_of(records))
+    assert figure is not None
+    assert figure["layout"]["meta"]["last"] == 5
 
 
 def test_png_is_well_formed() -> None:

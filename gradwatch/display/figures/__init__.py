@@ -108,4 +108,17 @@ def draw_figure(verdict: Verdict, name: str = "profile") -> Any:
         raise GradWatchError(
             "Expected plotly for a figure, got no such package. Run: pip install 'gradwatch[plots]'"
         ) from error
-    return graph_objects.Figure(figure)
+    from gradwatch.display.static_cards import draw_card
+
+    return _add_picture(graph_objects.Figure, draw_card(name, series))(figure)
+
+
+def _add_picture(base: type[Any], html: str) -> type[Any]:
+    """A figure that is no blank where an exported notebook has no script: it has a picture too."""
+
+    class PicturedFigure(base):  # type: ignore[misc]
+        def _repr_mimebundle_(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            bundle: dict[str, Any] = super()._repr_mimebundle_(*args, **kwargs)
+            return {"text/html": html, **bundle} if html else bundle
+
+    return PicturedFigure

@@ -124,6 +124,7 @@ class Series:
         saturated, dead: ``(activations, columns)``.
         histograms: counts by activation and step; the page draws those nearest to the chosen step.
         loss, learning_rate, passes: ``(columns,)``; NaN where unknown.
+        has_weight: ``(rows,)``, whether the layer owns a weight.
         thresholds: in force, which bands and colours of the pictures are taken from.
     """
 
@@ -141,6 +142,7 @@ class Series:
     loss: Matrix
     learning_rate: Matrix
     passes: Matrix
+    has_weight: npt.NDArray[np.bool_]
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     @classmethod
@@ -169,6 +171,7 @@ class Series:
             loss=_line(columns, "loss"),
             learning_rate=_line(columns, "learning_rate"),
             passes=_line(columns, "passes"),
+            has_weight=_find_owners(plans, names),
             thresholds=thresholds or Thresholds(),
         )
         series._fill(columns)
@@ -190,6 +193,16 @@ class Series:
 
 def _blank(rows: int, columns: int) -> Matrix:
     return np.full((rows, columns), np.nan, np.float32)
+
+
+def _find_owners(plans: Iterable[Plan], names: Iterable[str]) -> npt.NDArray[np.bool_]:
+    owners = {
+        key
+        for plan in plans
+        for key, weight in zip(plan.row_keys, plan.weights, strict=True)
+        if weight >= 0
+    }
+    return np.array([name in owners for name in names], dtype=bool)
 
 
 def _line(columns: Sequence[Column], name: str) -> Matrix:

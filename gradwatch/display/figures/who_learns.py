@@ -22,10 +22,10 @@ def build_who_learns(series: Series) -> Figure | None:
     A smaller share is drawn as 1e-8. A gap: the layer has no weight that
     an optimizer holds, or got no gradient or no step.
     """
-    measured = np.flatnonzero(np.isfinite(series.learning).any(axis=1))
-    if not measured.size:
+    rows = np.flatnonzero(series.has_weight)
+    names, shares = [series.names[row] for row in rows], series.learning[rows]
+    if not np.isfinite(shares).any():
         return None
-    names, shares = [series.names[i] for i in measured], series.learning[measured]
     plot = plot_height(len(names))
     layout = palette.frame(
         plot + _MARGIN_TOP + _MARGIN_BOTTOM,
