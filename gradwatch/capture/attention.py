@@ -6,8 +6,8 @@ attention weights of a bounded sample follow from what they were called with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,14 +28,30 @@ fraction is 0.022 at most, if queries know nothing of each other."""
 PART = Part("attention", 0, "activation", "softmax")
 
 
-def find_attention(func: Any) -> Callable[..., Measured | str] | None:
-    """What measures this function, if it is an attention."""
+class Scores(NamedTuple):
+    """What the scores of a bounded sample of an attention are made of.
+
+    Attributes:
+        q: scaled queries ``(..., L, E)``, float32.
+        k: keys ``(..., S, E)``, float32; a view of what forward used.
+        mask: to be added, or ``None``.
+        causal: what determines a causal mask, so that two of them are known to be the same.
+    """
+
+    q: Tensor
+    k: Tensor
+    mask: Tensor | None
+    causal: tuple[Any, ...] = ()
+
+
+def find_attention(func: Any) -> Callable[..., Scores | str] | None:
+    """What samples this function's arguments, if it is an attention."""
     if func is F.scaled_dot_product_attention:
-        return measure_attention
-    return measure_multi_head if func is F.multi_head_attention_forward else None
+        return sample_attention
+    return sample_multi_head if func is F.multi_head_attention_forward else None
 
 
-def measure_attention(
+def sample_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -44,8 +60,8 @@ def measure_attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> Measured | str:
-    """Arguments of ``scaled_dot_product_attention``; shapes ``(..., heads, L, E)``."""
+) -> Scores | str:
+    """The arguments' sample, or why there is none."""
     if not (is_readable(query) and is_readable(key)) or not query.numel() or not key.numel():
         return "its attention is not seen, its inputs cannot be read"
     length, size = query.shape[-2:]
@@ -56,16 +72,17 @@ def measure_attention(
         chosen = *heads, rows
         q = query.detach()[chosen].float() * (size**-0.5 if scale is None else scale)
         k = key.detach().expand(*query.shape[:-2], *key.shape[-2:])[heads].float()
-        scores = q @ k.transpose(-1, -2)
         mask: Tensor | None = None
+        causal: tuple[Any, ...] = ()
         if is_causal:
             mask = _make_causal(rows, k.shape[-2], k.device)
+            causal = rows.start, rows.stop, rows.step, k.shape[-2], k.device
         if attn_mask is not None:
-            mask = _make_additive(_choose_of_mask(attn_mask, chosen))
-        return _measure_scores(scores, mask)
+            mask, causal = _make_additive(_choose_of_mask(attn_mask, chosen)), ()
+        return Scores(q, k, mask, causal)
 
 
-def measure_multi_head(*args: Any, **kwargs: Any) -> Measured | str:
+def sample_multi_head(*args: Any, **kwargs: Any) -> Scores | str:
     """Arguments of ``multi_head_attention_forward``."""
     given = {**dict(zip(_MULTI_HEAD, args, strict=False)), **kwargs}
     if given.get("add_zero_attn") or any(
@@ -84,7 +101,7 @@ def measure_multi_head(*args: Any, **kwargs: Any) -> Measured | str:
         batch = _spread(query.shape[1], max(MAX_HEADS // heads, 1))
         q, k = (_split(x[:, batch], heads, w, b) for x, w, b in _project(query, key, given))
         mask = _merge_masks(masks[0], masks[1], batch, (query.shape[1], heads), len(key))
-        return measure_attention(q, k, k, mask)
+        return sample_attention(q, k, k, mask)
 
 
 _MULTI_HEAD = (
@@ -171,20 +188,32 @@ def _spread(count: int, most: int) -> slice:
     return slice(0, min(stride * most, count), stride)
 
 
-def _measure_scores(scores: Tensor, mask: Tensor | None) -> Measured:
-    """Saturation of the softmax by its largest weight; queries with one key have no choice."""
+@torch.no_grad()
+def measure_scores(samples: Sequence[Scores]) -> list[Measured]:
+    """Saturation of the softmax by its largest weight; queries with one key have no choice.
+
+    Args:
+        samples: of one shape, and with one mask, that of the first.
+    """
+    mask = samples[0].mask
+    q, k = (torch.stack(each) for each in ([one.q for one in samples], [one.k for one in samples]))
+    scores = q @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores + mask
     weights = scores.softmax(-1).amax(-1)
     seen = torch.zeros_like(scores[..., :1, :]) if mask is None else mask
     has_choice = ((seen > float("-inf")).sum(-1) > 1) & ~weights.isnan()
     derivative = torch.where(has_choice, weights * (1 - weights), 0.0)
-    count = has_choice.sum().clamp(min=1)
+    count = has_choice.flatten(1).sum(1).clamp(min=1)
     limit = SATURATION_SHARE * ACTIVATIONS["softmax"].maximum
-    pinned = (has_choice & (derivative < limit)).sum() / count
-    return iter(
-        (
-            (PART, "saturated_fraction", Reading(pinned)),
-            (PART, "derivative_mean", Reading(derivative.sum() / count)),
-        )
+    saturated = (has_choice & (derivative < limit)).flatten(1).sum(1) / count
+    mean = derivative.flatten(1).sum(1) / count
+    pairs = zip(saturated.unbind(), mean.unbind(), strict=True)
+    return [iter(_name_values(*pair)) for pair in pairs]
+
+
+def _name_values(saturated: Tensor, mean: Tensor) -> tuple[tuple[Part, str, Reading], ...]:
+    return (
+        (PART, "saturated_fraction", Reading(saturated)),
+        (PART, "derivative_mean", Reading(mean)),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from gradwatch.capture import statistics
+from gradwatch.capture.attention import Scores
+from gradwatch.capture.batches import Batches
 from gradwatch.capture.calls import Call, CallTable
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.own_statistics import OwnMeasures
@@ -21,15 +23,22 @@ class CallMeasures:
         firing: which units fired lately, kept from step to step.
         own: measures the statistics that are not gradwatch's.
         draws_units: count pre-activations by bin, for the picture of where the units sit.
+        batches: reduces small samples together, later; ``None``: each at once.
     """
 
     def __init__(
-        self, table: CallTable, firing: FiringHistory, own: OwnMeasures, draws_units: bool
+        self,
+        table: CallTable,
+        firing: FiringHistory,
+        own: OwnMeasures,
+        draws_units: bool,
+        batches: Batches | None = None,
     ) -> None:
         self._table = table
         self._firing = firing
         self._own = own
         self._draws_units = draws_units
+        self._batches = batches
 
     def measure_output(self, call: Call, output: Tensor) -> None:
         """Norm of one output of one call, and what else is asked for."""
@@ -55,11 +64,25 @@ class CallMeasures:
         elif self._draws_units and x.is_floating_point() and x.data_ptr() != y.data_ptr():
             self._table.note_histogram(call, statistics.count_histogram(x))
         inputs = x if activation.needs_input else None
-        saturated, derivative = statistics.measure_saturation(activation, inputs, y, options)
-        note("saturated_fraction", call, saturated)
-        note("derivative_mean", call, derivative)
+        waits = self._batches is not None and self._batches.add_activation(
+            call.index, activation, inputs, y, options
+        )
+        if not waits:
+            saturated, derivative = statistics.measure_saturation(activation, inputs, y, options)
+            note("saturated_fraction", call, saturated)
+            note("derivative_mean", call, derivative)
         if activation.can_die:
             note("zero_fraction", call, statistics.measure_zero_fraction(y))
+
+    def measure_attention(self, fqn: str, scores: Scores) -> None:
+        """How saturated the softmax of a fused attention is."""
+        if self._batches is not None:
+            self._batches.add_attention(fqn, scores)
+
+    def flush(self) -> None:
+        """Reduce what waits."""
+        if self._batches is not None:
+            self._batches.flush()
 
     def observe_fired(self, call: Call, y: Tensor, axis: int) -> None:
         """Which units of a rectifier fired.

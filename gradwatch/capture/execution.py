@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradwatch.capture.attention import Scores
 from gradwatch.capture.backward_passes import is_in_backward
 from gradwatch.capture.call_measures import CallMeasures
-from gradwatch.capture.calls import Call, CallKey, CallTable, Measured
+from gradwatch.capture.calls import Call, CallKey, CallTable
 from gradwatch.capture.forward import ForwardTracker, Frame
 from gradwatch.capture.fused_ops import InsideRecorder
 from gradwatch.capture.gradients import GradientReader
@@ -137,15 +138,15 @@ class Execution:
             if slot.axis is not None and y.numel():
                 self._measures.observe_fired(call, y, slot.axis)
 
-    def take_attention(self, measured: Measured | str) -> None:
-        """A fused attention is called; its softmax was computed again."""
+    def take_attention(self, scores: Scores | str) -> None:
+        """A fused attention is called."""
         slot = self._next()
         if slot is None:
             return
         if slot.attention is None:
             self.reject("an attention")
-        elif not isinstance(measured, str):
-            self._table.add_parts(slot.attention, measured, self._table.root)
+        elif not isinstance(scores, str):
+            self._measures.measure_attention(slot.attention, scores)
 
     def _read(self, slot: Slot, outputs: list[Tensor]) -> Call | None:
         """The call's entry, once its gradients are going to be read."""

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from gradwatch.capture.attention import find_attention
-from gradwatch.capture.calls import Measured
+from gradwatch.capture.attention import Scores, find_attention
 from gradwatch.capture.cuts import CutFinder
 from gradwatch.capture.graph import Edge, collect_tensors, find_input_edges
 from gradwatch.schema.activations import ACTIVATIONS, Activation
@@ -112,8 +111,8 @@ class FunctionObserver(Protocol):
     def mark_gate(self, index: int) -> None:
         """The call with this index turned out to be a gate."""
 
-    def record_attention(self, measured: Measured | str) -> None:
-        """Take in what was computed again of a fused attention, or why it could not be."""
+    def record_attention(self, scores: Scores | str) -> None:
+        """Take in a sample of what a fused attention is given, or why there is none."""
 
 
 class FunctionMode(TorchFunctionMode):
@@ -143,9 +142,9 @@ class FunctionMode(TorchFunctionMode):
             activation, options = find_call(func, args, kwargs)
             if activation is not None:
                 return self._call_activation(activation, options, func, args, kwargs)
-        measure = find_attention(func)
-        if measure is not None:
-            self._guard(self._record_attention, measure, args, kwargs)
+        sample = find_attention(func)
+        if sample is not None:
+            self._guard(self._record_attention, sample, args, kwargs)
         result = func(*args, **kwargs)
         operands = self._observer.operands
         if operands is not None and _reads_values(func, result):
@@ -155,10 +154,10 @@ class FunctionMode(TorchFunctionMode):
         return result
 
     def _record_attention(
-        self, measure: Callable[..., Measured | str], args: Any, kwargs: dict[str, Any]
+        self, sample: Callable[..., Scores | str], args: Any, kwargs: dict[str, Any]
     ) -> None:
         if torch.is_grad_enabled():
-            self._observer.record_attention(measure(*args, **kwargs))
+            self._observer.record_attention(sample(*args, **kwargs))
 
     def _call_activation(
         self,

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from gradwatch.capture.attention import Scores, measure_scores
 from gradwatch.capture.calls import MAX_CALLS, CallTable, Measured
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.forward import Frame
@@ -77,13 +78,13 @@ class InsideRecorder:
             if edge is not None:
                 self._gradients.tell(edge, partial(one.keep, slot))
 
-    def record_attention(self, frame: Frame, measured: Measured | str) -> None:
-        """An attention ran inside the running module; its softmax was computed again."""
+    def record_attention(self, frame: Frame, scores: Scores | str) -> None:
+        """An attention runs inside the running module; its softmax is computed again."""
         frame.has_attention = True
-        if isinstance(measured, str):
-            self._say(frame, measured)
+        if isinstance(scores, str):
+            self._say(frame, scores)
         else:
-            self._table.add_parts(frame.fqn, measured, self._table.root)
+            self._table.add_parts(frame.fqn, measure_scores([scores])[0], self._table.root)
 
     def end_module(self, frame: Frame, parent: Frame | None) -> None:
         """State it when an attention module has shown no attention."""

@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gradwatch.capture.attention import Scores
 from gradwatch.capture.backward_passes import PassTracker
+from gradwatch.capture.batches import Batches
 from gradwatch.capture.call_measures import CallMeasures
-from gradwatch.capture.calls import Call, CallKey, CallTable, Measured
+from gradwatch.capture.calls import Call, CallKey, CallTable
 from gradwatch.capture.cuts import CutFinder
 from gradwatch.capture.execution import Execution, PlannedForward
 from gradwatch.capture.firing_history import FiringHistory
@@ -32,11 +34,11 @@ from gradwatch.capture.plan import Draft, Plan
 from gradwatch.capture.roles import (
     find_module_axis,
     find_role,
-    is_activation_module,
+    name_activation,
 )
-from gradwatch.capture.unit_axes import find_unit_axis
+from gradwatch.capture.unit_axes import find_output_axis
 from gradwatch.records import Layer
-from gradwatch.schema.activations import Activation, find_activation
+from gradwatch.schema.activations import Activation
 
 
 class LayerRecorder:
@@ -77,7 +79,10 @@ class LayerRecorder:
         self.forward = follow(names, guard, self, make_mode, notice)
         self._passes = passes
         self._insides = InsideRecorder(self.table, self.gradients, firing)
-        self._measures = CallMeasures(self.table, firing, own or OwnMeasures(), draws_units)
+        batches = None if plan is None else Batches(self.table)
+        self._measures = CallMeasures(
+            self.table, firing, own or OwnMeasures(), draws_units, batches
+        )
         self._pass_is_over = False
         self.draft = Draft()
         self.execution: Execution | None = None
@@ -157,6 +162,11 @@ class LayerRecorder:
         """A backward pass has run: the next forward begins a new one."""
         self._pass_is_over = True
         self._insides.end_pass()
+        self.flush()
+
+    def flush(self) -> None:
+        """Reduce what waits for others."""
+        self._measures.flush()
 
     # Modules --------------------------------------------------------------------------------
 
@@ -256,13 +266,9 @@ class LayerRecorder:
         edge, frame = find_edge(y), self._frame
         if frame is None or edge is None or not is_readable(y):
             return None
-        own = is_activation_module(frame.module)
-        fqn = frame.fqn if own else f"{frame.fqn}:{activation.name}".lstrip(":")
-        name = type(frame.module).__name__
-        is_plain = own and find_activation(name) is activation
-        kind = name if is_plain else activation.name  # such as a hardtanh from 0 on: a ReLU6
-        call = self.table.add(frame, (fqn, "activation", kind), [y], inputs)
-        axis = self._find_axis(activation, y, edge, inputs)
+        name = name_activation(frame.module, frame.fqn, activation)
+        call = self.table.add(frame, name, [y], inputs)
+        axis = find_output_axis(y, inputs, self.table.axes) if activation.can_die else None
         facts = {"activation": activation, "axis": axis, "n_dims": y.dim()}
         self.draft.add_call(frame.module, call, {edge: y}, inputs, **facts)
         if call is None:
@@ -275,23 +281,14 @@ class LayerRecorder:
         self._watch(call, {edge: y}, inputs, is_activation=True)
         return call.index
 
-    def _find_axis(
-        self, activation: Activation, y: Tensor, edge: Edge, inputs: frozenset[Edge]
-    ) -> int | None:
-        """Dimension in which a rectifier counts units, where the graph tells what a unit is."""
-        if not activation.can_die:
-            return None
-        axis = find_unit_axis(inputs, self.table.axes)
-        return y.dim() - 1 if axis is None and y.dim() == 2 else axis
-
     def mark_gate(self, index: int) -> None:
         """An activation's output multiplies something: it is a gate."""
         self.table.gates.add(index)
 
-    def record_attention(self, measured: Measured | str) -> None:
-        """An attention ran as one kernel; its softmax was computed again."""
+    def record_attention(self, scores: Scores | str) -> None:
+        """An attention runs as one kernel; its softmax is computed again."""
         if self.execution is not None:
-            self.execution.take_attention(measured)
+            self.execution.take_attention(scores)
         elif self._frame is not None:
             self.draft.add_attention(self._frame.module, self._frame.fqn)
-            self._insides.record_attention(self._frame, measured)
+            self._insides.record_attention(self._frame, scores)

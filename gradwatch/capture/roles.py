@@ -7,6 +7,8 @@ from torch.nn.modules import activation as activation_modules
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from gradwatch.schema.activations import Activation, find_activation
+
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 _CHANNELS_FIRST = (_NormBase, nn.GroupNorm)
 _CHANNELS_LAST = (nn.Linear, nn.Bilinear, nn.RNNBase, nn.Embedding)
@@ -16,6 +18,15 @@ def is_activation_module(module: nn.Module) -> bool:
     """Whether the module is one of torch's own activations, and nothing more."""
     home = type(module).__module__ == activation_modules.__name__
     return home and not isinstance(module, nn.MultiheadAttention)
+
+
+def name_activation(module: nn.Module, fqn: str, activation: Activation) -> tuple[str, str, str]:
+    """Fqn, role and type of an activation that is called inside a module."""
+    name = type(module).__name__
+    if not is_activation_module(module):
+        return f"{fqn}:{activation.name}".lstrip(":"), "activation", activation.name
+    is_plain = find_activation(name) is activation  # else such as a hardtanh from 0 on: a ReLU6
+    return fqn, "activation", name if is_plain else activation.name
 
 
 def find_role(module: nn.Module) -> str:

@@ -256,6 +256,7 @@ class SampledStep:
             coupled.update(find_coupled_decay(optimizer))
         self._params.finish(self._find_waiting(), decoupled)
         self._note_silent_units()
+        self.recorder.flush()
         table = self.recorder.table
         return Sample(
             global_step=self.global_step,

@@ -122,15 +122,32 @@ def measure_saturation(
     Saturated is an element with |phi'| below ``SATURATION_SHARE`` of its maximum: for the sigmoid
     |z| > 4.36, for tanh |z| > 2.18.
     """
+    inputs, outputs = sample_activation(x, y)
+    saturated, total = count_saturated(activation, inputs[None], outputs[None], options)
+    size = outputs.numel()
+    return Reading(saturated[0], PLAIN, size), Reading(total[0], PLAIN, size)
+
+
+def sample_activation(x: Tensor | None, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The same elements of an activation's input and output, flat; the output twice without one."""
     if x is not None and x.stride() != y.stride():
         x, y = x.contiguous(), y.contiguous()
     outputs = widen(take_sample(y).reshape(-1))
-    inputs = outputs if x is None else widen(take_sample(x).reshape(-1))
+    return outputs if x is None else widen(take_sample(x).reshape(-1)), outputs
+
+
+def count_saturated(
+    activation: Activation, inputs: Tensor, outputs: Tensor, options: Options
+) -> tuple[Tensor, Tensor]:
+    """Of each row, the number of saturated elements and the sum of |phi'|.
+
+    Args:
+        inputs, outputs: samples ``(n, size)`` of ``n`` calls with the same options.
+    """
     derivative = activation.derivative(inputs, outputs, options)
     derivative = derivative.abs() if derivative.is_complex() else derivative
-    pinned = torch.count_nonzero(derivative < SATURATION_SHARE * activation.maximum)
-    size = derivative.numel()
-    return Reading(pinned, PLAIN, size), Reading(derivative.sum(), PLAIN, size)
+    saturated = derivative < SATURATION_SHARE * activation.maximum
+    return torch.count_nonzero(saturated, dim=1), derivative.sum(1)
 
 
 def widen(values: Tensor) -> Tensor:

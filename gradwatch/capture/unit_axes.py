@@ -53,6 +53,12 @@ def find_unit_axis(edges: Iterable[Edge], known: Mapping[EdgeKey, int]) -> int |
     return next((axis for axis in found if axis is not None), None)
 
 
+def find_output_axis(y: Tensor, inputs: Iterable[Edge], known: Mapping[EdgeKey, int]) -> int | None:
+    """The same of what an elementwise function makes of the tensor at these edges."""
+    axis = find_unit_axis(inputs, known)
+    return y.dim() - 1 if axis is None and y.dim() == 2 else axis
+
+
 def count_unit_samples(output: Tensor, axis: int) -> int:
     """Samples behind each unit of ``output``.
 
