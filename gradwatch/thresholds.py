@@ -160,7 +160,7 @@ class Thresholds:
     lost_records: int = 5
     still_records: int = 3
     still_steps: int = 20
-    unstepped_steps: int = 50
+    unstepped_steps: int = 45
     clipped: float = 0.5
     rank_spread: float = 1e-5
     least_fall: float = 0.12

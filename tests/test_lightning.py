@@ -685,3 +685,26 @@ def test_manual_optimization_that_does_not_clear(
     make_trainer(lightning, [callback], tmp_path).fit(make_manual(lightning, clears), make_data())
     found = [(one.kind, one.cause) for one in callback.report().findings]
     assert found == ([] if clears else [("mishandled", "not_cleared")])
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_a_scheduler_of_epochs_that_is_stepped_per_batch(
+    lightning: Any, tmp_path: Path, interval: str
+) -> None:
+    class Scheduled(type(make_module(lightning))):  # type: ignore[misc]
+        def configure_optimizers(self) -> dict[str, Any]:
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda step: max(1 - step / 3, 0)
+            )
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "interval": interval},
+            }
+
+    callback = GradWatchCallback(every_n_steps=1)
+    options = {"max_epochs": 4, "gradient_clip_val": 0.5}
+    trainer = make_trainer(lightning, [callback], tmp_path, **options)
+    trainer.fit(Scheduled(), make_data())
+    found = [(one.kind, one.cause) for one in callback.report().findings]
+    assert found == ([] if interval == "epoch" else [("unmoved", "learning_rate")])

@@ -295,3 +295,17 @@ def test_layers_that_are_replaced_after_the_optimizer_was_made(tmp_path: Path, w
     assert (finding.kind, finding.cause) == ("unmoved", "not_optimized")
     names = [f"net.{i}" for i, one in enumerate(model.net) if isinstance(one, nn.Linear)]
     assert sorted(finding.layers) == (names if whole else names[-1:])
+
+
+def test_accumulation_clipping_and_a_warm_up_are_no_error(tmp_path: Path) -> None:
+    callback = GradWatchCallback(every_n_steps=1)
+    options = {
+        "num_train_epochs": 6,
+        "gradient_accumulation_steps": 2,
+        "max_grad_norm": 0.1,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 6,
+    }
+    make_trainer(tmp_path, Classifier(), [callback], **options).train()
+    assert callback.report().records == 24
+    assert callback.report().findings == ()

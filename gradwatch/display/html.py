@@ -22,6 +22,7 @@ from gradwatch.display.figures.series import MAX_COLUMNS
 from gradwatch.display.headline import Sentence, headline, name_region, since
 from gradwatch.display.page_data import write_brief, write_rules
 from gradwatch.display.run_facts import RunFacts
+from gradwatch.display.sampling_words import describe_trained
 from gradwatch.display.static_cards import draw_cards
 from gradwatch.schema.kinds import describe_cause, find_kind
 from gradwatch.verdict.findings import Finding, Verdict
@@ -70,6 +71,8 @@ def write_fragment(verdict: Verdict) -> str:
     parts += [_write_finding(one, verdict) for one in verdict.findings]
     if not verdict.findings:
         parts.append(f"<div>{escape(write_brief(verdict)['summary'])}</div>")
+    if verdict.trains.all_tensors:
+        parts.append(f"<div>{escape(describe_trained(verdict.trains))}.</div>")
     return "\n".join([*parts, draw_cards(series_of_verdict(verdict)), "</div>"])
 
 

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from itertools import pairwise
 from typing import Any
 
+from gradwatch.display.sampling_words import describe_trained
 from gradwatch.run_marks import OptimizerSettings, RunDescription, RunEnd, RunHeader
 from gradwatch.verdict.findings import Verdict
 
@@ -60,7 +61,11 @@ def describe_state(facts: RunFacts) -> dict[str, Any]:
 
 def describe_facts(facts: RunFacts, verdict: Verdict) -> list[list[str]]:
     """Label and text of each line of the information card; only what is known."""
-    rows = [["Coverage", _say_coverage(verdict)], ["Records", _say_records(verdict, facts)]]
+    rows = [
+        ["Trains", describe_trained(verdict.trains)],
+        ["Coverage", _say_coverage(verdict)],
+        ["Records", _say_records(verdict, facts)],
+    ]
     if facts.header is not None:
         rows = [*_list_training(facts.header.description, facts), *rows]
         rows.append(["Started", _say_time(facts.header.started_at)])

@@ -21,6 +21,7 @@ from gradwatch.capture.rank_codec import Codec
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
 from gradwatch.records import StepRecord
+from gradwatch.verdict.engine import diagnose
 from tests.capture.tools import list_keys, make_loop, watch_run
 
 fsdp = pytest.importorskip("torch.distributed.fsdp")
@@ -118,6 +119,8 @@ def test_sharded_parameters(kind: str, tmp_path: Path) -> None:
         assert failure == "None"
         assert losses == expected
         assert len(records) == 4
+        kinds = {one.kind for one in diagnose(records).findings}
+        assert not kinds & {"mishandled", "ranks", "unmoved"}
         for merged, plain in zip(records, single, strict=True):
             compare(merged, plain, kind)
 

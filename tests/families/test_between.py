@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import gradwatch
+from gradwatch.display.page_data import write_brief
 from tests.families.training import list_kinds
 
 SGD = torch.optim.SGD
@@ -77,7 +79,11 @@ def test_a_layer_that_is_replaced_after_the_optimizer_was_made() -> None:
     finding = report.findings[0]
     assert finding.severity == "critical"
     assert "the model has no longer" in finding.message
-    assert (report.trains.tensors, report.trains.all_tensors) == (2, 4)
+    line = "2 of 4 tensors train (144 of 212 elements)"
+    for text in (str(report), report.to_markdown(), report._repr_html_()):
+        assert line in text
+    assert ["Trains", line] in write_brief(report)["about"]
+    assert json.loads(report.to_json())["trains"]["tensors"] == 2
 
 
 def test_a_model_that_is_replaced_as_a_whole_while_it_is_watched() -> None:
@@ -163,13 +169,13 @@ def test_an_optimizer_that_is_never_stepped_beside_one_that_is(is_stepped: bool)
             first.step()
 
     expected = [] if is_stepped else [("unmoved", "not_stepped", ("0",))]
-    assert list_causes(watch_loop(model, (first, second), body)) == expected
+    assert list_causes(watch_loop(model, (first, second), body, steps=112)) == expected
 
 
 def test_a_body_that_waits_while_its_head_is_warmed_up_is_a_note() -> None:
     model = make_net()
     body, head = SGD(model[0].parameters(), lr=0.1), SGD(model[2].parameters(), lr=0.1)
-    report = watch_loop(model, (body, head), learn(model, head))
+    report = watch_loop(model, (body, head), learn(model, head), steps=112)
     assert report.findings == ()
     assert [(one.kind, one.cause) for one in report.notes] == [("unmoved", "not_stepped")]
 
