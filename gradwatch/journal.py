@@ -8,9 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gradwatch.display.markdown import write_report
 from gradwatch.evidence.gradient_flow import Reading
-from gradwatch.log.writer import EventLog
 from gradwatch.records import Array
 from gradwatch.run_marks import RunDescription
 from gradwatch.schema.statistics import find_statistic
@@ -42,6 +40,8 @@ class Journal:
         thresholds: Thresholds | None = None,
         description: RunDescription | None = None,
     ) -> None:
+        from gradwatch.log.writer import EventLog  # loads TensorBoard's messages
+
         self.logdir = "" if logdir is None else os.fspath(logdir)
         self._log = EventLog(logdir, writer=writer)
         self._per_layer = per_layer_scalars
@@ -64,6 +64,8 @@ class Journal:
 
     def write_verdict(self, verdict: Verdict) -> None:
         """The verdict as text, when a finding begins or ends."""
+        from gradwatch.display.markdown import write_report
+
         self._log.write_text(verdict.last_step, VERDICT_TAG, write_report(verdict))
         self._log.flush()
 

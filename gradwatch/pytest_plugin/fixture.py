@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gradwatch.pytest_plugin.settings import Settings
 
 if TYPE_CHECKING:
-    import os
-
-    from torch import nn
-
-    from gradwatch.live_judgement import OnChange, OnScalars
-    from gradwatch.model_check import ModelFactory
+    from gradwatch import model_check, watcher
     from gradwatch.report import Report
-    from gradwatch.thresholds import Thresholds
-    from gradwatch.twin_training import LossFunction, OptimizerLike
-    from gradwatch.watcher import Optimizers, Watch
+    from gradwatch.watcher import Watch
 
 _LONGEST_NAME = 80
 
@@ -54,73 +48,43 @@ class GradWatchFixture:
         self._reports: list[Callable[[], Report]] = []
         self._watches: list[Watch] = []
 
-    def check(
-        self,
-        model: nn.Module | ModelFactory,
-        batches: Iterable[Any],
-        loss_fn: LossFunction,
-        optimizer: OptimizerLike = None,
-        steps: int | None = None,
-        *,
-        thresholds: Thresholds | None = None,
-        seeds: int | None = None,
-        budget_seconds: float | None = None,
-    ) -> Report:
-        """``gradwatch.check``, whose report counts for this test."""
-        from gradwatch.model_check import check
+    if TYPE_CHECKING:  # the arguments stand in one place: those of gradwatch.check and watch
+        check = staticmethod(model_check.check)
+        watch = staticmethod(watcher.watch)
+    else:
 
-        report = check(
-            model,
-            batches,
-            loss_fn,
-            optimizer,
-            self.settings.steps if steps is None else steps,
-            thresholds=self.settings.choose_thresholds(thresholds),
-            seeds=self.settings.seeds if seeds is None else seeds,
-            budget_seconds=budget_seconds,
-        )
-        self._reports.append(lambda: report)
-        return report
+        def check(self, *args: Any, **kwargs: Any) -> Report:
+            """``gradwatch.check``, whose report counts for this test."""
+            from gradwatch.model_check import check
+
+            settings = self.settings
+            agreed = {"steps": settings.steps, "seeds": settings.seeds}
+            report = check(**self._complete(check, args, kwargs, agreed))
+            self._reports.append(lambda: report)
+            return report
+
+        def watch(self, *args: Any, **kwargs: Any) -> Watch:
+            """``gradwatch.watch``, whose report counts for this test; detached at its end."""
+            from gradwatch.watcher import watch
+
+            watching = watch(**self._complete(watch, args, kwargs, {"log_findings": False}))
+            self._watches.append(watching)
+            self._reports.append(watching.report)
+            return watching
 
     __call__ = check
 
-    def watch(
+    def _complete(
         self,
-        model: nn.Module,
-        optimizer: Optimizers = None,
-        *,
-        logdir: str | os.PathLike[str] | None = None,
-        every_n_steps: int = 50,
-        budget: float | None = None,
-        writer: object = None,
-        thresholds: Thresholds | None = None,
-        per_layer_scalars: bool = False,
-        run: str = "",
-        global_step: int = 0,
-        on_change: OnChange | None = None,
-        on_scalars: OnScalars | None = None,
-    ) -> Watch:
-        """``gradwatch.watch``, whose report counts for this test; detached at its end."""
-        from gradwatch.watcher import watch
-
-        watching = watch(
-            model,
-            optimizer,
-            logdir=logdir,
-            every_n_steps=every_n_steps,
-            budget=budget,
-            writer=writer,
-            thresholds=self.settings.choose_thresholds(thresholds),
-            per_layer_scalars=per_layer_scalars,
-            run=run,
-            global_step=global_step,
-            on_change=on_change,
-            on_scalars=on_scalars,
-            log_findings=False,
-        )
-        self._watches.append(watching)
-        self._reports.append(watching.report)
-        return watching
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        agreed: Mapping[str, object],
+    ) -> dict[str, Any]:
+        """A call's arguments by name, and this test's settings where it gives none."""
+        given = inspect.signature(function).bind(*args, **kwargs).arguments
+        given["thresholds"] = self.settings.choose_thresholds(given.get("thresholds"))
+        return {**given, **{k: v for k, v in agreed.items() if given.get(k) is None}}
 
     def judge(self) -> Failure | None:
         """Why the test fails, if it does.
@@ -136,7 +100,7 @@ class GradWatchFixture:
                     "Expected gradwatch_check(...) or its watch(...) in a test that asks for the "
                     "fixture gradwatch_check, got neither. Call one, or drop the fixture."
                 )
-            return _describe([one for one in map(self._find_unhealthy, reports) if one])
+            return _describe(list(filter(None, map(self._find_unhealthy, reports))))
         except NothingToJudge as error:
             return Failure(str(error))
 

@@ -79,9 +79,20 @@ class TestDead:
     @pytest.mark.parametrize(("units", "counts"), [(6, False), (64, True)])
     def test_most_units_of_a_narrow_layer_may_be_silent_by_chance(self, units, counts):
         quiet = change(self.WELL, "dead_fraction", {"act1": 4 / 6})
+        quiet = change(quiet, "zero_fraction", {"act1": 0.8})
         params = tuple(replace(one, shape=(units, 64)) for one in quiet.layer_set.params)
         narrow = replace(quiet, layer_set=replace(quiet.layer_set, params=params))
         assert bool(examine(DEAD, *repeat(narrow, 3))) == counts
+
+    @pytest.mark.parametrize(("zeros_at_first", "counts"), [(0.69, False), (0.4, True)])
+    def test_signs_that_biases_draw_are_no_death(self, zeros_at_first, counts):
+        """Living units that always fire: a coin has silenced the others, unless they once fired."""
+        params = tuple(replace(one, shape=(32, 32)) for one in self.WELL.layer_set.params)
+        fresh = replace(self.WELL, layer_set=replace(self.WELL.layer_set, params=params))
+        fresh = change(fresh, "zero_fraction", {"act1": zeros_at_first})
+        drawn = change(fresh, "dead_fraction", {"act1": 22 / 32})
+        drawn = change(drawn, "zero_fraction", {"act1": 0.7})
+        assert bool(examine(DEAD, fresh, *repeat(drawn, 3))) == counts
 
     def test_units_that_die_of_a_large_step_died_of_the_learning_rate(self):
         dying = change(self.WELL, "dead_fraction", {"act1": 0.8})

@@ -17,12 +17,11 @@ from gradwatch.wording.phrases import name_percent, name_region
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     """Rectifiers most of whose units are silent; a note where that does no harm."""
-    reading = history.latest
-    dead = reading.record.layer("dead_fraction")
+    dead = history.latest.record.layer("dead_fraction")
     found = [
         i
         for i in np.flatnonzero(dead >= thresholds.dead_fraction).tolist()
-        if _is_certain(history, i, thresholds) and _is_most(reading, i, thresholds)
+        if _is_certain(history, i, thresholds) and _is_most(history, i, thresholds)
     ]
     harmless = [i for i in found if _is_harmless(history, i, thresholds)]
     harmful = [i for i in found if i not in harmless]
@@ -41,16 +40,34 @@ def _is_harmless(history: History, index: int, thresholds: Thresholds) -> bool:
     return has_way_around(history.latest.topology, index)
 
 
-def _is_most(reading: Reading, index: int, thresholds: Thresholds) -> bool:
+def _is_most(history: History, index: int, thresholds: Thresholds) -> bool:
     """Whether the share means something, and is not just four of the six of a narrow layer.
 
     The share that a layer of any width would have, from this one's: Wilson's lower bound.
     """
+    reading = history.latest
     share = float(reading.record.layer("dead_fraction")[index])
     units = reading.topology.count_units(index)
     if share >= 1 or units is None:  # nothing passes, however narrow it is
         return True
-    return _bound_below(share, units, thresholds.dead_quantile) >= thresholds.dead_least
+    least, deviations = thresholds.dead_least, thresholds.dead_quantile
+    if _is_constant(history, index, thresholds):
+        least, deviations = max(least, 0.5), thresholds.dead_coin_quantile
+    return _bound_below(share, units, deviations) >= least
+
+
+def _is_constant(history: History, index: int, thresholds: Thresholds) -> bool:
+    """Whether each unit is on or off for nearly all samples, as it has been from the first record.
+
+    So it is deep in a chain with torch's default initialisation, where biases outweigh the signal:
+    the sign of a unit is a coin's there, and training has silenced none of them.
+    """
+    record = history.latest.record
+    zeros = float(record.layer("zero_fraction")[index])
+    at_first = history.first_zeros.get(history.latest.topology.layers[index].key, 0.0)
+    alive = 1 - float(record.layer("dead_fraction")[index])
+    fires_always = 1 - zeros >= thresholds.dead_constant * alive
+    return fires_always and zeros - at_first <= thresholds.dead_constant_growth
 
 
 def _bound_below(share: float, count: int, z: float) -> float:
@@ -138,7 +155,10 @@ For each unit gradwatch remembers the sampled step at which it last fired; the w
 least two sampled steps and 192 samples. A large share of zeros is not death: units count as dead
 only if, firing as often as the living ones, they would have stayed silent over the window with a
 probability below `dead_chance`. In a narrow layer, such as the six units of a squeeze, the share is
-partly chance: Wilson's lower bound for it must reach `dead_least`. Sources: Maas et al. (2013); Lu
+partly chance: Wilson's lower bound for it must reach `dead_least`. Where the living units fire for
+all but every sample, from the first record on, the sign of a unit is a coin's, as deep in a chain
+with torch's default initialisation: there the bound must reach a half, at `dead_coin_quantile`
+standard deviations. Sources: Maas et al. (2013); Lu
 et al. (2019), "Dying ReLU and initialization"; Wilson (1927).
 
 ## Example
