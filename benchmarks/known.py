@@ -9,7 +9,6 @@ _IDLE_UNITS = "weights this small leave most units to their biases: those below 
 
 KNOWN: dict[str, dict[str, str]] = {
     "adamw_below_eps": {"extra": _IDLE_UNITS},
-    "auxiliary_head": {"passing alarm": "most units of one layer rest during the first steps"},
     "cnn_std001": {"extra": _IDLE_UNITS},
     "constant_factor_001": {"extra": _IDLE_UNITS},
     "gan_minimax": {"missed": "the generator's dead units are seen, not that it stands still"},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,6 +29,8 @@ FILE_NAME = "pyproject.toml"
 TABLE = "tool.gradwatch"
 SEVERITIES = ("warning", "critical")
 """What ``min-severity`` may say, mildest first; notes never fail anything."""
+
+_MOST_NAMES = 12  # that an error lists
 
 AnyVerdict = TypeVar("AnyVerdict", bound=Verdict)
 
@@ -137,7 +139,8 @@ def _read_table(path: Path) -> object:
         raise InvalidInput(
             f"Expected TOML in {str(path)!r}, got an error ({error}). Mend the file."
         ) from error
-    return content.get("tool", {}).get("gradwatch")
+    tool = content.get("tool")
+    return tool.get("gradwatch") if isinstance(tool, dict) else None
 
 
 def parse_configuration(table: object, path: Path) -> Configuration:
@@ -166,11 +169,16 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> No
     names = list(known)
     for name in given:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+            among = f" among {', '.join(names)}" if len(names) <= _MOST_NAMES else ""
             raise InvalidInput(
-                f"Expected a key among {', '.join(names)} in {where}, got {name!r}. "
-                f"Did you mean {near[0]!r}?"
+                f"Expected a key{among} in {where}, got {name!r}. "
+                f"Did you mean {find_nearest(name, names)!r}?"
             )
+
+
+def find_nearest(name: str, names: Sequence[str]) -> str:
+    """The name that a misspelt one most likely means."""
+    return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
 
 
 def parse_kinds(value: object) -> tuple[str, ...]:
@@ -182,7 +190,7 @@ def parse_kinds(value: object) -> tuple[str, ...]:
     kinds = (value,) if isinstance(value, str) else value
     if not isinstance(kinds, (list, tuple)) or not all(isinstance(one, str) for one in kinds):
         raise InvalidInput(f"Expected a list of kinds, got {value!r}. Write for instance ['dead'].")
-    refuse_unknown(kinds, list_kinds(), "a list of kinds")
+    refuse_unknown(kinds, list_kinds(), "a list of kinds of finding")
     return tuple(kinds)
 
 

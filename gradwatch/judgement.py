@@ -56,7 +56,7 @@ class Judgement:
 
     Attributes:
         outcomes: one per run, by name.
-        overrides: thresholds that were given instead of those in force at the training.
+        overrides: thresholds that were given and that differ from those of some training.
         allow_unfinished: a run without an end counts up to its last record.
     """
 
@@ -125,7 +125,15 @@ def judge_logdir(
             f"Expected event files under {logdir!r}, got none. "
             "Give the directory that was passed as logdir."
         )
-    return Judgement([_judge_run(run, chosen) for run in choose(runs)], chosen, allow_unfinished)
+    judged = list(choose(runs))
+    outcomes = [_judge_run(run, chosen) for run in judged]
+    return Judgement(outcomes, _find_overrides(judged, chosen), allow_unfinished)
+
+
+def _find_overrides(runs: Sequence[Run], given: Mapping[str, object]) -> dict[str, object]:
+    """What some run was not trained with."""
+    trained = [choose_thresholds(run.header, {}) for run in runs]
+    return {k: v for k, v in given.items() if any(getattr(one, k) != v for one in trained)}
 
 
 def judge_latest(directory: str | os.PathLike[str]) -> RunJudgement | None:

@@ -70,9 +70,10 @@ class Thresholds:
         dead_coin_quantile: standard deviations beyond a half that the share must be where the sign
             of a unit is a coin's: where the living units fire for ``dead_constant`` of the samples
             or more, and the share of zeros has grown by no more than ``dead_constant_growth``
-            since the first record (measured on 20 seeds of a chain of ten layers that learns: 41
-            to 78 % of 32 units are silent at first).
-        dead_constant, dead_constant_growth: see ``dead_coin_quantile``.
+            since the first record, ``dead_settling`` optimizer steps ago at most (measured on 20
+            seeds of a chain of ten layers that learns: 28 to 78 % of 32 units are silent at first,
+            and less than half from step 60 on).
+        dead_constant, dead_constant_growth, dead_settling: see ``dead_coin_quantile``.
         dead_chance: a unit counts as dead only when, firing ``dead_rarity`` times more rarely than
             the living ones, it would have stayed silent over the window with less than this
             probability.
@@ -154,6 +155,7 @@ class Thresholds:
     dead_coin_quantile: float = 3.0
     dead_constant: float = 0.8
     dead_constant_growth: float = 0.1
+    dead_settling: int = 60
     dead_chance: float = 0.05
     dead_rarity: float = 10.0
     dead_collapse: float = 0.99

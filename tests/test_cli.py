@@ -221,6 +221,12 @@ class TestThresholdsOfTheLog:
         assert main(["check", str(tmp_path), "--threshold", "ignore_kinds="]) == 1
         assert "given instead of the training's: ignore_kinds = ()" in capsys.readouterr().err
 
+    def test_what_the_training_had_as_well_is_no_override(self, tmp_path, capsys) -> None:
+        write_run(tmp_path, WELL)
+        given = f"persistence={Thresholds().persistence}"
+        assert main(["check", str(tmp_path), "--threshold", given]) == 0
+        assert "given instead" not in capsys.readouterr().err
+
     def test_a_negative_one_is_refused_in_one_line(self, tmp_path, capsys) -> None:
         write_run(tmp_path, WELL)
         assert main(["check", str(tmp_path), "--threshold", "profile=-1"]) == 2
@@ -348,6 +354,19 @@ def test_wrong_arguments_give_the_usage_and_2(arguments, capsys) -> None:
         main(arguments)
     assert raised.value.code == 2
     assert "usage: gradwatch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--fail-on", "vanish"], "did you mean vanishing?"),
+        (["--threshold", "dead_fractoin=1"], "did you mean dead_fraction?"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest(arguments, words, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["check", "x", *arguments])
+    assert words in capsys.readouterr().err
 
 
 def test_version(capsys) -> None:

@@ -107,6 +107,11 @@ WRONG = [
 ]
 
 
+def test_a_tool_that_is_no_table_is_no_setting(tmp_path: Path) -> None:
+    write(tmp_path, "tool = 3\n")
+    assert find_configuration(tmp_path) == Configuration()
+
+
 @pytest.mark.parametrize(("line", "words"), WRONG, ids=[line for line, _ in WRONG])
 def test_what_means_nothing_is_an_error_that_names_the_file(line, words, tmp_path) -> None:
     path = write(tmp_path, f"[tool.gradwatch]\n{line}\n")

@@ -49,6 +49,11 @@ def run(command: list[str], folder: Path, check: bool = False, **surroundings: s
     )
 
 
+def leave_words(text: str) -> set[str]:
+    """The words of a text: numbers, and which layers are below a threshold, differ by machine."""
+    return {word.strip("0123456789") for word in re.findall(r"[\w]+", text)} - {"e", ""}
+
+
 class TestAction:
     def run_steps(self, folder: Path, **inputs: str) -> tuple[int, str, Path]:
         """Every step with a script, in order; answers the last one's status, output, summary."""
@@ -93,6 +98,24 @@ class TestAction:
         assert failures == "1"
         assert json.loads((report / "gradwatch.json").read_text(encoding="utf-8"))["status"] == 1
         assert "<html" in (report / "report.html").read_text(encoding="utf-8")
+
+    def test_what_the_docs_show_is_what_it_writes(self, repository: Path) -> None:
+        folder = repository / "after"
+        _, output, summary = self.run_steps(folder, logdir="runs/smoke")
+        report = folder / "gradwatch-report"
+        sarif = json.loads((report / "gradwatch.sarif").read_text(encoding="utf-8"))
+        written = {
+            "annotations.txt": "\n".join(output.splitlines()[:2]),
+            "summary.md": summary.read_text(encoding="utf-8"),
+            "gradwatch.xml": (report / "gradwatch.xml").read_text(encoding="utf-8"),
+        }
+        for name, text in written.items():
+            shown = (SAMPLE / "output" / name).read_text(encoding="utf-8")
+            assert leave_words(shown) == leave_words(text), name
+        (shown,) = json.loads((SAMPLE / "output/sarif-results.json").read_text(encoding="utf-8"))
+        (result,) = sarif["runs"][0]["results"]
+        assert leave_words(shown["message"]["text"]) == leave_words(result["message"]["text"])
+        assert set(shown) == set(result)
 
     def test_inputs(self, repository: Path) -> None:
         folder = repository / "after"

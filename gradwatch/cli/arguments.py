@@ -90,7 +90,8 @@ def parse_kind_list(text: str) -> list[str]:
     unknown = [kind for kind in kinds if kind not in known]
     if unknown or not kinds:
         raise argparse.ArgumentTypeError(
-            f"expected kinds among {', '.join(known)}, got {', '.join(unknown) or text!r}"
+            f"expected kinds among {', '.join(known)}, got {', '.join(unknown) or repr(text)}"
+            f"{_suggest(unknown, known)}"
         )
     return kinds
 
@@ -99,6 +100,13 @@ def _list_kinds() -> tuple[str, ...]:
     from gradwatch.verdict.own_rules import list_kinds  # packages are loaded when a kind is named
 
     return list_kinds()
+
+
+def _suggest(given: Sequence[str], known: Sequence[str]) -> str:
+    from gradwatch.configuration import find_nearest
+
+    near = dict.fromkeys(find_nearest(name, known) for name in given)
+    return f"; did you mean {', '.join(near)}?" if near else ""
 
 
 def parse_count(text: str) -> int:
@@ -124,7 +132,8 @@ def parse_threshold(text: str) -> tuple[str, object]:
     known = {field.name: field.default for field in fields(Thresholds)}
     if not equals or name not in known:
         raise argparse.ArgumentTypeError(
-            f"expected NAME=VALUE with a name among {', '.join(known)}; got {text!r}"
+            'expected NAME=VALUE with a name that "gradwatch explain" lists, '
+            f"got {text!r}{_suggest([name], list(known))}"
         )
     return name, _convert(value, known[name])
 

@@ -11,6 +11,7 @@ import numpy as np
 from gradwatch.errors import NothingToJudge
 from gradwatch.gate.layer_measures import (
     MEASURES,
+    ComparedRun,
     LayerMeasures,
     Measure,
     find_common_steps,
@@ -101,8 +102,28 @@ def compare_logdirs(
     Raises:
         NothingToJudge: no run, no step or no layer in common.
     """
+    return compare_runs(_read(before), _read(after), thresholds, factor, (before, after))
+
+
+def compare_runs(
+    old: Sequence[ComparedRun],
+    new: Sequence[ComparedRun],
+    thresholds: Thresholds | None = None,
+    factor: float | None = None,
+    names: tuple[str, str] = ("A", "B"),
+) -> Comparison:
+    """Hold runs that are read already against others, such as two that a page shows.
+
+    Args:
+        old, new: runs with records, at least one on either side.
+        thresholds, factor: as in ``compare_logdirs``.
+        names: of the two sides, for messages.
+
+    Raises:
+        NothingToJudge: no step or no layer in common.
+    """
     limits = thresholds or Thresholds()
-    old, new = _read(before), _read(after)
+    before, after = names
     steps = find_common_steps([*old, *new])
     if len(steps) < limits.compare_records:
         raise NothingToJudge(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading, read_flow
-from gradwatch.log.reader import Run
-from gradwatch.records import Array
+from gradwatch.records import Array, StepRecord
 from gradwatch.verdict.layer_summary import summarise_layers
 
 _LEAST = 1e-45
@@ -65,7 +64,26 @@ class LayerMeasures:
     values: dict[str, dict[str, float]]
 
 
-def find_common_steps(runs: Sequence[Run]) -> tuple[int, ...]:
+class ComparedRun(Protocol):
+    """What a comparison reads of a run: ``log.reader.Run`` has it, and so may others."""
+
+    @property
+    def label(self) -> str:
+        """Its name."""
+
+    @property
+    def damage(self) -> Sequence[str]:
+        """What of it could not be read, in words."""
+
+    @property
+    def entries(self) -> Sequence[Any]:
+        """One for each record, with its ``global_step``."""
+
+    def records(self) -> Iterable[StepRecord]:
+        """Its records, by step."""
+
+
+def find_common_steps(runs: Sequence[ComparedRun]) -> tuple[int, ...]:
     """Steps that all runs sampled, at most 96 of them, evenly spread."""
     steps = [{entry.global_step for entry in run.entries} for run in runs]
     common = sorted(set.intersection(*steps)) if steps else []
@@ -73,7 +91,7 @@ def find_common_steps(runs: Sequence[Run]) -> tuple[int, ...]:
     return tuple(common[int(place)] for place in places)
 
 
-def measure_layers(run: Run, steps: Sequence[int]) -> LayerMeasures:
+def measure_layers(run: ComparedRun, steps: Sequence[int]) -> LayerMeasures:
     """Each layer's numbers over some steps of a run.
 
     How far a layer moved is the mean over all of them: a training that converges a little earlier

@@ -35,7 +35,12 @@ def render_comparison(comparison: Comparison) -> Iterator[Text]:
 
 def write_comparison_json(comparison: Comparison) -> str:
     """One strict JSON object."""
-    content = {
+    return json.dumps(describe_comparison(comparison), indent=2, ensure_ascii=False)
+
+
+def describe_comparison(comparison: Comparison) -> dict[str, object]:
+    """Plain data, for JSON or a page."""
+    return {
         "schema_version": 1,
         "status": comparison.status,
         "steps": list(comparison.steps),
@@ -45,7 +50,6 @@ def write_comparison_json(comparison: Comparison) -> str:
         "regressions": [_write_row(one) for one in comparison.regressions],
         "warnings": list(comparison.warnings),
     }
-    return json.dumps(content, indent=2, ensure_ascii=False)
 
 
 def _write_row(row: Regression) -> dict[str, object]:
@@ -57,4 +61,5 @@ def _write_row(row: Regression) -> dict[str, object]:
         "distance": row.distance if math.isfinite(row.distance) else None,
         "tolerance": row.tolerance,
         "unit": "share" if row.measure.is_share else "decades",
+        "words": str(row),
     }

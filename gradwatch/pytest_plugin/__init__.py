@@ -39,7 +39,10 @@ def gradwatch_check(request: pytest.FixtureRequest) -> Generator[GradWatchFixtur
     if shared is not None:  # the other name of the fixture, in the same test
         yield shared
         return
-    fixture = GradWatchFixture(read_settings(request.config, request.node))
+    try:
+        fixture = GradWatchFixture(read_settings(request.config, request.node))
+    except pytest.UsageError as error:  # its marker's: one line, and no traceback of ours
+        pytest.fail(str(error), pytrace=False)
     request.node.stash[_KEY] = fixture
     yield fixture
     fixture.close()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gradwatch.errors import NothingToJudge
-from gradwatch.gate.comparison import Comparison, compare_logdirs
+from gradwatch.gate.comparison import Comparison, compare_logdirs, compare_runs
+from gradwatch.output.comparison import describe_comparison
 from gradwatch.records import StepRecord
 from tests.gate.runs import damage, write_records
 from tests.records_builder import build_chain, change, change_param, make_record
@@ -46,6 +47,27 @@ def test_the_same_twice(tmp_path: Path) -> None:
     assert comparison.status == 0
     assert comparison.steps == tuple(range(20))
     assert comparison.n_layers == 7
+
+
+@dataclass
+class ReadRun:
+    """A run as a server holds it, read from nothing."""
+
+    entries: list[StepRecord]
+    label: str = "run"
+    damage: tuple[str, ...] = ()
+
+    def records(self) -> list[StepRecord]:
+        return self.entries
+
+
+def test_runs_that_are_read_already() -> None:
+    old, new = (ReadRun(make_run(noise=0, fc2=factor)) for factor in (1.0, 0.01))
+    content = describe_comparison(compare_runs([old], [new]))
+    assert (content["status"], content["layers"]) == (1, 7)
+    (row,) = content["regressions"]
+    assert (row["layer"], row["measure"]) == ("fc2", "update_ratio")
+    assert row["words"].startswith("fc2: update per step fell")
 
 
 @pytest.mark.parametrize(("slower", "status"), [(0.12, 0), (0.08, 1)])

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
 from gradwatch.evidence.paths import has_way_around
 from gradwatch.evidence.topology import name_with_feeders
@@ -60,11 +59,14 @@ def _is_constant(history: History, index: int, thresholds: Thresholds) -> bool:
     """Whether each unit is on or off for nearly all samples, as it has been from the first record.
 
     So it is deep in a chain with torch's default initialisation, where biases outweigh the signal:
-    the sign of a unit is a coin's there, and training has silenced none of them.
+    the sign of a unit is a coin's there, and training has silenced none of them. One that learns
+    soon moves them; what still stands so after ``dead_settling`` steps does not.
     """
+    if history.last_step - history.first_step >= thresholds.dead_settling:
+        return False
     record = history.latest.record
     zeros = float(record.layer("zero_fraction")[index])
-    at_first = history.first_zeros.get(history.latest.topology.layers[index].key, 0.0)
+    at_first = history.first_levels.zeros.get(history.latest.topology.layers[index].key, 0.0)
     alive = 1 - float(record.layer("dead_fraction")[index])
     fires_always = 1 - zeros >= thresholds.dead_constant * alive
     return fires_always and zeros - at_first <= thresholds.dead_constant_growth
@@ -158,7 +160,7 @@ probability below `dead_chance`. In a narrow layer, such as the six units of a s
 partly chance: Wilson's lower bound for it must reach `dead_least`. Where the living units fire for
 all but every sample, from the first record on, the sign of a unit is a coin's, as deep in a chain
 with torch's default initialisation: there the bound must reach a half, at `dead_coin_quantile`
-standard deviations. Sources: Maas et al. (2013); Lu
+standard deviations, in the first `dead_settling` steps. Sources: Maas et al. (2013); Lu
 et al. (2019), "Dying ReLU and initialization"; Wilson (1927).
 
 ## Example
