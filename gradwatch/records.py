@@ -140,20 +140,22 @@ class StepRecord:
         rows, chosen = layer_set.rows, layer_set.activations
         n_step, *counts = map(len, (rows.step, rows.layer, rows.activation, rows.param))
         widths = (n_layers, len(chosen), n_params)
-        vector = unpack_rows(vector, n_step, np.repeat(widths, counts).tolist())
-        sizes = (n_step, *np.multiply(widths, counts).tolist())
-        if vector.shape != (sum(sizes),):
+        each = [width for width, count in zip(widths, counts, strict=True) for _ in range(count)]
+        vector = unpack_rows(vector, n_step, each)
+        if vector.shape != (n_step + sum(each),):
             raise UnreadableLog(
-                f"Expected a record of {sum(sizes)} numbers at step {global_step}, got shape "
-                f"{vector.shape}. The event file is damaged; run the training again."
+                f"Expected a record of {n_step + sum(each)} numbers at step {global_step}, got "
+                f"shape {vector.shape}. The event file is damaged; run the training again."
             )
-        step, general, special, param = np.split(
-            vector.astype(np.float64), np.cumsum(sizes)[:-1].tolist()
-        )
+        values = vector.astype(np.float64)
+        parts, begin = [], n_step
+        for width, count in zip(widths, counts, strict=True):
+            parts.append(values[begin : begin + width * count].reshape(count, width))
+            begin += width * count
         layer_values = np.full((counts[0] + counts[1], n_layers), np.nan)
-        layer_values[: counts[0]] = general.reshape(counts[0], n_layers)
-        layer_values[counts[0] :, chosen] = special.reshape(counts[1], len(chosen))
-        return cls(global_step, layer_set, layer_values, param.reshape(counts[2], n_params), step)
+        layer_values[: counts[0]] = parts[0]
+        layer_values[counts[0] :, chosen] = parts[1]
+        return cls(global_step, layer_set, layer_values, parts[2], values[:n_step])
 
 
 def _lack(values: Array) -> Array:

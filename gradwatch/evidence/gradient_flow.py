@@ -9,7 +9,7 @@ homogeneous network, the same for all layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 
@@ -40,6 +40,7 @@ class Reading:
     grad: Array
     reference: Array
     sensitivity: Array
+    _updates: dict[float, Array] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def relative_gradient(self) -> Array:
@@ -122,10 +123,14 @@ class Reading:
 
     def measure_update(self, weight_floor: float) -> Array:
         """Update ratio per parameter, small weights judged by LeCun's scale."""
+        known = self._updates.get(weight_floor)
+        if known is not None:
+            return known
         floor = weight_floor * self.topology.lecun_norm
         weight = np.fmax(self.record.param("weight_l2_norm"), floor)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             ratio: Array = self.record.param("update_l2_norm") / weight
+        self._updates[weight_floor] = ratio
         return ratio
 
 

@@ -47,7 +47,7 @@ class LearningEvidence:
             limits: what counts as a part in the change, as a move, and as a network that moves.
         """
         grad = reading.record.param("grad_l2_norm")
-        used = np.array([param.used for param in reading.topology.params], dtype=bool)
+        used = reading.topology.is_used
         has_stepped = ~np.isnan(reading.record.param("update_l2_norm"))
         self.called[has_stepped & ((reading.was_called & used) | (grad > 0))] += 1
         if not motion < limits.loss_progress:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -72,9 +72,14 @@ def measure_loss_change(record: StepRecord, topology: Topology) -> LossChange:
         record: one sampled step.
         topology: of its layer set.
     """
-    counted = find_counted(topology)
     size = np.abs(record.param("loss_change")) * measure_clipping(record)
-    return LossChange(size, pool_optimizers(topology.params, counted), counted)
+    return LossChange(size, *_find_pools(topology))
+
+
+@lru_cache(maxsize=16)
+def _find_pools(topology: Topology) -> tuple[npt.NDArray[np.int64], Mask]:
+    counted = find_counted(topology)
+    return pool_optimizers(topology.params, counted), counted
 
 
 def find_counted(topology: Topology) -> Mask:

@@ -7,6 +7,7 @@ behind the first say which rows these are, 24 rows a number; the first marks the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ _MARK = -2.0
 """Logs of schema 1 hold all numbers, and begin with a count."""
 
 _BITS = 24  # that a float32 holds exactly
+
+_KEPT_NUMBERS = 4096
+"""Numbers of a record whose places are kept for the next one of the same form: 2 MB in all."""
 
 
 def pack_rows(head: npt.NDArray[np.float64], rows: Sequence[npt.NDArray[np.float64]]) -> Float32:
@@ -45,13 +49,25 @@ def unpack_rows(vector: Float32, head: int, widths: Sequence[int]) -> Float32:
         return vector
     if not np.isfinite(vector[1:begin]).all():
         return vector
-    masks = [int(mask) for mask in vector[1:begin]]
-    is_equal = [masks[i // _BITS] >> i % _BITS & 1 for i in range(len(widths))]
-    sizes = [min(width, 1) if one else width for width, one in zip(widths, is_equal, strict=True)]
-    if vector.size != begin + head + sum(sizes):
-        return vector
-    first, *rows = np.split(vector[begin:], np.cumsum((head, *sizes))[:-1])
-    return np.concatenate((first, *map(np.resize, rows, widths)))
+    masks = tuple(int(mask) for mask in vector[1:begin])
+    is_small = sum(widths) <= _KEPT_NUMBERS
+    find = _find_places if is_small else _find_places.__wrapped__
+    places, size = find(masks, head, tuple(widths))
+    return vector if vector.size != begin + size else vector[begin:].take(places)
+
+
+@lru_cache(maxsize=64)
+def _find_places(
+    masks: tuple[int, ...], head: int, widths: tuple[int, ...]
+) -> tuple[npt.NDArray[np.int64], int]:
+    """Where each number of the full form stands in the packed one, and the packed one's size."""
+    is_equal = np.array([masks[i // _BITS] >> i % _BITS & 1 for i in range(len(widths))], bool)
+    wide = np.array(widths, np.int64)
+    sizes = np.where(is_equal, np.minimum(wide, 1), wide)
+    first = np.arange(wide.sum()) - np.repeat(np.cumsum(wide) - wide, wide)  # within its row
+    within = np.where(np.repeat(is_equal, wide), 0, first)
+    rows = head + np.repeat(np.cumsum(sizes) - sizes, wide) + within
+    return np.concatenate((np.arange(head), rows)), head + int(sizes.sum())
 
 
 def _count_masks(n_rows: int) -> int:

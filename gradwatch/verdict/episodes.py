@@ -107,6 +107,8 @@ class Tracker:
         Args:
             sees: whether the step shows anything of a sign's layers: otherwise nothing is missed.
         """
+        if not (signs or self._open):
+            return []
         mine = [episode for episode in self._open if episode.rule is rule]
         changes = [self._meet(rule, sign, mine, global_step) for sign in signs]
         missing = (one for one in mine if one.last_step != global_step and sees(one.sign))

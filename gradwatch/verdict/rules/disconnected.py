@@ -43,6 +43,8 @@ def _find_missing(history: History, thresholds: Thresholds) -> list[int]:
     """Trainable parameters that an optimizer holds and that got no gradient."""
     cut = history.params.without_gradient >= thresholds.disconnected_records
     cut[_find_zero_paths(history, thresholds)] = True
+    if not cut.any():
+        return []
     cut[find_zero_factors(history.latest.record, np.flatnonzero(cut).tolist())] = False
     cut &= ~_find_flushed(history, thresholds)  # half precision is to blame: another rule says so
     params = history.latest.topology.params
@@ -102,6 +104,8 @@ def _find_zero_paths(history: History, thresholds: Thresholds) -> list[int]:
     """Parameters whose gradient is exactly zero at an operation without a slope, or all the way."""
     reading = history.latest
     silent = np.flatnonzero(history.params.with_zeros >= thresholds.disconnected_records)
+    if not silent.size:
+        return []
     found = find_walled(reading, silent.tolist())
     lasted = history.last_step - history.first_step >= thresholds.patience
     if lasted and not history.has_pinned_outputs(thresholds):

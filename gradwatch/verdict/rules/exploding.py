@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -145,13 +146,13 @@ def _look_at_weights(history: History, thresholds: Thresholds) -> Sign | None:
     topology = history.latest.topology
     weights = history.latest.record.param("weight_l2_norm")
     growth = weights / np.fmax(history.params.first_l2_norm, topology.lecun_norm)
-    heads = [bool(calls) and all(topology.is_head[list(calls)]) for calls in topology.calls]
-    is_head = np.array(heads, dtype=bool)
-    growth[is_head | ~topology.is_judged | ~np.isfinite(growth)] = 0.0  # heads: the target's scale
+    growth[topology.is_of_head | ~topology.is_judged | ~np.isfinite(growth)] = (
+        0.0  # heads: the target's scale
+    )
+    if not np.max(growth, initial=0.0) >= thresholds.weight_growth:
+        return None
     order = np.argsort(-growth)
     chosen = [int(index) for index in order if growth[index] >= thresholds.weight_growth]
-    if not chosen:
-        return None
     params = [topology.params[index] for index in chosen]
     names = tuple(dict.fromkeys(param.module or param.fqn for param in params))
     largest = float(growth[chosen[0]])
@@ -194,6 +195,7 @@ def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
     )
 
 
+@lru_cache(maxsize=16)
 def _find_squashed(topology: Topology) -> Mask:
     """Outputs that only a softmax or sigmoid takes in: a large number there is a mask's -1e9.
 

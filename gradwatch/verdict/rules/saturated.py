@@ -23,7 +23,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     )
     pinned = [i for i in topology.pinnable if fraction[i] >= usual]
     pinned += [i for i in topology.one_sided if fraction[i] >= whole]
-    if history.has_converged(thresholds):
+    if pinned and history.has_converged(thresholds):
         pinned = [i for i in pinned if not _was_well(history, i, thresholds)]
     pinned += _find_stuck_outputs(history, thresholds)
     if not pinned:
@@ -49,13 +49,13 @@ def _find_stuck_outputs(history: History, thresholds: Thresholds) -> list[int]:
     Being sure is an output's job; beside a loss that has levelled off while it is still high, it is
     sure of what is wrong.
     """
-    remaining = history.losses.remaining
-    if not (history.losses.has_levelled and remaining > thresholds.stuck):
+    outputs, losses = history.latest.topology.outputs, history.losses
+    if not (outputs and losses.remaining > thresholds.stuck and losses.has_levelled):
         return []
     fraction = history.latest.record.layer("saturated_fraction")
     is_stuck = fraction >= thresholds.saturated_fraction
     is_stuck &= measure_rms(history.latest) >= thresholds.rare_output
-    return [index for index in history.latest.topology.outputs if is_stuck[index]]
+    return [index for index in outputs if is_stuck[index]]
 
 
 def _was_well(history: History, index: int, thresholds: Thresholds) -> bool:

@@ -17,13 +17,14 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     The shared weight learns from the last time steps whatever becomes of the first, and forgetting
     is right where the past does not matter; so it is the lack of progress that tells harm.
     """
-    stalled = has_stalled(history, thresholds)
-    if history.has_replaced_weights or stalled is False:
-        return []  # what a step has thrown is stopped by that
     reading = history.latest
+    profiles = measure_time_share(reading)
+    if not profiles or history.has_replaced_weights:
+        return []  # what a step has thrown is stopped by that
     lasting = _find_lasting(history, thresholds)
-    profiles = [one for one in measure_time_share(reading) if one.fqn in lasting]
-    if not profiles:
+    profiles = [one for one in profiles if one.fqn in lasting]
+    stalled = has_stalled(history, thresholds) if profiles else False
+    if stalled is False:
         return []
     worst = min(profiles, key=lambda one: one.share)
     names = tuple(dict.fromkeys(n for one in profiles for n in one.list_layers(reading)))
