@@ -7,13 +7,14 @@ the loss's change, or a move of the weight itself by a gradient above zero, in a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.loss_change import LossChange
-from gradwatch.evidence.topology import Mask
+from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
 
@@ -47,11 +48,17 @@ class LearningEvidence:
             limits: what counts as a part in the change, as a move, and as a network that moves.
         """
         grad = reading.record.param("grad_l2_norm")
-        used = reading.topology.is_used
+        used = _find_used(reading.topology)
         has_stepped = ~np.isnan(reading.record.param("update_l2_norm"))
         self.called[has_stepped & ((reading.was_called & used) | (grad > 0))] += 1
         if not motion < limits.loss_progress:
             self.learned[find_learning(reading, change, limits)] += 1
+
+
+@lru_cache(maxsize=16)
+def _find_used(topology: Topology) -> Mask:
+    """Parameters that forward has used, as far as that can be seen."""
+    return np.array([param.used for param in topology.params], dtype=bool)
 
 
 def find_learning(reading: Reading, change: LossChange, limits: Thresholds) -> Mask:

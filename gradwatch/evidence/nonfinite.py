@@ -63,6 +63,9 @@ class Origin:
 def is_hurt(reading: Reading) -> bool:
     """Whether a gradient, an update, a weight or the loss is NaN or Inf."""
     record = reading.record
+    everything = record.param_values, record.layer_values, record.step_values
+    if not any(np.isinf(values).any() for values in everything):
+        return False
     rows = (
         *(record.param(name) for name in ("grad_l2_norm", "weight_l2_norm", "update_l2_norm")),
         record.layer("grad_output_l2_norm"),

@@ -87,17 +87,6 @@ class Topology:
         return np.array([not calls for calls in self.calls], dtype=bool)
 
     @cached_property
-    def is_used(self) -> Mask:
-        """Parameters that forward has used, as far as that can be seen."""
-        return np.array([param.used for param in self.params], dtype=bool)
-
-    @cached_property
-    def is_of_head(self) -> Mask:
-        """Parameters all of whose calls are heads."""
-        found = [bool(calls) and all(self.is_head[list(calls)]) for calls in self.calls]
-        return np.array(found, dtype=bool)
-
-    @cached_property
     def is_head(self) -> Mask:
         """Layers with no weight behind them."""
         return np.array([layer.is_head for layer in self.layers], dtype=bool)

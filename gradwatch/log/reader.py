@@ -14,6 +14,15 @@ from tensorboard.compat.proto import event_pb2
 
 from gradwatch.errors import NothingToJudge, UnreadableLog
 from gradwatch.log.entries import Folder, Scan, find_folders, read_events
+from gradwatch.log.limits import (
+    BYTES_PER_COLUMN,
+    MAX_COLUMNS,
+    count_allowed_records,
+    count_columns,
+    make_room,
+    require_few,
+    require_modest,
+)
 from gradwatch.log.parts import Part, Session, arrange
 from gradwatch.log.resume import Entry, drop_overwritten
 from gradwatch.log.summaries import (
@@ -30,11 +39,6 @@ from gradwatch.records import LayerSet, StepRecord
 from gradwatch.run_marks import Mark, RunEnd, RunGap, RunHeader
 from gradwatch.verdict.trials import Trial
 
-MAX_COLUMNS = 60_000
-"""Columns (a layer or a parameter of one record) that are read whatever the size of the log ..."""
-BYTES_PER_COLUMN = 8
-"""... and what each further one takes at least: two numbers that differ from layer to layer."""
-MAX_COLUMNS_KEPT = 200_000
 MAX_MARKS = 4096
 
 
@@ -118,16 +122,18 @@ class Run:
         """
         sets: dict[str, LayerSet] = {}
         allowed = self.columns + sum(entry.length for entry in self.entries) // BYTES_PER_COLUMN
+        most = count_allowed_records(self.written)
         unpacked = described = 0
-        for entry, event in read_events(self.entries):
+        for count, (entry, event) in enumerate(read_events(self.entries), start=1):
+            require_few(count, most, entry)
             if entry.digest not in sets:
                 found = self._read_layer_set(entry.digest)
-                described += _count_columns(found)
-                _require_modest(described, allowed, entry)
-                _make_room(sets, found)
+                described += count_columns(found)
+                require_modest(described, allowed, entry)
+                make_room(sets, found)
                 sets[entry.digest] = found
-            unpacked += _count_columns(sets[entry.digest])
-            _require_modest(unpacked, allowed, entry)
+            unpacked += count_columns(sets[entry.digest])
+            require_modest(unpacked, allowed, entry)
             yield _decode_record(event, sets[entry.digest], self.name)
 
     @property
@@ -192,24 +198,6 @@ def _unpack_record(
             f"Expected a record that fits its layer set at step {global_step}, got another "
             f"({error}). The event file is damaged; run the training again."
         ) from error
-
-
-def _count_columns(layer_set: LayerSet) -> int:
-    return len(layer_set.layers) + len(layer_set.params)
-
-
-def _require_modest(columns: int, allowed: int, entry: Entry) -> None:
-    if columns > allowed:
-        raise UnreadableLog(
-            f"Expected at most {allowed} columns in records of this size, got more at byte "
-            f"{entry.offset} of {entry.path.name}. The event file is damaged; train again."
-        )
-
-
-def _make_room(sets: dict[str, LayerSet], coming: LayerSet) -> None:
-    """Forget the layer sets read longest ago where all of them would fill the memory."""
-    while sets and sum(map(_count_columns, (*sets.values(), coming))) > MAX_COLUMNS_KEPT:
-        del sets[next(iter(sets))]
 
 
 def read_runs(logdir: str | os.PathLike[str]) -> list[Run]:

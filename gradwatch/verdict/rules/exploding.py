@@ -146,7 +146,7 @@ def _look_at_weights(history: History, thresholds: Thresholds) -> Sign | None:
     topology = history.latest.topology
     weights = history.latest.record.param("weight_l2_norm")
     growth = weights / np.fmax(history.params.first_l2_norm, topology.lecun_norm)
-    growth[topology.is_of_head | ~topology.is_judged | ~np.isfinite(growth)] = (
+    growth[_find_heads(topology) | ~topology.is_judged | ~np.isfinite(growth)] = (
         0.0  # heads: the target's scale
     )
     if not np.max(growth, initial=0.0) >= thresholds.weight_growth:
@@ -162,6 +162,13 @@ def _look_at_weights(history: History, thresholds: Thresholds) -> Sign | None:
     )
     cause = _find_runaway_cause(history, thresholds)
     return Sign(names, cause, largest, thresholds.weight_growth, message)
+
+
+@lru_cache(maxsize=16)
+def _find_heads(topology: Topology) -> Mask:
+    """Parameters all of whose calls are heads."""
+    found = [bool(calls) and all(topology.is_head[list(calls)]) for calls in topology.calls]
+    return np.array(found, dtype=bool)
 
 
 def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:

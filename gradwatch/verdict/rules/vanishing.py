@@ -56,7 +56,7 @@ def find_unreached(history: History, thresholds: Thresholds) -> Mask:
     """
     reading = history.latest
     update = reading.measure_update(thresholds.weight_floor) * history.rates.decay
-    fastest = np.nanmax(update[reading.judged], initial=0.0)
+    fastest = np.fmax.reduce(update[reading.judged], initial=0.0)
     with np.errstate(invalid="ignore"):
         faint = reading.param_gradient < thresholds.profile
         still = update < thresholds.update_ratio

@@ -1,0 +1,49 @@
+"""How much a log may make of its bytes: a crafted one must take neither the memory nor the day."""
+
+from __future__ import annotations
+
+from gradwatch.errors import UnreadableLog
+from gradwatch.log.resume import Entry
+from gradwatch.records import LayerSet
+
+MAX_COLUMNS = 60_000
+"""Columns (a layer or a parameter of one record) that are read whatever the size of the log ..."""
+BYTES_PER_COLUMN = 8
+"""... and what each further one takes at least: two numbers that differ from layer to layer."""
+MAX_RECORDS = 2_000
+"""Records that are read whatever the size of the files ..."""
+BYTES_PER_RECORD = 280
+"""... and what each further one takes at least, with its scalars (303 for a single parameter)."""
+MAX_COLUMNS_KEPT = 200_000
+
+
+def count_columns(layer_set: LayerSet) -> int:
+    return len(layer_set.layers) + len(layer_set.params)
+
+
+def require_modest(columns: int, allowed: int, entry: Entry) -> None:
+    if columns > allowed:
+        raise UnreadableLog(
+            f"Expected at most {allowed} columns in records of this size, got more at byte "
+            f"{entry.offset} of {entry.path.name}. The event file is damaged; train again."
+        )
+
+
+def count_allowed_records(entries: tuple[Entry, ...]) -> int:
+    """By the size of all files that records stand in."""
+    size = sum(path.stat().st_size for path in {entry.path for entry in entries})
+    return MAX_RECORDS + size // BYTES_PER_RECORD
+
+
+def require_few(count: int, most: int, entry: Entry) -> None:
+    if count > most:
+        raise UnreadableLog(
+            f"Expected at most {most} records in files of this size, got more at byte "
+            f"{entry.offset} of {entry.path.name}. The event file is damaged; train again."
+        )
+
+
+def make_room(sets: dict[str, LayerSet], coming: LayerSet) -> None:
+    """Forget the layer sets read longest ago where all of them would fill the memory."""
+    while sets and sum(map(count_columns, (*sets.values(), coming))) > MAX_COLUMNS_KEPT:
+        del sets[next(iter(sets))]
