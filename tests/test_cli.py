@@ -29,7 +29,7 @@ def write_run(
     for record in make_training(phi_gain):
         log.write_record(record)
     if how:
-        log.end(how, "ValueError", 30)
+        log.end(how, "" if how == "detached" else "ValueError", 30)
     log.close()
 
 

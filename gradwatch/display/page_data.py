@@ -20,7 +20,7 @@ from gradwatch.display.headline import (
     since,
     weakest_ratio,
 )
-from gradwatch.display.run_facts import RunFacts, describe_facts, describe_state
+from gradwatch.display.run_facts import RunFacts, describe_facts, describe_gaps, describe_state
 from gradwatch.display.trial_page_data import brief_trials
 from gradwatch.schema.activations import find_activation
 from gradwatch.schema.kinds import describe_cause, find_kind
@@ -68,7 +68,7 @@ def write_brief(
         "findings": [_finding(one, verdict, short) for one in verdict.findings],
         "notes": [_finding(one, verdict, short) for one in verdict.notes],
         "trials": brief_trials(trials),
-        "unseen": list(verdict.unseen),
+        "unseen": [*verdict.unseen, *(describe_gaps(facts) if facts else ())],
         "state": describe_state(facts) if facts else None,
         "about": describe_facts(facts or RunFacts(), verdict),
         "layers": [_layer(one) for one in verdict.layers[:MAX_TABLE_ROWS]],
@@ -88,7 +88,9 @@ def _severity(verdict: Verdict, events: Sequence[Event], facts: RunFacts | None)
         return verdict.findings[0].severity
     if not verdict.healthy:
         return "early"
-    has_broken = facts is not None and facts.end is not None and facts.end.how != "detached"
+    has_broken = facts is not None and (
+        bool(facts.gaps) or (facts.end is not None and facts.end.how != "detached")
+    )
     return "noted" if has_broken or _is_striking(verdict, events) else "healthy"
 
 

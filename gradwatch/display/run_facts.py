@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from gradwatch.display.sampling_words import describe_trained
-from gradwatch.run_marks import OptimizerSettings, RunDescription, RunEnd, RunHeader
+from gradwatch.run_marks import OptimizerSettings, RunDescription, RunEnd, RunGap, RunHeader
 from gradwatch.verdict.findings import Verdict
 
 _LEAST_PATIENCE_SECONDS = 60.0
@@ -27,6 +27,7 @@ class RunFacts:
     Attributes:
         header: the start mark; ``None`` in logs from before there were marks.
         end: the end mark of the newest watch; ``None`` when it has not ended, or was killed.
+        gaps: records that could not be written.
         written_at: when the latest records were written, seconds since 1970, ascending.
         rates: largest learning rate at the first and at the last record; NaN where unknown.
         passes: backward passes of the last record; NaN where unknown.
@@ -34,6 +35,7 @@ class RunFacts:
 
     header: RunHeader | None = None
     end: RunEnd | None = None
+    gaps: Sequence[RunGap] = ()
     written_at: Sequence[float] = ()
     rates: tuple[float, float] = (math.nan, math.nan)
     passes: float = math.nan
@@ -57,6 +59,14 @@ def describe_state(facts: RunFacts) -> dict[str, Any]:
         "started": round(facts.header.started_at, 1) if facts.header else None,
         "patience": round(max([_LEAST_PATIENCE_SECONDS, *(_PATIENT_GAPS * one for one in gaps)])),
     }
+
+
+def describe_gaps(facts: RunFacts) -> list[str]:
+    """What the log itself says is missing, a line for each gap."""
+    return [
+        f"{gap.last - gap.first + 1:,} records could not be written ({gap.reason})"
+        for gap in facts.gaps
+    ]
 
 
 def describe_facts(facts: RunFacts, verdict: Verdict) -> list[list[str]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from gradwatch.errors import UnreadableLog
 from gradwatch.log.resume import Entry
 from gradwatch.records import LayerSet
@@ -26,6 +29,21 @@ def require_modest(columns: int, allowed: int, entry: Entry) -> None:
         raise UnreadableLog(
             f"Expected at most {allowed} columns in records of this size, got more at byte "
             f"{entry.offset} of {entry.path.name}. The event file is damaged; train again."
+        )
+
+
+def require_columns(records: Sequence[tuple[LayerSet, Any]]) -> None:
+    """Of records that are at hand as vectors: that their numbers can stand for so many columns.
+
+    Raises:
+        UnreadableLog: they cannot.
+    """
+    allowed = MAX_COLUMNS + sum(vector.nbytes for _, vector in records) // BYTES_PER_COLUMN
+    columns = sum(count_columns(layer_set) for layer_set, _ in records)
+    if columns > allowed:
+        raise UnreadableLog(
+            f"Expected at most {allowed} columns in records of this size, got {columns}. "
+            "The event file is damaged; train again."
         )
 
 

@@ -10,13 +10,13 @@ from tensorboard.data import provider as tb_provider
 
 from gradwatch.display.figures.series import Column
 from gradwatch.display.run_facts import RunFacts
-from gradwatch.log.summaries import END_TAG, RECORD_PREFIX, START_TAG
-from gradwatch.run_marks import RunEnd, RunHeader, unpack_end, unpack_header
+from gradwatch.log.summaries import END_TAG, GAP_TAG, RECORD_PREFIX, START_TAG
+from gradwatch.run_marks import RunEnd, RunGap, RunHeader, unpack_end, unpack_gap, unpack_header
 
 _LATEST = 20  # records whose wall times tell how long one has to wait for the next
 
 Data = Mapping[str, Sequence[tb_provider.TensorDatum]]
-AnyMark = TypeVar("AnyMark", RunHeader, RunEnd)
+AnyMark = TypeVar("AnyMark", RunHeader, RunEnd, RunGap)
 
 
 def read_header(data: Data) -> RunHeader | None:
@@ -39,6 +39,15 @@ def read_end(data: Data, header: RunHeader | None) -> RunEnd | None:
     return end if is_latest else None
 
 
+def read_gaps(data: Data) -> list[RunGap]:
+    """Records that could not be written, in the order of the marks.
+
+    Raises:
+        UnreadableLog: a mark is damaged.
+    """
+    return [_unpack_mark(datum, unpack_gap) for datum in data.get(GAP_TAG, ())]
+
+
 def gather_facts(data: Data, columns: Sequence[Column]) -> RunFacts:
     """What the page says of a run besides its verdict.
 
@@ -52,6 +61,7 @@ def gather_facts(data: Data, columns: Sequence[Column]) -> RunFacts:
     return RunFacts(
         header,
         read_end(data, header),
+        read_gaps(data),
         sorted(times)[-_LATEST:],
         (rates[0], rates[-1]) if rates else (math.nan, math.nan),
         columns[-1].passes if columns else math.nan,
@@ -63,5 +73,8 @@ def _read_newest(
 ) -> AnyMark | None:
     if not written:
         return None
-    newest = max(written, key=lambda datum: datum.wall_time)
-    return unpack(b"".join(map(bytes, newest.numpy.ravel()[:1])))
+    return _unpack_mark(max(written, key=lambda datum: datum.wall_time), unpack)
+
+
+def _unpack_mark(datum: tb_provider.TensorDatum, unpack: Callable[[bytes], AnyMark]) -> AnyMark:
+    return unpack(b"".join(map(bytes, datum.numpy.ravel()[:1])))

@@ -19,6 +19,7 @@ from gradwatch.display.figures.series import Column, Histograms, Series, columns
 from gradwatch.display.page_data import write_brief
 from gradwatch.display.run_facts import RunFacts
 from gradwatch.errors import GradWatchError
+from gradwatch.log.limits import require_columns
 from gradwatch.log.summaries import (
     PLUGIN_NAME,
     RECORD_PREFIX,
@@ -191,14 +192,20 @@ def _records_in(tags: Iterable[str]) -> list[str]:
 
 
 def _gather(data: Data, sets: Mapping[str, LayerSet]) -> Recorded:
-    """Records in order of their steps; where a resumed run wrote a step twice, the later."""
+    """Records in order of their steps; where a resumed run wrote a step twice, the later.
+
+    Raises:
+        UnreadableLog: a few bytes stand for more columns than any record has.
+    """
     newest: dict[int, tuple[float, str, Any]] = {}
     for tag in _records_in(data):
         for one in data[tag]:
             if one.step not in newest or one.wall_time >= newest[one.step][0]:
                 newest[one.step] = (one.wall_time, tag, one.numpy)
     steps = tuple(sorted(newest))
-    return Recorded(steps, tuple((sets[newest[s][1]], newest[s][2]) for s in steps))
+    recorded = Recorded(steps, tuple((sets[newest[s][1]], newest[s][2]) for s in steps))
+    require_columns(recorded.vectors)
+    return recorded
 
 
 def _histograms(data: Data, sets: Mapping[str, LayerSet]) -> Histograms:

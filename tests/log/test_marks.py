@@ -260,7 +260,8 @@ class TestSeveralSessions:
         assert "start mark" in read_runs(tmp_path)[0].damage[0]
 
 
-def judge_everywhere(logdir: Path) -> dict[str, tuple]:
+def read_in_tab(logdir: Path) -> dict:
+    """What the tab says of the one run in a directory."""
     from tensorboard.backend.event_processing import data_provider
     from tensorboard.backend.event_processing import plugin_event_multiplexer as multiplexers
 
@@ -272,6 +273,10 @@ def judge_everywhere(logdir: Path) -> dict[str, tuple]:
     ((name, tags),) = reader.list_runs().items()
     shown = WatchedRun(name)
     reader.read(shown, tags)
+    return shown.brief
+
+
+def judge_everywhere(logdir: Path) -> dict[str, tuple]:
     judgement: Judgement = judge_logdir(str(logdir))
     (verdict,) = judgement.verdicts
     page = logdir / "page.html"
@@ -280,9 +285,35 @@ def judge_everywhere(logdir: Path) -> dict[str, tuple]:
     html = page.read_text(encoding="utf-8")
     return {
         "check": tuple(codes),
-        "tab": tuple(finding["code"] for finding in shown.brief["findings"]),
+        "tab": tuple(finding["code"] for finding in read_in_tab(logdir)["findings"]),
         "page": tuple(code for code in codes if code in html),
     }
+
+
+def test_the_tab_says_what_could_not_be_written(tmp_path, monkeypatch) -> None:
+    from gradwatch.log.event_file import EventFile
+
+    log = write_session(tmp_path, range(5), end=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(EventFile, "append", lambda *_: 1 / 0)
+        for step in range(5, 8):
+            with pytest.raises(ZeroDivisionError):
+                log.write_record(make_record(step))
+    log.write_record(make_record(8))
+    log.end("exception", "KeyError", 9)
+    log.close()
+    brief = read_in_tab(tmp_path)
+    assert brief["unseen"][-1].startswith("3 records could not be written (ZeroDivisionError")
+    assert (brief["state"]["how"], brief["state"]["detail"]) == ("crashed", "KeyError")
+
+
+def test_the_tab_has_the_limits_of_check(tmp_path) -> None:
+    from benchmarks.fuzz_log import EVENT, frame, repeat_packed
+
+    content = frame(EVENT.SerializeToString()) + repeat_packed(2_000, 50)
+    (tmp_path / "events.out.tfevents.1").write_bytes(content)
+    assert "columns in records of this size" in read_in_tab(tmp_path)["error"]
+    assert main(["check", str(tmp_path)]) == 2
 
 
 SETTINGS = (
