@@ -108,3 +108,13 @@ def test_a_run_directory_that_cannot_be_entered(
     assert main(["check", str(tmp_path)]) == 2
     assert main(["check", str(tmp_path / "a")]) == 0
     assert "Permission denied" in capsys.readouterr().err
+
+
+def test_junit_says_what_was_not_seen_to_learn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit_well(tmp_path, steps=2)
+    assert main(["check", str(tmp_path), "--format", "junit"]) == 2
+    text = capsys.readouterr().out
+    assert 'message="Not judged yet: 2 recorded steps are too few to tell"' in text
+    assert '<property name="coverage" value="0 of 2 weights seen to learn' in text

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
+from gradwatch.display.coverage_words import describe_coverage
+from gradwatch.display.headline import write_headline
 from gradwatch.gate.outcome import Outcome, Ruling, RunOutcome
 from gradwatch.output.places import find_place
 from gradwatch.verdict.coverage import NOT_JUDGED
@@ -33,6 +35,7 @@ def _build_suites(outcome: Outcome) -> Iterator[ElementTree.Element]:
     judged = {run.verdict.run: run for run in outcome.runs}
     for name, run in judged.items():
         suite = _make_suite(name)
+        suite.extend(_build_properties(run))
         suite.extend(_build_case(kind, run) for kind in list_kinds())
         if name in outcome.unreadable:
             suite.append(_build_damage(name, outcome.unreadable[name]))
@@ -46,6 +49,15 @@ def _build_suites(outcome: Outcome) -> Iterator[ElementTree.Element]:
 
 def _make_suite(name: str) -> ElementTree.Element:
     return ElementTree.Element("testsuite", name=_clean(name) or "gradwatch")
+
+
+def _build_properties(run: RunOutcome) -> Iterator[ElementTree.Element]:
+    """What was seen to learn, where it is known."""
+    words = describe_coverage(run.verdict.coverage)
+    if words:
+        properties = ElementTree.Element("properties")
+        ElementTree.SubElement(properties, "property", name="coverage", value=_clean(words))
+        yield properties
 
 
 def _build_damage(run: str, reason: str) -> ElementTree.Element:
@@ -66,7 +78,9 @@ def _build_case(kind: str, run: RunOutcome) -> ElementTree.Element:
     if failing:
         _add_result(case, "failure", failing)
     elif run.verdict.status == NOT_JUDGED:
-        ElementTree.SubElement(case, "error", message="not judged", type=NOT_JUDGED)
+        error = ElementTree.SubElement(case, "error", type=NOT_JUDGED)
+        error.set("message", _clean(write_headline(run.verdict)))
+        error.text = _clean(describe_coverage(run.verdict.coverage))
     elif rulings:
         _add_result(case, "skipped", rulings)
     return case

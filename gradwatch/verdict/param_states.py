@@ -79,10 +79,10 @@ def _find_state(
     waived = (*thresholds.allow_unjudged, *thresholds.ignore_layers)
     if any(fnmatchcase(name, pattern) for name in names for pattern in waived):
         return BY_DESIGN, "need not be judged"
+    if called < thresholds.persistence:
+        return BY_DESIGN, f"called at {called} sampled step{'' if called == 1 else 's'}"
     if names & explained:
         return BY_DESIGN, "explained by a note or ignored"
-    if called < thresholds.persistence:
-        return BY_DESIGN, f"called at {called} sampled steps"
     return NOT_JUDGED, f"seen to learn at {learned} of {called} sampled steps that used it"
 
 
