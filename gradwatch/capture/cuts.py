@@ -6,6 +6,7 @@ computed and nothing is kept of a tensor but which calls and parameters it came 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,7 @@ class FoundCut:
 
     Attributes:
         function, source, line, caller, is_flat: see ``records.Cut``.
+        goes_on: what it returned was used by what learns; in forward that is taken for granted.
         calls: indices of the calls whose outputs it was given.
         names: fqns of modules that ran there as a whole.
         params: ids of parameters that it was given.
@@ -52,6 +54,7 @@ class FoundCut:
     line: str
     caller: str
     is_flat: bool = False
+    goes_on: bool = True
     calls: set[int] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     params: set[int] = field(default_factory=set)
@@ -71,16 +74,28 @@ class CutFinder:
         self.found: dict[tuple[str, str], FoundCut] = {}
         self._known = known
         self._outputs: list[tuple[int, int]] = []  # weak reference of torch's, call
+        self.results = CutResults()
 
     def list_inputs(self, args: Any, kwargs: dict[str, Any]) -> list[Tensor | Edge]:
         """What of a call's arguments learns: edges of what was computed, and leaves themselves."""
         tensors = [one for one in collect_tensors((args, kwargs), depth=3) if one.requires_grad]
         return [_find_beginning(one) for one in tensors]
 
-    def look(self, func: Any, inputs: list[Tensor | Edge], result: Any) -> None:
-        """Note a call if it was given what learns, and what it returned does not."""
+    def look(
+        self, func: Any, inputs: list[Tensor | Edge], result: Any, is_outside: bool = False
+    ) -> None:
+        """Note a call if it was given what learns, and what it returned does not.
+
+        Args:
+            func: that was called.
+            inputs: see ``list_inputs``.
+            result: what it returned.
+            is_outside: of forward, where most of what is cut is for a log or a metric.
+        """
         name = _name_function(func)
         outputs = collect_tensors(result, depth=2)
+        if is_outside and name in READINGS:
+            return  # a number that a log wants, and nobody can follow
         learns = any(one.requires_grad for one in outputs)
         learns &= all(one.requires_grad or one.is_floating_point() for one in outputs)  # no indices
         is_flat = learns and name.strip("_") in FLAT
@@ -88,13 +103,16 @@ class CutFinder:
             return
         if is_flat or name in READINGS or (outputs and not _is_check(name)):
             calls, params = find_origins(inputs, self._known)
-            self._note(name, find_place(), is_flat, calls, params)
+            goes_on = is_flat or not is_outside
+            cut = self._note(name, find_place(), calls, params, is_flat, goes_on)
+            if cut is not None and not goes_on:
+                self.results.keep(outputs, [cut])
 
     def note_without_grad(self, fqn: str) -> None:
         """A module is called as a whole where gradients are switched off."""
         place = find_place()
         if place is not None:
-            cut = self._enter("torch.no_grad", place, False)
+            cut = self._enter("torch.no_grad", place)
             if cut is not None:
                 cut.names.add(fqn)
 
@@ -111,11 +129,13 @@ class CutFinder:
 
     def look_at_inputs(self, values: Any) -> None:
         """An outermost call was given values of an earlier one that have lost their graph."""
+        if self.results.use(values):
+            return
         for one in collect_tensors(values):
             if not one.requires_grad and self._outputs:
                 calls = self.find_owners(one)
                 if calls:
-                    self._note("detach", find_place(), False, calls, set())
+                    self._note("detach", find_place(), calls, set())
 
     def look_around(self, inputs: Any, outputs: Mapping[Edge, Tensor]) -> None:
         """What an outermost call was given may have lost its graph since an earlier one."""
@@ -134,21 +154,69 @@ class CutFinder:
         return {call for one, call in self._outputs if one == own}
 
     def _note(
-        self, name: str, place: Place | None, is_flat: bool, calls: set[int], params: set[int]
-    ) -> None:
+        self,
+        name: str,
+        place: Place | None,
+        calls: set[int],
+        params: set[int],
+        is_flat: bool = False,
+        goes_on: bool = True,
+    ) -> FoundCut | None:
         if place is None or not (calls or params):
-            return
-        cut = self._enter(_choose_name(name, place), place, is_flat)
+            return None
+        cut = self._enter(_choose_name(name, place), place, is_flat, goes_on)
         if cut is not None:
             cut.calls |= calls
             cut.params |= params
+        return cut
 
-    def _enter(self, function: str, place: Place, is_flat: bool) -> FoundCut | None:
+    def _enter(
+        self, function: str, place: Place, is_flat: bool = False, goes_on: bool = True
+    ) -> FoundCut | None:
         key = function, place.source
         if key not in self.found and len(self.found) >= MAX_CUTS:
             return None
-        fresh = FoundCut(function, place.source, place.line, place.caller, is_flat)
+        fresh = FoundCut(function, place.source, place.line, place.caller, is_flat, goes_on)
         return self.found.setdefault(key, fresh)
+
+
+class CutResults:
+    """What calls outside of forward made of values that learn, until what learns uses it again.
+
+    Most of it is for logs and metrics, and nothing of the training's is lost there.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[weakref.ref[Tensor], list[FoundCut]]] = {}
+
+    def keep(self, tensors: Iterable[Tensor], cuts: list[FoundCut]) -> None:
+        """Remember where these come from, without keeping them."""
+        for one in tensors:
+            self._kept[id(one)] = weakref.ref(one), cuts
+
+    def follow(self, values: Any, result: Any) -> None:
+        """A call was given ``values`` and has returned ``result``."""
+        cuts = self._find(values) if self._kept else []
+        outputs = collect_tensors(result, depth=2) if cuts else []
+        if any(one.requires_grad for one in outputs):
+            _mark(cuts)
+        else:
+            self.keep(outputs, cuts)
+
+    def use(self, values: Any) -> bool:
+        """A watched module was given ``values``; answers whether a cut was among them."""
+        cuts = self._find(values)
+        _mark(cuts)
+        return bool(cuts)
+
+    def _find(self, values: Any) -> list[FoundCut]:
+        entries = [(one, self._kept.get(id(one))) for one in collect_tensors(values)]
+        return [cut for one, entry in entries if entry and entry[0]() is one for cut in entry[1]]
+
+
+def _mark(cuts: Iterable[FoundCut]) -> None:
+    for cut in cuts:
+        cut.goes_on = True
 
 
 def _find_beginning(tensor: Tensor) -> Tensor | Edge:

@@ -204,6 +204,10 @@ class PlannedForward(ForwardTracker):
             return False
         return threading.get_ident() == self._thread
 
+    def _may_stay(self) -> bool:
+        """What follows forward is looked at when each call is followed."""
+        return False
+
     def _begin_root(self, frame: Frame) -> None:
         if self.sees_functions or is_in_backward():
             super()._begin_root(frame)

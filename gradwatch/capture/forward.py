@@ -25,6 +25,7 @@ from gradwatch.capture.torch_tables import (
     HAS_KWARGS,
     count_running,
     is_entered,
+    is_lowest,
     is_traced,
     make_hook,
     remove_global_hook,
@@ -133,7 +134,7 @@ class ForwardTracker:
         self._thread = threading.get_ident()
         self._hooks: list[Callable[..., None]] = []
         self._root: Frame | None = None
-        self._mode: TorchFunctionMode | None = None
+        self._modes: list[TorchFunctionMode] = []
         self._retired = False
         self._deferred: Counter[str] = Counter()
         self._graphed: set[str] = set()
@@ -148,7 +149,7 @@ class ForwardTracker:
     @property
     def has_left(self) -> bool:
         """Whether nothing of this is left in torch."""
-        return not self._hooks and self._mode is None
+        return not self._hooks and not self._modes
 
     def arm(self) -> None:
         """Start to follow."""
@@ -167,7 +168,8 @@ class ForwardTracker:
         for hook in self._hooks:
             remove_global_hook(hook)
         self.stack.clear()
-        self._leave_mode()
+        self._root = None
+        self.leave_modes()
         self._hooks.clear()
         self._observer, self._make_mode = _Nobody(), TorchFunctionMode  # they hold us
 
@@ -223,9 +225,10 @@ class ForwardTracker:
             self._observer.begin_recomputation()
         else:
             self._observer.begin_root(frame.module)
-        if self._mode is None or not is_entered(self._mode):  # one that was cut short stays
-            self._mode = self._make_mode()
-            self._mode.__enter__()
+        if not any(is_entered(mode) for mode in self._modes):  # one that was cut short stays
+            mode = self._make_mode()
+            self._modes.append(mode)
+            mode.__enter__()
 
     def _drop_stale_frames(self, own_calls: int = 0) -> None:
         """After Ctrl-C no hook is called on the way out; the next forward finds what was left."""
@@ -281,11 +284,24 @@ class ForwardTracker:
         return frame
 
     def _leave_root(self, has_failed: bool) -> None:
-        self._leave_mode()
+        if has_failed or not self._may_stay():
+            self.leave_modes()
+        self._root = None
         if has_failed:
             self._guard(self._observer.abandon_root)
 
-    def _leave_mode(self) -> None:
-        if self._mode is None or take_off(self._mode):
-            self._mode = None
-        self._root = None
+    def _may_stay(self) -> bool:
+        """Whether the mode may see what stands between forward and backward.
+
+        With nothing below it, whoever enters a mode later leaves that one, and not ours.
+        """
+        return not is_in_backward() and not self._retired and is_lowest(self._modes)
+
+    def leave_after_forward(self) -> None:
+        """Forward, and what follows it up to its backward, has ended."""
+        if not self.stack:
+            self.leave_modes()
+
+    def leave_modes(self) -> None:
+        """Take off what is there; one that torch has put aside, as in a backward, comes later."""
+        self._modes = [mode for mode in self._modes if not take_off(mode)]

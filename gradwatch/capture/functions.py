@@ -95,6 +95,14 @@ class FunctionObserver(Protocol):
     operands: set[int] | None
 
     @property
+    def is_seeing(self) -> bool:
+        """Whether forward runs, or what stands between it and its backward."""
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it is the latter."""
+
+    @property
     def cuts(self) -> CutFinder | None:
         """Looks for calls that let no gradient through, or ``None``."""
 
@@ -128,13 +136,19 @@ class FunctionMode(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        cuts = self._observer.cuts
+        if func is Tensor.backward and type(args[0]) is Tensor:
+            return _run_backward(*args, **kwargs)
+        if not self._observer.is_seeing:
+            return func(*args, **kwargs)
+        cuts, is_outside = self._observer.cuts, self._observer.is_outside
         if cuts is None:
             return self._call(func, args, kwargs)
         inputs = self._guard(cuts.list_inputs, args, kwargs)
         result = self._call(func, args, kwargs)
         if inputs:
-            self._guard(cuts.look, func, inputs, result)
+            self._guard(cuts.look, func, inputs, result, is_outside)
+        if is_outside:
+            self._guard(cuts.results.follow, (args, kwargs), result)
         return result
 
     def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -202,6 +216,17 @@ class FunctionMode(TorchFunctionMode):
             elif func in CARRIERS and not partners:
                 for out in collect_tensors(result, depth=1):
                     self._gates[id(out)] = (weakref.ref(out), index)
+
+
+def _run_backward(
+    loss: Tensor,
+    gradient: Tensor | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+) -> None:
+    """What ``Tensor.backward`` does next: somebody's wrapper around it must not run twice."""
+    torch.autograd.backward(loss, gradient, retain_graph, create_graph, inputs=inputs)
 
 
 def _reads_values(func: Any, result: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gradwatch.capture.attention import Scores
-from gradwatch.capture.backward_passes import PassTracker
+from gradwatch.capture.backward_passes import PassTracker, is_in_backward
 from gradwatch.capture.batches import Batches
 from gradwatch.capture.call_measures import CallMeasures
 from gradwatch.capture.calls import Call, CallKey, CallTable
@@ -25,6 +26,7 @@ from gradwatch.capture.graph import (
     find_edge,
     find_input_edges,
     find_outputs,
+    find_sources,
     identify,
     is_readable,
     skip_views,
@@ -39,6 +41,7 @@ from gradwatch.capture.roles import (
 from gradwatch.capture.unit_axes import find_output_axis
 from gradwatch.records import Layer
 from gradwatch.schema.activations import Activation
+from gradwatch.schema.layer_set import OUTSIDE
 
 
 class LayerRecorder:
@@ -110,6 +113,16 @@ class LayerRecorder:
         """Looks for calls that let no gradient through; not in a module that runs without any."""
         stack = self.forward.stack
         return self.cut_finder if not stack or stack[-1].records else None
+
+    @property
+    def is_seeing(self) -> bool:
+        """Whether forward runs, or what stands between it and its backward."""
+        return bool(self.forward.stack) or not (self._pass_is_over or is_in_backward())
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether no watched module runs."""
+        return not self.forward.stack
 
     @property
     def has_begun(self) -> bool:
@@ -247,9 +260,9 @@ class LayerRecorder:
 
     @property
     def _frame(self) -> Frame | None:
-        """The module that is running, if it counts."""
-        frame = self.forward.stack[-1] if self.forward.stack else None
-        return frame if frame is not None and frame.records else None
+        """The module that is running, if it counts; between forward and loss, a stand-in."""
+        frame = self.forward.stack[-1] if self.forward.stack else _OUTSIDE
+        return frame if frame.records else None
 
     def record_activation(
         self,
@@ -261,11 +274,16 @@ class LayerRecorder:
     ) -> int | None:
         """One call of an activation, as a module or as a function (see ``FunctionObserver``)."""
         if self.execution is not None:
-            self.execution.take_activation(activation, x, y, options)
+            if not self.is_outside:
+                self.execution.take_activation(activation, x, y, options)
             return None
         edge, frame = find_edge(y), self._frame
         if frame is None or edge is None or not is_readable(y):
             return None
+        if frame is _OUTSIDE:
+            if not find_sources(inputs, self.table.known)[0]:
+                return None  # of another model, that is not watched
+            self.draft.reject("an activation outside of forward")
         name = name_activation(frame.module, frame.fqn, activation)
         call = self.table.add(frame, name, [y], inputs)
         axis = find_output_axis(y, inputs, self.table.axes) if activation.can_die else None
@@ -287,8 +305,15 @@ class LayerRecorder:
 
     def record_attention(self, scores: Scores | str) -> None:
         """An attention runs as one kernel; its softmax is computed again."""
+        if self.is_outside:
+            return
         if self.execution is not None:
             self.execution.take_attention(scores)
         elif self._frame is not None:
             self.draft.add_attention(self._frame.module, self._frame.fqn)
             self._insides.record_attention(self._frame, scores)
+
+
+_NOBODY = nn.Module()
+_OUTSIDE = Frame(weakref.ref(_NOBODY), OUTSIDE, (), frozenset(), records=True)
+"""Stands for a module around what is called between forward and backward."""

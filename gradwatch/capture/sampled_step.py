@@ -193,6 +193,7 @@ class SampledStep:
     # Optimizers -----------------------------------------------------------------------------
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self.recorder.forward.leave_after_forward()
         has_closure = any(callable(one) for one in (*args, *kwargs.values()))
         if has_closure:
             self._stepping = optimizer
@@ -280,7 +281,7 @@ class SampledStep:
 
     def _list_cuts(self) -> list[FoundCut]:
         finder = self.recorder.cut_finder
-        return [] if finder is None else list(finder.found.values())
+        return [] if finder is None else [one for one in finder.found.values() if one.goes_on]
 
     def _note_silent_units(self) -> None:
         calls, counts = self.recorder.table.calls, self.firing.close_step()

@@ -6,7 +6,7 @@ Global module hooks and the function mode: both live as long as the process, so 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -27,6 +27,12 @@ HAS_KWARGS = hasattr(module_hooks, "_global_forward_hooks_with_kwargs")
 
 def is_entered(mode: TorchFunctionMode) -> bool:
     return any(one is mode for one in _get_current_function_mode_stack())
+
+
+def is_lowest(modes: Iterable[TorchFunctionMode]) -> bool:
+    """Whether the function mode that was entered first is one of these."""
+    entered = _get_current_function_mode_stack()
+    return bool(entered) and any(entered[0] is mode for mode in modes)
 
 
 def take_off(mode: TorchFunctionMode) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.paths import reach
 from gradwatch.evidence.topology import Topology
-from gradwatch.records import Param
+from gradwatch.records import Layer, Param
 from gradwatch.schema.cut import Cut
 
 
@@ -66,8 +66,20 @@ def _runs_there(param: Param, cut: Cut) -> bool:
 def is_unused(reading: Reading, index: int) -> bool:
     """Whether what a parameter computes has no consumer on the way to the loss.
 
-    No gradient arrives at any of its calls, nor at anything that takes their outputs in.
+    No gradient arrives at any of its calls, nor at anything that takes their outputs in; or only at
+    modules around it, which return several values: with no call found there that lets no gradient
+    through, the loss has no use for the value that it is in.
     """
-    calls = find_calls(reading.topology, index)
-    ahead = reach(calls, lambda one: reading.topology.consumers[one])
-    return bool(calls) and all(np.isnan(reading.grad[one]) for one in ahead)
+    topology = reading.topology
+    calls = find_calls(topology, index)
+    ahead = reach(calls, lambda one: topology.consumers[one])
+    around = {one for one in ahead if _encloses(topology.layers[one], topology.params[index])}
+    if not calls or not all(np.isnan(reading.grad[one]) for one in calls):
+        return False
+    inside = reach(calls, lambda one: set(topology.consumers[one]) - around)
+    return all(np.isnan(reading.grad[one]) for one in inside)
+
+
+def _encloses(layer: Layer, param: Param) -> bool:
+    """Whether a layer is a module that holds the parameter's own, and calls it."""
+    return layer.role in ("container", "other") and param.module.startswith(f"{layer.fqn}.")

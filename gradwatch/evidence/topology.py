@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from gradwatch.records import Layer, LayerSet, Param
 from gradwatch.schema.activations import Flat, find_activation
+from gradwatch.schema.layer_set import OUTSIDE
 
 Mask = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
@@ -283,7 +284,7 @@ def name_with_feeders(topology: Topology, activations: Iterable[int]) -> tuple[s
     for index in activations:
         feeders = [_find_weight(topology, source) for source in topology.layers[index].inputs]
         fqn = topology.layers[index].fqn
-        owner = fqn.rpartition(":")[0]
+        owner = fqn.rpartition(":")[0].removeprefix(OUTSIDE)
         names += [fqn, *(one for one in (*feeders, owner) if one)]
     return tuple(dict.fromkeys(names))
 

@@ -20,6 +20,10 @@ from gradwatch.errors import UnreadableLog
 from gradwatch.schema.cut import Cut
 from gradwatch.schema.statistics import list_names
 
+OUTSIDE = "(outside)"
+"""What stands for a module in the name of an activation that is called between forward and loss:
+``"(outside):tanh"``."""
+
 SCHEMA_VERSION = 3
 """1: all numbers as they are. 2: rows of equal numbers take one. 3: layer sets name their rows."""
 

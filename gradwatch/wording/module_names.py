@@ -10,6 +10,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from gradwatch.records import Layer
+from gradwatch.schema.layer_set import OUTSIDE
 
 _DIGITS = re.compile(r"([0-9]+)")
 
@@ -127,6 +128,8 @@ def describe_modules(kind: str, fqns: Sequence[str]) -> str:
 def _describe_calls(function: str, fqns: Sequence[str]) -> str:
     callers = [fqn.rpartition(":")[0] for fqn in fqns]  # empty: the model itself
     what = f"the call of {function}" if len(fqns) == 1 else f"the {len(fqns)} calls of {function}"
+    if set(callers) == {OUTSIDE}:
+        return f"{what} outside of forward"
     named = [one for one in callers if one]
     return f"{what} in {name_patterns(named)}" if named else f"{what} in the model's forward"
 

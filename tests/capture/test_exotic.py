@@ -226,4 +226,4 @@ def test_a_module_outside_the_model_is_not_ours() -> None:
             optimizer.step()
 
     record = watch_run(model, optimizer, loop)[0]
-    assert list_keys(record) == [""]
+    assert list_keys(record) == ["", "(outside):relu"]  # the activation is; the module is not

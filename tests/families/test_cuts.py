@@ -144,7 +144,7 @@ def test_values_that_are_looked_at_beside_their_way_are_no_cut(between):
 
 
 @pytest.mark.parametrize("how", ["detach", "no_grad"])
-def test_between_two_calls_the_second_one_is_named(how):
+def test_between_two_calls_the_line_is_named(how):
     torch.manual_seed(0)
     model = Coder(pass_on)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
@@ -159,8 +159,8 @@ def test_between_two_calls_the_second_one_is_named(how):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    lines, first = inspect.getsourcelines(test_between_two_calls_the_second_one_is_named)
-    what = "model.dec(code)" if how == "detach" else "model.enc(x)"
+    lines, first = inspect.getsourcelines(test_between_two_calls_the_line_is_named)
+    what = "code.detach()" if how == "detach" else "model.enc(x)"
     line = first + next(i for i, one in enumerate(lines) if what in one)
     (finding,) = watch.report().findings
     assert finding.source.endswith(f"test_cuts.py:{line}")
@@ -218,3 +218,133 @@ def test_frozen_on_purpose_is_no_note():
     report = train(model, make_labelled(8, 3), 30)
     assert not any("No optimizer" in one.message for one in report.notes)
     assert report.healthy
+
+
+class Owner:
+    """Holds a network and calls it as people do: some of what counts happens out here."""
+
+    def __init__(self, between: Callable[[Coder, Tensor], Tensor]) -> None:
+        self.model, self.between = Coder(pass_on), between
+
+    def measure_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        code = self.between(self.model, self.model.enc(x))
+        return nn.functional.cross_entropy(self.model.dec(code), y)
+
+
+def run_owner(owner: Owner, steps: int = 20) -> gradwatch.Report:
+    optimizer = torch.optim.Adam(owner.model.parameters(), 1e-2)
+    batch = make_labelled(8, 3)
+    with gradwatch.watch(owner.model, optimizer) as watch:
+        for step in range(steps):
+            loss = owner.measure_loss(*batch(step))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            assert not torch.overrides._get_current_function_mode_stack()
+    assert watch.failure is None
+    return watch.report()
+
+
+OUTSIDE = (call_detach, take_data, run_without_grad, round_codes, compare, cast, choose, draw)
+
+
+@pytest.mark.parametrize("between", OUTSIDE)
+def test_a_cut_outside_of_forward_is_named_by_its_line(between):
+    torch.manual_seed(0)
+    (finding,) = run_owner(Owner(between)).findings
+    assert finding.layers == ("enc.0", "enc.2")
+    assert finding.source.endswith(f"test_cuts.py:{find_line(between)}")
+
+
+def log_values(_: Coder, h: Tensor) -> Tensor:
+    assert (h > 0).float().mean().item() >= 0
+    assert h.detach().norm() > 0
+    return h
+
+
+@pytest.mark.parametrize("between", [look_only, log_values])
+def test_what_is_logged_outside_of_forward_is_no_cut(between):
+    torch.manual_seed(0)
+    assert run_owner(Owner(between)).findings == ()
+
+
+def test_an_unused_output_that_is_logged_stays_a_note():
+    torch.manual_seed(0)
+
+    def loss_fn(out: tuple[Tensor, Tensor], y: Tensor) -> Tensor:
+        assert (out[0].argmax(1) == y).float().mean() >= 0
+        assert out[0].detach().mean().item() < 1e3
+        return nn.functional.cross_entropy(out[1], y)
+
+    report = train(TwoHeads(("pooler", "own"), False), make_labelled(8, 3), 30, loss_fn=loss_fn)
+    assert list_kinds(report) == []
+
+
+def test_a_cut_in_the_loss_function_is_named_by_its_line():
+    torch.manual_seed(0)
+
+    def loss_fn(out: tuple[Tensor, Tensor], y: Tensor) -> Tensor:
+        loss = nn.functional.cross_entropy(out[1], y)
+        return loss + nn.functional.cross_entropy(out[0].data, y)  # the line
+
+    report = train(TwoHeads(("first", "own"), False), make_labelled(8, 3), 30, loss_fn=loss_fn)
+    (finding,) = report.findings
+    assert finding.layers == ("first",)
+    assert finding.source.endswith(f"test_cuts.py:{find_line(loss_fn)}")
+
+
+def squash(_: Coder, h: Tensor) -> Tensor:
+    return torch.tanh(200 * h)
+
+
+def test_an_activation_outside_of_forward_is_seen():
+    torch.manual_seed(0)
+    report = run_owner(Owner(squash), 30)
+    assert list_kinds(report)
+    assert any("(outside):tanh" in one.layers for one in report.findings)
+    assert "outside of forward" in report.findings[0].remedy
+
+
+class Pair(nn.Module):
+    """Returns two values, of which one comes out of modules of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.second(x).relu() + 1, self.first(x) * x
+
+
+def test_a_value_of_a_pair_that_nothing_uses_is_a_note():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), Pair())
+
+    def loss_fn(out: tuple[Tensor, Tensor], y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(out[0], y)
+
+    report = train(model, make_labelled(8, 3), 30, loss_fn=loss_fn)
+    assert list_kinds(report) == []
+    assert ("1.first",) in [one.layers for one in report.notes]
+
+
+def test_a_mode_of_the_users_around_the_loop_is_left_in_place():
+    torch.manual_seed(0)
+    with torch.device("cpu"):
+        before = torch.overrides._get_current_function_mode_stack()
+        train(Coder(pass_on), make_labelled(8, 3), 3)
+        assert torch.overrides._get_current_function_mode_stack() == before
+
+
+def test_a_mode_of_the_users_after_forward_is_left_in_place():
+    torch.manual_seed(0)
+
+    def loss_fn(out: Tensor, y: Tensor) -> Tensor:
+        with torch.device("cpu"):
+            assert len(torch.overrides._get_current_function_mode_stack()) == 2
+            loss = nn.functional.cross_entropy(out, y)
+        assert len(torch.overrides._get_current_function_mode_stack()) == 1
+        return loss
+
+    train(Coder(pass_on), make_labelled(8, 3), 3, loss_fn=loss_fn)
+    assert not torch.overrides._get_current_function_mode_stack()
