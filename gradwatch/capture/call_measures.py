@@ -8,6 +8,7 @@ from gradwatch.capture import statistics
 from gradwatch.capture.attention import Scores
 from gradwatch.capture.batches import Batches
 from gradwatch.capture.calls import Call, CallTable
+from gradwatch.capture.device_values import Reading
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.unit_axes import count_unit_samples
@@ -60,7 +61,11 @@ class CallMeasures:
         note = self._table.note
         self.measure_output(call, y)
         if not activation.is_elementwise:
-            y = y.detach().amax(options.get("dim", -1))
+            dim = options.get("dim", -1)
+            if y.shape[-1 if dim is None else dim] == 1:
+                self._note_no_choice(call, y)
+                return
+            y = y.detach().amax(dim)
         elif self._draws_units and x.is_floating_point() and x.data_ptr() != y.data_ptr():
             self._table.note_histogram(call, statistics.count_histogram(x))
         inputs = x if activation.needs_input else None
@@ -73,6 +78,11 @@ class CallMeasures:
             note("derivative_mean", call, derivative)
         if activation.can_die:
             note("zero_fraction", call, statistics.measure_zero_fraction(y))
+
+    def _note_no_choice(self, call: Call, y: Tensor) -> None:
+        """A softmax over a single value: flat, and not because it is sure."""
+        for name in ("saturated_fraction", "derivative_mean"):
+            self._table.note(name, call, Reading(y.new_zeros(())))
 
     def measure_attention(self, fqn: str, scores: Scores) -> None:
         """How saturated the softmax of a fused attention is."""

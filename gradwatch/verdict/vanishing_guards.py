@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from gradwatch.evidence.by_construction import find_idle
 from gradwatch.evidence.half_precision import find_behind, find_flushed
 from gradwatch.evidence.history import History
 from gradwatch.evidence.paths import find_opening
@@ -40,6 +41,11 @@ def _find_walled(history: History, thresholds: Thresholds, found: Mask) -> Mask:
 
 def _find_left_out(history: History, thresholds: Thresholds, found: Mask) -> Mask:
     return _mark(found, find_shut(history.latest, _find_zero(history, found)))
+
+
+def _find_idle(history: History, thresholds: Thresholds, found: Mask) -> Mask:
+    idle = find_idle(history.latest, thresholds.profile)
+    return _mark(found, (index for indices in idle.values() for index in indices))
 
 
 def _find_opening(history: History, thresholds: Thresholds, found: Mask) -> Mask:
@@ -84,6 +90,11 @@ GUARDS: tuple[Guard, ...] = (
         "a router leaves one of several experts out, and may choose it another time.",
         _find_left_out,
         cases=("expert_picked_late", "mixture_of_experts_top1"),
+    ),
+    Guard(
+        "by construction",
+        "a softmax over one key, or gradients that cancel, leave it nothing to learn.",
+        _find_idle,
     ),
     Guard(
         "opening",

@@ -101,6 +101,16 @@ def test_saturation_of_a_large_tensor_comes_from_a_sample() -> None:
     assert mean.item() == pytest.approx((z.sigmoid() * (1 - z.sigmoid())).mean().item(), abs=0.01)
 
 
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7), (3, 3, 3)])
+def test_a_sample_meets_every_place_of_a_kernel(kernel: tuple[int, ...]) -> None:
+    middle = tuple(size // 2 for size in kernel)
+    for channels in range(80_000 // math.prod(kernel), 90_000 // math.prod(kernel), 7):
+        weight = torch.zeros(channels, *kernel)
+        weight[(slice(None), *middle)] = 1.0
+        share = statistics.take_sample(weight).mean().item() * math.prod(kernel)
+        assert share == pytest.approx(1.0, rel=0.1)
+
+
 def test_zeros_and_dead_units() -> None:
     """Three of 300 units never fire: the share is known once the window is full."""
     torch.manual_seed(3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradwatch.evidence.by_construction import find_idle
 from gradwatch.evidence.cuts import find_cuts, is_unused
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.half_precision import find_behind, find_flushed
@@ -23,7 +24,9 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     if history.count < thresholds.disconnected_records:
         return []
     reading, params = history.latest, history.latest.topology.params
-    missing = _find_missing(history, thresholds)
+    idle = find_idle(reading, thresholds.profile)
+    by_design = {index for indices in idle.values() for index in indices}
+    missing = [one for one in _find_missing(history, thresholds) if one not in by_design]
     learning = {
         params[index].module for index in np.flatnonzero(history.params.without_gradient == 0)
     }
@@ -36,6 +39,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         signs.append(_describe_unused(reading, sorted(unused), thresholds))
     elif never and not cut:
         signs.append(_describe_never(reading, never, thresholds))
+    signs += [_describe_idle(reading, indices, reason) for reason, indices in idle.items()]
     return signs
 
 
@@ -81,12 +85,21 @@ def _describe_unused(reading: Reading, indices: list[int], thresholds: Threshold
     message = (
         f"{name_region(layers)} took part in forward, but nothing on the way to the loss used the "
         f"output over the last {thresholds.disconnected_records} sampled steps "
-        f"({_count(reading, indices)}), or what used it was cut off outside of forward, where "
-        "gradwatch does not look."
+        f"({_count(reading, indices)})."
     )
     remedy = (
         f"Freeze {name_patterns(layers)} or leave it out of the optimizer if its output is not "
         "needed; else use the output in the loss."
+    )
+    return Sign(layers, "disconnected", 0.0, 0.0, message, "note", remedy=remedy)
+
+
+def _describe_idle(reading: Reading, indices: list[int], reason: str) -> Sign:
+    layers = _list_modules(reading, indices)
+    message = f"Nothing can teach {name_region(layers)} ({_count(reading, indices)}): {reason}."
+    remedy = (
+        f"Nothing is broken; with larger inputs {name_patterns(layers)} may come into play. To "
+        "spare the memory, freeze them or leave them out."
     )
     return Sign(layers, "disconnected", 0.0, 0.0, message, "note", remedy=remedy)
 
@@ -160,7 +173,8 @@ is given what learns and returns what does not is noted with its line.
 `features = self.encoder(x).detach()` left over from an experiment.
 
 ## Known limits
-What is cut between forward and the loss is seen only where memory is handed on (`.detach()`).
+Between forward and the loss numbers that a call like `.item()` makes are not followed, and nothing
+is seen there inside a context such as `with torch.device(...)` around the loop.
 Whether a branch is cut on purpose cannot be seen; freeze it (`requires_grad_(False)`) or leave it
 out of the optimizer to say so.
 

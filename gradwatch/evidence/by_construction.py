@@ -1,0 +1,91 @@
+"""What no gradient can move by construction: attention over one key, f(x) - x where f(x) is x."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.paths import reach
+from gradwatch.schema.activations import find_activation
+
+NO_CHOICE = "its softmax has one key to choose from, so that queries and keys change nothing"
+CANCELS = (
+    "what uses its output sends back gradients that add up to zero, as x - f(x) does for f(x) = x"
+)
+"""Reasons, as phrases."""
+
+ROUNDING = 1e-6
+"""A gradient below this share of the full one is what float32 leaves of an exact zero."""
+
+
+def find_idle(reading: Reading, profile: float) -> dict[str, list[int]]:
+    """Trainable parameters that an optimizer holds and nothing can teach, by the reason.
+
+    Args:
+        reading: of one record.
+        profile: see ``Thresholds.profile``; more gradient than that is no rounding.
+    """
+    params = reading.topology.params
+    with np.errstate(invalid="ignore"):
+        faint = ~(reading.param_gradient >= profile)
+    judged = [i for i, one in enumerate(params) if one.trainable and one.optimized and faint[i]]
+    choiceless = _find_choiceless(reading)
+    owners = _find_owners(reading, choiceless)
+    found = {
+        NO_CHOICE: [
+            i for i in judged if choiceless and _feeds_only(reading, i, choiceless, owners)
+        ],
+        CANCELS: [i for i in judged if _cancels(reading, i)],
+    }
+    return {reason: indices for reason, indices in found.items() if indices}
+
+
+def _find_choiceless(reading: Reading) -> set[int]:
+    """Softmaxes over a single value, which is always 1."""
+    slope = reading.record.layer("derivative_mean")
+    pinned = reading.record.layer("saturated_fraction")
+    layers = reading.topology.layers
+    flat = np.flatnonzero((slope == 0) & (pinned == 0)).tolist()
+    return {index for index in flat if _mixes(layers[index].type)}
+
+
+def _mixes(kind: str) -> bool:
+    row = find_activation(kind)
+    return row is not None and not row.is_elementwise
+
+
+def _find_owners(reading: Reading, choiceless: set[int]) -> tuple[str, ...]:
+    """Modules with such a softmax in one kernel, which is no link in the flow; a dot behind."""
+    layers = reading.topology.layers
+    owners = {layers[one].fqn.rpartition(":")[0] for one in choiceless if not layers[one].inputs}
+    return tuple(f"{owner}." if owner else "" for owner in owners)
+
+
+def _feeds_only(
+    reading: Reading, index: int, choiceless: set[int], owners: tuple[str, ...]
+) -> bool:
+    """Whether all that a parameter computes ends in one of these softmaxes."""
+    topology = reading.topology
+    is_rounding = reading.param_gradient[index] < ROUNDING
+    if is_rounding and f"{topology.params[index].module}.".startswith(owners):
+        return True
+    calls = topology.calls[index]
+    ahead = reach(calls, lambda one: set(topology.consumers[one]) - choiceless)
+    users = [set(topology.consumers[one]) for one in ahead]
+    return bool(calls) and all(users) and any(one & choiceless for one in users)
+
+
+def _cancels(reading: Reading, index: int) -> bool:
+    """Whether several layers want something of an output, and all in all nothing.
+
+    What a call without a slope, such as ``round``, does to it is known by its line.
+    """
+    topology = reading.topology
+    calls = topology.calls[index]
+    flat = {name for cut in topology.layer_set.cuts for name in cut.layers}
+    if not calls or any(
+        reading.grad[one] != 0 or topology.layers[one].fqn in flat for one in calls
+    ):
+        return False
+    users = {user for one in calls for user in topology.consumers[one]}
+    return sum(reading.grad[user] > 0 for user in users) > 1

@@ -1,0 +1,63 @@
+"""What nothing can teach is a note with the reason; its twin that could learn is a finding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.families.training import list_kinds, make_labelled, train
+
+
+class Attending(nn.Module):
+    """Tokens attend to a few summaries of themselves."""
+
+    def __init__(self, keys: int, fused: bool, scale: float = 1.0) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(8, 12), nn.Linear(12, 3)
+        self.ask, self.offer, self.tell = nn.Linear(12, 12), nn.Linear(12, 12), nn.Linear(12, 12)
+        self.keys, self.fused, self.scale = keys, fused, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.inner(x)).unsqueeze(1).repeat(1, self.keys, 1)
+        q, k, v = self.ask(h) * self.scale, self.offer(h), self.tell(h)
+        if self.fused:
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        else:
+            mixed = (q @ k.transpose(1, 2) / 12**0.5).softmax(-1) @ v
+        return self.outer((h + mixed).mean(1))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_queries_of_a_single_key_are_a_note(fused: bool) -> None:
+    torch.manual_seed(0)
+    report = train(Attending(1, fused), make_labelled(8, 3), 30)
+    assert list_kinds(report) == []
+    assert report.healthy
+    (note,) = [one for one in report.notes if "one key" in one.message]
+    assert set(note.layers) == {"ask", "offer"}
+
+
+class Mixer(nn.Module):
+    """Adds how a pooled picture differs from the picture."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.inner, self.norm = nn.Linear(8, 4 * size * size), nn.GroupNorm(1, 4)
+        self.size, self.outer = size, nn.Linear(4, 3)
+        self.pool = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.inner(x)).view(-1, 4, self.size, self.size)
+        n = self.norm(h)
+        return self.outer((h + self.pool(n) - n).mean((2, 3)))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_what_cancels_by_construction_is_a_note(size: int) -> None:
+    torch.manual_seed(0)
+    report = train(Mixer(size), make_labelled(8, 3), 30)
+    assert list_kinds(report) == []
+    assert report.healthy
+    notes = [one.layers for one in report.notes if "add up to zero" in one.message]
+    assert notes == ([("norm",)] if size == 1 else [])
