@@ -88,4 +88,4 @@ def _cancels(reading: Reading, index: int) -> bool:
     ):
         return False
     users = {user for one in calls for user in topology.consumers[one]}
-    return sum(reading.grad[user] > 0 for user in users) > 1
+    return len([user for user in users if reading.grad[user] > 0]) > 1
