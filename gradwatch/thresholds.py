@@ -53,6 +53,9 @@ class Thresholds:
         shrunk_weight: median size of the weights against that at the first record below which decay
             has taken them, and not their initialisation.
         saturated_fraction: share of pinned elements of a hidden activation.
+        input_scale: root mean square of what a weight takes in, by its output at the first record,
+            from which its sigmoids and tanhs would saturate whatever the weights: standard weights
+            bring half of a tanh's elements to where it is flat from 3 on, a sigmoid's from 6.
         stuck: loss against that at the start above which outputs that are saturated, while the
             loss has levelled off, keep it from falling.
         rare_output: scale of an output below which it is off nearly everywhere, as a detector of
@@ -82,7 +85,8 @@ class Thresholds:
             units say nothing about the others, ...
         dead_collapse_from: ... if it was below this at the layer's first record.
         exploding_growth: growth of gradients or outputs over depth or time.
-        divergence: growth of the error signal over its first values that counts as diverging.
+        divergence: growth of the error signal over its first values that counts as diverging, and
+            of the loss after a step has replaced weights (on the zoo then: healthy below 7).
         output_growth: growth of a hidden output's scale over its first one, after a step has thrown
             the weights, that counts as diverging (healthy runs below 60, sick ones above 2,000).
         weight_growth: growth of a hidden weight over its first norm, or LeCun's scale if that is
@@ -143,6 +147,7 @@ class Thresholds:
     shared_blame: float = 1 / 3
     shrunk_weight: float = 0.5
     saturated_fraction: float = 0.8
+    input_scale: float = 5.0
     stuck: float = 0.3
     rare_output: float = 0.1
     output_gain: float = 1e-4

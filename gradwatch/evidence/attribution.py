@@ -31,7 +31,8 @@ in the rows that the gradient reaches, however many of the other rows are."""
 
 LEAST_NORM = 1e-18
 """Norms below it are made of elements whose squares float32 rounds (its least normal number is
-1.2e-38): a quotient of two of them is no gain."""
+1.2e-38): a quotient of two of them is no gain, and one of such a norm and a larger one says only
+that at most so much is left."""
 
 DOMINANT = 0.5
 """A layer that takes this share of all that is lost, in logarithms, is to blame by itself."""
@@ -114,12 +115,13 @@ def attribute(reading: Reading, start: int) -> Attribution:
     blocked, source = -1, start
     for index in path:
         role = _SHARES.get(reading.topology.layers[index].role, "other")
-        factor = _log_ratio(reading.grad[source], reading.grad[index])
-        if 0 < reading.grad[source] < LEAST_NORM:
+        above = float(reading.grad[index])
+        factor = _log_ratio(reading.grad[source], above)
+        if 0 < reading.grad[source] < LEAST_NORM and not above > LEAST_NORM:
             source = index
             continue
         gain = float(reading.gains[index])
-        own = math.log(gain) if 0 < gain < math.inf else factor
+        own = math.log(max(gain, LEAST_NORM / above)) if 0 < gain < math.inf else factor
         if reading.grad[source] == 0 and reading.grad[index] > LEAST_NORM:
             blocked = index
         if role == "other" and _bends(reading, source, index, own):
@@ -187,8 +189,9 @@ def _find_wrapper(reading: Reading, index: int) -> bool:
 
 
 def _log_ratio(below: float, above: float) -> float:
+    """Logarithm of what is left, at least as far as a norm can tell; 0 where it is not known."""
     if below > 0 and above > 0 and np.isfinite(below) and np.isfinite(above):
-        return math.log(below) - math.log(above)
+        return math.log(max(below, min(LEAST_NORM, above))) - math.log(above)
     return 0.0
 
 

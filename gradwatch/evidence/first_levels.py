@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gradwatch.evidence.gradient_flow import Reading, measure_output_growth, measure_rms
+from gradwatch.evidence.gradient_flow import Reading, measure_rms
+from gradwatch.evidence.growth import measure_output_growth
+from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
 
 FIRST_READINGS = 5
@@ -21,6 +23,8 @@ class FirstLevels:
         zeros: share of zeros of a rectifier's output.
         saturated: saturated share of an activation.
         rms: scale of a layer's output.
+        input_scale: what stands in front of an activation, against what its weight would make of
+            inputs of scale 1.
         growth: largest growth of the gradient or the outputs over depth at the first reading.
         seen: readings so far, up to ``FIRST_READINGS``.
     """
@@ -28,6 +32,7 @@ class FirstLevels:
     zeros: dict[str, float] = field(default_factory=dict)
     saturated: dict[str, float] = field(default_factory=dict)
     rms: dict[str, float] = field(default_factory=dict)
+    input_scale: dict[str, float] = field(default_factory=dict)
     growth: float = 1.0
     seen: int = 0
 
@@ -43,15 +48,22 @@ class FirstLevels:
             (self.zeros, reading.record.layer("zero_fraction")),
             (self.saturated, reading.record.layer("saturated_fraction")),
             (self.rms, measure_rms(reading)),
+            (self.input_scale, measure_input_scale(reading)),
         ):
             for index in np.flatnonzero(~np.isnan(values)):
                 levels.setdefault(reading.topology.layers[index].key, float(values[index]))
 
     def was_open(self, key: str, thresholds: Thresholds) -> bool:
-        """Whether an activation let gradients through at first."""
+        """Whether an activation let gradients through at first, and not just by chance.
+
+        A few units of a layer whose inputs are far too large may be open for a while, because their
+        weights happen to be small.
+        """
         zeros = self.zeros.get(key)
         if zeros is not None:
             return zeros < thresholds.dead_collapse_from
+        if self.input_scale.get(key, 1.0) >= thresholds.input_scale:
+            return False
         return self.saturated.get(key, 1.0) < thresholds.saturated_fraction
 
 
@@ -60,3 +72,22 @@ def _measure_growth(reading: Reading) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):
         growth = reading.grad[reading.topology.is_reference] / reading.error_signal
     return float(np.max(growth[np.isfinite(growth)], initial=1.0))
+
+
+def measure_input_scale(reading: Reading) -> Array:
+    """Root mean square of what a weight takes in, as its output tells, by activation behind it.
+
+    A weight ``W`` of ``m`` rows that does not know its input ``x`` makes of it an output with a
+    root mean square of ``||W|| rms(x) / sqrt(m)``; a bias counts as an input. NaN elsewhere.
+    """
+    topology, rms = reading.topology, measure_rms(reading)
+    size = reading.record.param("weight_l2_norm") / topology.lecun_norm
+    matrices = {topology.params[i].module: i for i in np.flatnonzero(topology.lecun_norm)}
+    scale = np.full(len(topology.layers), np.nan)
+    for index, layer in enumerate(topology.layers):
+        source = layer.inputs[0] if layer.role == "activation" and len(layer.inputs) == 1 else -1
+        if source >= 0 and topology.layers[source].role == "weight":
+            matrix = matrices.get(topology.layers[source].fqn, -1)
+            if matrix >= 0 and size[matrix] > 0:
+                scale[index] = rms[source] / size[matrix]
+    return scale

@@ -217,18 +217,6 @@ def measure_rms(reading: Reading) -> Array:
     return rms
 
 
-def measure_output_growth(reading: Reading) -> Array:
-    """Root mean square of each hidden layer's output against the first layer's."""
-    rms = measure_rms(reading)
-    known = np.flatnonzero(np.isfinite(rms) & (rms > 0))
-    if not known.size:
-        return np.ones(len(rms))
-    is_recurrent = reading.topology.layers[known[0]].role == "recurrent"
-    growth = rms / (1.0 if is_recurrent else max(float(rms[known[0]]), 1.0))
-    result: Array = np.where(~reading.topology.is_head & np.isfinite(growth), growth, 1.0)
-    return result
-
-
 def relative_gradient(record: StepRecord) -> Array:
     """Gradient at each layer's output against the largest further down, ``(n_layers,)``."""
     return read_flow([record])[0].relative_gradient

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite, nan, sqrt
+from math import isfinite, log2, nan, sqrt
 from statistics import fmean, median
 
 from gradwatch.records import StepRecord
@@ -16,8 +16,9 @@ FIRST = 5
 LATEST = 12
 """Records whose loss is where it is now."""
 
-LEVEL = 0.05
-"""A fall of less between the two halves of the latest records is none."""
+LEVEL = 0.1
+"""A fall of less while the number of steps doubles is none: a loss that follows a power law of the
+steps, as losses of trainings do, falls by a fixed share then, however densely it is sampled."""
 
 
 @dataclass
@@ -37,16 +38,21 @@ class LossLevels:
 
     first: list[float] = field(default_factory=list)
     latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
+    _ages: deque[int] = field(default_factory=lambda: deque(maxlen=LATEST))
+    _first_step: int = 0
 
     def add(self, record: StepRecord) -> None:
         """Take in the loss of the next record."""
         loss = record.step("loss")
         if not isfinite(loss):
             return
+        if not self.first:
+            self._first_step = record.global_step
         if len(self.first) < FIRST:
             self.first.append(loss)
         else:
             self.latest.append(loss)
+            self._ages.append(max(record.global_step - self._first_step, 1))
 
     @property
     def beginning(self) -> float:
@@ -75,13 +81,20 @@ class LossLevels:
 
     @property
     def has_levelled(self) -> bool:
-        """Whether the later half of the latest records shows no fall beyond the loss's scatter."""
+        """Whether the latest records show no fall worth the time, beyond the loss's scatter."""
         if len(self.latest) < LATEST:
             return False
-        losses, half = list(self.latest), LATEST // 2
+        losses, ages, half = list(self.latest), list(self._ages), LATEST // 2
         before, after = losses[:half], losses[half:]
         error = sqrt((_measure_variance(before) + _measure_variance(after)) / half)
-        return fmean(before) - fmean(after) <= LEVEL * abs(fmean(before)) + error
+        doublings = fmean(map(log2, ages[half:])) - fmean(map(log2, ages[:half]))
+        least = (1 - (1 - LEVEL) ** doublings) * abs(fmean(before))
+        return bool(fmean(before) - fmean(after) <= least + error)
+
+    @property
+    def peak(self) -> float:
+        """Largest of the latest losses against the beginning; NaN as for ``remaining``."""
+        return max(self.latest, default=nan) / self.beginning if self.beginning > 0 else nan
 
     @property
     def remaining(self) -> float:

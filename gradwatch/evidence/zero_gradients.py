@@ -99,6 +99,25 @@ def _look_ahead(reading: Reading, calls: Iterable[int]) -> set[int]:
     return reach(calls, lambda index: reading.topology.consumers[index]) - set(calls)
 
 
+def find_shut_activations(reading: Reading, saturated_fraction: float) -> list[int]:
+    """Activations that get a gradient and let nothing of it through, because they are saturated."""
+    is_shut = reading.record.layer("saturated_fraction") >= saturated_fraction
+    is_shut &= (reading.grad > 0) & (reading.gains == 0)
+    roles = [one.role == "activation" for one in reading.topology.layers]
+    found: list[int] = np.flatnonzero(is_shut & np.array(roles, dtype=bool)).tolist()
+    return found
+
+
+def find_zero_bare(reading: Reading) -> list[int]:
+    """Parameters of no module's own, such as prompts and gates, whose gradient is exactly zero.
+
+    Where they enter is not known: any layer behind may have stopped it.
+    """
+    is_zero = reading.record.param("grad_l2_norm") == 0
+    found: list[int] = np.flatnonzero(reading.topology.is_bare & is_zero).tolist()
+    return found
+
+
 def find_zero_factors(record: StepRecord, indices: Iterable[int]) -> list[int]:
     """Weights that are zero and multiply each other, so that none of them ever gets a gradient.
 

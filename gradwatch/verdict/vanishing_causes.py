@@ -17,6 +17,7 @@ from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
 from gradwatch.evidence.topology import is_flat
 from gradwatch.evidence.zero_gradients import find_factor_owner, find_zero_factors
+from gradwatch.records import Layer
 from gradwatch.schema.activations import find_activation
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Explanation
@@ -66,12 +67,26 @@ def _find_lasting_cause(
         reading, unreached[0]
     ):
         cause = "dead_units"  # the gradient arrives, but it meets an input of zeros
-    path = [reading.topology.layers[index] for index in split.path] if split else []
-    if cause in ("dead_units", "saturation") and history.broke_layers(path, thresholds):
+    closed = _list_closed(reading, split, thresholds) if split else []
+    if cause in ("dead_units", "saturation") and history.broke_layers(closed, thresholds):
         return "learning_rate"
     if cause in ("weight_scale", "depth") and _have_shrunk(history, reading, thresholds):
         return "weight_decay"
     return cause
+
+
+def _list_closed(reading: Reading, split: Attribution, thresholds: Thresholds) -> list[Layer]:
+    """Activations of the path that let next to nothing through; all where none stands out."""
+    layers, record = reading.topology.layers, reading.record
+    acts = [index for index in split.path if layers[index].role == "activation"]
+    closed = [
+        index
+        for index in acts
+        if record.layer("saturated_fraction")[index] >= thresholds.saturated_fraction
+        or record.layer("dead_fraction")[index] >= thresholds.dead_fraction
+        or index == split.blocked_by
+    ]
+    return [layers[index] for index in closed or acts]
 
 
 def _have_shrunk(history: History, reading: Reading, thresholds: Thresholds) -> bool:
@@ -240,6 +255,8 @@ def _name_gains(reading: Reading, split: Attribution | None) -> str:
     if split is None or not split.path:
         return ""
     layers = reading.topology.layers
+    if split.blocked_by >= 0:
+        return f"; {layers[split.blocked_by].fqn or 'the model'} lets none of it through"
     if split.culprit >= 0:
         gain = math.exp(split.factors[split.culprit])
         name = layers[split.culprit].fqn or "the model"

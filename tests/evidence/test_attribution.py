@@ -152,3 +152,15 @@ def test_a_cycle_in_the_data_flow_ends():
     record = change(record, "grad_output_l2_norm", {"a": 1e-9, "b": 1e-8, "head": 1.0})
     assert len(find_path(read(record), 0)) <= 3
     assert np.isfinite(attribute(read(record), 0).total)
+
+
+def test_a_layer_that_leaves_less_than_norms_can_hold_takes_at_least_so_much():
+    """Sigmoids driven to 1 by inputs of 50: a gradient of 1e-20 is left of one of 0.25."""
+    record = make_record(build_chain(4), gains={"act0": 1e-20, "Sigmoid": 0.2, "Linear": 0.9})
+    split = attribute(read(record), 0)
+    worst = record.layer_set.layers[split.culprit]
+    assert worst.role == "activation"
+    assert split.culprit == min(split.path)
+    assert split.factors[split.culprit] < math.log(1e-16)
+    lower = attribute(read(change(record, "grad_output_l2_norm", 1e-30)), 0)
+    assert lower.factors == {}

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gradwatch.records import StepRecord
+from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rules.exploding import EXPLODING
 from gradwatch.verdict.rules.through_time import THROUGH_TIME
 from gradwatch.verdict.rules.vanishing import VANISHING
@@ -16,6 +17,7 @@ from tests.records_builder import (
     build_chain,
     change,
     change_param,
+    fill_history,
     give,
     make_record,
     repeat,
@@ -235,3 +237,17 @@ class TestExploding:
         record = make_record(build_chain(8), update_ratio=1.0)
         grown = change(record, "output_l2_norm", {"fc6": 1e7 * NUMEL**0.5})
         assert see(EXPLODING, *repeat(grown, 4)).cause in ("weight_scale", "depth")
+
+
+def test_a_loss_that_jumps_and_gets_nowhere_is_thrown_by_its_rate():
+    """Behind a softmax the gradient stays as it is, whatever the loss."""
+    layer_set = build_chain(3, activation="ReLU")
+    losses = [4.0] * 8 + [9e3] + [4.1] * 3
+    for jumps, last in ((True, 4.1), (False, 4.1), (True, 0.4)):
+        records = [
+            make_record(layer_set, step, loss=loss, update_ratio=0.6 if jumps else 0.1)
+            for step, loss in enumerate([*losses, *[last] * 6])
+        ]
+        signs = EXPLODING.examine(fill_history(records), Thresholds())
+        found = [(sign.cause, sign.looks_back) for sign in signs]
+        assert found == ([("learning_rate", True)] if jumps and last > 1 else [])

@@ -10,7 +10,13 @@ from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.half_precision import find_behind, find_flushed
 from gradwatch.evidence.history import History
 from gradwatch.evidence.topology import Mask
-from gradwatch.evidence.zero_gradients import find_unasked, find_walled, find_zero_factors
+from gradwatch.evidence.zero_gradients import (
+    find_shut_activations,
+    find_unasked,
+    find_walled,
+    find_zero_bare,
+    find_zero_factors,
+)
 from gradwatch.records import Param
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
@@ -51,6 +57,8 @@ def _find_missing(history: History, thresholds: Thresholds) -> list[int]:
         return []
     cut[find_zero_factors(history.latest.record, np.flatnonzero(cut).tolist())] = False
     cut &= ~_find_flushed(history, thresholds)  # half precision is to blame: another rule says so
+    shut = find_shut_activations(history.latest, thresholds.saturated_fraction)
+    cut[find_zero_bare(history.latest) if shut else []] = False  # and of these as well
     params = history.latest.topology.params
     found = np.flatnonzero(cut & ~history.params.is_maintained).tolist()
     return [index for index in found if params[index].trainable and params[index].optimized]

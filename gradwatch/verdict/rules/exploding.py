@@ -7,11 +7,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from gradwatch.evidence.gradient_flow import Reading, measure_output_growth, measure_rms
+from gradwatch.evidence.gradient_flow import Reading, measure_rms
+from gradwatch.evidence.growth import measure_gradient_growth, measure_output_growth
 from gradwatch.evidence.history import History
 from gradwatch.evidence.time_steps import measure_time_growth
 from gradwatch.evidence.topology import Mask, Topology
-from gradwatch.records import Array, Layer
+from gradwatch.records import Array, Layer, Param
 from gradwatch.schema.activations import find_activation
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
@@ -25,7 +26,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     """Growth over depth, over time steps, or over optimizer steps at the newest record."""
     signs = (
         *(_look_over_time, _look_over_depth, _look_over_steps),
-        *(_look_at_weights, _look_at_outputs),
+        *(_look_at_weights, _look_at_outputs, _look_at_loss),
     )
     for look in signs:
         sign = look(history, thresholds)
@@ -58,48 +59,10 @@ def _look_over_depth(history: History, thresholds: Thresholds) -> Sign | None:
     return Sign(names, cause, growth, thresholds.exploding_growth, message)
 
 
-def measure_gradient_growth(reading: Reading, threshold: float) -> Array:
-    """Gradient at each layer's output against that at the network's, where gains explain it.
-
-    A loss on a hidden layer (an auxiliary head, a penalty) also makes its gradient larger than the
-    one at the output; only growth that the layers' own gains account for is explosion.
-    """
-    growth: Array = reading.grad / _measure_reference(reading)
-    growth = np.where(np.isfinite(growth), growth, 1.0)
-    if np.max(growth, initial=1.0) < threshold:
-        return growth
-    return np.minimum(growth, _multiply_gains(reading))
-
-
-def _measure_reference(reading: Reading) -> float:
-    """Gradient where the hidden layers begin: behind the heads, whose scale is the target's."""
-    heads = reading.topology.is_head & reading.topology.is_reference
-    inputs = reading.record.layer("grad_input_l2_norm")[heads]
-    return max(reading.error_signal, float(np.max(inputs[np.isfinite(inputs)], initial=0.0)))
-
-
-def _multiply_gains(reading: Reading) -> Array:
-    """Largest product of gains on a way from the loss to each layer's output."""
-    logs = np.log(np.where(reading.gains > 0, reading.gains, np.nan))
-    total = np.zeros(len(logs))
-    for index in range(len(logs) - 1, -1, -1):
-        ways = [
-            total[c] + (0.0 if np.isnan(logs[c]) else logs[c])
-            for c in reading.topology.consumers[index]
-            if c > index
-        ]
-        total[index] = max(ways, default=0.0)
-    result: Array = np.exp(np.minimum(total, 300.0))
-    return result
-
-
 def _find_cause(
     history: History, reading: Reading, growth: float, worst: int, thresholds: Thresholds
 ) -> str:
-    if (
-        history.first_levels.growth < thresholds.exploding_growth**0.5
-        and history.has_replaced_weights
-    ):
+    if _has_been_broken(history, thresholds):
         return "learning_rate"
     if reading.topology.layers[worst].role == "recurrent":
         return "through_time"
@@ -143,19 +106,12 @@ def _look_over_steps(history: History, thresholds: Thresholds) -> Sign | None:
 
 def _look_at_weights(history: History, thresholds: Thresholds) -> Sign | None:
     """Weights that have run away step by step, without any single one that throws them."""
-    topology = history.latest.topology
-    weights = history.latest.record.param("weight_l2_norm")
-    growth = weights / np.fmax(history.params.first_l2_norm, topology.lecun_norm)
-    growth[_find_heads(topology) | ~topology.is_judged | ~np.isfinite(growth)] = (
-        0.0  # heads: the target's scale
-    )
-    if not np.max(growth, initial=0.0) >= thresholds.weight_growth:
+    growth = _measure_weight_growth(history)
+    largest = float(np.max(growth, initial=0.0))
+    if largest < thresholds.weight_growth:
         return None
-    order = np.argsort(-growth)
-    chosen = [int(index) for index in order if growth[index] >= thresholds.weight_growth]
-    params = [topology.params[index] for index in chosen]
+    params = _list_params(history, growth, thresholds.weight_growth)
     names = tuple(dict.fromkeys(param.module or param.fqn for param in params))
-    largest = float(growth[chosen[0]])
     message = (
         f"{params[0].fqn} has grown to {name_number(largest)} times its first size "
         f"({name_region(names)})."
@@ -169,6 +125,47 @@ def _find_heads(topology: Topology) -> Mask:
     """Parameters all of whose calls are heads."""
     found = [bool(calls) and all(topology.is_head[list(calls)]) for calls in topology.calls]
     return np.array(found, dtype=bool)
+
+
+def _measure_weight_growth(history: History) -> Array:
+    """Norm of each weight against its first one, or LeCun's if that is larger; 0: not judged.
+
+    Heads are left out: their weights take on the target's scale.
+    """
+    topology = history.latest.topology
+    weights = history.latest.record.param("weight_l2_norm")
+    growth: Array = weights / np.fmax(history.params.first_l2_norm, topology.lecun_norm)
+    growth[_find_heads(topology) | ~topology.is_judged | ~np.isfinite(growth)] = 0.0
+    return growth
+
+
+def _list_params(history: History, growth: Array, least: float) -> list[Param]:
+    """Parameters that have grown by so much at least, most of all first."""
+    params = history.latest.topology.params
+    return [params[index] for index in np.argsort(-growth) if growth[index] >= least]
+
+
+def _look_at_loss(history: History, thresholds: Thresholds) -> Sign | None:
+    """A loss that jumps far beyond its first values again and again, and gets nowhere between.
+
+    Behind a softmax the error signal is bounded, and what a step has broken may be in order again
+    at the next sampled one; a training that falls in between its jumps is left alone.
+    """
+    peak, remaining = history.losses.peak, history.losses.remaining
+    jumps = history.has_replaced_weights and peak > thresholds.divergence
+    if not jumps or not remaining > thresholds.progress:
+        return None
+    growth = _measure_weight_growth(history)
+    largest = float(np.max(growth, initial=0.0))
+    params = _list_params(history, growth, max(largest, 1.0) ** 0.5)
+    if not params:
+        return None
+    names = tuple(dict.fromkeys(param.module or param.fqn for param in params))
+    message = (
+        f"The loss has been up to {name_number(peak)} times its first values of late, since a step "
+        f"has replaced weights; {params[0].fqn} has grown most ({name_region(names)})."
+    )
+    return Sign(names, "learning_rate", peak, thresholds.divergence, message, looks_back=True)
 
 
 def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
@@ -242,7 +239,14 @@ def _look_over_time(history: History, thresholds: Thresholds) -> Sign | None:
         f"its way back through {worst.fqn}."
     )
     names = worst.list_layers(reading)
-    return Sign(names, "through_time", worst.growth, thresholds.exploding_growth, message)
+    cause = "learning_rate" if _has_been_broken(history, thresholds) else "through_time"
+    return Sign(names, cause, worst.growth, thresholds.exploding_growth, message)
+
+
+def _has_been_broken(history: History, thresholds: Thresholds) -> bool:
+    """Whether nothing grew at the first record, and a step has replaced weights since."""
+    was_even = history.first_levels.growth < thresholds.exploding_growth**0.5
+    return was_even and history.has_replaced_weights
 
 
 EXPLODING = Rule(
@@ -262,11 +266,11 @@ weights instead of training them, and the next stop is NaN.
 ## How it is measured
 Over depth: the gradient at a layer against the one at the outputs, as far as the layers' own gains
 account for it, or the scale of a hidden output against the first layer's, exceeds
-`exploding_growth`. Over time steps: the same through a recurrent layer. Over optimizer steps: the
-error signal at the output exceeds `divergence` times its first values after a step with
-`||dw||/||w||` of 0.5 or more, or a hidden output's scale `output_growth` times its first one; or a
-hidden weight's norm exceeds `weight_growth` times its first one. Source: Pascanu, Mikolov & Bengio
-(2013).
+`exploding_growth`. Over time steps: the same through a recurrent layer. Over optimizer steps, after
+one with `||dw||/||w||` of 0.5 or more: the error signal at the output exceeds `divergence` times
+its first values, or the loss does and gets nowhere in between, or a hidden output's scale
+`output_growth` times its first one; without any such step, a hidden weight's norm exceeds
+`weight_growth` times its first one. Source: Pascanu, Mikolov & Bengio (2013).
 
 ## Example
 A 12-layer ReLU network initialised with a standard deviation of 1; a learning rate of 1 for Adam.

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import measure_rms
 from gradwatch.evidence.history import History
-from gradwatch.evidence.topology import name_with_feeders
+from gradwatch.evidence.topology import Topology, name_with_feeders
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.phrases import name_percent, name_region
+
+ATTENTION = ":attention"
+"""Suffix of the entries that capture makes for fused attention; ``saturated_fraction`` is of rows
+there, by their largest weight, so that many keys do not make it large."""
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
@@ -26,6 +32,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     if pinned and history.has_converged(thresholds):
         pinned = [i for i in pinned if not _was_well(history, i, thresholds)]
     pinned += _find_stuck_outputs(history, thresholds)
+    pinned += _find_stuck_attention(history, thresholds)
     if not pinned:
         return []
     pinned.sort(key=lambda index: -fraction[index])
@@ -38,8 +45,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         f"{name_percent(worst)} of the elements of {acts[0]} are pinned where its derivative is "
         f"below 5 % of its maximum ({name_region(acts)}{slope})."
     )
-    has_fallen_ill = _was_well(history, pinned[0], thresholds) and history.has_replaced_weights
-    cause = "learning_rate" if has_fallen_ill else "saturation"
+    is_broken = history.broke_layers([topology.layers[pinned[0]]], thresholds)
+    cause = "learning_rate" if is_broken else "saturation"
     return [Sign(layers, cause, worst, thresholds.saturated_fraction, message, "warning")]
 
 
@@ -49,13 +56,37 @@ def _find_stuck_outputs(history: History, thresholds: Thresholds) -> list[int]:
     Being sure is an output's job; beside a loss that has levelled off while it is still high, it is
     sure of what is wrong.
     """
-    outputs, losses = history.latest.topology.outputs, history.losses
-    if not (outputs and losses.remaining > thresholds.stuck and losses.has_levelled):
+    outputs = history.latest.topology.outputs
+    if not outputs or not _has_stuck(history, thresholds):
         return []
     fraction = history.latest.record.layer("saturated_fraction")
     is_stuck = fraction >= thresholds.saturated_fraction
     is_stuck &= measure_rms(history.latest) >= thresholds.rare_output
     return [index for index in outputs if is_stuck[index]]
+
+
+def _has_stuck(history: History, thresholds: Thresholds) -> bool:
+    """Whether the loss has levelled off while it is still high."""
+    return history.losses.remaining > thresholds.stuck and history.losses.has_levelled
+
+
+@lru_cache(maxsize=16)
+def _find_attention(topology: Topology) -> tuple[int, ...]:
+    return tuple(i for i, one in enumerate(topology.layers) if one.fqn.endswith(ATTENTION))
+
+
+def _find_stuck_attention(history: History, thresholds: Thresholds) -> list[int]:
+    """Attention that has been sure from the start, in a training that does not get on.
+
+    Attention that has learned where to look is sure; before any training it is so only because its
+    scores are far too large. Its gradient then comes in bursts, at the few near ties.
+    """
+    found = _find_attention(history.latest.topology)
+    if not found or not _has_stuck(history, thresholds):
+        return []
+    fraction = history.latest.record.layer("saturated_fraction")
+    sure = [i for i in found if fraction[i] >= thresholds.saturated_fraction]
+    return [i for i in sure if not _was_well(history, i, thresholds)]
 
 
 def _was_well(history: History, index: int, thresholds: Thresholds) -> bool:

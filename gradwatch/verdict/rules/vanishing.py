@@ -104,24 +104,36 @@ def _look_at_network(history: History, thresholds: Thresholds) -> list[Sign]:
     if not is_at_rest(history, thresholds) or lacks_rate(history, thresholds):
         return []
     indices = np.flatnonzero(reading.judged)
-    if reading.output_gain < thresholds.output_gain:
-        names = reading.topology.param_layers
-        layers = tuple(dict.fromkeys(names[index] for index in indices))
-        return [_describe_outputs(reading, layers, thresholds)]
+    if _have_outputs_closed(reading, thresholds):
+        return [_describe_outputs(reading, indices, reading.output_gain, thresholds)]
     ordered = _order(indices, reading.param_gradient)
     motion = history.measure_motion(now=True)
     return [_make_sign(history, ordered, motion, thresholds.loss_progress, thresholds)]
 
 
-def _describe_outputs(reading: Reading, layers: tuple[str, ...], thresholds: Thresholds) -> Sign:
+def _have_outputs_closed(reading: Reading, thresholds: Thresholds) -> bool:
+    """Whether of a network that stands still the outputs take more than all the rest."""
+    if reading.output_gain < thresholds.output_gain:
+        return True
+    saturated = reading.record.layer("saturated_fraction")[list(reading.topology.outputs)]
+    inside = np.fmin.reduce(reading.param_gradient[reading.judged], initial=1.0)
+    is_shut = bool(np.any(saturated >= thresholds.saturated_fraction))
+    return is_shut and bool(reading.output_gain < inside)
+
+
+def _describe_outputs(
+    reading: Reading, indices: Indices, gain: float, thresholds: Thresholds
+) -> Sign:
     topology = reading.topology
+    layers = tuple(dict.fromkeys(topology.param_layers[index] for index in indices))
     closed = np.flatnonzero(topology.is_head & ~topology.is_reference).tolist()
     outputs = name_region([topology.layers[index].fqn for index in closed])
-    lack = name_lack(reading.output_gain, "the loss sends")
+    lack = name_lack(gain, "the loss sends")
     message = f"Every layer gets {lack}: {outputs} lets next to nothing through."
     rectifies = any(is_flat(topology.layers[index], "zero") for index in closed)
     cause = "dead_units" if rectifies else "saturation"
-    return Sign(layers, cause, reading.output_gain, thresholds.output_gain, message)
+    faults = tuple(topology.layers[index].key for index in closed)
+    return Sign(layers, cause, gain, thresholds.output_gain, message, faults=faults)
 
 
 def list_guards(guards: tuple[Guard, ...]) -> str:

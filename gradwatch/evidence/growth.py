@@ -1,0 +1,55 @@
+"""How gradients grow on their way back, and outputs on their way forward."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradwatch.evidence.gradient_flow import Reading, measure_rms
+from gradwatch.records import Array
+
+
+def measure_output_growth(reading: Reading) -> Array:
+    """Root mean square of each hidden layer's output against the first layer's."""
+    rms = measure_rms(reading)
+    known = np.flatnonzero(np.isfinite(rms) & (rms > 0))
+    if not known.size:
+        return np.ones(len(rms))
+    is_recurrent = reading.topology.layers[known[0]].role == "recurrent"
+    growth = rms / (1.0 if is_recurrent else max(float(rms[known[0]]), 1.0))
+    result: Array = np.where(~reading.topology.is_head & np.isfinite(growth), growth, 1.0)
+    return result
+
+
+def measure_gradient_growth(reading: Reading, threshold: float) -> Array:
+    """Gradient at each layer's output against that at the network's, where gains explain it.
+
+    A loss on a hidden layer (an auxiliary head, a penalty) also makes its gradient larger than the
+    one at the output; only growth that the layers' own gains account for is explosion.
+    """
+    growth: Array = reading.grad / _measure_reference(reading)
+    growth = np.where(np.isfinite(growth), growth, 1.0)
+    if np.max(growth, initial=1.0) < threshold:
+        return growth
+    return np.minimum(growth, _multiply_gains(reading))
+
+
+def _measure_reference(reading: Reading) -> float:
+    """Gradient where the hidden layers begin: behind the heads, whose scale is the target's."""
+    heads = reading.topology.is_head & reading.topology.is_reference
+    inputs = reading.record.layer("grad_input_l2_norm")[heads]
+    return max(reading.error_signal, float(np.max(inputs[np.isfinite(inputs)], initial=0.0)))
+
+
+def _multiply_gains(reading: Reading) -> Array:
+    """Largest product of gains on a way from the loss to each layer's output."""
+    logs = np.log(np.where(reading.gains > 0, reading.gains, np.nan))
+    total = np.zeros(len(logs))
+    for index in range(len(logs) - 1, -1, -1):
+        ways = [
+            total[c] + (0.0 if np.isnan(logs[c]) else logs[c])
+            for c in reading.topology.consumers[index]
+            if c > index
+        ]
+        total[index] = max(ways, default=0.0)
+    result: Array = np.exp(np.minimum(total, 300.0))
+    return result

@@ -1,0 +1,64 @@
+"""Where quantities began, and how far the loss has come: what a training was like at first."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gradwatch.evidence.first_levels import FIRST_READINGS, FirstLevels
+from gradwatch.evidence.loss_level import FIRST, LATEST, LossLevels
+from gradwatch.thresholds import Thresholds
+from tests.records_builder import build_chain, change, fill_history, make_record, read
+
+
+def fill_levels(steps: list[int], losses: list[float]) -> LossLevels:
+    levels, layer_set = LossLevels(), build_chain(2)
+    for step, loss in zip(steps, losses, strict=True):
+        levels.add(make_record(layer_set, step, loss=loss))
+    return levels
+
+
+@pytest.mark.parametrize(("exponent", "has_levelled"), [(0.05, True), (0.3, False), (1.0, False)])
+@pytest.mark.parametrize("growth", [1.1, 1.4])
+def test_whether_a_loss_has_levelled_does_not_depend_on_how_densely_it_is_sampled(
+    exponent, has_levelled, growth
+):
+    """Of a power law of the steps, the exponent decides."""
+    steps = [*range(FIRST), *(round(20 * growth**n) for n in range(LATEST))]
+    levels = fill_levels(steps, [max(step, 1) ** -exponent for step in steps])
+    assert levels.has_levelled is has_levelled
+
+
+def test_too_few_losses_have_not_levelled():
+    assert not fill_levels(list(range(9)), [1.0] * 9).has_levelled
+    assert math.isnan(LossLevels().peak)
+
+
+def test_a_jump_of_the_loss_is_remembered_for_a_while():
+    count = FIRST + LATEST
+    levels = fill_levels(list(range(count)), [2.0] * (count - 3) + [8e3, 2.0, 2.0])
+    assert levels.peak == pytest.approx(4e3)
+    assert levels.remaining == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("saturated", "scale", "was_open"), [(0.1, 1, True), (0.9, 1, False), (0.5, 50, False)]
+)
+def test_units_that_inputs_far_too_large_leave_open_were_not_open(saturated, scale, was_open):
+    record = make_record(build_chain(3))
+    act = next(one for one in record.layer_set.layers if one.role == "activation")
+    record = change(record, "saturated_fraction", {act.key: saturated})
+    feeder = record.layer_set.layers[act.inputs[0]]
+    rms = record.layer("output_l2_norm")[act.inputs[0]] * scale
+    levels = FirstLevels()
+    levels.add(read(change(record, "output_l2_norm", {feeder.fqn: rms})))
+    assert levels.was_open(act.key, Thresholds(input_scale=10.0)) is was_open
+
+
+def test_only_the_first_readings_count():
+    record = make_record(build_chain(3, "ReLU"))
+    act = next(one for one in record.layer_set.layers if one.role == "activation")
+    plain = [change(record, "zero_fraction", math.nan)] * FIRST_READINGS
+    history = fill_history([*plain, change(record, "zero_fraction", {act.key: 0.5})])
+    assert history.first_levels.zeros == {}
