@@ -59,8 +59,13 @@ class Leftovers:
     def note(self, indices: Container[int], ledger: Ledger) -> None:
         """An optimizer takes these parameters' gradients, or has left them to the end."""
         for index, norm in self._norms.items():
-            if index in indices and index in self._stamps:
+            if index in indices and self._is_still_there(index):
                 ledger.add("param.stale_grad_l2_norm", index, WHOLE_STEP, norm)
+
+    def _is_still_there(self, index: int) -> bool:
+        """Whether nobody has put another gradient in its place since the last pass."""
+        stamp, grad = self._stamps.get(index), self.watched[index].param.grad
+        return stamp is not None and grad is not None and id(grad) == stamp[0]
 
     def _keep(self, now: Stamps) -> None:
         self._stamps = {
