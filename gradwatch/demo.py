@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,9 +69,23 @@ def run_demo(logdir: str, steps: int, console: Console | None = None) -> tuple[R
         f"Two networks learn to read {len(images):,} handwritten digits, {steps} steps each.\n"
     )
     root = Path(logdir).expanduser()
-    reports = tuple(_train_and_show(one, images, labels, root, steps, console) for one in RECIPES)
+    with _use_one_thread():
+        shown = [_train_and_show(one, images, labels, root, steps, console) for one in RECIPES]
     _show_commands(root, console)
-    return reports
+    return tuple(shown)
+
+
+@contextmanager
+def _use_one_thread() -> Iterator[None]:
+    """Networks of this size wait for a second thread longer than it computes."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def load_digits() -> tuple[Tensor, Tensor]:

@@ -30,6 +30,15 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield from start_server(root)
 
 
+@pytest.fixture(scope="module")
+def seen(context: Any, board: Server) -> Any:
+    """The sick run as it opens, for tests that change nothing."""
+    page = context.new_page()
+    page.goto(f"{board.address}/data/plugin_entry.html?name=gradwatch")
+    choose_run(page, "sick")
+    return page
+
+
 @pytest.fixture
 def tab(page: Any, board: Server) -> Any:
     """The tab by itself, which loads faster, with the sick run's charts drawn."""
@@ -47,12 +56,12 @@ def framed(page: Any, board: Server) -> Any:
     return frame
 
 
-def test_banner_says_it_in_words(tab: Any) -> None:
-    text = tab.locator(".banner h1").inner_text()
+def test_banner_says_it_in_words(seen: Any) -> None:
+    text = seen.locator(".banner h1").inner_text()
     assert text.startswith("Vanishing gradient: fc1 gets ")
     assert text.endswith("times less gradient than fc12")
-    assert "Since the first step" in tab.locator(".banner").inner_text()
-    assert "Remedy:" in tab.locator(".banner").inner_text()
+    assert "Since the first step" in seen.locator(".banner").inner_text()
+    assert "Remedy:" in seen.locator(".banner").inner_text()
 
 
 def test_banner_leads_to_layers_and_step(tab: Any) -> None:
@@ -77,13 +86,15 @@ def test_remedies_that_were_tried_are_shown(tab: Any) -> None:
     assert tab.locator("table.trials").count() == 0
 
 
-def test_slider_lies_under_the_heatmap(tab: Any) -> None:
+def test_slider_lies_under_the_heatmap(seen: Any) -> None:
     plot = read_plot(
-        tab,
+        seen,
         "profile",
         "chart.querySelector('.bglayer, .cartesianlayer .xy .plot').getBoundingClientRect()",
     )
-    slider = tab.get_by_role("slider", name="Step").evaluate("(one) => one.getBoundingClientRect()")
+    slider = seen.get_by_role("slider", name="Step").evaluate(
+        "(one) => one.getBoundingClientRect()"
+    )
     assert slider["left"] == pytest.approx(plot["left"], abs=12)
     assert slider["right"] < plot["right"] + 12
 
@@ -105,26 +116,26 @@ def test_long_names_are_short_and_tell_all_on_hover(tab: Any) -> None:
     assert max(map(len, labels)) <= 24
 
 
-def test_units_are_explained_in_words(tab: Any) -> None:
-    said = tab.locator("p.said").inner_text()
+def test_units_are_explained_in_words(seen: Any) -> None:
+    said = seen.locator("p.said").inner_text()
     assert "φ′ is nowhere above 0.25" in said
     zero = "[chart.layout.yaxis.range, chart.layout.yaxis2.range].map(([a, b]) => -a / (b - a))"
-    shares, curves = read_plot(tab, "units", zero)
+    shares, curves = read_plot(seen, "units", zero)
     assert shares == pytest.approx(curves, abs=1e-3)
 
 
-def test_charts_are_there_and_not_empty(tab: Any) -> None:
+def test_charts_are_there_and_not_empty(seen: Any) -> None:
     kinds = "chart.data.map((trace) => [trace.type, trace.y.length])"
-    assert read_plot(tab, "profile", kinds) == [["heatmap", 12], ["bar", 12], ["bar", 12]]
-    assert read_plot(tab, "profile", "chart.data[0].z.length") == 12
-    assert read_plot(tab, "profile", "chart.querySelectorAll('.heatmaplayer image').length") == 1
-    assert tab.locator(".chart").count() == 5
-    assert "None" in tab.locator(".card", has_text="Dead units").inner_text()
+    assert read_plot(seen, "profile", kinds) == [["heatmap", 12], ["bar", 12], ["bar", 12]]
+    assert read_plot(seen, "profile", "chart.data[0].z.length") == 12
+    assert read_plot(seen, "profile", "chart.querySelectorAll('.heatmaplayer image').length") == 1
+    assert seen.locator(".chart").count() == 5
+    assert "None" in seen.locator(".card", has_text="Dead units").inner_text()
 
 
-def test_rows_and_bars_stand_on_one_axis(tab: Any) -> None:
+def test_rows_and_bars_stand_on_one_axis(seen: Any) -> None:
     axes = "Object.keys(chart._fullLayout).filter((key) => /^yaxis/.test(key))"
-    assert read_plot(tab, "profile", axes) == ["yaxis"]
+    assert read_plot(seen, "profile", axes) == ["yaxis"]
 
 
 def test_slider_moves_the_line_and_the_bars(tab: Any) -> None:

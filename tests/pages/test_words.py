@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from gradwatch.display.figures.events import Event
 from gradwatch.display.headline import headline, name_group, since
 from gradwatch.display.page_data import write_brief
+from gradwatch.display.run_facts import RunFacts, describe_facts, describe_state
 from gradwatch.errors import NothingToJudge
+from gradwatch.run_marks import OptimizerSettings, RunDescription, RunEnd, RunGap, RunHeader
 from gradwatch.tensorboard_plugin.first_steps import gather_codes, restore_first_step
 from gradwatch.verdict.coverage import Coverage, ParamState
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
@@ -139,3 +144,70 @@ def test_first_step_comes_from_the_text_where_sampling_dropped_it() -> None:
     assert restore_first_step(make_finding(150, 500), sampled, began).first_step == 120
     assert restore_first_step(make_finding(500, 500), sampled, began).first_step == 400
     assert restore_first_step(make_finding(100, 500), sampled, began).first_step == 100
+
+
+def make_facts(**end: object) -> RunFacts:
+    about = RunDescription(
+        "MLP", 1200, 1000, optimizers=(OptimizerSettings("AdamW", (1e-3,), (0.01,)),),
+        dtypes=("float32",), devices=("cpu",), every_n_steps=50, torch_version="2.13.0",
+    )  # fmt: skip
+    header = RunHeader("ab", started_at=1e9, python_version="3.11.7", description=about)
+    finish = RunEnd("ab", **end) if end else None  # type: ignore[arg-type]
+    return RunFacts(header, finish, (1e9, 1e9 + 2, 1e9 + 40), (1e-3, 1e-5), 4.0)
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        ({}, "running"),
+        ({"how": "detached", "last_step": 412}, "ended"),
+        ({"how": "exception", "detail": "RuntimeError", "last_step": 412}, "crashed"),
+        ({"how": "failure", "detail": "ours", "last_step": 412}, "failed"),
+    ],
+)
+def test_the_state_of_a_run_is_that_of_its_marks(end: dict[str, object], how: str) -> None:
+    state = describe_state(make_facts(**end))
+    assert (state["how"], state["last"]) == (how, 1e9 + 40)
+    assert state["patience"] == 5 * 38  # times the longest wait so far
+    assert describe_state(RunFacts())["how"] == "unknown"
+
+
+def test_what_was_trained_is_told_in_lines() -> None:
+    verdict = Verdict(records=9, last_step=99, coverage=make_coverage("learns", "learns"))
+    rows = dict(map(tuple, describe_facts(make_facts(), verdict)))
+    assert rows["Parameters"] == "1,200, 200 of them frozen"
+    assert rows["Optimizer"] == "AdamW, weight decay 0.01"
+    assert rows["Learning rate"] == "0.001 at first, 1e-05 at the last record"
+    assert rows["Accumulation"] == "4 backward passes per step"
+    assert rows["Coverage"] == "2 of 2 weights seen to learn"
+    assert rows["Records"].endswith("every 50 steps at the latest")
+
+
+def test_a_healthy_run_that_wants_a_word_is_not_green() -> None:
+    nan = float("nan")
+    known = {"records": 9, "coverage": make_coverage("learns")}
+    dead = LayerSummary("act", "ReLU", "activation", 1.0, nan, nan, 0.59, nan)
+    brief = write_brief(Verdict(layers=(dead,), **known))
+    assert brief["severity"] == "noted"
+    assert "59 % of the units of act are dead; it can be a finding from 60 %" in brief["events"][0]
+    fall = Event(200, 210, True, "the gradient of fc1 fell 120 times", 2.1)
+    brief = write_brief(Verdict(**known), events=[fall])
+    assert brief["severity"] == "noted"
+    assert brief["events"][0].startswith("Between steps 200 and 210, the gradient of fc1 fell")
+    assert write_brief(Verdict(**known))["severity"] == "healthy"
+    lost = RunFacts(gaps=(RunGap("ab", 3, 5, "disk full"),))
+    brief = write_brief(Verdict(**known), facts=lost)
+    assert brief["severity"] == "noted"
+    assert brief["events"] == ["3 records could not be written (disk full)."]
+    crashed = make_facts(how="exception", detail="RuntimeError", last_step=9)
+    assert write_brief(Verdict(**known), facts=crashed)["severity"] == "noted"
+
+
+def test_layers_whose_name_is_a_number_are_told_by_their_type() -> None:
+    nan = float("nan")
+    finding = dataclasses.replace(make_finding(0, 9), layers=("0", "2"), observed=1e-6)
+    rows = [LayerSummary(n, "Linear", "weight", 1.0, nan, nan, nan, nan) for n in ("0", "2", "4")]
+    verdict = Verdict((finding,), records=9, last_step=9, layers=tuple(rows))
+    assert say(verdict) == (
+        "layer 0 (Linear) gets 1 million times less gradient than layer 4 (Linear)"
+    )
