@@ -109,8 +109,9 @@ def _params(layer_set: LayerSet, layer_values: np.ndarray, rng: np.random.Genera
     index = {layer.fqn: place for place, layer in enumerate(layer_set.layers)}
     own = arriving[[index[param.module] for param in layer_set.params]]
     n = len(own)
-    values = dict.fromkeys(PARAM_STATISTICS, np.zeros(n))
-    values["grad_l2_norm"] = 10 * own
+    values = dict.fromkeys(PARAM_STATISTICS, np.full(n, np.nan))
+    values["zero_fraction"] = values["nonfinite_count"] = np.zeros(n)
+    values["grad_l2_norm"] = values["step_grad_l2_norm"] = 10 * own
     values["weight_l2_norm"] = np.full(n, 5.0)
     values["update_l2_norm"] = 5e-3 * own * np.exp(rng.normal(0, 0.1, n))
     values["loss_change"] = -values["grad_l2_norm"] * values["update_l2_norm"]
@@ -118,8 +119,14 @@ def _params(layer_set: LayerSet, layer_values: np.ndarray, rng: np.random.Genera
 
 
 def _step_values() -> np.ndarray:
-    known = {"passes": 1.0, "loss_scale": 1.0, "learning_rate": 1e-3, "interval": 1.0}
-    return np.array([known.get(name, 0.0) for name in STEP_STATISTICS])
+    known = {
+        "passes": 1.0,
+        "nonfinite_passes": 0.0,
+        "loss_scale": 1.0,
+        "learning_rate": 1e-3,
+        "interval": 1.0,
+    }
+    return np.array([known.get(name, np.nan) for name in STEP_STATISTICS])
 
 
 def _histograms(layer_set: LayerSet, rng: np.random.Generator) -> dict[str, np.ndarray]:

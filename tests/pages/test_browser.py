@@ -188,7 +188,7 @@ def test_filter_keeps_matching_layers(tab: Any) -> None:
 
 def test_finding_leads_to_layer_and_step(tab: Any) -> None:
     choose_run(tab, "late")
-    assert read_plot(tab, "loss", "chart.layout.annotations.length") == 1  # the sudden fall
+    assert read_plot(tab, "who_learns", "chart.layout.annotations.length") == 1  # the fall
     tab.locator(".findings td:nth-child(2) button.link").first.press("Enter")
     until(lambda: read_plot(tab, "profile", "chart.layout.shapes[0].x0") == 61)
     until(lambda: len(read_plot(tab, "profile", "chart.layout.shapes")) == 3)
