@@ -1,4 +1,5 @@
-"""Writes the pages that are made from the package itself: docs/rules/*.md and docs/cli.md.
+"""Writes the pages that are made from the package itself: docs/rules/*.md and docs/cli.md; and
+puts the measured figures into those that quote them.
 
     python docs/generate.py            # rewrite them
     python docs/generate.py --check    # exit 1 when one is out of date
@@ -9,6 +10,7 @@ The text of a page is ``Rule.doc``, the same that ``gradwatch explain CODE`` pri
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +26,25 @@ FIXTURE = """`gradwatch_check.check(model, batches, loss_fn, ...)` trains a copy
 some steps, and `gradwatch_check.watch(model, optimizer)` watches a training of the test's own. The
 test fails when layers get no gradient, or when nothing can be judged. Arguments are those of
 `gradwatch.check` and `gradwatch.watch`. `gradwatch` is an older name of the same fixture."""
+TOOLS = {
+    "**gradwatch**, as by default": "gradwatch@50",
+    "**gradwatch**, every step sampled": "gradwatch@1",
+    "`torchmortem`": "torchmortem",
+    "AutoTrainer's rules": "autotrainer",
+    "DeepDiagnosis's rules": "deepdiagnosis",
+    "SageMaker Debugger's rules": "sagemaker",
+}
+"""Rows of the README's table, and what docs/detection.md calls them."""
+
+COSTS = {
+    "**gradwatch**, as by default": "**gradwatch, default schedule**",
+    "**gradwatch**, every step sampled": "**gradwatch, every step**",
+    "`torchmortem`": "`torchmortem`",
+    "`wandb.watch`, as by default": "`wandb.watch`, default",
+    "Lightning `grad_norm`": "Lightning `grad_norm`",
+}
+"""The same, and what docs/overhead.md calls them."""
+
 CLI_MADE = "% Made by docs/generate.py from the commands themselves; change them, not this page.\n"
 MADE = "% Made by docs/generate.py from the rule itself; change the rule, not this page.\n\n"
 
@@ -31,8 +52,10 @@ MADE = "% Made by docs/generate.py from the rule itself; change the rule, not th
 def build_pages(rules: Sequence[Rule] = DEFAULT_RULES) -> dict[str, str]:
     """Every generated page: path below ``docs/`` -> text."""
     pages = {f"rules/{rule.code}.md": _write_page(rule) for rule in rules}
+    figures = {"../README.md": _quote_figures(DOCS.parent / "README.md")}
+    figures["accuracy.md"] = _quote_figures(DOCS / "accuracy.md")
     index = _write_index(sorted(rules, key=lambda rule: rule.code))
-    return {"rules/index.md": index, "cli.md": _write_cli(), **pages}
+    return {"rules/index.md": index, "cli.md": _write_cli(), **figures, **pages}
 
 
 def find_stale(docs: Path = DOCS) -> list[str]:
@@ -96,6 +119,46 @@ def _write_fixture() -> list[str]:
     add_options(parser)  # type: ignore[arg-type]
     rows = [f"| `{name}` | {_plain(words)} |" for name, words in parser.rows]
     return ["## The pytest fixture", "", FIXTURE, "", "| Setting | |", "|---|---|", *rows]
+
+
+def _quote_figures(page: Path) -> str:
+    """A page with the figures that docs/detection.md has now."""
+    measured = (DOCS / "detection.md").read_text(encoding="utf-8")
+    found = re.search(
+        r"holds (\d+) small labelled training runs: (\d+) sick ones and (\d+)", measured
+    )
+    assert found, "docs/detection.md says how large the zoo is"
+    runs, sick, well = found.groups()
+    text = page.read_text(encoding="utf-8")
+    for label, name in TOOLS.items():
+        row = re.search(rf"^\| {re.escape(name)} \| ([^|]*) \| [^|]* \| ([^|]*) \|", measured, re.M)
+        assert row, f"docs/detection.md has a row of {name}"
+        cells = f"| {label} | {row[1]} | {row[2]} |"
+        text = re.sub(rf"^\| {re.escape(label)} \| [^|]* \| [^|]* \|", cells, text, flags=re.M)
+    ours = re.search(r"^\| gradwatch@50 \| (\d+) of", measured, re.M)
+    assert ours
+    text = re.sub(r"\d+ labelled trainings", f"{runs} labelled trainings", text)
+    text = re.sub(r"\d+ small labelled trainings", f"{runs} small labelled trainings", text)
+    text = re.sub(r"\d+ unhealthy and \d+ healthy", f"{sick} unhealthy and {well} healthy", text)
+    text = re.sub(r"\d+ with a disease and \d+", f"{sick} with a disease and {well}", text)
+    text = re.sub(r"finds \d+ of the \d+", f"finds {ours[1]} of the {sick}", text)
+    text = re.sub(r"lasting alarm on the \d+", f"lasting alarm on the {well}", text)
+    return _quote_costs(text)
+
+
+def _quote_costs(text: str) -> str:
+    """The last column of the README's table: a GPT's step against the bare one."""
+    measured = (DOCS / "overhead.md").read_text(encoding="utf-8")
+    ratio = r" \| [^|]* \| [^|]* \| ([\d.]+) (\[[^]]*\])"
+    for label, name in COSTS.items():
+        row = re.search(rf"^\| {re.escape(name)}{ratio}", measured, flags=re.MULTILINE)
+        assert row, f"docs/overhead.md has a row of {name}"
+        text = re.sub(
+            rf"^(\| {re.escape(label)} \|.*\|) [\d.]+ \|$", rf"\g<1> {row[1]} |", text, flags=re.M
+        )
+    bare = re.search(rf"^\| bare step, again{ratio}", measured, flags=re.MULTILINE)
+    assert bare
+    return re.sub(r"stood at [\d.]+ \[[^]]*\]", f"stood at {bare[1]} {bare[2]}", text)
 
 
 class _Settings:
