@@ -129,14 +129,16 @@ def map_optimizers(optimizers: Sequence[Optimizer]) -> dict[int, int] | None:
 def find_strangers(
     optimizers: Iterable[Optimizer], params: Iterable[Tensor]
 ) -> frozenset[tuple[int, ...]]:
-    """Shapes of what an optimizer holds and the model has not, or no longer.
+    """Shapes of what an optimizer holds, the model has not, and no backward pass has reached.
 
     Args:
         params: of the model.
     """
     known = {id(param) for param in params}
     held = (param for one in optimizers for param in _list_held(one))
-    return frozenset(tuple(param.shape) for param in held if id(param) not in known)
+    return frozenset(
+        tuple(param.shape) for param in held if id(param) not in known and param.grad is None
+    )
 
 
 def _list_held(optimizer: Optimizer) -> list[Tensor]:

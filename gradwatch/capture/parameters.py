@@ -104,7 +104,7 @@ def describe_parameters(
     watched: Sequence[Watched],
     optimized: dict[int, int] | None,
     used: set[str],
-    strangers: Container[tuple[int, ...]] = (),
+    strangers: Iterable[tuple[int, ...]] = (),
 ) -> tuple[Param, ...]:
     """What stays the same about the parameters.
 
@@ -128,7 +128,7 @@ def describe_parameters(
             aliases=tuple(one.aliases),
             replaced=optimized is not None
             and id(one.param) not in optimized
-            and tuple(one.param.shape) in strangers,
+            and any(is_resized(tuple(one.param.shape), shape) for shape in strangers),
         )
         for one in watched
     )
@@ -167,6 +167,19 @@ class GradientReading:
         if len(norms) < len(self.norms):
             return GradientReading(norms)
         return self
+
+
+def is_resized(shape: tuple[int, ...], before: tuple[int, ...]) -> bool:
+    """Whether a tensor may have taken another one's place: of a matrix one side may have grown.
+
+    Example:
+        >>> is_resized((101, 64), (100, 64)), is_resized((10,), (10,)), is_resized((10,), (4,))
+        (True, True, False)
+    """
+    if len(shape) != len(before):
+        return False
+    changed = sum(one != other for one, other in zip(shape, before, strict=True))
+    return changed <= (1 if len(shape) > 1 else 0)
 
 
 def read_gradients(

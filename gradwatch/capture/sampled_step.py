@@ -157,7 +157,8 @@ class SampledStep:
             self._ledger.add("pass.residue", self.recorder.table.pass_number, WHOLE_STEP, residue)
         if self._is_repeated:
             return
-        self._params.begin_backward()
+        if not self.counts_grad:  # which adds to nothing
+            self._params.begin_backward()
         loss = find_loss(self._thread)
         if loss is not None:
             number = self.recorder.table.pass_number

@@ -147,8 +147,8 @@ class Param:
         optimizer: number of that optimizer among those of the watch; 0 when none was given.
         used: the module that owns it took part in forward.
         aliases: further names of a tied parameter.
-        replaced: no optimizer holds it, but one holds another tensor of its shape that the model
-            has no longer.
+        replaced: no optimizer holds it, but one holds a tensor of its shape, or with one side
+            resized, that the model has no longer.
     """
 
     fqn: str

@@ -94,6 +94,26 @@ def test_what_another_backward_leaves_is_cleared_before_its_own() -> None:
         assert np.isnan(record.param("stale_grad_l2_norm")).all()
 
 
+@pytest.mark.parametrize("copies", [False, True])
+def test_gradients_that_are_put_there_by_hand_are_added_to_nothing(copies: bool) -> None:
+    model = make_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def loop() -> None:
+        for _ in range(5):
+            params = list(model.parameters())
+            grads = torch.autograd.grad(measure_loss(model), params)
+            for param, grad in zip(params, grads, strict=True):
+                if copies and param.grad is not None:
+                    param.grad.copy_(grad)
+                else:
+                    param.grad = grad
+            optimizer.step()
+
+    for record in watch_run(model, optimizer, loop):
+        assert np.isnan(record.param("stale_grad_l2_norm")).all()
+
+
 def test_watching_leftovers_changes_nothing() -> None:
     def build() -> tuple[nn.Module, torch.optim.Optimizer, Callable[[], list[float]]]:
         model = make_net()

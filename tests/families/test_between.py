@@ -108,17 +108,41 @@ def test_a_replaced_layer_that_the_optimizer_is_given() -> None:
     assert watch_loop(model, optimizer, learn(model, optimizer)).findings == ()
 
 
-def test_a_trainable_layer_that_no_optimizer_holds_and_how_to_say_that_it_is_meant() -> None:
-    model = make_net()
-    optimizer = SGD(model[2].parameters(), lr=0.1)
-    report = watch_loop(model, optimizer, learn(model, optimizer))
+def test_an_embedding_that_is_resized_after_the_optimizer_was_made() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(10, 8), nn.Flatten(), nn.Linear(16, 4))
+    optimizer = SGD(model.parameters(), lr=0.1)
+    model[0] = nn.Embedding(12, 8)
+
+    def body(_: int, x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        words = torch.stack((y, y + 8), 1)
+        nn.functional.cross_entropy(model(words), y).backward()
+        optimizer.step()
+
+    report = watch_loop(model, optimizer, body)
     assert list_causes(report) == [("unmoved", "not_optimized", ("0",))]
-    assert report.findings[0].severity == "warning"
+    assert report.findings[0].severity == "critical"
+
+
+def test_a_trainable_layer_that_no_optimizer_holds_and_how_to_say_that_it_is_meant() -> None:
+    """A note where it may be meant, also beside another model that the optimizer trains."""
+    model, other = make_net(), nn.Linear(8, 16)
+    optimizer = SGD([*model[2].parameters(), *other.parameters()], lr=0.1)
+
+    def body(_: int, x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        (measure_loss(model, x, y) + other(x).square().mean()).backward()
+        optimizer.step()
+
+    report = watch_loop(model, optimizer, body)
+    assert report.findings == ()
+    said = [(one.kind, one.cause, one.layers) for one in report.notes]
+    assert said == [("unmoved", "not_optimized", ("0",))]
     meant = gradwatch.Thresholds(allow_unjudged=("0",))
-    body = learn(model, optimizer)
-    assert watch_loop(model, optimizer, body, thresholds=meant).findings == ()
+    assert watch_loop(model, optimizer, body, thresholds=meant).notes == ()
     model[0].requires_grad_(False)
-    assert watch_loop(model, optimizer, body).findings == ()
+    assert watch_loop(model, optimizer, body).notes == ()
 
 
 def test_what_an_optimizer_moves_that_is_not_watched() -> None:

@@ -73,7 +73,7 @@ class TestUnmoved:
         assert len(examine(VANISHING, *repeat(weak, 9, every=10))) == 1
 
     @pytest.mark.parametrize(
-        ("facts", "severity"), [({}, "warning"), ({"replaced": True}, "critical")]
+        ("facts", "severity"), [({}, "note"), ({"replaced": True}, "critical")]
     )
     def test_what_no_optimizer_holds(self, facts, severity):
         record = describe(self.STILL, optimized=False, **facts)

@@ -35,6 +35,24 @@ def restarts_from_zero() -> Training:
     return Training(model=model, optimizers=(optimizer,), run=run)
 
 
+@healthy(_cases, "a wide body of random features is handed to no optimizer, and the head learns")
+def body_handed_to_no_optimizer() -> Training:
+    model = nn.Sequential(nn.Linear(2, 256), nn.ReLU(), nn.Linear(256, 2))
+    optimizer = torch.optim.Adam(model[2].parameters(), lr=0.05)
+
+    def run() -> list[float]:
+        losses = []
+        for x, y in islice(cycle(spirals()), 150):
+            optimizer.zero_grad()
+            loss = _cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    return Training(model=model, optimizers=(optimizer,), run=run)
+
+
 def _scaled(clips_early: bool) -> Training:
     model = relu_mlp(2, 48, 3, 2)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)

@@ -72,7 +72,7 @@ def _measure_span(history: History, indices: list[int]) -> int:
 
 
 def _look_at_loose(history: History, found: Mask) -> list[Sign]:
-    """No optimizer holds them; critical where one holds what they have replaced."""
+    """No optimizer holds them: that may be meant, but not where one holds what was there before."""
     params = history.latest.topology.params
     chosen = found & (_mark(params, "replaced") | ~history.standstill.has_moved)
     indices = np.flatnonzero(chosen).tolist()
@@ -81,7 +81,7 @@ def _look_at_loose(history: History, found: Mask) -> list[Sign]:
     replaced = [index for index in indices if params[index].replaced]
     layers = _name_modules(history, replaced + indices)
     why = (
-        f"; the optimizer holds a tensor of the shape of {params[replaced[0]].fqn} that the model "
+        f"; where {params[replaced[0]].fqn} is now, the optimizer holds a tensor that the model "
         "has no longer"
         if replaced
         else ""
@@ -96,7 +96,7 @@ def _look_at_loose(history: History, found: Mask) -> list[Sign]:
         f"{name_patterns(layers)} with add_param_group; requires_grad_(False) says that they are "
         "to stay as they are."
     )
-    severity = "critical" if replaced else "warning"
+    severity = "critical" if replaced else "note"
     return [Sign(layers, "not_optimized", 0.0, 0.0, message, severity, True, remedy)]
 
 
@@ -265,7 +265,8 @@ the start, or no weight moves, although `||g||*||w||` reaches `elasticity` of it
 A body that waits while its head is warmed up is taken for forgotten after `unstepped_steps`, if its
 gradients are cleared all the same. A weight of which `gradwatch` samples no element with a gradient
 is not judged. An optimizer that is not watched and steps more rarely than every `still_steps` steps
-is taken for none. Groups with a rate of 0 beside others are a note: that may be meant.
+is taken for none. What may be meant is a note: groups with a rate of 0 beside others, and trainable
+parameters that no optimizer holds and that have replaced nothing that one holds.
 
 ## Configure or silence
 `Thresholds(still_steps=..., still_records=..., unstepped_steps=..., run_progress=...)`;
