@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.overhead.sections import list_gpu, list_long_run, list_profile
+from benchmarks.overhead.sections import list_gpu, list_kinds, list_long_run, list_profile
 from benchmarks.overhead.tools import TOOLS
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +17,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "overhead.json"
 LONG_RUN = ROOT / "benchmarks" / "results" / "long_run.json"
 
 GPU = ROOT / "benchmarks" / "results" / "overhead_gpu.json"
+
+KINDS = ROOT / "benchmarks" / "results" / "overhead_kinds.json"
 
 MEMORY_TARGET = 0.02
 
@@ -70,6 +72,7 @@ def _list_lines(result: Mapping[str, Any]) -> Iterator[str]:
     for remark in result.get("remarks", ()):
         yield from (remark, "")
     yield from _list_notes(workloads)
+    yield from list_kinds(_read(KINDS))
     yield from _list_growth(result["growth"])
     check = result["check"]
     yield f"`gradwatch check` on {check['layers']:,} layers x {check['steps']:,} steps under the"

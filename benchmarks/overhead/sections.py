@@ -106,3 +106,30 @@ def _list_counts(ways: Mapping[str, Any]) -> Iterator[str]:
 
 def _write_summary(values: list[float] | None) -> str:
     return "-" if values is None else f"{values[0]:.3f} [{values[1]:.2f}, {values[2]:.2f}]"
+
+
+def list_kinds(result: Mapping[str, Any] | None) -> Iterator[str]:
+    """From what ``python -m benchmarks.overhead.kinds --save`` has written."""
+    if result is None:
+        return
+    machine, runs = result["machine"], next(iter(result["workloads"].values()))["runs"]
+    yield "## By kind of sampled step"
+    yield ""
+    yield "The first sampled steps and every tenth are followed call by call; a step that does"
+    yield "what those before it did is executed from a plan, and its record is the same. Ratios to"
+    yield f"the bare step, medians of {result['rounds']} interleaved rounds, one thread, processor"
+    yield f"time; torch {machine['torch']}, {machine['processor']}. The runs are made up of what"
+    yield "each kind adds and of how many there are in the default schedule while all is well."
+    yield ""
+    names = [f"first {int(steps):,} steps" for steps in runs]
+    yield f"| | bare step | followed | planned | {' | '.join(names)} |"
+    yield "| --- |" + " --- |" * (3 + len(names))
+    for title, one in result["workloads"].items():
+        ratios = f"{one['ratios']['followed']:.2f} | {one['ratios']['planned']:.2f}"
+        totals = " | ".join(f"{value:.3f}" for value in one["runs"].values())
+        yield f"| {title} | {one['bare_ms']:.1f} ms | {ratios} | {totals} |"
+    yield ""
+    for remark in result.get("remarks", ()):
+        yield from (remark, "")
+    yield "Measured anew by `python -m benchmarks.overhead.kinds --save`."
+    yield ""

@@ -197,7 +197,8 @@ def measure_scores(samples: Sequence[Scores]) -> list[Measured]:
     """
     mask = samples[0].mask
     q, k = (torch.stack(each) for each in ([one.q for one in samples], [one.k for one in samples]))
-    scores = q @ k.transpose(-1, -2)
+    with torch.autocast(q.device.type, enabled=False):
+        scores = q @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores + mask
     weights = scores.softmax(-1).amax(-1)

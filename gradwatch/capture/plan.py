@@ -167,7 +167,9 @@ class Draft:
             self.reject("calls without an entry")
             return
         nodes = [node for node, _ in outputs]
-        above = [_describe_output(number, edge, inputs) for number, edge in enumerate(outputs)]
+        above = [
+            _describe_output(number, *one, inputs) for number, one in enumerate(outputs.items())
+        ]
         below = [_describe_slot(nodes, *one) for one in find_input_slots(tuple(outputs), inputs)]
         taps = [tap for tap in (*above, *below) if tap is not None]
         if len(taps) < len(above) + len(below):
@@ -192,8 +194,10 @@ class Draft:
         return Plan(tuple(passes[:1]) if same else tuple(passes))
 
 
-def _describe_output(number: int, edge: Edge, inputs: frozenset[Edge]) -> Tap | None:
-    node, output_number = skip_views(edge, inputs)
+def _describe_output(
+    number: int, edge: Edge, tensor: Tensor, inputs: frozenset[Edge]
+) -> Tap | None:
+    node, output_number = skip_views(edge, inputs) if tensor._is_view() else edge
     path = find_path(edge[0], node)
     return None if path is None else Tap(number, path, node.name(), output_number, name_below(node))
 

@@ -1,0 +1,128 @@
+"""What a sampled step adds, by kind, and what that makes of 100 and of 1,000 steps.
+
+    python -m benchmarks.overhead.kinds [--rounds N] [--save]
+
+One thread and the processor time of this process, so that other jobs on the machine disturb little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.overhead.ours import run_bare, run_sampled
+from benchmarks.overhead.workloads import GPT, WORKLOADS, Training
+from gradwatch.capture.planning import Planner
+from gradwatch.capture.schedule import Schedule
+from gradwatch.capture.session import FIRST_CUTS, HISTOGRAM_EVERY
+
+RESULTS = Path(__file__).parents[1] / "results" / "overhead_kinds.json"
+
+WARM_UP, STEPS = 4, 5
+HORIZONS = (100, 1000)
+SMALL = "12-layer GPT, width 64, 2 x 8 tokens"
+
+
+def build_small_gpt() -> Training:
+    """Nearly all that a sampled step adds to it is time of the host."""
+    torch.manual_seed(0)
+    model = GPT(128, 64, 12, 4, 8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    tokens = torch.randint(128, (2, 9))
+    return Training(model, optimizer, tokens[:, :-1], tokens[:, 1:].flatten(), F.cross_entropy)
+
+
+@contextmanager
+def run_followed(training: Training) -> Iterator[Callable[[], None]]:
+    """Every step is sampled, and none is executed from a plan."""
+    with patch.object(Planner, "choose", lambda *_: None), run_sampled(training) as step:
+        yield step
+
+
+KINDS = {"bare": run_bare, "followed": run_followed, "planned": run_sampled}
+
+
+def measure(training: Training, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each kind of step, the median of each round."""
+    found: dict[str, list[float]] = {name: [] for name in KINDS}
+    for _ in range(rounds):
+        for name, run in KINDS.items():
+            with run(training) as step:
+                for _ in range(WARM_UP):
+                    step()
+                found[name].append(1e3 * statistics.median(time_step(step) for _ in range(STEPS)))
+    return found
+
+
+def time_step(step: Callable[[], None]) -> float:
+    """Seconds of the processor."""
+    began = time.process_time()
+    step()
+    return time.process_time() - began
+
+
+def count_kinds(steps: int) -> dict[str, int]:
+    """Sampled steps of the default schedule by kind, while all is well."""
+    sampled = sum(map(Schedule().is_sampled, range(steps)))
+    followed = sum(one < FIRST_CUTS or one % HISTOGRAM_EVERY == 0 for one in range(sampled))
+    return {"followed": followed, "planned": sampled - followed}
+
+
+def summarise(found: dict[str, list[float]]) -> dict[str, Any]:
+    """Medians of ratios to the bare step of the same round."""
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(found[name], found["bare"], strict=True))
+        for name in ("followed", "planned")
+    }
+    runs = {
+        str(steps): 1
+        + sum((ratios[name] - 1) * count / steps for name, count in count_kinds(steps).items())
+        for steps in HORIZONS
+    }
+    return {"bare_ms": statistics.median(found["bare"]), "ratios": ratios, "runs": runs}
+
+
+def find_processor() -> str:
+    """Model of the processor."""
+    source = Path("/proc/cpuinfo")
+    lines = source.read_text(encoding="utf-8").splitlines() if source.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and with ``--save`` keep the figures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead.kinds")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--save", action="store_true")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    trainings: dict[str, Callable[[], Training]] = {
+        SMALL: build_small_gpt,
+        **{one.title: one.start for one in WORKLOADS.values()},
+    }
+    workloads = {}
+    for title, start in trainings.items():
+        workloads[title] = summarise(measure(start(), chosen.rounds))
+        print(title, workloads[title], flush=True)
+    machine = {"processor": find_processor(), "torch": str(torch.__version__)}
+    result = {"machine": machine, "rounds": chosen.rounds, "workloads": workloads}
+    if chosen.save:
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
