@@ -102,7 +102,7 @@ def view_sample(tensor: Tensor) -> Tensor:
     size = tensor.numel()
     if size <= SAMPLE_SIZE:
         return tensor
-    stride = size // RUNS | 1
+    stride = choose_stride(size)
     runs = (size - RUN_LENGTH) // stride + 1
     return tensor.as_strided((runs, RUN_LENGTH), (stride, 1), tensor.storage_offset())
 
