@@ -16,6 +16,7 @@ _WORDS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 def name_lack(share: float, others: str) -> str:
     """``"3.8 million times less gradient than fc9"`` for a share of 2.6e-7."""
+    others = say_name(others)
     if math.isnan(share):
         return f"far less gradient than {others}"
     if share <= 0:

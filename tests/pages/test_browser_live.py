@@ -51,7 +51,7 @@ def test_a_training_begun_later_brings_its_finding_without_a_click(
     train_deep_sigmoid(live.logdir / "deep")
     entry.locator(".banner.critical h1").wait_for()
     assert entry.locator(".banner h1").inner_text().startswith("Vanishing gradient: ")
-    assert entry.locator(".state").first.inner_text() == "ended at step 60"
+    until(lambda: entry.locator(".state").first.inner_text() == "ended at step 60")
     assert "10 Sigmoid" in entry.locator(".banner").inner_text()
     until(lambda: entry.title() == "(1) gradwatch")
     about = entry.locator('[data-card="about"]').inner_text()
