@@ -1,142 +1,360 @@
 """What each threshold and each guard is worth: the zoo's records judged without it, or otherwise.
 
-python -m benchmarks.zoo_records      once, and after a change of capture
-python -m benchmarks.ablation         a table in Markdown
-python -m benchmarks.ablation --now   only what is wrong today, by name
+    python -m benchmarks.zoo_records       once, and after a change of capture
+    python -m benchmarks.ablation          measure, for docs/thresholds.md
+    python -m benchmarks.ablation --now    only what is wrong today, by name
+
+A run is judged again only where some comparison with the threshold that is moved would come out
+otherwise (see ``traced_thresholds``), and without a guard only where that guard has spared
+something.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
-from benchmarks.scoring import judge_outcome
+from benchmarks.scoring import CRASH, judge_outcome
+from benchmarks.traced_thresholds import Sides, trace_thresholds
 from benchmarks.trial import Outcome
 from benchmarks.watched import list_sightings
-from benchmarks.zoo_records import SCHEDULES, RecordedRun, find_logdir, read_records
+from benchmarks.zoo_records import SCHEDULES, RecordedRun, list_recorded, read_run
+from gradwatch.evidence.history import History
+from gradwatch.evidence.topology import Mask
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import Doctor
-from gradwatch.verdict.rule import Rule
+from gradwatch.verdict.rule import Guard, Rule
 from gradwatch.verdict.rules import DEFAULT_RULES
-from tests.zoo import CASES
+
+RESULTS = Path(__file__).parent / "results" / "ablation.json"
 
 FACTOR = 3.0
 """By which each threshold is moved, both ways."""
 
-WORKERS = 2
+FARTHER = (10.0, 100.0)
+"""Moves that are tried next where ``FACTOR`` changes nothing, to find both sides."""
 
-Problems = dict[str, dict[str, str]]
-"""By run, such as ``"relu_30_layers_he@50"``: what is wrong with its verdict."""
+HALVINGS = 4
+"""Of the interval in which the first verdict changes, on a log scale."""
+
+WORKERS = 2
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One way to judge.
+class Judged:
+    """What came of one run.
 
     Attributes:
-        thresholds: in force.
-        without: name of a guard that is taken out; ``""``: none.
+        problems: what is wrong with the verdict: problem -> the numbers.
+        status: of the verdict.
     """
 
-    thresholds: Thresholds = field(default_factory=Thresholds)
-    without: str = ""
+    problems: dict[str, str]
+    status: str
 
-    def list_rules(self) -> tuple[Rule, ...]:
-        """The rules, the guard taken out."""
-        return tuple(map(self._weaken, DEFAULT_RULES)) if self.without else DEFAULT_RULES
-
-    def _weaken(self, rule: Rule) -> Rule:
-        kept = tuple(guard for guard in rule.guards if guard.name != self.without)
-        if len(kept) == len(rule.guards):
-            return rule
-        return replace(rule, examine=partial(rule.examine, guards=kept), guards=kept)
+    def differs(self, other: Judged) -> bool:
+        """Whether another verdict is wrong in another way, or of another status."""
+        return set(self.problems) != set(other.problems) or self.status != other.status
 
 
-def judge_run(run: RecordedRun, variant: Variant) -> dict[str, str]:
-    """What is wrong with the verdict on one recorded run; empty when all is right."""
-    doctor = Doctor(variant.thresholds, variant.list_rules())
-    changes = [change for record in run.records for change in doctor.observe(record)]
+@dataclass(frozen=True)
+class Baseline:
+    """A run judged as things are.
+
+    Attributes:
+        run: its name.
+        judged: what came of it.
+        sides: of what each threshold was compared with.
+        sparing: guards that have spared something.
+    """
+
+    run: str
+    judged: Judged
+    sides: Sides
+    sparing: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A run whose verdict changes.
+
+    Attributes:
+        run: its name.
+        value: of the threshold at which it does; NaN for a guard.
+        after: ``"alarm"``, ``"missed"`` and the like, ``"right"``, or the new status.
+    """
+
+    run: str
+    value: float
+    after: str
+
+
+@dataclass
+class Side:
+    """What comes of moving one threshold one way.
+
+    Attributes:
+        changed: verdicts changed by ``FACTOR``.
+        first: the first to change; ``None``: none does however far it is moved.
+    """
+
+    changed: int = 0
+    first: Change | None = None
+
+
+@dataclass
+class Weighed:
+    """What everything is worth.
+
+    Attributes:
+        runs: how many were judged.
+        unread: thresholds that judging a run does not read.
+        sides: by threshold, down and up.
+        guards: by guard, the verdicts that change without it.
+    """
+
+    runs: int
+    unread: list[str] = field(default_factory=list)
+    sides: dict[str, tuple[Side, Side]] = field(default_factory=dict)
+    guards: dict[str, list[Change]] = field(default_factory=dict)
+
+
+def judge_run(
+    run: RecordedRun, thresholds: Thresholds, rules: tuple[Rule, ...] = DEFAULT_RULES
+) -> Judged:
+    """The verdict on one recorded run against its label."""
+    try:
+        return _judge_run(run, thresholds, rules)
+    except (ArithmeticError, ValueError) as error:
+        return Judged({CRASH: repr(error)}, CRASH)
+
+
+def _judge_run(run: RecordedRun, thresholds: Thresholds, rules: tuple[Rule, ...]) -> Judged:
+    doctor = Doctor(thresholds, rules)
+    changes = [change for reading in run.readings for change in doctor._examine(reading)]
     began = [change.finding for change in changes if change.began]
-    sightings = list_sightings(doctor.judge().findings, began)
-    name = f"gradwatch@{run.every_n_steps}"
-    return judge_outcome(run.case, Outcome(run.case.name, name, tuple(sightings)))
+    verdict = doctor.judge()
+    sightings = list_sightings(verdict.findings, began)
+    outcome = Outcome(run.case.name, f"gradwatch@{run.every_n_steps}", tuple(sightings))
+    return Judged(judge_outcome(run.case, outcome), verdict.status)
 
 
-def judge_all(runs: Iterable[RecordedRun], variant: Variant) -> Problems:
-    """The runs whose verdict is not as labelled."""
-    found = {f"{run.case.name}@{run.every_n_steps}": judge_run(run, variant) for run in runs}
-    return {name: problems for name, problems in found.items() if problems}
+def judge_baseline(run: RecordedRun) -> Baseline:
+    """A run as things are, with what decided."""
+    thresholds, trace = trace_thresholds(Thresholds())
+    sparing: set[str] = set()
+    judged = judge_run(run, thresholds, change_guards(partial(_watch_guard, sparing)))
+    return Baseline(run.name, judged, trace.sides, frozenset(sparing))
 
 
-def list_variants(base: Thresholds) -> dict[str, Variant]:
-    """Each guard taken out, then each number moved by ``FACTOR`` both ways."""
-    variants = {"as they are": Variant(base)}
-    for guard in (guard for rule in DEFAULT_RULES for guard in rule.guards):
-        variants[f"without the guard: {guard.name}"] = Variant(base, guard.name)
-    for row in dataclasses.fields(base):
-        value = getattr(base, row.name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            continue
-        for title, moved in (("/", value / FACTOR), ("*", value * FACTOR)):
-            changed = max(round(moved), 1) if isinstance(value, int) else moved
-            moved_one = base.replace(**{row.name: changed})
-            variants[f"{row.name} {title} {FACTOR:g}"] = Variant(moved_one)
-    return variants
+def change_guards(change: Any) -> tuple[Rule, ...]:
+    """The rules with each guard replaced by ``change(guard)``; ``None`` takes it out."""
+    rules = []
+    for rule in DEFAULT_RULES:
+        kept = tuple(new for guard in rule.guards if (new := change(guard)) is not None)
+        examine = partial(rule.examine, guards=kept) if rule.guards else rule.examine
+        rules.append(replace(rule, examine=examine, guards=kept) if rule.guards else rule)
+    return tuple(rules)
 
 
-def compare(before: Problems, after: Problems) -> list[str]:
-    """Runs whose verdict is worse or better, with a sign."""
-    names = sorted({*before, *after})
-    changed = [name for name in names if set(before.get(name, ())) != set(after.get(name, ()))]
-    return [("+" if len(after.get(n, ())) > len(before.get(n, ())) else "-") + n for n in changed]
+def _watch_guard(sparing: set[str], guard: Guard) -> Guard:
+    def find(history: History, thresholds: Thresholds, found: Mask) -> Mask:
+        spared = guard.find(history, thresholds, found)
+        if (spared & found).any():
+            sparing.add(guard.name)
+        return spared
+
+    return replace(guard, find=find)
 
 
-_runs: list[RecordedRun] = []
+def _drop_guard(name: str, guard: Guard) -> Guard | None:
+    return None if guard.name == name else guard
 
 
-def _read_all() -> None:
-    cases = [case for case in CASES if all(find_logdir(case, n).exists() for n in SCHEDULES)]
-    _runs.extend(read_records(cases))
+def move(base: Thresholds, name: str, factor: float) -> Thresholds:
+    """One threshold multiplied; whole numbers stay whole, and above 0."""
+    value = getattr(base, name)
+    moved = value * factor
+    return base.replace(**{name: max(round(moved), 1) if isinstance(value, int) else moved})
 
 
-def _judge_variant(variant: Variant) -> Problems:
-    return judge_all(_runs, variant)
+def is_within_reach(baseline: Baseline, name: str, factor: float) -> bool:
+    """Whether some comparison of the run comes out otherwise when the threshold is moved."""
+    if name not in baseline.sides:
+        return False
+    below, above = baseline.sides[name]
+    value = getattr(move(Thresholds(), name, factor), name)
+    return below >= value if factor < 1 else above <= value
 
 
-def run_variants(variants: Sequence[Variant]) -> list[Problems]:
-    """What is wrong with each, in two processes."""
+class Weighing:
+    """Judges the recorded runs again and again; lives in each process.
+
+    Args:
+        baselines: of all runs, by name.
+    """
+
+    def __init__(self, baselines: dict[str, Baseline]) -> None:
+        self.baselines = baselines
+        self._runs: dict[str, RecordedRun] = {}
+
+    def weigh_side(self, name: str, is_up: bool) -> Side:
+        """Move one threshold one way, until a verdict changes."""
+        side, before = Side(), 1.0
+        for step in (FACTOR, *FARTHER):
+            factor = step if is_up else 1 / step
+            reached = [
+                run for run, base in self.baselines.items() if is_within_reach(base, name, factor)
+            ]
+            changed = self._find_changes(reached, name, factor)
+            if step == FACTOR:
+                side.changed = len(changed)
+            if changed:
+                side.first = self._find_first(changed, name, before, factor)
+                return side
+            before = factor
+        return side
+
+    def _find_first(self, changed: list[Change], name: str, inner: float, outer: float) -> Change:
+        """The nearest value at which one of these runs changes, by halving the interval."""
+        for _ in range(HALVINGS):
+            middle = math.sqrt(inner * outer)
+            nearer = self._find_changes([one.run for one in changed], name, middle)
+            if nearer:
+                changed, outer = nearer, middle
+            else:
+                inner = middle
+        return changed[0]
+
+    def _find_changes(self, runs: Iterable[str], name: str, factor: float) -> list[Change]:
+        thresholds = move(Thresholds(), name, factor)
+        value = float(getattr(thresholds, name))
+        return list(self._compare(runs, value, thresholds, DEFAULT_RULES))
+
+    def weigh_guard(self, name: str) -> list[Change]:
+        """Take one guard out."""
+        runs = [run for run, base in self.baselines.items() if name in base.sparing]
+        rules = change_guards(partial(_drop_guard, name))
+        return list(self._compare(runs, math.nan, Thresholds(), rules))
+
+    def _compare(
+        self, runs: Iterable[str], value: float, thresholds: Thresholds, rules: tuple[Rule, ...]
+    ) -> Iterable[Change]:
+        for run in runs:
+            before = self.baselines[run].judged
+            after = judge_run(self._read(run), thresholds, rules)
+            if after.differs(before):
+                yield Change(run, value, describe_change(before, after))
+
+    def _read(self, name: str) -> RecordedRun:
+        if name not in self._runs:
+            self._runs[name] = read_run(name)
+        return self._runs[name]
+
+
+def describe_change(before: Judged, after: Judged) -> str:
+    """In two or three words."""
+    new = [problem for problem in after.problems if problem not in before.problems]
+    if new:
+        return ", ".join(new)
+    if before.problems and not after.problems:
+        return "right"
+    return after.status if after.status != before.status else "less wrong"
+
+
+_weighing = Weighing({})
+
+
+def _take_over(baselines: dict[str, Baseline]) -> None:
+    _weighing.baselines = baselines
+
+
+def _weigh(task: tuple[str, bool | None]) -> Any:
+    name, is_up = task
+    return _weighing.weigh_guard(name) if is_up is None else _weighing.weigh_side(name, is_up)
+
+
+def judge_as_things_are(schedules: Sequence[int] = SCHEDULES) -> dict[str, Baseline]:
+    """All recorded runs, in ``WORKERS`` processes."""
+    names = list_recorded(schedules)
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
+        return dict(zip(names, pool.map(_judge_named, names, chunksize=8), strict=True))
+
+
+def _judge_named(name: str) -> Baseline:
+    return judge_baseline(read_run(name))
+
+
+def weigh_all(baselines: dict[str, Baseline]) -> Weighed:
+    """Every threshold both ways, and every guard."""
+    read = {name for base in baselines.values() for name in base.sides}
+    names = [row.name for row in dataclasses.fields(Thresholds) if not _is_list(row.name)]
+    guards = [guard.name for rule in DEFAULT_RULES for guard in rule.guards]
+    wanted = [name for name in names if name in read]
+    tasks: list[tuple[str, bool | None]] = [(name, None) for name in guards]
+    tasks += [(name, is_up) for name in wanted for is_up in (False, True)]
     context = get_context("spawn")
-    with ProcessPoolExecutor(WORKERS, mp_context=context, initializer=_read_all) as pool:
-        return list(pool.map(_judge_variant, variants))
+    with ProcessPoolExecutor(
+        WORKERS, mp_context=context, initializer=_take_over, initargs=(baselines,)
+    ) as pool:
+        found = dict(zip(tasks, pool.map(_weigh, tasks), strict=True))
+    return Weighed(
+        len(baselines),
+        [name for name in names if name not in read],
+        {name: (found[name, False], found[name, True]) for name in wanted},
+        {name: found[name, None] for name in guards},
+    )
 
 
-def write_table(variants: dict[str, Variant], results: Sequence[Problems]) -> str:
-    """A row for each variant: how many verdicts change, and which."""
-    lines = ["| change | verdicts changed | which (+ wrong now, - right now) |", "|---|---|---|"]
-    for name, problems in list(zip(variants, results, strict=True))[1:]:
-        changed = compare(results[0], problems)
-        shown = ", ".join(changed[:6]) + (" ..." if len(changed) > 6 else "")
-        lines.append(f"| `{name}` | {len(changed)} | {shown} |")
-    return "\n".join(lines)
+def write_weighed(path: Path, weighed: Weighed) -> None:
+    """As JSON; a guard's missing value is ``null``."""
+    text = json.dumps(dataclasses.asdict(weighed), indent=1).replace("NaN", "null")
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_weighed(path: Path) -> Weighed:
+    """What ``write_weighed`` wrote."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return Weighed(
+        data["runs"],
+        data["unread"],
+        {name: (_read_side(down), _read_side(up)) for name, (down, up) in data["sides"].items()},
+        {name: [Change(**row) for row in rows] for name, rows in data["guards"].items()},
+    )
+
+
+def _read_side(data: dict[str, Any]) -> Side:
+    return Side(data["changed"], Change(**data["first"]) if data["first"] else None)
+
+
+def _is_list(name: str) -> bool:
+    return isinstance(getattr(Thresholds(), name), tuple)
 
 
 def main() -> None:
-    """Print the table, or what is wrong as things are."""
+    """Write what everything is worth, or print what is wrong as things are."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--now", action="store_true", help="only what is wrong today")
-    if parser.parse_args().now:
-        _read_all()
-        for name, problems in judge_all(_runs, Variant()).items():
-            print(f"{name}: {problems}")
-        print(f"{len(_runs)} runs")
+    parser.add_argument("--every", type=int, action="append", help="only these schedules")
+    options = parser.parse_args()
+    baselines = judge_as_things_are(tuple(options.every or SCHEDULES))
+    if options.now:
+        for name, base in baselines.items():
+            if base.judged.problems:
+                print(f"{name}: {base.judged.problems}")
+        print(f"{len(baselines)} runs")
         return
-    variants = list_variants(Thresholds())
-    print(write_table(variants, run_variants(list(variants.values()))))
+    write_weighed(RESULTS, weigh_all(baselines))
+    print(f"written: {RESULTS}; python -m benchmarks.threshold_tables makes the page")
 
 
 if __name__ == "__main__":

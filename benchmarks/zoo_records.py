@@ -9,23 +9,27 @@ The logs lie under ``build/zoo_records`` and are not kept in the repository.
 from __future__ import annotations
 
 import argparse
+import itertools
+import pickle
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 import gradwatch
+from gradwatch.evidence.gradient_flow import Reading, read_flow
 from gradwatch.log.reader import read_runs
-from gradwatch.records import StepRecord
 from tests.zoo import CASES, Case
 
 HOME = Path(__file__).resolve().parent.parent / "build" / "zoo_records"
 
 SCHEDULES = (1, 50)
 """Values of ``every_n_steps``."""
+
+_CASES = {case.name: case for case in CASES}
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,17 @@ class RecordedRun:
     Attributes:
         case: with its label.
         every_n_steps: of the schedule.
-        records: in order.
+        readings: of its records, in order.
     """
 
     case: Case
     every_n_steps: int
-    records: tuple[StepRecord, ...]
+    readings: tuple[Reading, ...]
+
+    @property
+    def name(self) -> str:
+        """Such as ``"relu_30_layers_he@50"``."""
+        return f"{self.case.name}@{self.every_n_steps}"
 
 
 def record_case(case: Case, every_n_steps: int, logdir: Path) -> None:
@@ -70,15 +79,27 @@ def make_records(cases: Iterable[Case], anew: bool = False) -> None:
                 record_case(case, every_n_steps, logdir)
 
 
-def read_records(
-    cases: Iterable[Case] = CASES, schedules: Iterable[int] = SCHEDULES
-) -> Iterator[RecordedRun]:
-    """The recorded runs of some cases."""
-    for case in cases:
-        for every_n_steps in schedules:
-            logdir = find_logdir(case, every_n_steps)
-            (run,) = read_runs(logdir)
-            yield RecordedRun(case, every_n_steps, tuple(run.records()))
+def list_recorded(schedules: Iterable[int] = SCHEDULES) -> list[str]:
+    """Names of the runs that are there, such as ``"relu_30_layers_he@50"``."""
+    wanted = itertools.product(CASES, schedules)
+    return [f"{case.name}@{every}" for case, every in wanted if find_logdir(case, every).exists()]
+
+
+def read_run(name: str) -> RecordedRun:
+    """A recorded run.
+
+    What no threshold decides, the flow of the gradient, is worked out once and kept beside the log.
+
+    Args:
+        name: as in ``list_recorded``.
+    """
+    case, every_n_steps = _CASES[name.partition("@")[0]], int(name.partition("@")[2])
+    logdir = find_logdir(case, every_n_steps)
+    kept = logdir / "readings.pickle"
+    if not kept.exists():
+        (run,) = read_runs(str(logdir))
+        kept.write_bytes(pickle.dumps(tuple(read_flow(tuple(run.records()))), protocol=5))
+    return RecordedRun(case, every_n_steps, pickle.loads(kept.read_bytes()))
 
 
 def main() -> None:

@@ -76,6 +76,13 @@ class TestDead:
         quiet = change(quiet, "zero_fraction", {"act1": 0.97})
         assert examine(DEAD, change(quiet, "unit_samples", {"act1": 10.0})) == []
 
+    @pytest.mark.parametrize(
+        "setting", [{"dead_rarity": 0.01}, {"dead_rarity": 0.0}, {"persistence": 0}]
+    )
+    def test_any_setting_can_be_judged_by(self, setting):
+        dead = change(self.WELL, "dead_fraction", {"act1": 0.8})
+        assert examine(DEAD, *repeat(dead, 3), **setting)[0].severity == "critical"
+
     @pytest.mark.parametrize(("units", "counts"), [(6, False), (64, True)])
     def test_most_units_of_a_narrow_layer_may_be_silent_by_chance(self, units, counts):
         quiet = change(self.WELL, "dead_fraction", {"act1": 4 / 6})

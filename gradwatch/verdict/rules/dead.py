@@ -91,9 +91,8 @@ def _is_certain(history: History, index: int, thresholds: Thresholds) -> bool:
         return True
     alive_rate = (1 - reading.record.layer("zero_fraction")[index]) / (1 - dead)
     samples = _count_samples(history, index, thresholds)
-    rate = min(max(float(alive_rate), 0.0), 1.0) / thresholds.dead_rarity
-    chance = math.exp(samples * math.log1p(-rate))
-    return chance <= thresholds.dead_chance
+    rate = np.fmin(np.fmax(alive_rate, 0.0) / thresholds.dead_rarity, 1.0)
+    return bool(np.exp(samples * np.log1p(-rate)) <= thresholds.dead_chance)
 
 
 def _has_collapsed(history: History, index: int, thresholds: Thresholds) -> bool:
@@ -113,7 +112,7 @@ def _count_samples(history: History, index: int, thresholds: Thresholds) -> floa
         if not same or not reading.record.layer("dead_fraction")[index] >= thresholds.dead_fraction:
             break
         silent += 1
-    return samples * max(silent / thresholds.persistence, 1.0)
+    return samples * max(silent / max(thresholds.persistence, 1), 1.0)
 
 
 def _describe(history: History, indices: list[int], thresholds: Thresholds, severity: str) -> Sign:
