@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,11 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
 
     # Hooks of the trainer -------------------------------------------------------------------
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """A training is to begin: what a finder saves before it is none of an earlier one."""
+        if stage == "fit":
+            self._has_begun = False
+
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """End an earlier training, whose report stays until another one begins."""
         self._detach()
@@ -154,6 +160,13 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
             on_scalars=self._keep_scalars,
             **self._choose_log(trainer),
         ).__enter__()  # held by the trainer: another watch in the middle of it is refused
+        if self in trainer.callbacks:  # and not called by one that is
+            self._watch.leave_out(_find_trials(self, trainer))
+
+    def on_train_batch_start(self, *_: Any, **__: Any) -> None:
+        """Go on after a finder's trial steps, if there were any."""
+        if self._watch is not None and self._is_owner:
+            self._watch.resume()
 
     def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
         """Hand scalars to the other loggers, and stop what is to fail."""
@@ -195,7 +208,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Note the step under a key of our own, which a trainer without us passes over."""
-        if self._watch is not None:
+        if self._watch is not None and self._has_begun:
             checkpoint[_CHECKPOINT_KEY] = {"global_step": self._watch.global_step}
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -248,6 +261,20 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
                     logger.log_metrics(scalars, step=global_step)
         except Exception:  # no reason to stop a training
             _log.exception("A logger took no scalars of step %d; the training goes on.", rows[0][0])
+
+
+def _find_trials(callback: object, trainer: object) -> Callable[[], bool]:
+    """Whether the trainer tries something: its finders put all callbacks aside meanwhile.
+
+    Neither is kept alive, since the watch holds the answer.
+    """
+    find_callback, find_trainer = weakref.ref(callback), weakref.ref(trainer)
+
+    def is_trial() -> bool:
+        own, their = find_callback(), find_trainer()
+        return own is not None and their is not None and own not in their.callbacks  # type: ignore[attr-defined]
+
+    return is_trial
 
 
 def _is_tensorboard(logger: object) -> bool:

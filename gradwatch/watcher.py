@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -122,6 +122,20 @@ class Watch:
                 "steps of its own. Remove the call, or watch(model) without the optimizer."
             )
         self._session.after_step(0, None)
+
+    def leave_out(self, is_trial: Callable[[], bool]) -> None:
+        """Pass over steps that are no part of the training, such as a learning-rate finder's.
+
+        They are neither counted nor recorded. Call ``resume()`` before the training goes on.
+
+        Args:
+            is_trial: asked after each optimizer step; holding the model would keep it alive.
+        """
+        self._session.leave_out(is_trial)
+
+    def resume(self) -> None:
+        """The training goes on after steps that were left out; harmless where none were."""
+        self._session.resume()
 
     def report(self) -> Report:
         """The verdict so far; waits for numbers still on their way from the device."""

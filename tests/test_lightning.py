@@ -708,3 +708,40 @@ def test_a_scheduler_of_epochs_that_is_stepped_per_batch(
     trainer.fit(Scheduled(), make_data())
     found = [(one.kind, one.cause) for one in callback.report().findings]
     assert found == ([] if interval == "epoch" else [("unmoved", "learning_rate")])
+
+
+@pytest.mark.parametrize("finder", ["rate", "batch size"])
+def test_a_finder_in_the_middle_is_not_seen(lightning: Any, tmp_path: Path, finder: str) -> None:
+    """Steps and records are the trainer's own, which has forgotten its trial steps."""
+    callbacks = import_module(f"{INSTALLED[0]}.callbacks")
+
+    class Finder(callbacks.LearningRateFinder):  # type: ignore[misc]
+        def on_fit_start(self, *_: object) -> None:
+            pass
+
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch != 1:
+                return
+            if finder == "rate":
+                self.lr_find(trainer, pl_module)
+            else:
+                scale_batches(trainer, pl_module)
+
+    def scale_batches(trainer: Any, module: Any) -> None:
+        sizes = callbacks.BatchSizeFinder(steps_per_trial=2, init_val=8, max_trials=2)
+        sizes._batch_arg_name = "batch_size"
+        sizes.scale_batch_size(trainer, module)
+
+    def train(*others: Any) -> Any:
+        module, callback = make_module(lightning), GradWatchCallback(every_n_steps=1)
+        module.batch_size, module.lr = 8, 0.1
+        module.train_dataloader = module.val_dataloader = make_data
+        trainer = make_trainer(lightning, [*others, callback], tmp_path, max_epochs=2)
+        trainer.fit(module)
+        steps = [record.global_step for record in get_records(callback)]
+        assert steps == list(range(trainer.global_step))
+        assert len(steps) >= N_BATCHES
+        return callback
+
+    settings = {"update_attr": False, "num_training_steps": 7, "early_stop_threshold": None}
+    assert train(Finder(**settings)).report().status == train().report().status

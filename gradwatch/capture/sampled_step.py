@@ -56,6 +56,7 @@ class SampledStep:
         firing: which units fired lately, kept from step to step.
         linked: calls that an earlier step has described, whose sources are known.
         notice: is shown the modules outside the watched ones.
+        foresee: which optimizer steps next after this one's step; ``None``: not known.
         on_finish: called with ``True`` when the step is complete, ``False`` when it is given up.
         global_step: of the step.
         draws_units: count pre-activations by bin.
@@ -72,6 +73,7 @@ class SampledStep:
     firing: FiringHistory
     linked: Mapping[CallKey, Layer]
     notice: Callable[[nn.Module], None]
+    foresee: Callable[[int], int | None]
     on_finish: Callable[[bool], None]
     global_step: int
     draws_units: bool = False
@@ -216,7 +218,8 @@ class SampledStep:
             self._note_scaling(optimizer)
             if not is_in_backward():
                 self._events.append(CLAIM)
-        if again or len(self._stepped) == max(len(self.optimizers), 1):
+        is_last = again or len(self._stepped) == max(len(self.optimizers), 1)
+        if is_last or self.foresee(number) in self._stepped:
             if is_in_backward():
                 self._ends_after_backward = True
             else:

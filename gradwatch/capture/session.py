@@ -94,6 +94,8 @@ class Session:
         self._armed = 0
         self._counts_grad = False
         self._running = False
+        self._is_trial: Callable[[], bool] = bool  # never, until somebody says when
+        self._had_trial = False
 
     @property
     def model(self) -> nn.Module | None:
@@ -164,6 +166,10 @@ class Session:
 
     def after_step(self, number: int, optimizer: Optimizer | None) -> None:
         """An optimizer has stepped (``None``: the step was marked by hand)."""
+        if self._is_trial():
+            self._had_trial = True
+            self._disarm()
+            return
         step = self._step
         self._finish_disarming()
         if step is not None:
@@ -173,6 +179,17 @@ class Session:
                 self.guard(step.take_step, number, optimizer)
         self._counts.count(number)
         self._arm_if_due()
+
+    def leave_out(self, is_trial: Callable[[], bool]) -> None:
+        """Pass over the steps during which this holds: they are no part of the training."""
+        self._is_trial = is_trial
+
+    def resume(self) -> None:
+        """Steps of a trial are over, if there were any; called between two steps."""
+        if self._had_trial:
+            self._had_trial = False
+            self._finish_disarming()
+            self._arm_if_due()
 
     def _arm_if_due(self) -> None:
         if self._step is not None or not self._running or self.global_step < self._pace.wake:
@@ -203,13 +220,14 @@ class Session:
             firing=self._firing,
             linked=self._assembler.linked,
             notice=self._notice,
+            foresee=self._counts.foresee,
             on_finish=self._finish,
             global_step=self.global_step,
             draws_units=self._armed % HISTOGRAM_EVERY == 0,
             finds_cuts=self._armed < FIRST_CUTS or self._armed % HISTOGRAM_EVERY == 0,
             counts_grad=self._counts_grad,
             own=self._own,
-            planner=self._planner,
+            planner=self._planner if self._counts.is_even else None,
         )
         self._armed += 1
         self._assembler.begin(self._step.modules)

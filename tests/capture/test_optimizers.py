@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import gradwatch
 from gradwatch.capture.compilation import HAS_STANCE
 from gradwatch.verdict.engine import diagnose
 from tests.capture.tools import (
@@ -177,6 +178,32 @@ def test_two_networks_that_take_turns(n_critic: int) -> None:
         assert found
         for one in found:
             assert min(abs(one - value) for value in values) <= 1e-6 * one
+
+
+def test_every_step_of_a_critic_is_recorded() -> None:
+    """Once it is known that the generator comes after the fifth: the first four are two records."""
+    generator, critic = nn.Linear(4, 4), nn.Linear(4, 1)
+    pair = nn.ModuleDict({"generator": generator, "critic": critic})
+    slow, fast = (torch.optim.SGD(one.parameters(), lr=0.01) for one in (generator, critic))
+    x, truth = torch.randn(8, 4), []
+    with gradwatch.watch(pair, [fast, slow], every_n_steps=1) as watching:
+        for step in range(30):
+            fast.zero_grad()
+            critic(generator(x).detach()).square().mean().backward()
+            truth.append(critic.weight.grad.norm().item())
+            fast.step()
+            if step % 5 == 4:
+                slow.zero_grad()
+                critic(generator(x)).mean().backward()
+                slow.step()
+        history = watching.report().history
+    assert history is not None
+    records = {record.global_step: record for record in history.records}
+    assert sorted(records) == [0, 2, *range(4, 30)]
+    for step, record in records.items():
+        assert read_param(record, "grad_l2_norm", "critic.weight") == pytest.approx(truth[step])
+        has_slow = not math.isnan(read_param(record, "update_l2_norm", "generator.weight"))
+        assert has_slow == (step % 5 == 4), step
 
 
 def test_lbfgs_records_the_first_evaluation_of_each_step() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gradwatch.records import STEP_STATISTICS, StepRecord
 from gradwatch.schema.cut import Cut
+from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rules.dead import DEAD
 from gradwatch.verdict.rules.disconnected import DISCONNECTED
 from gradwatch.verdict.rules.nonfinite import NONFINITE
@@ -100,6 +101,8 @@ class TestDead:
         drawn = change(fresh, "dead_fraction", {"act1": 22 / 32})
         drawn = change(drawn, "zero_fraction", {"act1": 0.7})
         assert bool(examine(DEAD, fresh, *repeat(drawn, 3))) == counts
+        late = replace(drawn, global_step=Thresholds().dead_settling)
+        assert examine(DEAD, fresh, *repeat(drawn, 3), late)
 
     def test_units_that_die_of_a_large_step_died_of_the_learning_rate(self):
         dying = change(self.WELL, "dead_fraction", {"act1": 0.8})
