@@ -167,5 +167,11 @@ def _overlap(finding: Finding, known: Sequence[KnownFinding]) -> list[KnownFindi
 def _choose_status(judgement: Judgement, runs: Sequence[RunOutcome]) -> int:
     if any(one.fails for one in runs):
         return FINDINGS
-    unjudged = any(one.verdict.status == NOT_JUDGED for one in runs)
+    unjudged = any(_leaves_unjudged(run.verdict) for run in runs)
     return NOTHING_TO_JUDGE if judgement.unreadable or unjudged or not runs else HEALTHY
+
+
+def _leaves_unjudged(verdict: Verdict) -> bool:
+    """Also beside findings that fail nothing: who waives those has not waived the rest."""
+    left = verdict.coverage.of_state(NOT_JUDGED) if verdict.coverage else ()
+    return verdict.status == NOT_JUDGED or bool(left or verdict.failure)

@@ -10,6 +10,7 @@ from gradwatch.configuration import Configuration, Ignore
 from gradwatch.errors import InvalidInput, NothingToJudge
 from gradwatch.gate.baseline import Baseline, read_baseline
 from gradwatch.gate.outcome import Gate
+from gradwatch.verdict.coverage import Coverage, ParamState
 from gradwatch.verdict.findings import Finding, Verdict
 from tests.gate.runs import make_finding, make_judgement, wrap
 
@@ -49,6 +50,15 @@ def test_severity() -> None:
 
 
 class TestStatus:
+    @pytest.mark.parametrize(("state", "status"), [("learns", 0), ("not_judged", 2)])
+    def test_a_waived_finding_does_not_waive_what_was_not_judged(
+        self, state: str, status: int
+    ) -> None:
+        states = (ParamState("fc1.weight", "unhealthy"), ParamState("head.weight", state))
+        verdict = Verdict((make_finding(),), records=9, coverage=Coverage(states, 9))
+        gate = Gate(Configuration(ignore=(Ignore("vanishing", "fc*", "x"),)))
+        assert gate.decide(wrap(verdict)).status == status
+
     def test_what_was_not_read_never_passes(self) -> None:
         assert Gate().decide(make_judgement(unreadable={"b": "torn"})).status == 2
         assert Gate().decide(wrap()).status == 2
