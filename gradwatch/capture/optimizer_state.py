@@ -88,8 +88,9 @@ def is_decoupled(optimizer: Optimizer, group: dict[str, Any]) -> bool:
 
 
 def read_rate(group: dict[str, Any]) -> float:
-    """Learning rate of a parameter group; NaN while it lives on a device that we would wait for."""
-    return math.nan if find_device_rate(group) is not None else float(group.get("lr", 0.0))
+    """Learning rate of a parameter group; NaN while nobody knows it, or it lives on a device."""
+    rate = group.get("lr", 0.0)
+    return math.nan if rate is None or find_device_rate(group) is not None else float(rate)
 
 
 def find_device_rate(group: dict[str, Any]) -> Tensor | None:

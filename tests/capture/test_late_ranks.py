@@ -81,7 +81,9 @@ def run(name: str, rank: int, is_watched: bool) -> dict[str, Any]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     dist.barrier()
     began = time.perf_counter()
-    watching = gradwatch.watch(model, optimizer) if is_watched and watches(name, rank) else None
+    watching = None
+    if is_watched and watches(name, rank):
+        watching = gradwatch.watch(model, optimizer, every_n_steps=1)
     error = ""
     try:
         SCENES[name](model, optimizer, rank)
@@ -121,28 +123,28 @@ def launch(name: str, world: int = 2, is_watched: bool = True) -> dict[int, dict
 def test_ranks_that_come_are_merged_whole() -> None:
     for one in launch("all").values():
         assert one["failure"] is None
-        assert one["steps"] == list(range(11))
+        assert one["steps"] == list(range(STEPS))
         assert one["notes"] == ()
 
 
 def test_a_rank_that_skips_a_step_stays_in_the_records() -> None:
     for one in launch("skip").values():
         assert one["failure"] is None
-        assert one["steps"] == list(range(11))
+        assert one["steps"] == list(range(STEPS))
 
 
 @pytest.mark.parametrize("name", ["join", "rank 0 only"])
 def test_rank_0_goes_on_and_names_the_rank_that_is_missing(name: str) -> None:
     found = launch(name)[0]
     assert found["failure"] is None
-    assert found["steps"] == list(range(11))
+    assert found["steps"] == list(range(STEPS))
     assert any(note.startswith("rank 1 of 2 sent nothing") for note in found["notes"])
 
 
 def test_a_watch_without_rank_0_reports_for_itself() -> None:
     found = launch("rank 1 only")[1]
     assert found["failure"] is None
-    assert found["steps"] == list(range(11))
+    assert found["steps"] == list(range(STEPS))
     assert any("those of rank 1 alone" in note for note in found["notes"])
 
 
