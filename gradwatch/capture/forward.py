@@ -293,9 +293,13 @@ class ForwardTracker:
     def _may_stay(self) -> bool:
         """Whether the mode may see what stands between forward and backward.
 
-        With nothing below it, whoever enters a mode later leaves that one, and not ours.
+        With nothing below it, whoever enters a mode later leaves that one, and not ours. Where
+        optimizers step inside backward, no step would come to take it off.
         """
-        return not is_in_backward() and not self._retired and is_lowest(self._modes)
+        root = self._root
+        if root is None or is_in_backward() or self._retired or not is_lowest(self._modes):
+            return False
+        return not any(map(_runs_hook_in_backward, root.module.parameters()))
 
     def leave_after_forward(self) -> None:
         """Forward, and what follows it up to its backward, has ended."""
@@ -305,3 +309,7 @@ class ForwardTracker:
     def leave_modes(self) -> None:
         """Take off what is there; one that torch has put aside, as in a backward, comes later."""
         self._modes = [mode for mode in self._modes if not take_off(mode)]
+
+
+def _runs_hook_in_backward(param: nn.Parameter) -> bool:
+    return bool(getattr(param, "_post_accumulate_grad_hooks", None))

@@ -88,7 +88,7 @@ class Session:
         self._pending: deque[tuple[Sample, int]] = deque()
         self._handles: list[Any] = []
         self._step: SampledStep | None = None
-        self._retired: SampledStep | None = None
+        self._retired: list[SampledStep] = []
         self._lost: set[int] = set()
         self._planner = Planner(self._inventory)
         self._armed = 0
@@ -256,13 +256,15 @@ class Session:
         if step is not None:
             step.disarm()
             self._stance.leave()
-            self._step, self._retired = None, None if step.is_disarmed else step
+            if not step.is_disarmed and step not in self._retired:
+                self._retired.append(step)
+            self._step = None
 
     def _finish_disarming(self) -> None:
-        """Of a step that was given up inside a forward, which has ended since."""
-        if self._retired is not None:
-            self._retired.disarm()
-            self._retired = None
+        """Of steps that ended inside a forward or a backward, which has ended since."""
+        for step in self._retired:
+            step.disarm()
+        self._retired = [step for step in self._retired if not step.is_disarmed]
 
     def _finish(self, is_complete: bool) -> None:
         step = self._step

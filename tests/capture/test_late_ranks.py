@@ -130,7 +130,7 @@ def test_ranks_that_come_are_merged_whole() -> None:
 def test_a_rank_that_skips_a_step_stays_in_the_records() -> None:
     for one in launch("skip").values():
         assert one["failure"] is None
-        assert one["steps"] == list(range(STEPS))
+        assert one["steps"] == list(range(STEPS - 1))  # rank 1 took a step less
 
 
 @pytest.mark.parametrize("name", ["join", "rank 0 only"])
