@@ -115,8 +115,11 @@ def test_sampled_dot_product_is_close_for_heavy_tails() -> None:
         optimizer.step()
         exact.append(float(((model.weight.detach() - before) * model.weight.grad).sum()))
 
-    for one, expected in zip(record(model, optimizer, step), exact, strict=True):
-        assert one.param("loss_change")[0] == pytest.approx(expected, rel=0.5)
+    records = record(model, optimizer, step)
+    measured = np.array([float(seen.param("loss_change")[0]) for seen in records])
+    ratios = measured / np.array(exact)
+    assert np.median(ratios) == pytest.approx(1, rel=0.3)
+    assert ((ratios > 0.4) & (ratios < 2.5)).all()  # one huge element may fall into the sample
 
 
 def test_gradients_by_autograd_grad() -> None:

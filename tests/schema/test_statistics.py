@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from gradwatch.capture import statistics as capture_statistics
+from gradwatch.capture.call_measures import CallMeasures
 from gradwatch.capture.device_values import PLAIN, Reading
-from gradwatch.capture.layers import LayerRecorder
 from gradwatch.capture.rank_codec import Codec
 from gradwatch.capture.rank_messages import join_layer_sets
 from gradwatch.errors import InvalidInput
@@ -144,13 +144,13 @@ def test_a_name_that_is_taken_or_hides_its_unit_is_refused() -> None:
 def test_a_new_statistic_takes_its_row_and_the_line_that_measures_it(monkeypatch) -> None:
     row = Statistic("output_mean", "layer", "", "mean", "mean", "mean of the output")
     assert register(row).name in list_names("layer")
-    measure = LayerRecorder._measure
+    measure = CallMeasures.measure_activation
 
     def measure_more(self, call, activation, x, y, options):
         measure(self, call, activation, x, y, options)
-        self.table.note("output_mean", call, Reading(y.detach().sum(), PLAIN, y.numel()))
+        self._table.note("output_mean", call, Reading(y.detach().sum(), PLAIN, y.numel()))
 
-    monkeypatch.setattr(LayerRecorder, "_measure", measure_more)
+    monkeypatch.setattr(CallMeasures, "measure_activation", measure_more)
     record = run(1.0)
     known = record.layer("output_mean")
     tanh = [layer.type for layer in record.layer_set.layers].index("Tanh")
