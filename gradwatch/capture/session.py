@@ -262,9 +262,10 @@ class Session:
 
     def _finish_disarming(self) -> None:
         """Of steps that ended inside a forward or a backward, which has ended since."""
-        for step in self._retired:
-            step.disarm()
-        self._retired = [step for step in self._retired if not step.is_disarmed]
+        if self._retired:
+            for step in self._retired:
+                step.disarm()
+            self._retired = [step for step in self._retired if not step.is_disarmed]
 
     def _finish(self, is_complete: bool) -> None:
         step = self._step

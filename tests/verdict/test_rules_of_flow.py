@@ -96,8 +96,12 @@ class TestVanishing:
         assert examine(VANISHING, *began, *rests) == []
 
     def test_a_network_that_never_moves_is_seen(self):
-        record = make_record(build_chain(3), loss=1.0, update_ratio=1e-9)
+        record = make_record(build_chain(3), loss=1.0, loss_gradient=1e-8)
         assert set(see(VANISHING, *repeat(record, 7)).layers) == {"fc0", "fc1", "fc2"}
+
+    def test_steps_that_are_too_small_for_the_gradient_are_another_rules(self):
+        record = make_record(build_chain(3), loss=1.0, update_ratio=1e-9)
+        assert examine(VANISHING, *repeat(record, 7)) == []
 
     def test_pinned_outputs_do_no_harm_to_weights_that_move(self):
         assert examine(VANISHING, *repeat(self.pin(1e-6, update_ratio=1e-3), 7, every=5)) == []
