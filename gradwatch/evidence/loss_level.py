@@ -16,6 +16,9 @@ FIRST = 5
 LATEST = 12
 """Records whose loss is where it is now."""
 
+LEAST = 8
+"""Latest records from which it can be told whether the loss has levelled off."""
+
 LEVEL = 0.1
 """A fall of less while the number of steps doubles is none: a loss that follows a power law of the
 steps, as losses of trainings do, falls by a fixed share then, however densely it is sampled."""
@@ -82,11 +85,11 @@ class LossLevels:
     @property
     def has_levelled(self) -> bool:
         """Whether the latest records show no fall worth the time, beyond the loss's scatter."""
-        if len(self.latest) < LATEST:
+        if len(self.latest) < LEAST:
             return False
-        losses, ages, half = list(self.latest), list(self._ages), LATEST // 2
+        losses, ages, half = list(self.latest), list(self._ages), len(self.latest) // 2
         before, after = losses[:half], losses[half:]
-        error = sqrt((_measure_variance(before) + _measure_variance(after)) / half)
+        error = sqrt(_measure_variance(before) / half + _measure_variance(after) / len(after))
         doublings = fmean(map(log2, ages[half:])) - fmean(map(log2, ages[:half]))
         least = (1 - (1 - LEVEL) ** doublings) * abs(fmean(before))
         return bool(fmean(before) - fmean(after) <= least + error)

@@ -23,6 +23,9 @@ times half a unit in the last place, which is at most 2^-24 of a number."""
 REST_RATE = 2.0**-24
 """A rate that has come down to this share of its highest moves nothing that it used to move."""
 
+LARGEST_SQUARED = float(np.finfo(np.float32).max) ** 0.5
+"""Numbers from here on have no square in float32."""
+
 Counts = npt.NDArray[np.int64]
 
 
@@ -100,6 +103,16 @@ def find_cleared(record: StepRecord) -> Mask:
     used, update = record.param("step_grad_l2_norm"), record.param("update_l2_norm")
     cleared: Mask = find_fed(record) & ((used == 0) | (np.isnan(used) & (update == 0)))
     return cleared
+
+
+def has_overflown(record: StepRecord) -> bool:
+    """Whether the squares of a step's gradients leave float32, so that a norm of all is infinite.
+
+    Clipping by it then multiplies every gradient by 0: the training has diverged.
+    """
+    grad = record.param("grad_l2_norm")
+    total = float(np.linalg.norm(grad[~np.isnan(grad)]))
+    return total >= LARGEST_SQUARED or bool(record.step("nonfinite_passes") > 0)
 
 
 def find_lost(standstill: Standstill, reading: Reading, thresholds: Thresholds) -> Mask:

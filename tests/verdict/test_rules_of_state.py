@@ -62,6 +62,21 @@ class TestDead:
         sign = see(DEAD, *repeat(at_first, 5), *repeat(replace_loss(record, loss), 8))
         assert sign.severity == severity
 
+    @pytest.mark.parametrize(
+        ("fqn", "loss", "counts"),
+        [("(outside):relu", 1.0, False), ("act4", 0.01, False), ("act4", 1.0, True)],
+    )
+    def test_a_margin_that_is_met_is_no_death(self, fqn, loss, counts):
+        *inner, last = self.WELL.layer_set.layers[:-1]
+        head = replace(last, fqn=fqn, is_head=True)
+        layer_set = replace(
+            self.WELL.layer_set, layers=(*inner, head, self.WELL.layer_set.layers[-1])
+        )
+        began = replace_loss(replace(self.WELL, layer_set=layer_set), 1.0)
+        silent = replace_loss(change(began, "dead_fraction", {fqn: 1.0}), loss)
+        records = [*repeat(began, 5), *repeat(silent, 5, start=5)]
+        assert bool(examine(DEAD, *records)) == counts
+
     def test_a_layer_of_one_unit_that_never_fires_lets_nothing_through(self):
         params = [replace(one, shape=(1, 64)) for one in self.WELL.layer_set.params]
         narrow = replace(self.WELL, layer_set=replace(self.WELL.layer_set, params=tuple(params)))

@@ -102,6 +102,12 @@ class TestMishandled:
         left = change_param(WELL, "stale_grad_l2_norm", {"fc0.weight": 0.5})
         assert examine(MISHANDLED, describe(left, optimized=False)) == []
 
+    def test_clipping_by_a_norm_that_overflows_clears_nothing(self):
+        gone = change_param(WELL, "step_grad_l2_norm", 0.0)
+        gone = change_param(gone, "update_l2_norm", 0.0)
+        assert examine(MISHANDLED, change_param(gone, "grad_l2_norm", 1.5e19)) == []
+        assert see(MISHANDLED, change_param(gone, "grad_l2_norm", 1e15)).cause == "cleared"
+
     @pytest.mark.parametrize("used", [0.0, np.nan])
     def test_gradients_that_are_gone_when_the_optimizer_steps(self, used):
         gone = change_param(WELL, "step_grad_l2_norm", used)

@@ -9,6 +9,7 @@ import numpy as np
 from gradwatch.evidence.history import History
 from gradwatch.evidence.paths import has_way_around
 from gradwatch.evidence.topology import name_with_feeders
+from gradwatch.schema.layer_set import OUTSIDE
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.phrases import name_percent, name_region
@@ -20,7 +21,9 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     found = [
         i
         for i in np.flatnonzero(dead >= thresholds.dead_fraction).tolist()
-        if _is_certain(history, i, thresholds) and _is_most(history, i, thresholds)
+        if not _is_margin(history, i, thresholds)
+        and _is_certain(history, i, thresholds)
+        and _is_most(history, i, thresholds)
     ]
     harmless = [i for i in found if _is_harmless(history, i, thresholds)]
     harmful = [i for i in found if i not in harmless]
@@ -30,6 +33,17 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     if harmless:
         signs.append(_describe(history, harmless, thresholds, "note"))
     return signs
+
+
+def _is_margin(history: History, index: int, thresholds: Thresholds) -> bool:
+    """Whether silence is the aim: a rectifier of the loss is 0 where the margin is met.
+
+    Outside of forward it belongs to the loss, and inside where nearly nothing of the loss is left.
+    A network whose outputs are silent although the loss is high is at rest: see GW101.
+    """
+    layer = history.latest.topology.layers[index]
+    is_solved = history.losses.remaining < thresholds.solved_loss
+    return layer.is_head and (layer.fqn.startswith(OUTSIDE) or is_solved)
 
 
 def _is_harmless(history: History, index: int, thresholds: Thresholds) -> bool:

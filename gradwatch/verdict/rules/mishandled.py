@@ -6,7 +6,7 @@ import numpy as np
 
 from gradwatch.evidence.history import History
 from gradwatch.evidence.progress import measure_scaled_clipping
-from gradwatch.evidence.standstill import find_cleared, find_fed
+from gradwatch.evidence.standstill import find_cleared, find_fed, has_overflown
 from gradwatch.evidence.topology import Mask
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
@@ -58,6 +58,8 @@ def _look_at_leftovers(history: History) -> list[Sign]:
 def _look_at_cleared(history: History) -> list[Sign]:
     """All that an optimizer holds and that had a gradient; a part may be frozen by hand."""
     record, held = history.latest.record, _find_held(history)
+    if has_overflown(record):
+        return []
     cleared, fed = find_cleared(record) & held, find_fed(record) & held
     number = np.array([one.optimizer for one in record.layer_set.params], dtype=np.int64)
     partly = set(number[fed & ~cleared].tolist())
