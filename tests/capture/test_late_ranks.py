@@ -130,7 +130,8 @@ def test_ranks_that_come_are_merged_whole() -> None:
 def test_a_rank_that_skips_a_step_stays_in_the_records() -> None:
     for one in launch("skip").values():
         assert one["failure"] is None
-        assert one["steps"] == list(range(STEPS - 1))  # rank 1 took a step less
+        common = STEPS - 1  # rank 1 takes a step less; the last is merged if it comes in time
+        assert one["steps"][:common] == list(range(common))
 
 
 @pytest.mark.parametrize("name", ["join", "rank 0 only"])

@@ -59,12 +59,24 @@ def test_a_training_begun_later_brings_its_finding_without_a_click(
     assert "float32" in about
 
 
+def wait_for_rest(element: Any) -> dict[str, float]:
+    """Where an element stands, once a page that is still being laid out has left it there."""
+    boxes = [element.bounding_box()]
+
+    def rests() -> bool:
+        boxes.append(element.bounding_box())
+        return bool(boxes[-1] == boxes[-2])
+
+    until(rests)
+    return boxes[-1]
+
+
 def test_new_records_keep_zoom_chart_and_choices(entry: Any, live: Server) -> None:
     write_run(live.logdir, "growing", activation="ReLU", gain=1.0)
     choose_run(entry, "growing")
     chart = entry.locator('[data-card="who_learns"] .chart')
     chart.evaluate("(chart) => { chart.dataset.kept = 'yes'; }")
-    box = chart.locator(".nsewdrag").bounding_box()
+    box = wait_for_rest(chart.locator(".nsewdrag"))
     entry.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 20)
     entry.mouse.down()
     entry.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 100, steps=4)
