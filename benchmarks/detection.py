@@ -68,7 +68,7 @@ def choose_cases(pattern: str) -> list[Case]:
 
 def _save(outcomes: Sequence[Outcome]) -> None:
     """Into the stored results: what was run now replaces what was stored of it."""
-    fresh = {(one.case, one.detector): one for one in outcomes}
+    fresh = {(outcome.case, outcome.detector): outcome for outcome in outcomes}
     stored = read_results(RESULTS) if RESULTS.exists() else []
     known = {case.name for case in CASES}
     kept = [one for one in stored if (one.case, one.detector) not in fresh and one.case in known]

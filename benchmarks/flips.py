@@ -192,7 +192,7 @@ def measure(model: Model) -> Row:
         for seed in range(SEEDS)
     ]
     kinds = sorted({finding.kind for report in single for finding in report.findings})
-    counts = [sum(not one.healthy for one in reports) for reports in (single, votes)]
+    counts = [sum(not report.healthy for report in reports) for reports in (single, votes)]
     return Row(model.name, model.label, *counts, tuple(kinds))
 
 
@@ -241,7 +241,7 @@ def main() -> None:
         rows.append(measure(model))
         print(list(_write_lines(rows))[-1], flush=True)
     if options.save:
-        content = json.dumps([asdict(one) for one in rows], indent=2, ensure_ascii=False)
+        content = json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False)
         RESULTS.write_text(content + "\n", encoding="utf-8")
         page = PAGE.read_text(encoding="utf-8")
         PAGE.write_text(fill_page(page, rows), encoding="utf-8")

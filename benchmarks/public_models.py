@@ -109,9 +109,10 @@ def run_model(model: PublicModel, every_n_steps: int, shows: bool = False) -> Ro
         loss_end=round(float(np.mean(losses[-tenth:])), 4),
         status=report.status,
         findings=tuple(
-            f"{one.kind} ({one.severity}): {', '.join(one.layers[:2])}" for one in report.findings
+            f"{finding.kind} ({finding.severity}): {', '.join(finding.layers[:2])}"
+            for finding in report.findings
         ),
-        notes=tuple(f"{one.kind}: {', '.join(one.layers[:2])}" for one in report.notes),
+        notes=tuple(f"{note.kind}: {', '.join(note.layers[:2])}" for note in report.notes),
         unjudged=tuple(one.fqn for one in left),
         error=report.failure,
     )

@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent / "results" / "detection.json"
 
 def write_results(path: Path, outcomes: Iterable[Outcome]) -> None:
     """Sorted by case and detector."""
-    ordered = sorted(outcomes, key=lambda one: (one.case, one.detector))
+    ordered = sorted(outcomes, key=lambda outcome: (outcome.case, outcome.detector))
     lines = ",\n".join(json.dumps(asdict(one), ensure_ascii=False) for one in ordered)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
@@ -29,4 +29,4 @@ def read_results(path: Path = RESULTS) -> list[Outcome]:
 
 def _read_outcome(data: dict[str, Any]) -> Outcome:
     sightings = ({**one, "layers": tuple(one["layers"])} for one in data["sightings"])
-    return Outcome(**{**data, "sightings": tuple(Sighting(**one) for one in sightings)})
+    return Outcome(**{**data, "sightings": tuple(Sighting(**sighting) for sighting in sightings)})

@@ -124,7 +124,7 @@ def measure_delay(case: Case, outcome: Outcome) -> int | None:
 def _find_main(case: Case, outcome: Outcome) -> Sighting | None:
     """The sighting that speaks of the label, its main kind before others, lasting ones first."""
     for kind in case.kinds:
-        for sighting in sorted(outcome.sightings, key=lambda one: not one.lasting):
+        for sighting in sorted(outcome.sightings, key=lambda sighting: not sighting.lasting):
             if sighting.kind == kind:
                 return sighting
     return None

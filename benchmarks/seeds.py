@@ -120,7 +120,7 @@ def run_all() -> tuple[list[str], int, int]:
             for name, optimizer in OPTIMIZERS.items():
                 reports = [train(build, optimizer, seed) for seed in range(SEEDS)]
                 counts = Counter(report.status for report in reports)
-                kinds = Counter(one.kind for report in reports for one in report.findings)
+                kinds = Counter(finding.kind for report in reports for finding in report.findings)
                 found = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
                 numbers = [counts[status] for status in ("healthy", "unhealthy", "not_judged")]
                 cells = [network, name, expected, *map(str, numbers), found]

@@ -169,7 +169,7 @@ def measure_report(logdir: Path, path: Path) -> dict[str, Any]:
 def family(pid: int) -> list[int]:
     """A process and its children: the fast loader is a process of its own."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    return [pid, *(int(one) for one in children)]
+    return [pid, *(int(child) for child in children)]
 
 
 def peak_megabytes(pid: int) -> float:

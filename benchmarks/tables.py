@@ -145,7 +145,7 @@ def _list_wrong(name: str, score: Score) -> Grid:
 
 def write_page(outcomes: Sequence[Outcome], cases: Sequence[Case] = CASES) -> str:
     """docs/detection.md, as Markdown."""
-    present = {one.detector for one in outcomes}
+    present = {outcome.detector for outcome in outcomes}
     names = sorted(present, key=_order)
     scores = score_all(cases, names, outcomes)
     sick = sum(not case.healthy for case in cases)
@@ -172,7 +172,7 @@ def _write_details(
         groups = {"Missed": score.misses, "False alarms": score.alarms, "Crashes": score.crashes}
         lines = [f"- {title}: {_quote(names)}" for title, names in groups.items() if names]
         return f"### {name}\n\n" + "\n".join(lines) + "\n"
-    mine = {one.case: one for one in outcomes if one.detector == name}
+    mine = {outcome.case: outcome for outcome in outcomes if outcome.detector == name}
     problems = {case.name: judge_outcome(case, mine[case.name]) for case in cases}
     rows = [
         [f"`{case}`", problem, text]

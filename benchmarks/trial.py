@@ -51,11 +51,13 @@ def _make_factory(every_n_steps: int) -> Factory:
 def run_case(case: Case, factories: Mapping[str, Factory]) -> list[Outcome]:
     """One outcome for each detector; those that do not disturb each other share a training."""
     detectors = {name: factory() for name, factory in factories.items()}
-    shared = {name: one for name, one in detectors.items() if not one.alone}
+    shared = {name: detector for name, detector in detectors.items() if not detector.alone}
     outcomes = _run_together(case, shared)
     if any(one.error for one in outcomes) and len(shared) > 1:
         outcomes = [_run_alone(case, name, factories[name]()) for name in shared]
-    outcomes += [_run_alone(case, name, one) for name, one in detectors.items() if one.alone]
+    outcomes += [
+        _run_alone(case, name, detector) for name, detector in detectors.items() if detector.alone
+    ]
     order = list(factories)
     return sorted(outcomes, key=lambda outcome: order.index(outcome.detector))
 

@@ -188,7 +188,7 @@ def parse_kinds(value: object) -> tuple[str, ...]:
         InvalidInput: something else than kinds.
     """
     kinds = (value,) if isinstance(value, str) else value
-    if not isinstance(kinds, (list, tuple)) or not all(isinstance(one, str) for one in kinds):
+    if not isinstance(kinds, (list, tuple)) or not all(isinstance(kind, str) for kind in kinds):
         raise InvalidInput(f"Expected a list of kinds, got {value!r}. Write for instance ['dead'].")
     refuse_unknown(kinds, list_kinds(), "a list of kinds of finding")
     return tuple(kinds)
@@ -235,7 +235,7 @@ def parse_thresholds(value: object) -> dict[str, object]:
         InvalidInput: an unknown name, or a value of another type.
     """
     content = _expect_table(value, "thresholds")
-    defaults = {one.name: one.default for one in fields(Thresholds)}
+    defaults = {row.name: row.default for row in fields(Thresholds)}
     refuse_unknown(content, defaults, "thresholds")
     return {name: _convert(name, given, defaults[name]) for name, given in content.items()}
 

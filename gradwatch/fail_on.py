@@ -42,9 +42,9 @@ def find_own_optimizers(optimizers: Sequence[Any], model: Any) -> list[Any]:
     """Those that hold parameters of the model; a trainer may have a stand-in that holds none."""
     params = {id(param) for param in model.parameters()}
     return [
-        one
-        for one in optimizers
-        if any(id(param) in params for group in one.param_groups for param in group["params"])
+        optimizer
+        for optimizer in optimizers
+        if any(id(param) in params for group in optimizer.param_groups for param in group["params"])
     ]
 
 

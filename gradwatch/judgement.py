@@ -68,32 +68,34 @@ class Judgement:
     def verdicts(self) -> list[Verdict]:
         """Those that may be shown: of runs that were judged, or that have findings anyway."""
         return [
-            one.verdict
-            for one in self.outcomes
-            if one.verdict is not None
-            and (one.verdict.findings or not one.find_obstacle(self.allow_unfinished))
+            outcome.verdict
+            for outcome in self.outcomes
+            if outcome.verdict is not None
+            and (outcome.verdict.findings or not outcome.find_obstacle(self.allow_unfinished))
         ]
 
     @property
     def trials(self) -> dict[str, tuple[Trial, ...]]:
         """By run, the remedies that were tried on its model, best first."""
-        return {one.run: one.trials for one in self.outcomes if one.trials}
+        return {outcome.run: outcome.trials for outcome in self.outcomes if outcome.trials}
 
     @property
     def without_records(self) -> list[str]:
         """Names of somebody else's runs."""
-        return [one.run for one in self.outcomes if one.is_foreign]
+        return [outcome.run for outcome in self.outcomes if outcome.is_foreign]
 
     @property
     def unreadable(self) -> dict[str, str]:
         """Runs that are no proof, with the reason."""
-        found = ((one.run, one.find_obstacle(self.allow_unfinished)) for one in self.outcomes)
+        found = (
+            (outcome.run, outcome.find_obstacle(self.allow_unfinished)) for outcome in self.outcomes
+        )
         return {run: reason for run, reason in found if reason}
 
     @property
     def notes(self) -> dict[str, str]:
         """What is worth a line, by run."""
-        return {one.run: "; ".join(one.notes) for one in self.outcomes if one.notes}
+        return {outcome.run: "; ".join(outcome.notes) for outcome in self.outcomes if outcome.notes}
 
 
 def judge_logdir(

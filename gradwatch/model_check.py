@@ -95,7 +95,7 @@ def check(
 
 
 def _first_given(*values: Any) -> Any:
-    return next((one for one in values if one is not None), None)
+    return next((value for value in values if value is not None), None)
 
 
 def _check_plan(plan: _Plan, model: object, batches: object) -> None:

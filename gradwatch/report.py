@@ -42,7 +42,7 @@ class Report(Verdict):
     @classmethod
     def from_verdict(cls, verdict: Verdict) -> Report:
         """Dress a verdict of ``Doctor.judge``; nothing is copied."""
-        return cls(**{one.name: getattr(verdict, one.name) for one in dataclasses.fields(verdict)})
+        return cls(**{row.name: getattr(verdict, row.name) for row in dataclasses.fields(verdict)})
 
     def to_markdown(self) -> str:
         """The verdict for a pull request or TensorBoard's Text tab."""

@@ -200,7 +200,7 @@ def _unpack(cls: type[AnyMark], content: bytes) -> AnyMark:
 
 def _revive(cls: type[Any], content: dict[str, Any]) -> Any:
     """Fields that we do not know are passed over; those that lack keep their defaults."""
-    known = {one.name: one.type for one in dataclasses.fields(cls)}
+    known = {row.name: row.type for row in dataclasses.fields(cls)}
     values = {name: value for name, value in content.items() if name in known}
     for name, value in values.items():
         if name in _NESTED:

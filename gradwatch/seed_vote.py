@@ -16,27 +16,29 @@ def merge_reports(reports: Sequence[Report]) -> Report:
     The numbers are those of the first report that decided.
     """
     count = len(reports)
-    unhealthy = [one for one in reports if one.findings]
+    unhealthy = [report for report in reports if report.findings]
     if any(_is_nonfinite(one) for one in unhealthy):
         chosen = next(one for one in unhealthy if _is_nonfinite(one))
-    elif any(one.status == NOT_JUDGED for one in reports):
-        chosen = next(one for one in reports if one.status == NOT_JUDGED)
+    elif any(report.status == NOT_JUDGED for report in reports):
+        chosen = next(report for report in reports if report.status == NOT_JUDGED)
     elif 2 * len(unhealthy) > count:
         chosen = unhealthy[0]
     else:
-        healthy = next(one for one in reports if not one.findings)
+        healthy = next(report for report in reports if not report.findings)
         notes = [_describe_minority(finding, len(unhealthy), count) for finding in _pool(unhealthy)]
         chosen = replace(healthy, notes=(*notes, *healthy.notes))
     return replace(chosen, seeds=count, unhealthy_seeds=len(unhealthy))
 
 
 def _is_nonfinite(report: Report) -> bool:
-    return any(one.kind == "nonfinite" for one in report.findings)
+    return any(finding.kind == "nonfinite" for finding in report.findings)
 
 
 def _pool(reports: Sequence[Report]) -> list[Finding]:
     """One finding of each kind."""
-    return list({finding.kind: finding for one in reports for finding in one.findings}.values())
+    return list(
+        {finding.kind: finding for report in reports for finding in report.findings}.values()
+    )
 
 
 def _describe_minority(finding: Finding, unhealthy: int, count: int) -> Finding:

@@ -197,17 +197,17 @@ class Thresholds:
     ignore_layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for one in dataclasses.fields(self):
-            value = getattr(self, one.name)
-            if isinstance(one.default, tuple):
+        for row in dataclasses.fields(self):
+            value = getattr(self, row.name)
+            if isinstance(row.default, tuple):
                 continue
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise InvalidInput(
-                    f"Expected {one.name} to be a number, got {value!r}. Pass a number from 0."
+                    f"Expected {row.name} to be a number, got {value!r}. Pass a number from 0."
                 )
             if not (math.isfinite(value) and float(value) >= 0):
                 raise InvalidInput(
-                    f"Expected {one.name} to be finite and not below 0, got {value}. "
+                    f"Expected {row.name} to be finite and not below 0, got {value}. "
                     "Leave the field out for its default."
                 )
 
@@ -217,7 +217,7 @@ class Thresholds:
         Raises:
             InvalidInput: there is no such threshold, or it cannot have this value.
         """
-        known = {one.name for one in dataclasses.fields(self)}
+        known = {row.name for row in dataclasses.fields(self)}
         unknown = sorted(set(changes) - known)
         if unknown:
             raise InvalidInput(

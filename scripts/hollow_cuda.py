@@ -79,7 +79,7 @@ def write_library(target: Path, functions: set[str], versions: set[str]) -> None
 def hollow_out(site_packages: Path) -> list[str]:
     """Write what is missing beside torch's own libraries; answers the names."""
     home = site_packages / "torch" / "lib"
-    libraries = [one for one in home.iterdir() if ".so" in one.name]
+    libraries = [path for path in home.iterdir() if ".so" in path.name]
     needed: set[str] = set()
     for library in libraries:
         text = read_tool("readelf", "-d", "-W", str(library))

@@ -216,9 +216,9 @@ def list_files(tests: tuple[str, ...], limited: str, without: list[str]) -> list
         path = ROOT / one
         files += [path] if path.is_file() else sorted(path.rglob("test_*.py"))
     return [
-        one
-        for one in files
-        if re.search(limited, str(one.relative_to(ROOT))) and one.stem not in without
+        file
+        for file in files
+        if re.search(limited, str(file.relative_to(ROOT))) and file.stem not in without
     ]
 
 

@@ -47,7 +47,7 @@ class Network:
         """Append a call of a module; answers its index."""
         before = (len(self.layers) - 1,) if self.layers else ()
         role = ROLES.get(kind, "activation")
-        call = sum(one.fqn == fqn for one in self.layers)
+        call = sum(layer.fqn == fqn for layer in self.layers)
         sources = before if inputs is None else tuple(inputs)
         facts = {"output_numel": NUMEL, **facts}
         self.layers.append(Layer(fqn, call, role, kind, sources, **facts))
@@ -144,7 +144,9 @@ def _describe_activation(put: Mapping[str, np.ndarray], index: int, layer: Layer
 
 def _make_param_values(layer_set: LayerSet, grad: np.ndarray, learning_rate: float) -> np.ndarray:
     places = {layer.fqn: index for index, layer in reversed(list(enumerate(layer_set.layers)))}
-    own = [grad[places[one.module]] if one.module in places else 1.0 for one in layer_set.params]
+    own = [
+        grad[places[param.module]] if param.module in places else 1.0 for param in layer_set.params
+    ]
     values = np.zeros((len(PARAM_STATISTICS), len(layer_set.params)))
     put = dict(zip(PARAM_STATISTICS, values, strict=True))
     put["grad_l2_norm"][:] = put["step_grad_l2_norm"][:] = own

@@ -82,7 +82,7 @@ def list_open_files(folder: Path) -> list[str]:
     descriptors = Path("/proc/self/fd")
     if not descriptors.exists():
         return []
-    targets = (one.readlink() for one in descriptors.iterdir() if one.is_symlink())
+    targets = (path.readlink() for path in descriptors.iterdir() if path.is_symlink())
     return [str(one) for one in targets if str(one).startswith(str(folder))]
 
 
@@ -126,7 +126,7 @@ def test_the_log_of_a_forgotten_watch_ends_with_its_verdict(tmp_path: Path) -> N
     del model, optimizer
     gc.collect()
     (run,) = read_runs(tmp_path)
-    assert [one.global_step for one in run.records()] == [0, 1, 2]
+    assert [record.global_step for record in run.records()] == [0, 1, 2]
     assert (run.end.how, run.end.detail) == ("detached", "the model was gone")
 
 
@@ -224,7 +224,7 @@ class EqualNet(nn.Module):
 
 def test_models_that_call_themselves_equal_are_two() -> None:
     models = [EqualNet(), EqualNet()]
-    optimizers = [SGD(one.parameters(), lr=0.1) for one in models]
+    optimizers = [SGD(model.parameters(), lr=0.1) for model in models]
     with (
         gradwatch.watch(models[0], optimizers[0]) as first,
         gradwatch.watch(models[1], optimizers[1]) as second,

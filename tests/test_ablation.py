@@ -30,7 +30,7 @@ def judge(thresholds: Thresholds) -> Verdict:
 
 def describe(verdict: Verdict) -> tuple[object, ...]:
     """Without the thresholds that a finding shows."""
-    findings = [dataclasses.replace(one, threshold=0.0) for one in verdict.findings]
+    findings = [dataclasses.replace(finding, threshold=0.0) for finding in verdict.findings]
     return verdict.status, findings, verdict.coverage
 
 

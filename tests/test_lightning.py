@@ -170,7 +170,7 @@ def test_shares_the_tensorboard_logger_wherever_it_stands(pl: Any, tmp_path: Pat
     run = read_run(tmp_path / "board")
     assert [record.global_step for record in run.records()] == list(range(N_BATCHES))
     assert any("vanishing" in text.markdown.lower() for text in run.texts)
-    assert [one.kind for one in callback.report().findings] == ["vanishing"]
+    assert [finding.kind for finding in callback.report().findings] == ["vanishing"]
     with (Path(logs[0].log_dir) / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row.get("gradwatch/log10_attenuation")]
     assert [int(row["step"]) for row in rows] == list(range(N_BATCHES))
@@ -183,7 +183,7 @@ def test_stops_a_training_that_is_to_fail(pl: Any, tmp_path: Path) -> None:
     trainer = make_trainer(pl, [callback], tmp_path)
     with pytest.raises(UnhealthyGradients, match="GW101") as caught:
         trainer.fit(module, make_data())
-    assert [one.kind for one in caught.value.findings] == ["vanishing"]
+    assert [finding.kind for finding in caught.value.findings] == ["vanishing"]
     assert 0 < trainer.global_step < N_BATCHES
     module.zero_grad()
     assert list_differences(before, list_attachments(module.net)) == []
@@ -304,8 +304,8 @@ def test_manual_optimization_with_two_optimizers(
     make_trainer(lightning, callback, tmp_path).fit(Module(), make_data())
     records = get_records(callback)
     assert callback.report().healthy
-    assert [one.global_step for one in records] == list(range(N_BATCHES))
-    assert all(param.trainable for one in records for param in one.layer_set.params)
+    assert [record.global_step for record in records] == list(range(N_BATCHES))
+    assert all(param.trainable for record in records for param in record.layer_set.params)
     if not toggles:
         pair = Pair()
         optimizers = make_optimizers(pair)
@@ -601,7 +601,7 @@ def test_a_later_callback_leaves_it_to_the_one_that_is_there(
     first, second = GradWatchCallback(), GradWatchCallback(fail_on=("nonfinite",))
     trainer = make_trainer(lightning, [first, second], tmp_path)
     trainer.fit(make_module(lightning), make_data())
-    assert sum("watched already" in one.message for one in caplog.records) == 1
+    assert sum("watched already" in record.message for record in caplog.records) == 1
     assert second.report().records == first.report().records > 0
 
 
@@ -683,7 +683,7 @@ def test_manual_optimization_that_does_not_clear(
 ) -> None:
     callback = GradWatchCallback(every_n_steps=1)
     make_trainer(lightning, [callback], tmp_path).fit(make_manual(lightning, clears), make_data())
-    found = [(one.kind, one.cause) for one in callback.report().findings]
+    found = [(finding.kind, finding.cause) for finding in callback.report().findings]
     assert found == ([] if clears else [("mishandled", "not_cleared")])
 
 
@@ -706,7 +706,7 @@ def test_a_scheduler_of_epochs_that_is_stepped_per_batch(
     options = {"max_epochs": 4, "gradient_clip_val": 0.5}
     trainer = make_trainer(lightning, [callback], tmp_path, **options)
     trainer.fit(Scheduled(), make_data())
-    found = [(one.kind, one.cause) for one in callback.report().findings]
+    found = [(finding.kind, finding.cause) for finding in callback.report().findings]
     assert found == ([] if interval == "epoch" else [("unmoved", "learning_rate")])
 
 

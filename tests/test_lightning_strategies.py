@@ -81,7 +81,7 @@ def run(pl: Any, kind: str, folder: Path) -> None:
     trainer = make_trainer(pl, callback, folder, **options)
     module = make_module(pl, kind)
     trainer.fit(module)
-    weights = [getattr(one, "full_tensor", one.detach)() for one in module.parameters()]
+    weights = [getattr(param, "full_tensor", param.detach)() for param in module.parameters()]
     if watched:
         assert callback.report().records == N_STEPS
     if trainer.global_rank == 0:

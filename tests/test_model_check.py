@@ -24,7 +24,7 @@ def test_healthy_and_sick() -> None:
     healthy, sick = make_mlp(), make_sick_mlp()
     assert gradwatch.check(healthy.model, healthy.batches, cross_entropy).healthy
     report = gradwatch.check(sick.model, sick.batches, cross_entropy)
-    assert [one.kind for one in report.findings] == ["vanishing"]
+    assert [finding.kind for finding in report.findings] == ["vanishing"]
     assert report.records == 20
 
 

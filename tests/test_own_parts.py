@@ -84,7 +84,9 @@ def name_entry_point(monkeypatch: pytest.MonkeyPatch, group: str, value: object)
 
 def test_a_rule_is_judged_by() -> None:
     report, _ = train(rules=[make_rule(see_cold)])
-    assert [(one.code, one.remedy) for one in report.findings] == [("ACME1", "Heat it.")]
+    assert [(finding.code, finding.remedy) for finding in report.findings] == [
+        ("ACME1", "Heat it.")
+    ]
     assert "cold" in str(report)
 
 
@@ -130,8 +132,10 @@ def test_a_package_brings_a_rule_for_the_training_and_its_log(
     name_entry_point(monkeypatch, plugins.RULES, make_rule(see_cold))
     report, _ = train(tmp_path)
     (verdict,) = judge_logdir(str(tmp_path)).verdicts
-    assert [one.code for one in report.findings] == [one.code for one in verdict.findings]
-    assert [one.code for one in verdict.findings] == ["ACME1"]
+    assert [finding.code for finding in report.findings] == [
+        finding.code for finding in verdict.findings
+    ]
+    assert [finding.code for finding in verdict.findings] == ["ACME1"]
 
 
 def test_a_package_s_rule_is_known_before_any_run(
@@ -158,7 +162,7 @@ def test_a_broken_package_is_named_once_and_left_out(
     with pytest.warns(RuntimeWarning, match="acme:thing") as caught:
         reports = [train()[0] for _ in range(2)]
     assert len(caught) == 1
-    assert [one.records for one in reports] == [6, 6]
+    assert [report.records for report in reports] == [6, 6]
 
 
 def test_statistics_are_in_the_record_and_in_the_log(tmp_path: Path) -> None:

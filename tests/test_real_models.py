@@ -292,7 +292,7 @@ class Oracle:
 
     def _see(self, fqn: str, inputs: Any, output: Any) -> None:
         is_tensor = isinstance(output, Tensor) and output.requires_grad
-        if not is_tensor or any(output is one for one in inputs):
+        if not is_tensor or any(output is source for source in inputs):
             return
         call = self._calls[fqn] = self._calls.get(fqn, -1) + 1
         key = f"{fqn}#{call}" if call else fqn
@@ -365,8 +365,8 @@ def test_every_layer_is_measured_right(name: str) -> None:
 def test_a_real_flaw_is_found() -> None:
     """In nets of BatchNorms with weights around 0.02, nothing reaches the first layers."""
     network = make(build_unscaled_efficientnet)
-    norms = [one for one in network.model.modules() if isinstance(one, nn.BatchNorm2d)]
-    if all((one.weight == 1).all() for one in norms):
+    norms = [module for module in network.model.modules() if isinstance(module, nn.BatchNorm2d)]
+    if all((norm.weight == 1).all() for norm in norms):
         pytest.skip("this version of transformers initialises BatchNorm's weights with 1")
     with gradwatch.watch(network.model, network.optimizer, every_n_steps=1) as watch:
         network.train(STEPS)

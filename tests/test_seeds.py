@@ -29,7 +29,7 @@ def make_report(*kinds: str, records: int = 20) -> Report:
 class TestVote:
     def test_a_majority_is_red(self) -> None:
         merged = merge_reports([make_report(), make_report("dead"), make_report("dead")])
-        assert [one.kind for one in merged.findings] == ["dead"]
+        assert [finding.kind for finding in merged.findings] == ["dead"]
         assert merged.vote == "Unhealthy with 2 of 3 seeds."
 
     def test_a_minority_is_a_note(self) -> None:
@@ -43,7 +43,7 @@ class TestVote:
 
     def test_nan_in_one_is_enough(self) -> None:
         merged = merge_reports([make_report(), make_report("nonfinite"), make_report()])
-        assert [one.kind for one in merged.findings] == ["nonfinite"]
+        assert [finding.kind for finding in merged.findings] == ["nonfinite"]
         assert merged.vote == "Unhealthy with 1 of 3 seeds."
 
     def test_one_that_was_not_judged_makes_the_whole_not_judged(self) -> None:

@@ -210,7 +210,7 @@ def test_stops_a_training_that_is_to_fail(tmp_path: Path, caplog: pytest.LogCapt
 def test_another_kind_lets_it_pass(tmp_path: Path) -> None:
     callback = GradWatchCallback(fail_on=("nonfinite",))
     make_trainer(tmp_path, Classifier(nn.Sigmoid, 12), [callback], optim="sgd").train()
-    assert [one.kind for one in callback.report().findings] == ["vanishing"]
+    assert [finding.kind for finding in callback.report().findings] == ["vanishing"]
 
 
 def test_an_error_of_ours_is_no_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +246,7 @@ def test_a_finished_job_that_is_resumed_is_judged_by_its_whole_log(tmp_path: Pat
 
 def test_steps_continue_after_a_resume(tmp_path: Path) -> None:
     options = {"save_strategy": "epoch", "report_to": "tensorboard"}
-    if "logging_dir" in {one.name for one in dataclasses.fields(transformers.TrainingArguments)}:
+    if "logging_dir" in {row.name for row in dataclasses.fields(transformers.TrainingArguments)}:
         options["logging_dir"] = str(tmp_path / "runs")  # else older ones name it by the second
     make_trainer(tmp_path, Classifier(), [GradWatchCallback(every_n_steps=1)], **options).train()
     require_resume(tmp_path)

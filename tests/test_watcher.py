@@ -87,7 +87,7 @@ def test_report_is_there_before_during_and_after() -> None:
     watch.detach()
     network.train(2)
     after = watch.report()
-    assert [one.kind for one in during.findings] == ["vanishing"]
+    assert [finding.kind for finding in during.findings] == ["vanishing"]
     assert (during.records, after.records) == (6, 8)
     assert after.findings[0].cause == "activation_derivative"
 

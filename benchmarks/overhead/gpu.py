@@ -111,7 +111,7 @@ def compare(found: dict[str, list[float]]) -> dict[str, Any]:
     """Ratios to the bare step of the same round: median, smallest, largest."""
     share = count_sampled(Schedule()) / HORIZON
     ratios = {
-        name: [one / bare for one, bare in zip(values, found["bare"], strict=True)]
+        name: [value / bare for value, bare in zip(values, found["bare"], strict=True)]
         for name, values in found.items()
     }
     both = zip(ratios["between"], ratios["sampled"], strict=True)
@@ -149,7 +149,7 @@ def count_step(training: Training, run: Run) -> Counts:
         finally:
             statistics.measure_l2_norm = original
     events = profiler.events() or ()
-    on_device = [one for one in events if one.device_type == torch.autograd.DeviceType.CUDA]
+    on_device = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
     kernels = [one for one in on_device if not one.name.startswith(("Memcpy", "Memset"))]
     n_params = len(list(training.model.parameters()))
     return Counts(len(kernels), synchronisations, readings[0] and readings[0] + 2 * n_params)

@@ -75,11 +75,11 @@ def sample(tensor: Tensor) -> Tensor:
 @contextmanager
 def run_lower_bound(training: Training) -> Iterator[Step]:
     """Norms of outputs, of their gradients, of parameters, gradients and updates; fractions."""
-    modules = [one for one in training.model.modules() if not list(one.children())]
+    modules = [module for module in training.model.modules() if not list(module.children())]
     params = list(training.model.parameters())
     size = VALUES_PER_TENSOR * (2 * len(modules) + len(params))
     kept = Reductions(size, params[0].device)
-    handles = [one.register_forward_hook(partial(_read_output, kept)) for one in modules]
+    handles = [module.register_forward_hook(partial(_read_output, kept)) for module in modules]
 
     def step() -> None:
         before = [sample(param).clone() for param in params]

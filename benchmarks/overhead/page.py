@@ -114,11 +114,12 @@ def _list_growth(points: list[dict[str, Any]]) -> Iterator[str]:
     yield ""
     yield "| layers | width | bare step | sampled step | added | added per layer |"
     yield "| --- | --- | --- | --- | --- | --- |"
-    for one in points:
-        added = one["sampled_ms"] - one["bare_ms"]
+    for point in points:
+        added = point["sampled_ms"] - point["bare_ms"]
         yield (
-            f"| {one['depth']} | {one['width']} | {one['bare_ms']:.2f} ms | "
-            f"{one['sampled_ms']:.2f} ms | {added:.2f} ms | {1e3 * added / one['depth']:.0f} µs |"
+            f"| {point['depth']} | {point['width']} | {point['bare_ms']:.2f} ms | "
+            f"{point['sampled_ms']:.2f} ms | {added:.2f} ms | "
+            f"{1e3 * added / point['depth']:.0f} µs |"
         )
     yield ""
 
@@ -137,7 +138,7 @@ def _write_percent(share: float | None) -> str:
 def _write_added(values: list[float] | None) -> str:
     if values is None:
         return "-"
-    middle, low, high = (100 * one for one in values)
+    middle, low, high = (100 * value for value in values)
     missed = "*" if values[0] > MEMORY_TARGET else ""
     return f"{middle:.1f} % [{low:.1f}, {high:.1f}]{missed}"
 

@@ -74,10 +74,12 @@ def _draw_workload(axes: Axes, names: list[str], workload: Mapping[str, Any]) ->
 
 def _draw_growth(result: Mapping[str, Any]) -> Any:
     points = [one for one in result["growth"] if one["width"] == result["growth"][0]["width"]]
-    depths = [one["depth"] for one in points]
+    depths = [point["depth"] for point in points]
     figure, axes = pyplot.subplots(figsize=(4.8, 3))
-    axes.loglog(depths, [one["bare_ms"] for one in points], "o-", color=OTHERS, label="bare step")
-    added = [one["sampled_ms"] - one["bare_ms"] for one in points]
+    axes.loglog(
+        depths, [point["bare_ms"] for point in points], "o-", color=OTHERS, label="bare step"
+    )
+    added = [point["sampled_ms"] - point["bare_ms"] for point in points]
     axes.loglog(depths, added, "o-", color=INK, label="added by a sampled step")
     axes.set_xlabel(f"layers of width {points[0]['width']}")
     axes.set_ylabel("milliseconds")

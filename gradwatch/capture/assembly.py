@@ -127,8 +127,8 @@ def join_cuts(known: dict[tuple[str, str], Cut], sample: Sample) -> None:
     for found in sample.cuts:
         key = found.function, found.source
         before = known.get(key) or Cut(*key, found.line, found.caller, is_flat=found.is_flat)
-        layers = {calls[one] for one in found.calls if one in calls} | found.names
-        fed = {params[one] for one in found.params if one in params}
+        layers = {calls[call] for call in found.calls if call in calls} | found.names
+        fed = {params[param] for param in found.params if param in params}
         if layers or fed:
             known[key] = dataclasses.replace(
                 before,

@@ -196,7 +196,10 @@ def measure_scores(samples: Sequence[Scores]) -> list[Measured]:
         samples: of one shape, and with one mask, that of the first.
     """
     mask = samples[0].mask
-    q, k = (torch.stack(each) for each in ([one.q for one in samples], [one.k for one in samples]))
+    q, k = (
+        torch.stack(each)
+        for each in ([sample.q for sample in samples], [sample.k for sample in samples])
+    )
     with torch.autocast(q.device.type, enabled=False):
         scores = q @ k.transpose(-1, -2)
     if mask is not None:

@@ -169,6 +169,6 @@ class CallTable:
 
 
 def _describe(key: CallKey, name: tuple[str, str, str], tensors: list[Tensor]) -> Layer:
-    largest = max(tensors, key=lambda one: one.numel())
+    largest = max(tensors, key=lambda tensor: tensor.numel())
     dtype = str(largest.dtype).removeprefix("torch.")
     return Layer(*key, *name[1:], dtype=dtype, output_numel=largest.numel())

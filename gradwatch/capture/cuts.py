@@ -78,8 +78,10 @@ class CutFinder:
 
     def list_inputs(self, args: Any, kwargs: dict[str, Any]) -> list[Tensor | Edge]:
         """What of a call's arguments learns: edges of what was computed, and leaves themselves."""
-        tensors = [one for one in collect_tensors((args, kwargs), depth=3) if one.requires_grad]
-        return [_find_beginning(one) for one in tensors]
+        tensors = [
+            tensor for tensor in collect_tensors((args, kwargs), depth=3) if tensor.requires_grad
+        ]
+        return [_find_beginning(tensor) for tensor in tensors]
 
     def look(
         self, func: Any, inputs: list[Tensor | Edge], result: Any, is_outside: bool = False
@@ -96,8 +98,10 @@ class CutFinder:
         outputs = collect_tensors(result, depth=2)
         if is_outside and name in READINGS:
             return  # a number that a log wants, and nobody can follow
-        learns = any(one.requires_grad for one in outputs)
-        learns &= all(one.requires_grad or one.is_floating_point() for one in outputs)  # no indices
+        learns = any(output.requires_grad for output in outputs)
+        learns &= all(
+            output.requires_grad or output.is_floating_point() for output in outputs
+        )  # no indices
         is_flat = learns and name.strip("_") in FLAT
         if learns and not is_flat:
             return
@@ -118,8 +122,8 @@ class CutFinder:
 
     def keep_output(self, tensors: Iterable[Tensor], call: int) -> None:
         """An outermost call has returned: whoever gets its memory next gets its values."""
-        for one in tensors:
-            storage: Any = one.untyped_storage()
+        for tensor in tensors:
+            storage: Any = tensor.untyped_storage()
             self._outputs.append((storage._weak_ref(), call))
 
     def forget_outputs(self) -> None:
@@ -131,9 +135,9 @@ class CutFinder:
         """An outermost call was given values of an earlier one that have lost their graph."""
         if self.results.use(values):
             return
-        for one in collect_tensors(values):
-            if not one.requires_grad and self._outputs:
-                calls = self.find_owners(one)
+        for tensor in collect_tensors(values):
+            if not tensor.requires_grad and self._outputs:
+                calls = self.find_owners(tensor)
                 if calls:
                     self._note("detach", find_place(), calls, set())
 
@@ -191,14 +195,14 @@ class CutResults:
 
     def keep(self, tensors: Iterable[Tensor], cuts: list[FoundCut]) -> None:
         """Remember where these come from, without keeping them."""
-        for one in tensors:
-            self._kept[id(one)] = weakref.ref(one), cuts
+        for tensor in tensors:
+            self._kept[id(tensor)] = weakref.ref(tensor), cuts
 
     def follow(self, values: Any, result: Any) -> None:
         """A call was given ``values`` and has returned ``result``."""
         cuts = self._find(values) if self._kept else []
         outputs = collect_tensors(result, depth=2) if cuts else []
-        if any(one.requires_grad for one in outputs):
+        if any(output.requires_grad for output in outputs):
             _mark(cuts)
         else:
             self.keep(outputs, cuts)
@@ -210,7 +214,7 @@ class CutResults:
         return bool(cuts)
 
     def _find(self, values: Any) -> list[FoundCut]:
-        entries = [(one, self._kept.get(id(one))) for one in collect_tensors(values)]
+        entries = [(tensor, self._kept.get(id(tensor))) for tensor in collect_tensors(values)]
         return [cut for one, entry in entries if entry and entry[0]() is one for cut in entry[1]]
 
 
@@ -234,11 +238,11 @@ def find_origins(
     pending: list[Edge] = []
     calls: set[int] = set()
     params: set[int] = set()
-    for one in inputs:
-        if isinstance(one, Tensor):
-            params.add(id(one))
+    for source in inputs:
+        if isinstance(source, Tensor):
+            params.add(id(source))
         else:
-            pending.append(one)
+            pending.append(source)
     seen: set[Edge] = set()
     while pending and len(seen) < MAX_WALK:
         edge = pending.pop()

@@ -206,7 +206,7 @@ class FunctionMode(TorchFunctionMode):
 
     def _follow_gates(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
         tensors = collect_tensors(args, depth=2)
-        gates = [(one, self._find_gate(one)) for one in tensors]
+        gates = [(tensor, self._find_gate(tensor)) for tensor in tensors]
         for one, index in gates:
             if index is None:
                 continue
@@ -235,9 +235,9 @@ def _reads_values(func: Any, result: Any) -> bool:
 
 def _note_operands(operands: set[int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     for value in (*args, *kwargs.values()) if kwargs else args:
-        for one in collect_tensors(value, depth=1):
+        for tensor in collect_tensors(value, depth=1):
             with suppress(RuntimeError, ValueError):  # a tensor without memory of its own
-                operands.add(one.data_ptr())
+                operands.add(tensor.data_ptr())
 
 
 def _read_input(

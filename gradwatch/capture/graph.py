@@ -46,13 +46,13 @@ def find_edge(tensor: Tensor) -> Edge | None:
 def find_input_edges(values: Any) -> frozenset[Edge]:
     """Edges of all tensors in nested containers; of a leaf the one that adds to its ``grad``."""
     edges = set()
-    for one in collect_tensors(values):
-        node = one.grad_fn
+    for tensor in collect_tensors(values):
+        node = tensor.grad_fn
         if node is not None:
-            edges.add((node, one.output_nr))
-        elif one.requires_grad and one.layout is torch.strided:
+            edges.add((node, tensor.output_nr))
+        elif tensor.requires_grad and tensor.layout is torch.strided:
             with torch.enable_grad():
-                node = one.view_as(one).grad_fn
+                node = tensor.view_as(tensor).grad_fn
             if node is not None:
                 edges.add(_get_first(node))
     return frozenset(edges)
@@ -82,7 +82,9 @@ def collect_tensors(value: Any, depth: int = 4) -> list[Tensor]:
         return [value]
     if depth == 0 or value is None or isinstance(value, (str, bytes, int, float)):
         return []
-    return [one for inner in _list_contents(value) for one in collect_tensors(inner, depth - 1)]
+    return [
+        tensor for inner in _list_contents(value) for tensor in collect_tensors(inner, depth - 1)
+    ]
 
 
 def _list_contents(value: Any) -> Sequence[Any]:
@@ -97,11 +99,11 @@ def _list_contents(value: Any) -> Sequence[Any]:
 def find_outputs(result: Any) -> dict[Edge, Tensor]:
     """Tensors with a graph in what a call has returned, by their edges."""
     outputs = {}
-    for one in collect_tensors(result):
-        edge = find_edge(one)
-        numeric = one.is_floating_point() or one.is_complex()
-        if edge is not None and numeric and is_readable(one):
-            outputs[edge] = one
+    for tensor in collect_tensors(result):
+        edge = find_edge(tensor)
+        numeric = tensor.is_floating_point() or tensor.is_complex()
+        if edge is not None and numeric and is_readable(tensor):
+            outputs[edge] = tensor
     return outputs
 
 

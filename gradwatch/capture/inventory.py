@@ -91,4 +91,4 @@ def _look(module: nn.Module) -> _Seen:
 
 
 def _is_lazy(module: nn.Module) -> bool:
-    return any(isinstance(one, UninitializedParameter) for one in module._parameters.values())
+    return any(isinstance(param, UninitializedParameter) for param in module._parameters.values())

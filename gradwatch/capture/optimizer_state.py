@@ -103,8 +103,8 @@ def list_rates(optimizers: Iterable[Optimizer], params: Sequence[Tensor]) -> lis
     """For each parameter the learning rate of its group; NaN without one, or on a device."""
     rates = {
         id(param): read_rate(group)
-        for one in optimizers
-        for group in one.param_groups
+        for optimizer in optimizers
+        for group in optimizer.param_groups
         for param in group["params"]
     }
     return [rates.get(id(param), math.nan) for param in params]
@@ -112,7 +112,7 @@ def list_rates(optimizers: Iterable[Optimizer], params: Sequence[Tensor]) -> lis
 
 def read_rates(optimizers: Iterable[Optimizer], ledger: Ledger) -> float:
     """The largest learning rate on the host; those on a device travel with the other numbers."""
-    groups = [group for one in optimizers for group in one.param_groups]
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     for number, rate in enumerate(map(find_device_rate, groups)):
         if rate is not None:
             reading = Reading(rate.detach().reshape(()))
@@ -124,7 +124,11 @@ def map_optimizers(optimizers: Sequence[Optimizer]) -> dict[int, int] | None:
     """By ``id`` of a parameter, the number of its optimizer; ``None`` without any."""
     if not optimizers:
         return None
-    return {id(param): number for number, one in enumerate(optimizers) for param in _list_held(one)}
+    return {
+        id(param): number
+        for number, optimizer in enumerate(optimizers)
+        for param in _list_held(optimizer)
+    }
 
 
 def find_strangers(
@@ -136,7 +140,7 @@ def find_strangers(
         params: of the model.
     """
     known = {id(param) for param in params}
-    held = (param for one in optimizers for param in _list_held(one))
+    held = (param for optimizer in optimizers for param in _list_held(optimizer))
     return frozenset(
         tuple(param.shape) for param in held if id(param) not in known and param.grad is None
     )

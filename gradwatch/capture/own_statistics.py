@@ -84,7 +84,9 @@ class OwnMeasures:
 
     def list_rows(self, scope: str) -> tuple[str, ...]:
         """Names of the statistics of a scope."""
-        return tuple(one.row.name for one in self.statistics if one.row.scope == scope)
+        return tuple(
+            statistic.row.name for statistic in self.statistics if statistic.row.scope == scope
+        )
 
     def measure_params(
         self, watched: Sequence[Watched], ledger: Ledger, indices: Collection[int] | None = None
@@ -108,7 +110,7 @@ class OwnMeasures:
                 yield one.row.name, Reading(value)
 
     def _list_working(self, scope: str) -> list[OwnStatistic]:
-        mine = (one for one in self.statistics if one.row.scope == scope)
+        mine = (statistic for statistic in self.statistics if statistic.row.scope == scope)
         return [one for one in mine if one.row not in self._failed]
 
     def _measure(self, one: OwnStatistic, given: tuple[Tensor, ...]) -> Tensor | None:

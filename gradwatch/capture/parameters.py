@@ -276,12 +276,13 @@ def measure_norms(tensors: Sequence[Tensor]) -> list[Reading]:
 
     To be called where gradients are switched off.
     """
-    chosen = [i for i, one in enumerate(tensors) if _fits_foreach(one)]
+    chosen = [i for i, tensor in enumerate(tensors) if _fits_foreach(tensor)]
     if not chosen:
-        return [measure_l2_norm(one) for one in tensors]
+        return [measure_l2_norm(tensor) for tensor in tensors]
     fused = dict(zip(chosen, torch._foreach_norm([tensors[i] for i in chosen]), strict=True))
     return [
-        Reading(fused[i]) if i in fused else measure_l2_norm(one) for i, one in enumerate(tensors)
+        Reading(fused[i]) if i in fused else measure_l2_norm(tensor)
+        for i, tensor in enumerate(tensors)
     ]
 
 

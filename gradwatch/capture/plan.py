@@ -168,7 +168,8 @@ class Draft:
             return
         nodes = [node for node, _ in outputs]
         above = [
-            _describe_output(number, *one, inputs) for number, one in enumerate(outputs.items())
+            _describe_output(number, *output, inputs)
+            for number, output in enumerate(outputs.items())
         ]
         below = [_describe_slot(nodes, *one) for one in find_input_slots(tuple(outputs), inputs)]
         taps = [tap for tap in (*above, *below) if tap is not None]

@@ -29,7 +29,7 @@ class LayerSets:
             self._sent.add(digest)
             exchange.put(f"layers/{digest}", record.layer_set.to_json().encode())
         parts = record.layer_values, record.param_values, record.step_values
-        values = np.concatenate([one.ravel() for one in parts])
+        values = np.concatenate([part.ravel() for part in parts])
         return json.dumps({"digest": digest}).encode() + b"\n" + values.astype("<f8").tobytes()
 
     def decode(self, content: bytes, global_step: int, exchange: Exchange) -> StepRecord | None:
@@ -84,7 +84,7 @@ def join_layer_sets(sets: Sequence[LayerSet]) -> LayerSet:
                 layers.append(dataclasses.replace(layer, inputs=inputs))
     notes = dict.fromkeys(note for one in sets for note in one.notes)
     used = {param.fqn for one in sets for param in one.params if param.used}
-    params = tuple(dataclasses.replace(one, used=one.fqn in used) for one in whole.params)
+    params = tuple(dataclasses.replace(param, used=param.fqn in used) for param in whole.params)
     return LayerSet(tuple(layers), params, tuple(notes), _share_rows([one.rows for one in sets]))
 
 

@@ -87,13 +87,13 @@ def fill_spreads(
         left_out: names of parameters that need not be equal.
     """
     params, places = merged.layer_set.params, merged.layer_set.rows.places["param"]
-    compared = np.array([one.fqn not in left_out for one in params], dtype=bool)
+    compared = np.array([param.fqn not in left_out for param in params], dtype=bool)
     counts = np.ones(len(params))
     counts[: len(parts)] = parts[: len(params)]
     compared &= counts == 1
     for row, statistic in ROWS.items():
         if row in places:
-            spread = measure_spread([_align(one, statistic, merged) for one in records])
+            spread = measure_spread([_align(record, statistic, merged) for record in records])
             merged.param_values[places[row]] = np.where(compared, spread, np.nan)
 
 
@@ -116,4 +116,4 @@ def _align(record: StepRecord, statistic: str, merged: StepRecord) -> Array:
     """One statistic in the merged record's order of parameters; NaN where this rank has none."""
     own = zip(record.layer_set.params, record.param(statistic).tolist(), strict=True)
     found = {param.fqn: value for param, value in own}
-    return np.array([found.get(one.fqn, np.nan) for one in merged.layer_set.params])
+    return np.array([found.get(param.fqn, np.nan) for param in merged.layer_set.params])

@@ -196,9 +196,11 @@ class RankMerger:
         records = [one for one in present if one is not None]
         if own.record is None or len(records) < len(present):
             return None
-        layout = self._sets.join([one.layer_set for one in records], self._describe_absent(world))
+        layout = self._sets.join(
+            [record.layer_set for record in records], self._describe_absent(world)
+        )
         codec = Codec(layout, own.parts)
-        vector = np.sum([codec.encode(one) for one in records], axis=0)
+        vector = np.sum([codec.encode(record) for record in records], axis=0)
         merged = codec.decode(vector, own.record, world, len(records))
         if len(records) > 1 and self.wrappers.keep_equal(world):
             fill_spreads(merged, records, own.parts, self.wrappers.left_out)

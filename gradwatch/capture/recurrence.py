@@ -83,7 +83,7 @@ def unroll(
 
 
 def _run_kernel(kind: str, x: Tensor, h: Tensor, c: Tensor | None, weights: Weights) -> Tensor:
-    flat = [one for one in weights if one is not None]
+    flat = [weight for weight in weights if weight is not None]
     state = h.unsqueeze(0) if c is None else (h.unsqueeze(0), c.unsqueeze(0))
     options = weights[2] is not None, 1, 0.0, False, False, False
     with torch.backends.cudnn.flags(enabled=False):  # it wants all weights in one chunk

@@ -305,7 +305,7 @@ class Session:
         is_lost = sample.global_step in self._lost
         self._lost.discard(sample.global_step)
         parts = count_parts(self.model, [one.param for one in sample.watched])
-        self._ranks.is_wanted |= any(one > 1 for one in parts)
+        self._ranks.is_wanted |= any(part > 1 for part in parts)
         sample.notes += self._ranks.describe_alone()
         record = None if is_lost else self._assembler.build(sample, interval)
         if self._ranks.connect(one.fqn for one in sample.watched):

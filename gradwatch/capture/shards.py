@@ -22,7 +22,7 @@ def _find_handles(model: nn.Module) -> list[Any]:
     if "torch.distributed.fsdp" not in sys.modules:
         return []  # without a walk over all modules
     handles = (getattr(module, "_handle", None) for module in model.modules())
-    return [one for one in handles if getattr(one, "flat_param", None) is not None]
+    return [handle for handle in handles if getattr(handle, "flat_param", None) is not None]
 
 
 def count_parts(model: nn.Module | None, params: Iterable[nn.Parameter]) -> list[int]:

@@ -47,7 +47,7 @@ class StepCounts:
     def foresee(self, number: int) -> int | None:
         """Who steps after this optimizer's next step, if that has been seen before."""
         own = self._counts[number] + 1
-        since = (0 if i == number else own - one[number] for i, one in enumerate(self._marks))
+        since = (0 if i == number else own - mark[number] for i, mark in enumerate(self._marks))
         return self._next.get((number, *(min(steps, _MOST_STEPS) for steps in since)))
 
     def is_late(self, number: int) -> bool:

@@ -87,7 +87,7 @@ def _find(edge: Edge, known: Mapping[EdgeKey, int], depth: int) -> int | None:
         return produced if produced < len(shape) else None
     if name in _PRODUCTS:
         return None
-    below = [one for one in node.next_functions if one[0] is not None]
+    below = [function for function in node.next_functions if function[0] is not None]
     for one in sorted(below, key=lambda one: -prod(_get_shape(one) or (0,))):
         axis, before = _find(one, known, depth + 1), _get_shape(one)
         if axis is not None and before is not None:
@@ -135,7 +135,7 @@ def _read_dims(node: Node, n_dims: int) -> list[int]:
     """Dimensions that an operation was given; autograd keeps negative ones as unsigned numbers."""
     saved: Any = getattr(node, "_saved_dim", ())
     values = saved if isinstance(saved, tuple) else (saved,)
-    return [_make_signed(one) % max(n_dims, 1) for one in values]
+    return [_make_signed(value) % max(n_dims, 1) for value in values]
 
 
 def _move(

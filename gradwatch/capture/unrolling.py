@@ -159,7 +159,7 @@ class Unrolling:
             hidden = self._find_hidden(number)
             layers.append(unroll(kind, self._flip(x, direction), h, c, weights, hidden))
             if direction == count - 1:
-                outs = [self._flip(one.hidden[1:], d) for d, one in enumerate(layers[-count:])]
+                outs = [self._flip(layer.hidden[1:], d) for d, layer in enumerate(layers[-count:])]
                 x = torch.cat(outs, -1)
         return layers
 

@@ -22,12 +22,16 @@ def name_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
             parent, _, leaf = fqn.rpartition(".")
             is_inner = _find_inner(modules.get(parent)) == leaf
             names[fqn] = names.get(parent, parent) if is_inner else f"{names[parent]}.{leaf}"
-    return [(strip_wrappers(names[fqn]).lstrip("."), one) for fqn, one in modules.items()]
+    return [(strip_wrappers(names[fqn]).lstrip("."), module) for fqn, module in modules.items()]
 
 
 def list_parallel_parts(model: nn.Module) -> list[nn.Module]:
     """Parts of the model on which ranks work together."""
-    return [one for one in model.modules() if isinstance(one, nn.parallel.DistributedDataParallel)]
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.parallel.DistributedDataParallel)
+    ]
 
 
 def _find_inner(module: nn.Module | None) -> str | None:

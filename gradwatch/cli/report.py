@@ -32,7 +32,7 @@ def _run_report(options: argparse.Namespace) -> int:
     from gradwatch.display.html import write_page
     from gradwatch.display.run_facts import RunFacts
 
-    facts = {one.run: RunFacts(one.header, one.end) for one in judgement.outcomes}
+    facts = {outcome.run: RunFacts(outcome.header, outcome.end) for outcome in judgement.outcomes}
     page = write_page(judgement.verdicts, trials=judgement.trials, facts=facts)
     write_file(options.output, page)
     write(f"{options.output}\n")

@@ -61,7 +61,7 @@ def _name(layer: str, types: Mapping[str, str] | None) -> Sentence:
 
 
 def _list_types(verdict: Verdict) -> dict[str, str]:
-    return {one.fqn: one.type for one in verdict.layers}
+    return {layer.fqn: layer.type for layer in verdict.layers}
 
 
 def _split_stretches(names: Sequence[str], position: dict[str, int]) -> list[list[str]]:
@@ -73,7 +73,7 @@ def _split_stretches(names: Sequence[str], position: dict[str, int]) -> list[lis
             runs[-1].append(name)
         else:
             runs.append([name])
-    return [part for one in runs for part in ([one] if len(one) > 2 else [[x] for x in one])]
+    return [part for run in runs for part in ([run] if len(run) > 2 else [[x] for x in run])]
 
 
 def _join_stretches(stretches: Sequence[Sequence[str]], types: Mapping[str, str]) -> Sentence:
@@ -101,7 +101,9 @@ def headline(verdict: Verdict) -> Sentence:
 
 def weakest_ratio(verdict: Verdict) -> float:
     """The least gradient of all layers, relative to the fullest; 1 where none was measured."""
-    return min((one.grad_ratio for one in verdict.layers if 0 < one.grad_ratio < 1), default=1.0)
+    return min(
+        (layer.grad_ratio for layer in verdict.layers if 0 < layer.grad_ratio < 1), default=1.0
+    )
 
 
 def main_clause(message: str) -> str:
@@ -141,8 +143,8 @@ def _say_none(verdict: Verdict, finding: Finding) -> Sentence:
 
 def _say_share(verdict: Verdict, finding: Finding) -> Sentence:
     """``62 % of the units of act4 never fire``."""
-    roles = {one.fqn: one.role for one in verdict.layers}
-    act = next((one for one in finding.layers if roles.get(one) == "activation"), None)
+    roles = {layer.fqn: layer.role for layer in verdict.layers}
+    act = next((layer for layer in finding.layers if roles.get(layer) == "activation"), None)
     if act is None or not 0 < finding.observed <= 1:
         return ()
     share = math.floor(100 * finding.observed)
@@ -164,8 +166,8 @@ def _say(verdict: Verdict, finding: Finding) -> Sentence:
 
 def name_region(verdict: Verdict, finding: Finding) -> Sentence:
     """Where a finding is, in the fewest names: activations where the finding is of their units."""
-    roles = {one.fqn: one.role for one in verdict.layers}
-    acts = [one for one in finding.layers if roles.get(one) == "activation"]
+    roles = {layer.fqn: layer.role for layer in verdict.layers}
+    acts = [layer for layer in finding.layers if roles.get(layer) == "activation"]
     names = acts if acts and find_kind(finding.kind).units_do else list(finding.layers)
     alike = next((one for one in _ALIKE if all(roles.get(name) in one for name in names)), None)
     order = [name for name, role in roles.items() if not alike or role in alike]
@@ -181,7 +183,7 @@ def _factor(observed: float, is_less: bool) -> float:
 
 def _reference(verdict: Verdict, finding: Finding) -> str | None:
     """The layer that the worst one is measured against: the last full one further down."""
-    names = [one.fqn for one in verdict.layers]
+    names = [layer.fqn for layer in verdict.layers]
     if finding.layers[0] not in names:
         return None
     below = verdict.layers[names.index(finding.layers[0]) + 1 :]

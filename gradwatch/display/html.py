@@ -68,7 +68,7 @@ def write_fragment(verdict: Verdict) -> str:
     style = f"border-left:6px solid {tone};padding:6px 14px;max-width:960px;line-height:1.45"
     title = f'<div style="font-size:1.15em;font-weight:600">{_title(verdict)}</div>'
     parts = [f'<div style="{style}">', title]
-    parts += [_write_finding(one, verdict) for one in verdict.findings]
+    parts += [_write_finding(finding, verdict) for finding in verdict.findings]
     if not verdict.findings:
         parts.append(f"<div>{escape(write_brief(verdict)['summary'])}</div>")
     if verdict.trains.all_tensors:

@@ -87,7 +87,7 @@ def _rank_rows(layers: Sequence[LayerSummary]) -> Iterator[int]:
     last = len(layers) - 1
     for distance in range(_ENDS):
         yield from (distance, last - distance)
-    flagged = [index for index, one in enumerate(layers) if one.flagged]
+    flagged = [index for index, layer in enumerate(layers) if layer.flagged]
     for index in flagged[:1] + flagged[-1:] + flagged:
         window = range(max(index - 1, 0), min(index + 1, last) + 1)
         if not all(layers[near].flagged for near in window):

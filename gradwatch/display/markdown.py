@@ -98,7 +98,7 @@ def write_table(layers: Sequence[LayerSummary], max_rows: int = DEFAULT_ROWS) ->
     """The layer table with its legend; flagged layers carry a cross."""
     columns = choose_columns(layers)
     lines = [
-        "| | Layer | Type | " + " | ".join(one.title for one in columns) + " |",
+        "| | Layer | Type | " + " | ".join(column.title for column in columns) + " |",
         "|---|---|---|" + "---:|" * len(columns),
     ]
     for row in choose_rows(layers, max_rows):

@@ -52,7 +52,7 @@ def write_brief(
         events: its sudden changes.
         facts: what its log says besides the records.
     """
-    short = _abbreviate([one.fqn for one in verdict.layers])
+    short = _abbreviate([layer.fqn for layer in verdict.layers])
     return {
         "run": verdict.run,
         "status": verdict.status,
@@ -65,13 +65,13 @@ def write_brief(
         "summary": _summarise(verdict),
         "events": [*map(_say_event, events), *_say_units(verdict)],
         "gone": _gone(verdict),
-        "findings": [_finding(one, verdict, short) for one in verdict.findings],
-        "notes": [_finding(one, verdict, short) for one in verdict.notes],
+        "findings": [_finding(finding, verdict, short) for finding in verdict.findings],
+        "notes": [_finding(note, verdict, short) for note in verdict.notes],
         "trials": brief_trials(trials),
         "unseen": [*verdict.unseen, *(describe_gaps(facts) if facts else ())],
         "state": describe_state(facts) if facts else None,
         "about": describe_facts(facts or RunFacts(), verdict),
-        "layers": [_layer(one) for one in verdict.layers[:MAX_TABLE_ROWS]],
+        "layers": [_layer(layer) for layer in verdict.layers[:MAX_TABLE_ROWS]],
     }
 
 
@@ -103,7 +103,7 @@ def _say_units(verdict: Verdict) -> list[str]:
     """Units that are silent or saturated nearly as often as in a finding, the worst of each."""
     limits, said = _limits(verdict), []
     for name, limit in (("dead", limits.dead_fraction), ("saturated", limits.saturated_fraction)):
-        known = [(float(getattr(one, f"{name}_fraction")), one.fqn) for one in verdict.layers]
+        known = [(float(getattr(layer, f"{name}_fraction")), layer.fqn) for layer in verdict.layers]
         share, fqn = max((one for one in known if one[0] == one[0]), default=(0.0, ""))
         if share >= _NEAR * limit:
             said.append(
@@ -159,7 +159,7 @@ def _say_weakest(verdict: Verdict) -> str:
 
 def _gone(verdict: Verdict) -> list[str]:
     """What was once worth a finding and is over, in words."""
-    gone = [one for one in verdict.notes if one.message.startswith(_RECOVERED)]
+    gone = [note for note in verdict.notes if note.message.startswith(_RECOVERED)]
     return [
         f"{one.kind.capitalize()} from step {one.first_step:,} to {one.last_step:,}; over since."
         for one in gone
@@ -213,7 +213,7 @@ def _layer(layer: LayerSummary) -> list[Any]:
         layer.dead_fraction,
         layer.update_ratio,
     )
-    return [layer.fqn, layer.type, *(_number(one) for one in numbers), layer.flagged]
+    return [layer.fqn, layer.type, *(_number(number) for number in numbers), layer.flagged]
 
 
 def _number(value: float) -> float | None:

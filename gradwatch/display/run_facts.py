@@ -57,7 +57,7 @@ def describe_state(facts: RunFacts) -> dict[str, Any]:
         "step": end.last_step if end else None,
         "last": round(written[-1], 1) if written else None,
         "started": round(facts.header.started_at, 1) if facts.header else None,
-        "patience": round(max([_LEAST_PATIENCE_SECONDS, *(_PATIENT_GAPS * one for one in gaps)])),
+        "patience": round(max([_LEAST_PATIENCE_SECONDS, *(_PATIENT_GAPS * gap for gap in gaps)])),
     }
 
 
@@ -90,7 +90,7 @@ def _list_training(about: RunDescription, facts: RunFacts) -> list[list[str]]:
     return [
         ["Model", about.model],
         ["Parameters", f"{about.n_params:,}" + (f", {frozen:,} of them frozen" if frozen else "")],
-        ["Optimizer", "; ".join(_say_optimizer(one) for one in about.optimizers)],
+        ["Optimizer", "; ".join(_say_optimizer(optimizer) for optimizer in about.optimizers)],
         ["Learning rate", _say_rates(facts.rates)],
         ["Accumulation", per_step],
         ["Precision", ", ".join(about.dtypes)],
@@ -107,7 +107,7 @@ def _say_optimizer(settings: OptimizerSettings) -> str:
 
 
 def _say_rates(rates: tuple[float, float]) -> str:
-    first, last = (f"{one:.3g}" if math.isfinite(one) else "" for one in rates)
+    first, last = (f"{rate:.3g}" if math.isfinite(rate) else "" for rate in rates)
     return first if first == last else f"{first} at first, {last} at the last record"
 
 

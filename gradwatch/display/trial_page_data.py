@@ -20,7 +20,7 @@ def brief_trials(trials: Sequence[Trial]) -> dict[str, Any] | None:
     return {
         "steps": trials[0].steps,
         "advice": _advise(trials[0]),
-        "rows": [_row(one) for one in trials if one.after is not None],
+        "rows": [_row(trial) for trial in trials if trial.after is not None],
         "unfit": [f"{', '.join(names)}: {reason}" for reason, names in group_unfit(trials)],
     }
 
@@ -37,7 +37,7 @@ def _advise(best: Trial) -> str:
 def _row(trial: Trial) -> dict[str, Any]:
     after = trial.after
     assert after is not None  # only what could be tried has a row
-    kinds = join_unique(one.kind for one in after.findings)
+    kinds = join_unique(finding.kind for finding in after.findings)
     return {
         "name": trial.name,
         "outcome": "" if trial.is_baseline else trial.outcome,

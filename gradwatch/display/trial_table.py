@@ -53,7 +53,7 @@ class TrialsView:
             yield Text("No remedy was tried.")
             return
         yield _draw_advice(self.trials[0])
-        yield _draw_table([one for one in self.trials if one.applicable], options)
+        yield _draw_table([trial for trial in self.trials if trial.applicable], options)
         yield from _draw_unfit(self.trials)
         yield Text(LEGEND, style="dim")
 
@@ -99,7 +99,7 @@ def _write_cells(trial: Trial, ascii_only: bool) -> Iterator[Text]:
     yield Text("" if trial.is_baseline else write_times(trial.speedup, ascii_only))
     yield Text(write_number(after.attenuation))
     yield Text(f"{write_loss(after.loss_start)} {arrow} {write_loss(after.loss_end)}")
-    yield Text(join_unique(one.kind for one in after.findings) or "none")
+    yield Text(join_unique(finding.kind for finding in after.findings) or "none")
 
 
 def write_times(speedup: float, ascii_only: bool = False) -> str:

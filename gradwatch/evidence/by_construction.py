@@ -28,7 +28,9 @@ def find_idle(reading: Reading, profile: float) -> dict[str, list[int]]:
     params = reading.topology.params
     with np.errstate(invalid="ignore"):
         faint = ~(reading.param_gradient >= profile)
-    judged = [i for i, one in enumerate(params) if one.trainable and one.optimized and faint[i]]
+    judged = [
+        i for i, param in enumerate(params) if param.trainable and param.optimized and faint[i]
+    ]
     choiceless = _find_choiceless(reading)
     owners = _find_owners(reading, choiceless)
     found = {
@@ -70,7 +72,7 @@ def _feeds_only(
     if is_rounding and f"{topology.params[index].module}.".startswith(owners):
         return True
     calls = topology.calls[index]
-    ahead = reach(calls, lambda one: set(topology.consumers[one]) - choiceless)
+    ahead = reach(calls, lambda call: set(topology.consumers[call]) - choiceless)
     users = [set(topology.consumers[one]) for one in ahead]
     return bool(calls) and all(users) and any(one & choiceless for one in users)
 
@@ -84,8 +86,8 @@ def _cancels(reading: Reading, index: int) -> bool:
     calls = topology.calls[index]
     flat = {name for cut in topology.layer_set.cuts for name in cut.layers}
     if not calls or any(
-        reading.grad[one] != 0 or topology.layers[one].fqn in flat for one in calls
+        reading.grad[call] != 0 or topology.layers[call].fqn in flat for call in calls
     ):
         return False
-    users = {user for one in calls for user in topology.consumers[one]}
+    users = {user for call in calls for user in topology.consumers[call]}
     return len([user for user in users if reading.grad[user] > 0]) > 1

@@ -24,7 +24,9 @@ def find_calls(topology: Topology, index: int) -> tuple[int, ...]:
         return own
     inner = f"{module}.", f"{module}:"
     return tuple(
-        i for i, one in enumerate(topology.layers) if one.fqn == module or one.fqn.startswith(inner)
+        i
+        for i, layer in enumerate(topology.layers)
+        if layer.fqn == module or layer.fqn.startswith(inner)
     )
 
 
@@ -34,7 +36,7 @@ def find_cuts(reading: Reading, indices: Iterable[int]) -> list[Cut]:
     found: dict[Cut, bool] = {}
     for index in indices if cuts else ():
         param = topology.params[index]
-        ahead = reach(find_calls(topology, index), lambda one: topology.consumers[one])
+        ahead = reach(find_calls(topology, index), lambda call: topology.consumers[call])
         silent = {one for one in ahead if not reading.grad[one] > 0}
         last = {one for one in silent if not silent & set(topology.consumers[one])}
         names, ends = ({topology.layers[one].fqn for one in chosen} for chosen in (silent, last))
@@ -50,7 +52,7 @@ def find_cuts(reading: Reading, indices: Iterable[int]) -> list[Cut]:
 def _keep_telling(cuts: list[Cut]) -> list[Cut]:
     """One for each line: what a user draws with ``sample()`` looks at its input besides."""
     by_source: dict[str, Cut] = {}
-    for cut in sorted(cuts, key=lambda one: one.function not in ("sample", "sample_n")):
+    for cut in sorted(cuts, key=lambda cut: cut.function not in ("sample", "sample_n")):
         by_source.setdefault(cut.source, cut)
     return list(by_source.values())
 
@@ -72,11 +74,11 @@ def is_unused(reading: Reading, index: int) -> bool:
     """
     topology = reading.topology
     calls = find_calls(topology, index)
-    ahead = reach(calls, lambda one: topology.consumers[one])
+    ahead = reach(calls, lambda call: topology.consumers[call])
     around = {one for one in ahead if _encloses(topology.layers[one], topology.params[index])}
-    if not calls or not all(np.isnan(reading.grad[one]) for one in calls):
+    if not calls or not all(np.isnan(reading.grad[call]) for call in calls):
         return False
-    inside = reach(calls, lambda one: set(topology.consumers[one]) - around)
+    inside = reach(calls, lambda call: set(topology.consumers[call]) - around)
     return all(np.isnan(reading.grad[one]) for one in inside)
 
 

@@ -54,5 +54,5 @@ class ErrorLevels:
 
 
 def _find_median(errors: list[float]) -> float:
-    finite = [one for one in errors if isfinite(one)]
+    finite = [error for error in errors if isfinite(error)]
     return median(finite) if finite else nan

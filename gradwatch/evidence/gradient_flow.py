@@ -137,7 +137,7 @@ class Reading:
 def read_flow(records: Sequence[StepRecord]) -> list[Reading]:
     """Readings of many records at once; those of one layer set in a row share the walk."""
     readings: list[Reading] = []
-    for _, group in groupby(records, key=lambda one: id(one.layer_set)):
+    for _, group in groupby(records, key=lambda record: id(record.layer_set)):
         readings.extend(_read_group(list(group)))
     return readings
 

@@ -153,9 +153,9 @@ class History:
     def broke_layers(self, layers: Iterable[Layer], thresholds: Thresholds) -> bool:
         """Whether a step has replaced weights, and some of these activations were open before."""
         return self.has_replaced_weights and any(
-            self.first_levels.was_open(one.key, thresholds)
-            for one in layers
-            if one.role == "activation"
+            self.first_levels.was_open(layer.key, thresholds)
+            for layer in layers
+            if layer.role == "activation"
         )
 
     def measure_motion(self, now: bool) -> float:

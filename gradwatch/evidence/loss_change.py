@@ -84,8 +84,10 @@ def _find_pools(topology: Topology) -> tuple[npt.NDArray[np.int64], Mask]:
 
 def find_counted(topology: Topology) -> Mask:
     """Matrices that an optimizer holds and that can learn; of a model without any, all tensors."""
-    learns = np.array([one.trainable and one.optimized for one in topology.params], dtype=bool)
-    matrices = learns & np.array([len(one.shape) >= 2 for one in topology.params], dtype=bool)
+    learns = np.array(
+        [param.trainable and param.optimized for param in topology.params], dtype=bool
+    )
+    matrices = learns & np.array([len(param.shape) >= 2 for param in topology.params], dtype=bool)
     return matrices if matrices.any() else learns
 
 
@@ -106,7 +108,7 @@ def pool_optimizers(params: tuple[Param, ...], counted: Mask) -> npt.NDArray[np.
     Several optimizers of one matrix each are one optimizer written another way; the players of a
     game, whose losses have nothing to do with each other, hold several.
     """
-    group = np.array([one.optimizer for one in params], dtype=np.int64)
+    group = np.array([param.optimizer for param in params], dtype=np.int64)
     if not group.size:
         return group
     counts = np.bincount(group[counted], minlength=int(group.max()) + 1)

@@ -115,7 +115,9 @@ def find_origin(first: Reading, before: Reading | None) -> Origin:
     broken = np.flatnonzero(np.isinf(record.param("grad_l2_norm")))
     if broken.size:
         return Origin((topology.params[broken[-1]].fqn,), "parameter")
-    last = [one.fqn for one in topology.layers[-1:]] or [one.fqn for one in topology.params[:1]]
+    last = [layer.fqn for layer in topology.layers[-1:]] or [
+        param.fqn for param in topology.params[:1]
+    ]
     return Origin(tuple(last) or ("",), "gradient")
 
 

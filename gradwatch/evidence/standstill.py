@@ -138,7 +138,9 @@ def find_sure(record: StepRecord) -> Mask:
     What half precision rounds away is an underflow, and of a sparse gradient nothing is known.
     """
     grad, size = record.param("step_grad_l2_norm"), record.param("weight_l2_norm")
-    is_whole = np.array([one.dtype not in HALF_ULPS for one in record.layer_set.params], dtype=bool)
+    is_whole = np.array(
+        [param.dtype not in HALF_ULPS for param in record.layer_set.params], dtype=bool
+    )
     is_dense = np.isfinite(record.param("loss_change"))
     sure: Mask = (record.param("learning_rate") * grad > SURE_STEP * size) & is_whole & is_dense
     return sure

@@ -147,7 +147,11 @@ class Topology:
         """Units of an activation: rows of the one matrix that feeds it, where there is one."""
         sources = self.layers[activation].inputs
         feeder = _find_weight(self, sources[0]) if len(sources) == 1 else ""
-        shapes = [one.shape for one in self.params if one.module == feeder and one.role == "weight"]
+        shapes = [
+            param.shape
+            for param in self.params
+            if param.module == feeder and param.role == "weight"
+        ]
         return shapes[0][0] if feeder and len(shapes) == 1 else None
 
     def gather(self, values: npt.NDArray[Any], missing: Any) -> npt.NDArray[Any]:
@@ -193,16 +197,16 @@ def _build(layer_set: LayerSet) -> Topology:
         fqn for fqn in calls if _is_composite(layer_set, fqn, calls[fqn], within, functions)
     }
     owned = tuple(
-        () if one.module in composite else tuple(calls.get(one.module, ()))
-        for one in layer_set.params
+        () if param.module in composite else tuple(calls.get(param.module, ()))
+        for param in layer_set.params
     )
     return Topology(
         layer_set,
         tuple(map(tuple, consumers)),
         owned,
         _find_references(layer_set.layers),
-        np.array([_is_judged(one) for one in layer_set.params], dtype=bool),
-        np.array([_measure_lecun_norm(one) for one in layer_set.params], dtype=np.float64),
+        np.array([_is_judged(param) for param in layer_set.params], dtype=bool),
+        np.array([_measure_lecun_norm(param) for param in layer_set.params], dtype=np.float64),
         _find_inner_layers(layer_set, owned, functions),
     )
 
@@ -210,7 +214,7 @@ def _build(layer_set: LayerSet) -> Topology:
 def _find_references(layers: tuple[Layer, ...]) -> Mask:
     has_weights = any(layer.role in ("weight", "recurrent", "embedding") for layer in layers)
     behind = ("activation", "container", "other")
-    chosen = [not (has_weights and one.is_head and one.role in behind) for one in layers]
+    chosen = [not (has_weights and layer.is_head and layer.role in behind) for layer in layers]
     return np.array(chosen, dtype=bool)
 
 
@@ -292,7 +296,7 @@ def name_with_feeders(topology: Topology, activations: Iterable[int]) -> tuple[s
 def _find_weight(topology: Topology, index: int) -> str:
     """The weight behind a layer's input, through normalisation and the like."""
     while topology.layers[index].role not in ("weight", "recurrent"):
-        inputs = [one for one in topology.layers[index].inputs if one < index]
+        inputs = [source for source in topology.layers[index].inputs if source < index]
         if len(inputs) != 1:
             return ""
         index = inputs[0]

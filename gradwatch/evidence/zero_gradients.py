@@ -57,8 +57,8 @@ def find_shut(reading: Reading, indices: Iterable[int]) -> set[int]:
     A router's choice leaves an expert out, and may choose it another time.
     """
     zero = np.flatnonzero(reading.grad == 0)
-    consumers = {one for index in zero for one in reading.topology.consumers[index]}
-    if not any(_is_left_out(reading, one) for one in consumers):
+    consumers = {consumer for index in zero for consumer in reading.topology.consumers[index]}
+    if not any(_is_left_out(reading, consumer) for consumer in consumers):
         return set()
     return {
         index
@@ -103,7 +103,7 @@ def find_shut_activations(reading: Reading, saturated_fraction: float) -> list[i
     """Activations that get a gradient and let nothing of it through, because they are saturated."""
     is_shut = reading.record.layer("saturated_fraction") >= saturated_fraction
     is_shut &= (reading.grad > 0) & (reading.gains == 0)
-    roles = [one.role == "activation" for one in reading.topology.layers]
+    roles = [layer.role == "activation" for layer in reading.topology.layers]
     found: list[int] = np.flatnonzero(is_shut & np.array(roles, dtype=bool)).tolist()
     return found
 

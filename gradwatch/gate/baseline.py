@@ -78,8 +78,10 @@ class Baseline:
     @classmethod
     def of_verdicts(cls, verdicts: Sequence[Verdict]) -> Baseline:
         """What these runs have now."""
-        known = [_remember(one, verdict.run) for verdict in verdicts for one in verdict.findings]
-        return cls(tuple(one.run for one in verdicts), tuple(known))
+        known = [
+            _remember(finding, verdict.run) for verdict in verdicts for finding in verdict.findings
+        ]
+        return cls(tuple(verdict.run for verdict in verdicts), tuple(known))
 
     def of_run(self, run: str, runs: Sequence[str]) -> tuple[KnownFinding, ...]:
         """Known findings of a run: by its name; or, where there is one run then and now, of it.
@@ -90,14 +92,16 @@ class Baseline:
         """
         if run not in self.runs and len(self.runs) == 1 and len(runs) == 1:
             return self.findings
-        return tuple(one for one in self.findings if one.run == run)
+        return tuple(finding for finding in self.findings if finding.run == run)
 
     def to_json(self) -> str:
         """The file's content; the same for the same findings."""
         content = {
             "schema_version": SCHEMA_VERSION,
             "runs": list(self.runs),
-            "findings": [{**asdict(one), "layers": list(one.layers)} for one in self.findings],
+            "findings": [
+                {**asdict(finding), "layers": list(finding.layers)} for finding in self.findings
+            ],
         }
         return json.dumps(content, indent=2, ensure_ascii=True) + "\n"
 

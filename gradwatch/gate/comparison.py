@@ -209,7 +209,7 @@ def _pool_spread(measure: Measure, layers: Iterable[Sequence[float]]) -> float:
 
 
 def _measure_spread(measure: Measure, values: Sequence[float]) -> float:
-    scaled = [measure.scale(one) for one in values]
+    scaled = [measure.scale(value) for value in values]
     return float(np.std(scaled, ddof=1)) if len(scaled) > 1 else 0.0
 
 

@@ -98,18 +98,20 @@ def measure_layers(run: ComparedRun, steps: Sequence[int]) -> LayerMeasures:
     has as far a way behind it. The others are medians of the later half: what came of it.
     """
     wanted = set(steps)
-    records = [one for one in run.records() if one.global_step in wanted]
-    rows: dict[str, dict[str, list[float]]] = {one.name: {} for one in MEASURES}
+    records = [record for record in run.records() if record.global_step in wanted]
+    rows: dict[str, dict[str, list[float]]] = {measure.name: {} for measure in MEASURES}
     for reading in read_flow(records):
         for name, numbers in _read_numbers(reading).items():
             for fqn, value in numbers.items():
                 rows[name].setdefault(fqn, []).append(value)
     values = {
-        one.name: _summarise(rows[one.name], np.mean if one.is_way else _take_late_median)
-        for one in MEASURES
+        measure.name: _summarise(
+            rows[measure.name], np.mean if measure.is_way else _take_late_median
+        )
+        for measure in MEASURES
     }
     return LayerMeasures(
-        frozenset(one.key for row in records for one in row.layer_set.layers), values
+        frozenset(layer.key for row in records for layer in row.layer_set.layers), values
     )
 
 
@@ -117,11 +119,13 @@ def _read_numbers(reading: Reading) -> dict[str, dict[str, float]]:
     """All measures of all layers at one step."""
     layers = summarise_layers(reading, set())
     found = {
-        one.name: {layer.fqn: float(getattr(layer, one.name)) for layer in layers}
-        for one in MEASURES
-        if one.name != "loss_change"
+        measure.name: {layer.fqn: float(getattr(layer, measure.name)) for layer in layers}
+        for measure in MEASURES
+        if measure.name != "loss_change"
     }
-    found["grad_ratio"] = {one.fqn: one.grad_ratio for one in layers if one.role in _WEIGHTS}
+    found["grad_ratio"] = {
+        layer.fqn: layer.grad_ratio for layer in layers if layer.role in _WEIGHTS
+    }
     return {**found, "loss_change": _read_loss_change(reading)}
 
 
@@ -131,7 +135,7 @@ def _summarise(
     """A layer counts when most of its values are numbers."""
     found: dict[str, float] = {}
     for fqn, values in layers.items():
-        finite = [one for one in values if np.isfinite(one)]
+        finite = [value for value in values if np.isfinite(value)]
         if 2 * len(finite) > len(values):
             found[fqn] = float(summarise(finite))
     return found

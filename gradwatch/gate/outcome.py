@@ -66,7 +66,7 @@ class RunOutcome:
     @property
     def fails(self) -> bool:
         """Whether one of its findings fails the job."""
-        return any(one.fails for one in self.rulings)
+        return any(ruling.fails for ruling in self.rulings)
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ class Gate:
 
     def decide(self, judgement: Judgement, logdir: str = "") -> Outcome:
         """The outcome of all runs; findings outrank what could not be judged."""
-        names = [one.run for one in judgement.verdicts]
+        names = [verdict.run for verdict in judgement.verdicts]
         runs = tuple(
-            self._rule_run(one, names, judgement.trials.get(one.run, ()))
-            for one in judgement.verdicts
+            self._rule_run(verdict, names, judgement.trials.get(verdict.run, ()))
+            for verdict in judgement.verdicts
         )
         return Outcome(
             status=_choose_status(judgement, runs),
@@ -128,8 +128,8 @@ class Gate:
         self, verdict: Verdict, names: Sequence[str], trials: tuple[Trial, ...]
     ) -> RunOutcome:
         known = self.baseline.of_run(verdict.run, names) if self.baseline else ()
-        rulings = tuple(self._rule(one, known) for one in verdict.findings)
-        seen = {id(row) for one in verdict.findings for row in _overlap(one, known)}
+        rulings = tuple(self._rule(finding, known) for finding in verdict.findings)
+        seen = {id(row) for finding in verdict.findings for row in _overlap(finding, known)}
         gone = tuple(row for row in known if id(row) not in seen)
         return RunOutcome(verdict, rulings, gone, trials)
 
@@ -165,7 +165,7 @@ def _overlap(finding: Finding, known: Sequence[KnownFinding]) -> list[KnownFindi
 
 
 def _choose_status(judgement: Judgement, runs: Sequence[RunOutcome]) -> int:
-    if any(one.fails for one in runs):
+    if any(run.fails for run in runs):
         return FINDINGS
     unjudged = any(_leaves_unjudged(run.verdict) for run in runs)
     return NOTHING_TO_JUDGE if judgement.unreadable or unjudged or not runs else HEALTHY

@@ -35,11 +35,11 @@ class Selection:
         Raises:
             NothingToJudge: none is left.
         """
-        named = [one for one in runs if not self.runs or self._matches(one)]
+        named = [run for run in runs if not self.runs or self._matches(run)]
         if not named:
             raise NothingToJudge(
                 f"Expected a run that matches {' or '.join(map(repr, self.runs))}, got only "
-                f"{', '.join(one.label for one in runs)}. Give one of these, or a pattern."
+                f"{', '.join(run.label for run in runs)}. Give one of these, or a pattern."
             )
         if self.last:
             named = [max(named, key=_find_wall_time)]
@@ -58,7 +58,7 @@ class Selection:
     def _cut(self, run: Run) -> Run:
         if self.until is None:
             return run
-        kept = tuple(one for one in run.entries if one.global_step <= self.until)
+        kept = tuple(entry for entry in run.entries if entry.global_step <= self.until)
         return replace(run, entries=kept)
 
     def _reaches(self, whole: Run, cut: Run) -> bool:
@@ -71,7 +71,7 @@ class Selection:
 
 
 def _find_wall_time(run: Run) -> float:
-    return max((one.wall_time for one in run.entries), default=0.0)
+    return max((entry.wall_time for entry in run.entries), default=0.0)
 
 
 def _name_steps(run: Run) -> str:

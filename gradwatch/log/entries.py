@@ -156,7 +156,7 @@ def find_folders(root: Path) -> Iterator[Folder]:
             continue
         seen.add(real)
         strange = [one for one in folders if "tfevents" in one and _is_directory(Path(here, one))]
-        files = sorted(one for one in names if "tfevents" in one)
+        files = sorted(name for name in names if "tfevents" in name)
         failed += [
             Folder(Path(here), error=f"{one} is a directory, not an event file") for one in strange
         ]

@@ -121,7 +121,9 @@ def arrange(entries: Sequence[Entry], marks: Iterable[Mark]) -> list[Part]:
 
 
 def _split_unnamed(entries: Sequence[Entry]) -> list[list[Entry]]:
-    unnamed = sorted((one for one in entries if not one.session), key=lambda one: one.wall_time)
+    unnamed = sorted(
+        (entry for entry in entries if not entry.session), key=lambda entry: entry.wall_time
+    )
     streams = split_streams(unnamed)
     _limit(len(streams), MAX_STREAMS, "watches at the same time")
     return streams

@@ -81,7 +81,7 @@ class Run:
     @property
     def header(self) -> RunHeader | None:
         """The start mark of the newest watch; ``None`` in logs from before there were marks."""
-        found = [one.header for one in self.sessions if one.header is not None]
+        found = [session.header for session in self.sessions if session.header is not None]
         return found[-1] if found else None
 
     @property
@@ -245,8 +245,8 @@ def _read_folder(name: str, folder: Folder) -> list[Run]:
 
 
 def _make_run(name: str, path: Path, part: Part, scan: Scan, texts: tuple[Entry, ...]) -> Run:
-    missing = [text for text in (one.find_missing() for one in part.sessions) if text]
-    is_told = all(one.name and one.end for one in part.sessions) and not missing
+    missing = [text for text in (session.find_missing() for session in part.sessions) if text]
+    is_told = all(session.name and session.end for session in part.sessions) and not missing
     foreign = scan.foreign if scan.foreign and not (is_told and part.sessions) else []
     told = [f"{text}, in frames of others" for text in scan.foreign] if not foreign else []
     return Run(

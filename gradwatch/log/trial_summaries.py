@@ -19,7 +19,7 @@ def pack_trials(trials: Sequence[Trial]) -> bytes:
     """Deflated JSON; what all trials share, the untouched model, stands in it once."""
     content = {
         "before": trials[0].before.to_dict() if trials else None,
-        "trials": [{**one.to_dict(), "before": None} for one in trials],
+        "trials": [{**trial.to_dict(), "before": None} for trial in trials],
     }
     return zlib.compress(json.dumps(content).encode())
 

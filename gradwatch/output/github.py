@@ -21,7 +21,7 @@ _IN_PROPERTY = (*_IN_MESSAGE, (":", "%3A"), (",", "%2C"))
 def write_annotations(outcome: Outcome) -> str:
     """One command a line, those that fail the job first: GitHub shows ten of a level in a step."""
     lines = sorted(_list_commands(outcome), key=_rank)
-    n_failing = sum(one.fails for one in outcome.runs)
+    n_failing = sum(run.fails for run in outcome.runs)
     words = f"gradwatch: {n_failing} of {len(outcome.runs)} runs fail, status {outcome.status}"
     return "\n".join([*lines, words])
 
@@ -36,7 +36,7 @@ def _list_commands(outcome: Outcome) -> Iterator[str]:
     for run in outcome.runs:
         if run.verdict.status == NOT_JUDGED:
             yield write_command("error", f"{run.verdict.run}: not judged", title="gradwatch")
-        yield from (_write_ruling(one, run) for one in run.rulings)
+        yield from (_write_ruling(ruling, run) for ruling in run.rulings)
         for known in run.gone:
             text = f"{run.verdict.run}: {describe_gone(known)} is gone; write the baseline anew"
             yield write_command("notice", text, title="gradwatch: gone")

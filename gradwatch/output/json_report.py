@@ -18,7 +18,7 @@ def write_json(outcome: Outcome) -> str:
         "schema_version": SCHEMA_VERSION,
         "gradwatch_version": outcome.version,
         "status": outcome.status,
-        "runs": [_write_run(one) for one in outcome.runs],
+        "runs": [_write_run(run) for run in outcome.runs],
         "without_records": list(outcome.without_records),
         "unreadable": dict(outcome.unreadable),
     }

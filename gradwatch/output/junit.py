@@ -73,8 +73,8 @@ def _make_case(name: str, run: str) -> ElementTree.Element:
 
 def _build_case(kind: str, run: RunOutcome) -> ElementTree.Element:
     case = _make_case(kind, run.verdict.run)
-    rulings = [one for one in run.rulings if one.finding.kind == kind]
-    failing = [one for one in rulings if one.fails]
+    rulings = [ruling for ruling in run.rulings if ruling.finding.kind == kind]
+    failing = [ruling for ruling in rulings if ruling.fails]
     if failing:
         _add_result(case, "failure", failing)
     elif run.verdict.status == NOT_JUDGED:

@@ -27,7 +27,7 @@ def _write_overview(outcome: Outcome) -> Iterator[str]:
     yield "| Run | Result | Findings |"
     yield "|---|---|---|"
     for run in outcome.runs:
-        kinds = ", ".join(dict.fromkeys(one.finding.kind for one in run.rulings))
+        kinds = ", ".join(dict.fromkeys(ruling.finding.kind for ruling in run.rulings))
         yield f"| {write_name(run.verdict.run)} | {name_result(run)} | {kinds} |"
     for name, reason in outcome.unreadable.items():
         yield f"| {write_name(name)} | ❌ damaged | {escape_prose(reason)} |"
@@ -51,5 +51,5 @@ def _write_rulings(run: RunOutcome) -> Iterator[str]:
             yield f"- {finding} {words}: {escape_prose(one.reason)}"
     for known in run.gone:
         yield f"- Gone since the baseline: {escape_prose(describe_gone(known))}"
-    if run.gone or any(one.reason for one in run.rulings):
+    if run.gone or any(ruling.reason for ruling in run.rulings):
         yield ""

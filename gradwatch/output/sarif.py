@@ -141,7 +141,7 @@ def _locate(
     physical: dict[str, Any] = {"artifactLocation": {"uri": quote(_clean(found.file))}}
     if found.line is not None:
         physical["region"] = {"startLine": found.line}
-    logical = [{"fullyQualifiedName": _clean(one), "kind": "module"} for one in layers]
+    logical = [{"fullyQualifiedName": _clean(layer), "kind": "module"} for layer in layers]
     return {"physicalLocation": physical, "logicalLocations": logical}
 
 

@@ -31,10 +31,10 @@ def render_outcome(outcome: Outcome, max_rows: int = DEFAULT_ROWS) -> Iterator[R
 
 
 def _list_rulings(run: RunOutcome) -> Iterator[str]:
-    for one in run.rulings:
-        if one.reason:
-            words = "Fails" if one.fails else "Passes"
-            text = f"{one.finding.kind} [{one.finding.code}]: {one.reason}"
+    for ruling in run.rulings:
+        if ruling.reason:
+            words = "Fails" if ruling.fails else "Passes"
+            text = f"{ruling.finding.kind} [{ruling.finding.code}]: {ruling.reason}"
             yield f"{words}: {make_printable(text)}"
     for known in run.gone:
         yield make_printable(f"Gone since the baseline: {describe_gone(known)}")

@@ -137,7 +137,7 @@ def _split_threshold(line: str) -> tuple[str, object]:
     from gradwatch.thresholds import Thresholds
 
     name, _, value = (part.strip() for part in line.partition("="))
-    default = next((one.default for one in fields(Thresholds) if one.name == name), None)
+    default = next((row.default for row in fields(Thresholds) if row.name == name), None)
     if isinstance(default, tuple):
         return name, [part.strip() for part in value.split(",")]
     try:

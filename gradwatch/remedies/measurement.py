@@ -25,8 +25,10 @@ def measure_training(
     """What ``Measurement`` says, from the records behind a report and the losses around them."""
     records = report.history.records if report.history is not None else ()
     readings = read_flow(records)
-    attenuations = np.array([measure_attenuation(one) for one in readings])
-    updates = np.array([measure_early_update(one, thresholds.weight_floor) for one in readings])
+    attenuations = np.array([measure_attenuation(reading) for reading in readings])
+    updates = np.array(
+        [measure_early_update(reading, thresholds.weight_floor) for reading in readings]
+    )
     return Measurement(
         attenuation=_summarise(attenuations, np.median),
         early_update=_summarise(updates, np.mean),

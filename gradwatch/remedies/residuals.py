@@ -76,7 +76,7 @@ def _keeps_shape(survey: Survey, first: int, last: int) -> bool:
 
 def _has_skip(survey: Survey, first: int, last: int) -> bool:
     sources = set(survey.layers[first].inputs)
-    behind = [survey.layers[one] for one in survey.topology.consumers[last]]
+    behind = [survey.layers[consumer] for consumer in survey.topology.consumers[last]]
     return any(sources & set(layer.inputs) for layer in behind)
 
 
@@ -94,10 +94,12 @@ def _find_blocks(model: nn.Module, survey: Survey) -> list[str]:
 
 def _is_plain_block(survey: Survey, fqn: str) -> bool:
     inside = [
-        i for i, one in enumerate(survey.layers) if one.fqn.startswith((f"{fqn}.", f"{fqn}:"))
+        i for i, layer in enumerate(survey.layers) if layer.fqn.startswith((f"{fqn}.", f"{fqn}:"))
     ]
     layers = [survey.layers[i] for i in inside]
-    has_weight = any(one.role == "weight" for one in layers)
+    has_weight = any(layer.role == "weight" for layer in layers)
     has_activation = any(is_hidden_activation(survey.topology, i) for i in inside)
-    joins = any(len(one.inputs) > 1 for one in survey.layers if one.fqn == fqn or one in layers)
+    joins = any(
+        len(layer.inputs) > 1 for layer in survey.layers if layer.fqn == fqn or layer in layers
+    )
     return has_weight and has_activation and not joins

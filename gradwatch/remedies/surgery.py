@@ -55,7 +55,9 @@ def replace_module(model: nn.Module, fqn: str, make: Callable[[nn.Module], nn.Mo
     if old is model:
         raise NotApplicable("the model is a single layer")
     new = make(old)
-    parents = [one for one in model.modules() if any(child is old for child in one.children())]
+    parents = [
+        module for module in model.modules() if any(child is old for child in module.children())
+    ]
     for parent in parents:
         for name, child in parent._modules.items():
             if child is old:

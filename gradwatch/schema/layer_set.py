@@ -245,6 +245,6 @@ def _revive_rows(content: dict[str, list[str]]) -> Rows:
 
 
 def _revive(cls: type[Any], content: dict[str, Any]) -> Any:
-    known = {one.name for one in dataclasses.fields(cls)}
+    known = {row.name for row in dataclasses.fields(cls)}
     values = {name: value for name, value in content.items() if name in known}
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -134,8 +134,8 @@ class Keeper:
         """Have ready what the page asks for first: plotly.js, and the figures of one sick run."""
         assets.read_plotly()
         shots = [run.snapshot for run in self._runs.values() if run.snapshot]
-        drawable = [one for one in shots if one.columns]
-        sick = [one for one in drawable if one.brief.get("findings")]
+        drawable = [shot for shot in shots if shot.columns]
+        sick = [shot for shot in drawable if shot.brief.get("findings")]
         for one in [*sick, *drawable][:1]:
             one.draw()
 
@@ -151,4 +151,4 @@ class Keeper:
 
 def _find_newest(tags: Tags) -> float:
     """Wall time of the newest datum of a run."""
-    return max((float(one.max_wall_time) for one in tags.values()), default=0.0)
+    return max((float(tag.max_wall_time) for tag in tags.values()), default=0.0)

@@ -57,7 +57,7 @@ def gather_facts(data: Data, columns: Sequence[Column]) -> RunFacts:
     header = read_header(data)
     times = (one.wall_time for tag, series in data.items() if tag.startswith(RECORD_PREFIX)
              for one in series)  # fmt: skip
-    rates = [one.learning_rate for one in columns if math.isfinite(one.learning_rate)]
+    rates = [column.learning_rate for column in columns if math.isfinite(column.learning_rate)]
     return RunFacts(
         header,
         read_end(data, header),

@@ -249,7 +249,9 @@ def _judge(
         run.doctor.observe(record)
         run.last_judged = record.global_step
     verdict = run.doctor.judge(run.name)
-    findings = tuple(restore_first_step(one, recorded.steps, began) for one in verdict.findings)
+    findings = tuple(
+        restore_first_step(finding, recorded.steps, began) for finding in verdict.findings
+    )
     series = Series.from_columns(drawn.columns, drawn.histograms, run.thresholds)
     events = find_events(series)
     brief = write_brief(replace(verdict, findings=findings), tried, events, facts)

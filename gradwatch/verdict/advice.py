@@ -66,7 +66,11 @@ class Place:
     def _can_change(self, index: int) -> bool:
         """Whether an optimizer trains a matrix of this layer: what is frozen stays as it is."""
         owner = self._known.layers[index].fqn
-        own = [one for one in self._known.params if one.module == owner and one.role == "weight"]
+        own = [
+            param
+            for param in self._known.params
+            if param.module == owner and param.role == "weight"
+        ]
         return any(one.trainable and one.optimized for one in own) or not own
 
     @cached_property

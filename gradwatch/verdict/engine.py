@@ -98,18 +98,18 @@ class Doctor:
         patterns = self.thresholds.ignore_layers
         if not patterns:
             return sign
-        kept = [one for one in sign.layers if not any(fnmatchcase(one, p) for p in patterns)]
+        kept = [layer for layer in sign.layers if not any(fnmatchcase(layer, p) for p in patterns)]
         return sign if len(kept) == len(sign.layers) else None if not kept else _trim(sign, kept)
 
     def judge(self, run: str = "", failure: str = "") -> Verdict:
         """The verdict over all records so far; ``failure`` is passed on."""
         history, current = self.history, self._tracker.current
-        findings = [one.describe() for one in current if one.sign.severity != "note"]
+        findings = [episode.describe() for episode in current if episode.sign.severity != "note"]
         findings = drop_consequences(findings, history.latest) if findings else findings
-        notes = [one.describe() for one in current if one.sign.severity == "note"]
-        notes += [_describe_past(one) for one in self._tracker.past]
+        notes = [episode.describe() for episode in current if episode.sign.severity == "note"]
+        notes += [_describe_past(episode) for episode in self._tracker.past]
         findings = sorted(_inherit_cause(inherit_mishandling(findings)), key=_rank)
-        flagged = {layer for one in findings for layer in one.layers}
+        flagged = {layer for finding in findings for layer in finding.layers}
         coverage = measure_coverage(history, findings, notes, self._ignored, self.thresholds)
         return Verdict(
             coverage=coverage,
@@ -136,11 +136,13 @@ def _trim(sign: Sign, layers: list[str]) -> Sign:
 
 def _inherit_cause(findings: list[Finding]) -> list[Finding]:
     """A NaN that large steps or nothing in particular led to has the cause of the explosion."""
-    cause = next((one.cause for one in findings if one.kind == "exploding"), None)
+    cause = next((finding.cause for finding in findings if finding.kind == "exploding"), None)
     weak = (None, "learning_rate") if cause else ()
     return [
-        replace(one, cause=cause) if one.kind == "nonfinite" and one.cause in weak else one
-        for one in findings
+        replace(finding, cause=cause)
+        if finding.kind == "nonfinite" and finding.cause in weak
+        else finding
+        for finding in findings
     ]
 
 

@@ -142,7 +142,9 @@ class Verdict:
     def __repr__(self) -> str:
         """One line; ``print(report)`` and ``to_dict()`` have the rest."""
         run = f" of {self.run}" if self.run else ""
-        codes = ", ".join(dict.fromkeys(f"{one.code} {one.kind}" for one in self.findings))
+        codes = ", ".join(
+            dict.fromkeys(f"{finding.code} {finding.kind}" for finding in self.findings)
+        )
         found = f", {codes}" if codes else ""
         steps = f"{self.records} records, steps {self.first_step} to {self.last_step}"
         return f"<{type(self).__name__}{run}: {self.status}{found}; {steps}>"
@@ -176,7 +178,7 @@ class Verdict:
         unknown = [kind for kind in kinds if kind not in known]
         if unknown:
             raise InvalidInput(f"Expected kinds among {', '.join(known)}, got {unknown[0]!r}.")
-        return tuple(one for one in self.findings if not kinds or one.kind in kinds)
+        return tuple(finding for finding in self.findings if not kinds or finding.kind in kinds)
 
     def raise_if(self, *kinds: str) -> None:
         """Raise when there is a finding of one of these kinds (of any kind when none is given).
@@ -211,8 +213,8 @@ class Verdict:
             "first_step": self.first_step,
             "last_step": self.last_step,
             "records": self.records,
-            "findings": [one.to_dict() for one in self.findings],
-            "notes": [one.to_dict() for one in self.notes],
+            "findings": [finding.to_dict() for finding in self.findings],
+            "notes": [note.to_dict() for note in self.notes],
             "trains": asdict(self.trains),
             "unseen": list(self.unseen),
             "failure": self.failure,
@@ -258,8 +260,9 @@ def announce(findings: Sequence[Finding], step: int, logdir: str = "") -> str:
     """
     count = f"{len(findings)} finding{'s' if len(findings) != 1 else ''}"
     said = " ".join(
-        f"{one.message} Remedy: {one.remedy} [{one.code} {one.kind}, {one.severity}]"
-        for one in findings
+        f"{finding.message} Remedy: {finding.remedy} "
+        f"[{finding.code} {finding.kind}, {finding.severity}]"
+        for finding in findings
     )
     look = f" See the gradwatch tab: tensorboard --logdir {logdir}" if logdir else ""
     return f"gradwatch: {count} at step {step:,}: {said}{look}"
@@ -268,9 +271,9 @@ def announce(findings: Sequence[Finding], step: int, logdir: str = "") -> str:
 def describe(findings: Sequence[Finding]) -> str:
     """Findings as plain text: message, remedy and code of each."""
     lines = [f"{len(findings)} finding{'s' if len(findings) != 1 else ''}:"]
-    for one in findings:
-        lines.append(f"- [{one.code} {one.kind}, {one.severity}] {one.message}")
-        lines.append(f"  Remedy: {one.remedy}")
+    for finding in findings:
+        lines.append(f"- [{finding.code} {finding.kind}, {finding.severity}] {finding.message}")
+        lines.append(f"  Remedy: {finding.remedy}")
     return "\n".join(lines)
 
 

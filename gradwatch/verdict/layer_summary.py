@@ -51,6 +51,8 @@ def count_trained(history: History) -> Trained:
     params = reading.topology.params
     is_known = ~np.isnan(reading.record.param("update_l2_norm"))
     moved = np.where(is_known, history.params.largest_update > 0, history.params.was_fed)
-    chosen = [one for i, one in enumerate(params) if moved[i] and one.trainable and one.optimized]
+    chosen = [
+        param for i, param in enumerate(params) if moved[i] and param.trainable and param.optimized
+    ]
     elements, whole = (sum(one.numel for one in some) for some in (chosen, params))
     return Trained(len(chosen), len(params), elements, whole)

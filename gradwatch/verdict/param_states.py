@@ -89,10 +89,10 @@ def _find_state(
 def _let_follow(states: list[ParamState], params: tuple[Param, ...]) -> tuple[ParamState, ...]:
     """Biases and scales whose weight learns may be zero by construction, as before BatchNorm."""
     owners = {param.fqn: param.module for param in params}
-    learning = {owners[one.fqn] for one in states if one.state == LEARNS}
+    learning = {owners[state.fqn] for state in states if state.state == LEARNS}
     return tuple(
-        ParamState(one.fqn, BY_DESIGN, "follows its layer's weight", one.records, False)
-        if one.state == NOT_JUDGED and not one.is_weight and owners[one.fqn] in learning
-        else one
-        for one in states
+        ParamState(state.fqn, BY_DESIGN, "follows its layer's weight", state.records, False)
+        if state.state == NOT_JUDGED and not state.is_weight and owners[state.fqn] in learning
+        else state
+        for state in states
     )

@@ -77,7 +77,7 @@ class Measurement:
             "early_update": self.early_update,
             "loss_start": self.loss_start,
             "loss_end": self.loss_end,
-            "findings": [one.to_dict() for one in self.findings],
+            "findings": [finding.to_dict() for finding in self.findings],
         }
 
 
@@ -176,7 +176,7 @@ def rank_trials(trials: Iterable[Trial], thresholds: Thresholds) -> list[Trial]:
     By outcome; then those that learn before those that hardly do; among these the smaller change
     first, and of the same size the one whose loss fell furthest.
     """
-    judged = [replace(one, outcome=judge_trial(one, thresholds)) for one in trials]
+    judged = [replace(trial, outcome=judge_trial(trial, thresholds)) for trial in trials]
     best: dict[str, float] = {}
     for one in judged:
         best[one.outcome] = max(best.get(one.outcome, 0.0), one.progress)
@@ -213,7 +213,7 @@ def _blew_up(trial: Trial, after: Measurement) -> bool:
     thrown = after.early_update >= THROWN_UPDATE and not trial.progress > 0
     if not after.finite or thrown:
         return True
-    known = {one.kind for one in trial.before.findings}
-    new = {one.kind for one in after.findings} - (set() if trial.is_baseline else known)
+    known = {finding.kind for finding in trial.before.findings}
+    new = {finding.kind for finding in after.findings} - (set() if trial.is_baseline else known)
     doubled = -trial.progress > abs(trial.before.loss_start)
     return doubled or bool(new & set(_BLOW_UPS))

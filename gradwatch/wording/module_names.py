@@ -35,14 +35,14 @@ class NameGroup:
     @property
     def ends(self) -> tuple[str, str]:
         """The names with the smallest and the largest numbers."""
-        counted = [tuple(map(int, one)) for one in self.numbers]
+        counted = [tuple(map(int, number)) for number in self.numbers]
         first, last = counted.index(min(counted)), counted.index(max(counted))
         return self.names[first], self.names[last]
 
     @property
     def spacing(self) -> int | None:
         """Distance of the numbers, when one number differs and by the same from name to name."""
-        varying = [one for one in zip(*self.numbers, strict=True) if len(set(one)) > 1]
+        varying = [number for number in zip(*self.numbers, strict=True) if len(set(number)) > 1]
         if len(varying) != 1:
             return None
         ordered = sorted(map(int, varying[0]))
@@ -62,7 +62,9 @@ def group_names(names: Iterable[str]) -> list[NameGroup]:
     for name in names:
         texts, numbers = _split(name)
         groups[texts][name] = numbers
-    return [NameGroup(tuple(one), texts, tuple(one.values())) for texts, one in groups.items()]
+    return [
+        NameGroup(tuple(group), texts, tuple(group.values())) for texts, group in groups.items()
+    ]
 
 
 def name_patterns(names: Iterable[str]) -> str:

@@ -84,7 +84,7 @@ def test_a_learning_rate_on_the_device_travels_with_the_record() -> None:
     rate = torch.tensor(0.5, device="cuda")
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, capturable=True)
     records = train_strictly(model, optimizer, torch.randn(4, 3, 8, 8, device="cuda"), steps=1)
-    assert [one.step("learning_rate") for one in records] == [0.5]
+    assert [record.step("learning_rate") for record in records] == [0.5]
 
 
 # torch warns of its own recording, watched or not
@@ -191,7 +191,7 @@ def test_compiled_code_runs_between_sampled_steps(mode: str) -> None:
     loop()
     compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     records = watch_run(model, optimizer, loop, every_n_steps=5, first_steps=2)
-    assert [one.global_step for one in records] == [0, 1, 5, 10]
+    assert [record.global_step for record in records] == [0, 1, 5, 10]
     assert (records[-1].layer("grad_output_l2_norm") > 0).any()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
 

@@ -77,7 +77,7 @@ def launch(names: list[str], world: int, folder: Path) -> dict[str, list[Any]]:
         port = server.getsockname()[1]
     mp.spawn(run_rank, (world, port, names, str(folder)), nprocs=world)
     files = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world)]
-    return {name: [one[name] for one in files] for name in names}
+    return {name: [file[name] for file in files] for name in names}
 
 
 @pytest.fixture(scope="module")

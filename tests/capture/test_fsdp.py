@@ -119,7 +119,7 @@ def test_sharded_parameters(kind: str, tmp_path: Path) -> None:
         assert failure == "None"
         assert losses == expected
         assert len(records) == 4
-        kinds = {one.kind for one in diagnose(records).findings}
+        kinds = {finding.kind for finding in diagnose(records).findings}
         assert not kinds & {"mishandled", "ranks", "unmoved"}
         for merged, plain in zip(records, single, strict=True):
             compare(merged, plain, kind)

@@ -97,7 +97,7 @@ def run(name: str, rank: int, is_watched: bool) -> dict[str, Any]:
     if watching is not None:
         history = watching.report().history
         records = () if history is None else history.records
-        found["steps"] = [one.global_step for one in records]
+        found["steps"] = [record.global_step for record in records]
         found["notes"] = records[-1].layer_set.notes if records else ()
         found["failure"] = watching.failure
     return found
@@ -117,7 +117,7 @@ def launch(name: str, world: int = 2, is_watched: bool = True) -> dict[int, dict
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(run_rank, (world, port, name, is_watched, folder), nprocs=world)
         files = Path(folder).glob("*.pt")
-        return {int(one.stem): torch.load(one, weights_only=False) for one in files}
+        return {int(file.stem): torch.load(file, weights_only=False) for file in files}
 
 
 def test_ranks_that_come_are_merged_whole() -> None:

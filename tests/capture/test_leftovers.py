@@ -159,7 +159,7 @@ def test_a_parameter_that_has_taken_the_place_of_another() -> None:
         optimizer.step()
 
     (record,) = watch_run(model, optimizer, loop)
-    params = {one.fqn: (one.optimized, one.replaced) for one in record.layer_set.params}
+    params = {param.fqn: (param.optimized, param.replaced) for param in record.layer_set.params}
     assert params["0.weight"] == (True, False)
     assert params["2.weight"] == (False, True)
     assert params["3.weight"] == (False, False)

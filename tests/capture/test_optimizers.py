@@ -478,8 +478,8 @@ def test_nothing_is_known_of_parameters_whose_optimizer_waits() -> None:
 
     def loop() -> None:
         for step in range(20):
-            for one in optimizers:
-                one.zero_grad()
+            for optimizer in optimizers:
+                optimizer.zero_grad()
             model(x).sum().backward()
             optimizers[step >= 10].step()
 
@@ -500,7 +500,7 @@ def test_a_learning_rate_that_must_be_waited_for_travels_with_the_rest(
     rate = torch.tensor(0.25)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     records = watch_run(model, optimizer, make_loop(model, optimizer, make_data()))
-    assert [one.step("learning_rate") for one in records] == [0.25] * 3
+    assert [record.step("learning_rate") for record in records] == [0.25] * 3
 
 
 class Adversaries(nn.Module):
@@ -548,4 +548,4 @@ def test_an_optimizer_that_steps_rarely_is_not_waited_for() -> None:
 
     records = watch_run(model, [often, rarely], loop, every_n_steps=6, first_steps=0)
     assert len(records) >= 3
-    assert all(read_param(one, "grad_l2_norm", "0.weight") > 0 for one in records)
+    assert all(read_param(record, "grad_l2_norm", "0.weight") > 0 for record in records)

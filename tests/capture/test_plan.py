@@ -194,7 +194,9 @@ def test_a_layer_that_is_frozen_has_another_graph(monkeypatch: pytest.MonkeyPatc
 
     run = run_changing(monkeypatch, change)
     assert run.steps == [step for step in range(12) if step != 6]
-    (index,) = [i for i, one in enumerate(run.records[-1].layer_set.layers) if one.fqn == "first"]
+    (index,) = [
+        i for i, layer in enumerate(run.records[-1].layer_set.layers) if layer.fqn == "first"
+    ]
     assert np.isnan(run.records[-1].layer("grad_output_l2_norm")[index])
 
 

@@ -75,8 +75,9 @@ def replace_a_layer(rank: int) -> gradwatch.Report:
 
 
 def call_the_inner_model(rank: int) -> gradwatch.Report:
+    """Nothing paces these ranks but a barrier: records of ranks far apart are not compared."""
     model = DistributedDataParallel(make_net())
-    return run(rank, model, called=model.module)
+    return run(rank, model, called=model.module, after_step=lambda _: dist.barrier())
 
 
 def clip_on_one_rank(rank: int) -> gradwatch.Report:
@@ -167,7 +168,10 @@ def run_rank(rank: int, port: int, folder: str) -> None:
         results = {}
         for name, (scene, _) in SCENES.items():
             report = scene(rank)
-            found = [(one.kind, one.cause, tuple(sorted(one.layers))) for one in report.findings]
+            found = [
+                (finding.kind, finding.cause, tuple(sorted(finding.layers)))
+                for finding in report.findings
+            ]
             results[name] = found, report.unseen
         torch.save(results, Path(folder) / f"{rank}.pt")
         dist.barrier()

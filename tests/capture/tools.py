@@ -81,7 +81,7 @@ def take_state(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) ->
     """Everything that training changes."""
     return {
         "weights": {name: value.clone() for name, value in model.state_dict().items()},
-        "optimizers": [one.state_dict() for one in optimizers],
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "random": torch.get_rng_state(),
     }
 

@@ -43,9 +43,9 @@ def make_layer_set(n_layers: int = 3, prefix: str = "net") -> LayerSet:
         for i in range(n_layers)
     )
     params = tuple(
-        Param(f"{one.fqn}.weight", module=one.fqn, shape=(4, 4))
-        for one in layers
-        if one.role == "weight"
+        Param(f"{layer.fqn}.weight", module=layer.fqn, shape=(4, 4))
+        for layer in layers
+        if layer.role == "weight"
     )
     return LayerSet(layers, params)
 
@@ -67,7 +67,7 @@ def make_record(
     layer_values, param_values, step_values = (
         value + np.arange(np.prod(size), dtype=np.float64).reshape(size) for size in sizes
     )
-    plain = [i for i, one in enumerate(layer_set.layers) if one.role != "activation"]
+    plain = [i for i, layer in enumerate(layer_set.layers) if layer.role != "activation"]
     layer_values[len(GENERAL_STATISTICS) :, plain] = np.nan
     return StepRecord(global_step, layer_set, layer_values, param_values, step_values)
 
@@ -123,7 +123,7 @@ def make_layers(
 
 def make_verdict(n_layers: int = 24, n_flagged: int = 8, **changes) -> Verdict:
     layers = make_layers(n_layers, n_flagged)
-    flagged = tuple(one.fqn for one in layers if one.flagged)
+    flagged = tuple(layer.fqn for layer in layers if layer.flagged)
     findings = (make_finding(flagged),) if flagged else ()
     verdict = Verdict(findings=findings, run="sigmoid", last_step=450, records=19, layers=layers)
     return dataclasses.replace(verdict, **changes)

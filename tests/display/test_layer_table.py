@@ -46,7 +46,7 @@ def test_shares_never_round_to_none_or_all(value: float, text: str) -> None:
 
 
 def test_columns_without_a_number_are_left_out() -> None:
-    titles = [one.title for one in choose_columns(make_layers(4))]
+    titles = [column.title for column in choose_columns(make_layers(4))]
     assert titles == ["Gradient", "Gain", "Satur.", "Update"]
 
 

@@ -49,7 +49,7 @@ def _make_chain() -> LayerSet:
 def _make_step(step: int, layer_set: LayerSet, grads: np.ndarray, phi_gain: float) -> StepRecord:
     layer_values = np.full((len(LAYER_STATISTICS), len(grads)), np.nan)
     rows = {name: layer_values[place] for place, name in enumerate(LAYER_STATISTICS)}
-    is_activation = np.array([one.role == "activation" for one in layer_set.layers])
+    is_activation = np.array([layer.role == "activation" for layer in layer_set.layers])
     rows["grad_output_l2_norm"][:] = grads
     rows["grad_input_l2_norm"][1:] = grads[:-1]
     rows["output_l2_norm"][:] = 30.0

@@ -69,7 +69,9 @@ def test_shares_sum_to_the_total(gains, factor, activation):
     net.add("head", "Linear", is_head=True)
     roles = dict(zip(("weight", "norm", "activation"), gains, strict=True))
     record = make_record(net.build(), gains=roles)
-    hidden = {one.fqn: factor for one in record.layer_set.layers if one.fqn in ("fc0", "norm0")}
+    hidden = {
+        layer.fqn: factor for layer in record.layer_set.layers if layer.fqn in ("fc0", "norm0")
+    }
     scaled = {name: record.layer("grad_output_l2_norm")[i] * f for i, (name, f) in
               enumerate(hidden.items())}  # fmt: skip
     reading = read(change(record, "grad_output_l2_norm", scaled))

@@ -149,7 +149,7 @@ def test_a_step_may_replace_a_weight():
 
 def test_only_layers_that_were_well_before_can_have_been_broken():
     layer_set = build_chain(3, activation="ReLU")
-    act = next(one for one in layer_set.layers if one.role == "activation")
+    act = next(layer for layer in layer_set.layers if layer.role == "activation")
     alive = change(
         make_record(layer_set, update_ratio=REPLACING_UPDATE), "zero_fraction", {act.key: 0.5}
     )

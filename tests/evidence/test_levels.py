@@ -47,7 +47,7 @@ def test_a_jump_of_the_loss_is_remembered_for_a_while():
 )
 def test_units_that_inputs_far_too_large_leave_open_were_not_open(saturated, scale, was_open):
     record = make_record(build_chain(3))
-    act = next(one for one in record.layer_set.layers if one.role == "activation")
+    act = next(layer for layer in record.layer_set.layers if layer.role == "activation")
     record = change(record, "saturated_fraction", {act.key: saturated})
     feeder = record.layer_set.layers[act.inputs[0]]
     rms = record.layer("output_l2_norm")[act.inputs[0]] * scale
@@ -58,7 +58,7 @@ def test_units_that_inputs_far_too_large_leave_open_were_not_open(saturated, sca
 
 def test_only_the_first_readings_count():
     record = make_record(build_chain(3, "ReLU"))
-    act = next(one for one in record.layer_set.layers if one.role == "activation")
+    act = next(layer for layer in record.layer_set.layers if layer.role == "activation")
     plain = [change(record, "zero_fraction", math.nan)] * FIRST_READINGS
     history = fill_history([*plain, change(record, "zero_fraction", {act.key: 0.5})])
     assert history.first_levels.zeros == {}

@@ -64,7 +64,7 @@ def learn(model: nn.Module, *optimizers: torch.optim.Optimizer, scheduler: Any =
 
 
 def list_causes(report: gradwatch.Report) -> list[tuple[str, str | None, tuple[str, ...]]]:
-    return [(one.kind, one.cause, one.layers) for one in report.findings]
+    return [(finding.kind, finding.cause, finding.layers) for finding in report.findings]
 
 
 # A gradient arrives, and the weight never moves ------------------------------------------------
@@ -137,7 +137,7 @@ def test_a_trainable_layer_that_no_optimizer_holds_and_how_to_say_that_it_is_mea
 
     report = watch_loop(model, optimizer, body)
     assert report.findings == ()
-    said = [(one.kind, one.cause, one.layers) for one in report.notes]
+    said = [(note.kind, note.cause, note.layers) for note in report.notes]
     assert said == [("unmoved", "not_optimized", ("0",))]
     meant = gradwatch.Thresholds(allow_unjudged=("0",))
     assert watch_loop(model, optimizer, body, thresholds=meant).notes == ()
@@ -201,7 +201,7 @@ def test_a_body_that_waits_while_its_head_is_warmed_up_is_a_note() -> None:
     body, head = SGD(model[0].parameters(), lr=0.1), SGD(model[2].parameters(), lr=0.1)
     report = watch_loop(model, (body, head), learn(model, head), steps=112)
     assert report.findings == ()
-    assert [(one.kind, one.cause) for one in report.notes] == [("unmoved", "not_stepped")]
+    assert [(note.kind, note.cause) for note in report.notes] == [("unmoved", "not_stepped")]
 
 
 def keep(model: nn.Sequential, from_step: int) -> torch.optim.Optimizer:
@@ -278,7 +278,7 @@ def test_a_group_that_waits_is_a_note() -> None:
     )
     report = watch_loop(model, optimizer, learn(model, optimizer))
     assert report.findings == ()
-    assert [(one.kind, one.cause) for one in report.notes] == [("unmoved", "learning_rate")]
+    assert [(note.kind, note.cause) for note in report.notes] == [("unmoved", "learning_rate")]
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(1e-8, ["unmoved"]), (1e-3, [])])
@@ -309,7 +309,11 @@ def test_gradients_that_are_never_cleared(every_n_steps: int) -> None:
     options = {"every_n_steps": every_n_steps, "on_change": hear}
     report = watch_loop(model, optimizer, body, steps=110, **options)
     assert heard[0] == (3, "mishandled", "not_cleared")
-    assert {one.cause for one in report.findings} <= {"not_cleared", "dead_units", "weight_scale"}
+    assert {finding.cause for finding in report.findings} <= {
+        "not_cleared",
+        "dead_units",
+        "weight_scale",
+    }
     assert "mishandled" in list_kinds(report)
 
 
@@ -348,7 +352,7 @@ def test_two_players_that_clear_only_their_own(forgets: bool) -> None:
             makes.step()
 
     report = watch_loop(model, (makes, judges), body, every_n_steps=1)
-    found = [one for one in list_causes(report) if one[0] in ("mishandled", "unmoved")]
+    found = [cause for cause in list_causes(report) if cause[0] in ("mishandled", "unmoved")]
     assert found == ([("mishandled", "not_cleared", ("critic.0", "critic.2"))] if forgets else [])
 
 
@@ -388,5 +392,5 @@ def test_clipping_of_scaled_gradients(unscales: bool, make: Any) -> None:
     report = watch_loop(model, optimizer, body)
     is_wrong = not unscales and make is SGD
     assert list_causes(report) == ([("mishandled", "not_unscaled", ("0", "2"))] if is_wrong else [])
-    said = [one.cause for one in report.notes]
+    said = [note.cause for note in report.notes]
     assert said == ([] if unscales or is_wrong else ["not_unscaled"])

@@ -59,5 +59,5 @@ def test_what_cancels_by_construction_is_a_note(size: int) -> None:
     report = train(Mixer(size), make_labelled(8, 3), 30)
     assert list_kinds(report) == []
     assert report.healthy
-    notes = [one.layers for one in report.notes if "add up to zero" in one.message]
+    notes = [note.layers for note in report.notes if "add up to zero" in note.message]
     assert notes == ([("norm",)] if size == 1 else [])

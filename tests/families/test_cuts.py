@@ -111,7 +111,7 @@ CUTS = (
 
 def find_line(function: Callable[..., object]) -> int:
     lines, first = inspect.getsourcelines(function)
-    return first + next(i for i, one in enumerate(lines) if "# the line" in one)
+    return first + next(i for i, line in enumerate(lines) if "# the line" in line)
 
 
 @pytest.mark.parametrize(("between", "says"), CUTS)
@@ -217,7 +217,7 @@ def test_frozen_on_purpose_is_no_note():
     model = Coder(pass_on)
     model.enc.requires_grad_(False)
     report = train(model, make_labelled(8, 3), 30)
-    assert not any("No optimizer" in one.message for one in report.notes)
+    assert not any("No optimizer" in note.message for note in report.notes)
     assert report.healthy
 
 
@@ -302,7 +302,7 @@ def test_an_activation_outside_of_forward_is_seen():
     torch.manual_seed(0)
     report = run_owner(Owner(squash), 30)
     assert list_kinds(report)
-    assert any("(outside):tanh" in one.layers for one in report.findings)
+    assert any("(outside):tanh" in finding.layers for finding in report.findings)
     assert "outside of forward" in report.findings[0].remedy
 
 
@@ -326,7 +326,7 @@ def test_a_value_of_a_pair_that_nothing_uses_is_a_note():
 
     report = train(model, make_labelled(8, 3), 30, loss_fn=loss_fn)
     assert list_kinds(report) == []
-    assert ("1.first",) in [one.layers for one in report.notes]
+    assert ("1.first",) in [note.layers for note in report.notes]
 
 
 def test_a_mode_of_the_users_around_the_loop_is_left_in_place():

@@ -48,4 +48,4 @@ def make_labelled(width: int, classes: int, size: int = 32) -> Callable[[int], B
 
 def list_kinds(report: gradwatch.Report) -> list[str]:
     """Kinds of the findings, worst first."""
-    return [one.kind for one in report.findings]
+    return [finding.kind for finding in report.findings]

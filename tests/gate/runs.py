@@ -67,7 +67,7 @@ def wrap(
     without_records: Iterable[str] = (),
 ) -> Judgement:
     """Verdicts as ``judge_logdir`` answers them, beside runs that have none."""
-    judged = [RunJudgement(one.run, one) for one in verdicts]
+    judged = [RunJudgement(verdict.run, verdict) for verdict in verdicts]
     damaged = [RunJudgement(run, problem=why) for run, why in (unreadable or {}).items()]
     foreign = [RunJudgement(run) for run in without_records]
     return Judgement([*judged, *damaged, *foreign])

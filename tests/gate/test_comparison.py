@@ -135,7 +135,7 @@ def test_a_share_of_the_loss_change_counts_only_with_the_layers_own_update(tmp_p
 
 def test_a_measure_that_another_kind_of_layer_lacks_is_no_regression(tmp_path: Path) -> None:
     records = make_run(noise=0)
-    other = [change(one, "dead_fraction", {"act1": np.nan}) for one in records]
+    other = [change(record, "dead_fraction", {"act1": np.nan}) for record in records]
     assert compare(tmp_path, [records], [other]).status == 0
 
 
@@ -179,9 +179,9 @@ class TestCannotBeCompared:
 
 
 def _rename(layer_set):
-    layers = tuple(replace(one, fqn=f"other.{one.fqn}") for one in layer_set.layers)
+    layers = tuple(replace(layer, fqn=f"other.{layer.fqn}") for layer in layer_set.layers)
     params = tuple(
-        replace(one, fqn=f"other.{one.fqn}", module=f"other.{one.module}")
-        for one in layer_set.params
+        replace(param, fqn=f"other.{param.fqn}", module=f"other.{param.module}")
+        for param in layer_set.params
     )
     return replace(layer_set, layers=layers, params=params)

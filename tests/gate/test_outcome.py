@@ -17,13 +17,13 @@ from tests.gate.runs import make_finding, make_judgement, wrap
 
 def rule(gate: Gate, *findings: Finding) -> list[str]:
     outcome = gate.decide(make_judgement(*findings))
-    return [one.ruling for one in outcome.runs[0].rulings]
+    return [ruling.ruling for ruling in outcome.runs[0].rulings]
 
 
 def test_every_finding_fails_by_default() -> None:
     outcome = Gate().decide(make_judgement(make_finding(), make_finding("dead")))
     assert outcome.status == 1
-    assert [one.ruling for one in outcome.runs[0].rulings] == ["fails", "fails"]
+    assert [ruling.ruling for ruling in outcome.runs[0].rulings] == ["fails", "fails"]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_rows_that_the_log_lacks_are_nan(tmp_path: Path) -> None:
     found = write_and_read(records, tmp_path)
     assert np.isnan(found[0].layer("grad_zero_fraction")).all()
     assert np.isnan(found[0].step(Rows().step[-1]))
-    assert [one.kind for one in diagnose(found).findings] == ["vanishing"]
+    assert [finding.kind for finding in diagnose(found).findings] == ["vanishing"]
 
 
 @pytest.mark.parametrize(

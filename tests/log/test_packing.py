@@ -62,8 +62,8 @@ def test_a_record_comes_back_from_either_form(is_old: bool) -> None:
     written.param_values[0] = np.arange(written.param_values.shape[1])
     vector = list_numbers(written) if is_old else written.to_vector()
     read = StepRecord.from_vector(3, written.layer_set, vector)
-    for one in dataclasses.fields(StepRecord)[2:5]:
-        np.testing.assert_array_equal(getattr(read, one.name), getattr(written, one.name))
+    for row in dataclasses.fields(StepRecord)[2:5]:
+        np.testing.assert_array_equal(getattr(read, row.name), getattr(written, row.name))
 
 
 def test_a_vector_of_another_length_is_refused() -> None:

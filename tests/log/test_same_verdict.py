@@ -66,7 +66,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
 
     logdir = tmp_path_factory.mktemp("settings")
     live = {name: train(logdir / name, name, chosen) for name, chosen in SETTINGS.items()}
-    check = {one.run: one for one in judge_logdir(str(logdir)).outcomes}
+    check = {outcome.run: outcome for outcome in judge_logdir(str(logdir)).outcomes}
     multiplexer = multiplexers.EventMultiplexer(tensor_size_guidance={"gradwatch": 0})
     multiplexer.AddRunsFromDirectory(str(logdir)).Reload()
     reader = RunReader(data_provider.MultiplexerDataProvider(multiplexer, str(logdir)))
@@ -90,7 +90,10 @@ def train(logdir: Path, name: str, thresholds: Thresholds) -> Verdict:
 
 def describe(verdict: Verdict) -> tuple[object, ...]:
     """All that a verdict says; ``observed`` alone is rounded to 32 bits by a log."""
-    said = [dataclasses.replace(one, observed=0.0) for one in (*verdict.findings, *verdict.notes)]
+    said = [
+        dataclasses.replace(finding, observed=0.0)
+        for finding in (*verdict.findings, *verdict.notes)
+    ]
     return verdict.status, verdict.coverage, verdict.trains, said, verdict.unseen
 
 

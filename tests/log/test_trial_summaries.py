@@ -52,7 +52,7 @@ def write_run(logdir: Path, *batches: tuple[Trial, ...]) -> None:
 
 def test_trials_come_back_whole_beside_the_records(tmp_path: Path) -> None:
     known = tuple(
-        dataclasses.replace(one, outcome=one.outcome or "not applicable") for one in TRIALS
+        dataclasses.replace(trial, outcome=trial.outcome or "not applicable") for trial in TRIALS
     )
     write_run(tmp_path, known)
     (run,) = read_runs(tmp_path)
@@ -63,7 +63,7 @@ def test_trials_come_back_whole_beside_the_records(tmp_path: Path) -> None:
 
 def test_the_latest_attempt_counts(tmp_path: Path) -> None:
     write_run(tmp_path, (make_trial("first"),), (make_trial("second"),))
-    assert [one.name for one in read_runs(tmp_path)[0].trials] == ["second"]
+    assert [trial.name for trial in read_runs(tmp_path)[0].trials] == ["second"]
 
 
 def test_a_log_without_trials_has_none(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_try_remedies_keeps_them_with_the_run(tmp_path: Path, capsys) -> None:
         model, batches, nn.MSELoss(), optimizer, steps=4, logdir=tmp_path / "run"
     )
     (run,) = read_runs(tmp_path)
-    assert [one.name for one in run.trials] == [one.name for one in trials]
+    assert [trial.name for trial in run.trials] == [trial.name for trial in trials]
     assert run.trials == unpack_trials(pack_trials(trials))
     cli.main(["check", str(tmp_path)])
     assert trials[0].name in capsys.readouterr().out

@@ -57,7 +57,7 @@ def read_only_run(logdir):
 
 
 def steps_and_values(run) -> list[tuple[int, float]]:
-    return [(one.global_step, one.step_values[0]) for one in run.records()]
+    return [(record.global_step, record.step_values[0]) for record in run.records()]
 
 
 class TestRoundTrip:
@@ -79,7 +79,7 @@ class TestRoundTrip:
         log.write_record(written)
         first, second = read_only_run(tmp_path).records()
         assert first.histograms == {}
-        assert {key: one.tolist() for key, one in second.histograms.items()} == {
+        assert {key: histogram.tolist() for key, histogram in second.histograms.items()} == {
             "net.2": [1, 2, 3],
             "net.0": [4, 5, 6],
         }
@@ -88,13 +88,16 @@ class TestRoundTrip:
         layer_set = make_named_set(HOSTILE_NAMES)
         write_steps(tmp_path, [0], layer_set)
         (read,) = read_only_run(tmp_path).records()
-        assert tuple(one.fqn for one in read.layer_set.layers) == HOSTILE_NAMES
+        assert tuple(layer.fqn for layer in read.layer_set.layers) == HOSTILE_NAMES
 
     def test_a_changed_layer_set_continues_the_run(self, tmp_path) -> None:
         log = EventLog(tmp_path)
         log.write_record(make_record(0, make_layer_set(3)))
         log.write_record(make_record(1, make_layer_set(5)))
-        assert [len(one.layer_set.layers) for one in read_only_run(tmp_path).records()] == [3, 5]
+        assert [len(record.layer_set.layers) for record in read_only_run(tmp_path).records()] == [
+            3,
+            5,
+        ]
 
     def test_layer_names_are_written_once(self, tmp_path) -> None:
         layer_set = make_layer_set(50)
@@ -130,7 +133,7 @@ class TestRoundTrip:
         write_steps(tmp_path, [step])
         run = read_only_run(tmp_path)
         assert (run.first_step, run.last_step, len(run)) == (step, step, 1)
-        assert [one.global_step for one in run.records()] == [step]
+        assert [record.global_step for record in run.records()] == [step]
 
 
 class TestLogdir:
@@ -175,7 +178,7 @@ class TestSharedWriter:
         log.close()
         writer.add_scalar("loss", 1.0, 4)
         assert len(list(tmp_path.iterdir())) == 1
-        assert [one.global_step for one in read_only_run(tmp_path).records()] == [3]
+        assert [record.global_step for record in read_only_run(tmp_path).records()] == [3]
         assert len(read_only_run(tmp_path).texts) == 1
         writer.close()
 
@@ -187,14 +190,14 @@ class TestSharedWriter:
         writer.close()
         log.write_record(make_record(1))
         writer.close()
-        assert [one.global_step for one in read_only_run(tmp_path).records()] == [0, 1]
+        assert [record.global_step for record in read_only_run(tmp_path).records()] == [0, 1]
 
     def test_tensorboards_event_file_writer(self, tmp_path) -> None:
         writer = EventFileWriter(str(tmp_path))
         log = EventLog(writer=writer)
         log.write_record(make_record(2))
         log.flush()
-        assert [one.global_step for one in read_only_run(tmp_path).records()] == [2]
+        assert [record.global_step for record in read_only_run(tmp_path).records()] == [2]
         writer.close()
 
     def test_a_writer_that_takes_summaries_only(self, tmp_path) -> None:
@@ -265,7 +268,7 @@ class TestResume:
         for step in (0, 1, 0):
             log.write_record(make_record(step))
         writer.close()
-        assert [one.global_step for one in read_only_run(tmp_path).records()] == [0]
+        assert [record.global_step for record in read_only_run(tmp_path).records()] == [0]
 
     def test_two_models_at_the_same_time_are_two_runs(self, tmp_path, clock) -> None:
         generator, discriminator = EventLog(tmp_path), EventLog(tmp_path)
@@ -291,7 +294,9 @@ class TestResume:
         log = EventLog(tmp_path)
         for step in range(6):
             log.write_record(make_record(step, make_layer_set(2 + step % 2)))
-        assert [one.global_step for one in read_only_run(tmp_path).records()] == list(range(6))
+        assert [record.global_step for record in read_only_run(tmp_path).records()] == list(
+            range(6)
+        )
 
 
 class TestDiscovery:
@@ -347,7 +352,7 @@ class TestForeignAndDamaged:
         (path,) = tmp_path.iterdir()
         os.truncate(path, path.stat().st_size - 10)
         run = read_only_run(tmp_path)
-        assert ([one.global_step for one in run.records()], run.damage) == ([0, 1], ())
+        assert ([record.global_step for record in run.records()], run.damage) == ([0, 1], ())
 
     def test_damage_in_the_middle_keeps_what_came_before(self, tmp_path) -> None:
         write_steps(tmp_path, range(5))
@@ -357,7 +362,7 @@ class TestForeignAndDamaged:
             file.seek(third.offset - 12)
             file.write(struct.pack("<Q", 2**60))
         run = read_only_run(tmp_path)
-        assert [one.global_step for one in run.records()] == [0, 1, 2]
+        assert [record.global_step for record in run.records()] == [0, 1, 2]
         assert len(run.damage) == 1
 
     def test_a_record_of_the_wrong_length(self, tmp_path) -> None:
@@ -420,12 +425,12 @@ class TestTensorBoard:
         assert unpack_layer_set(series.plugin_content) == make_layer_set()
         data = provider.read_tensors(context, **place, downsample=100)["run"]
         points = data[f"gradwatch/record/{digest}"]
-        assert [one.step for one in points] == list(range(5))
+        assert [point.step for point in points] == list(range(5))
         np.testing.assert_array_equal(points[4].numpy, make_record(4).to_vector())
         place["plugin_name"] = "scalars"
         assert list(provider.list_scalars(context, **place)["run"]) == ["gradwatch/attenuation"]
         points = provider.read_scalars(context, **place, downsample=100)["run"]
-        assert [one.value for one in points["gradwatch/attenuation"]] == [0, 0.25, 0.5, 0.75, 1]
+        assert [point.value for point in points["gradwatch/attenuation"]] == [0, 0.25, 0.5, 0.75, 1]
         place["plugin_name"] = "text"
         texts = provider.read_tensors(context, **place, downsample=100)["run"]
         assert texts["gradwatch/findings"][0].numpy.tolist() == [b"**bad**"]

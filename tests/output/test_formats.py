@@ -155,7 +155,7 @@ class TestJunit:
         path = tmp_path / "junit.xml"
         path.write_text(write_outcome(OUTCOMES["rulings"], "junit"), encoding="utf-8")
         suites = list(JUnitXml.fromfile(str(path)))
-        assert [one.name for one in suites] == ["exp", "torn"]
+        assert [suite.name for suite in suites] == ["exp", "torn"]
         results = {case.name: [type(one) for one in case.result] for case in suites[0]}
         assert results["saturated"] == [Failure]
         assert results["vanishing"] == results["dead"] == [Skipped]
@@ -182,7 +182,7 @@ class TestGithub:
         assert summary == "gradwatch: 1 of 1 runs fail, status 1"
 
     def test_what_fails_comes_first(self) -> None:
-        levels = [one.partition(" ")[0] for one in self.list_lines(OUTCOMES["rulings"])[:-1]]
+        levels = [line.partition(" ")[0] for line in self.list_lines(OUTCOMES["rulings"])[:-1]]
         assert levels == ["::error", "::error", "::notice", "::notice", "::notice"]
 
     def test_nothing_of_a_name_becomes_a_command(self) -> None:

@@ -84,8 +84,8 @@ def _layer_values(
 ) -> np.ndarray:
     n = len(layer_set.layers)
     values = dict.fromkeys(LAYER_STATISTICS, np.full(n, np.nan))
-    is_act = np.array([one.role == "activation" for one in layer_set.layers])
-    rectifies = np.array([one.type.lower() == "relu" for one in layer_set.layers])
+    is_act = np.array([layer.role == "activation" for layer in layer_set.layers])
+    rectifies = np.array([layer.type.lower() == "relu" for layer in layer_set.layers])
     steps = np.where(is_act, np.log(gain), np.log(0.98)) + rng.normal(0, 0.05, n)
     arriving = np.append(np.cumsum(steps[::-1])[::-1][1:], 0.0)  # log of the gradient at the output
     values["grad_output_l2_norm"] = np.exp(np.maximum(arriving, -180))
@@ -130,7 +130,7 @@ def _step_values() -> np.ndarray:
 
 
 def _histograms(layer_set: LayerSet, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    keys = [one.key for one in layer_set.layers if one.role == "activation"][:8]
+    keys = [layer.key for layer in layer_set.layers if layer.role == "activation"][:8]
     drawn = {key: rng.normal(0.3 * place, 1.0, 4096) for place, key in enumerate(keys)}
     low, high = EDGES[0], EDGES[-1]
     return {

@@ -38,7 +38,7 @@ def make_verdict(n_layers: int = 12, run: str = "r", **how: float) -> Verdict:
 def decode(spec: dict[str, str]) -> np.ndarray:
     kinds = {"f4": "<f4", "i2": "<i2", "i4": "<i4", "u1": "u1"}
     flat = np.frombuffer(base64.b64decode(spec["bdata"]), dtype=kinds[spec["dtype"]])
-    return flat.reshape([int(one) for one in spec["shape"].split(",")])
+    return flat.reshape([int(part) for part in spec["shape"].split(",")])
 
 
 def test_heatmap_holds_the_gradient_relative_to_the_last_layer() -> None:

@@ -34,11 +34,11 @@ def read_runs(server: Server) -> list[dict[str, Any]]:
 
 
 def test_lists_only_runs_with_our_records(server: Server) -> None:
-    assert [one["run"] for one in read_runs(server)] == ["healthy", "hostile", "sick"]
+    assert [run["run"] for run in read_runs(server)] == ["healthy", "hostile", "sick"]
 
 
 def test_says_who_is_sick_and_why(server: Server) -> None:
-    by_name = {one["run"]: one for one in read_runs(server)}
+    by_name = {run["run"]: run for run in read_runs(server)}
     finding = by_name["sick"]["findings"][0]
     assert by_name["healthy"]["healthy"]
     assert not by_name["healthy"]["findings"]

@@ -34,4 +34,4 @@ def make_batches(width: int = WIDTH, count: int = 10) -> list[tuple[torch.Tensor
 
 def find_trial(trials: list[Trial], name: str) -> Trial:
     """The trial of that name."""
-    return next(one for one in trials if one.name == name)
+    return next(trial for trial in trials if trial.name == name)

@@ -91,7 +91,7 @@ class TestModels:
         )
         start = find_trial(trials, "Xavier initialisation")
         assert "the LSTM module `cell` with Xavier, orthogonal recurrent" in start.description
-        assert {one.name for one in trials if one.applicable} == {
+        assert {trial.name for trial in trials if trial.applicable} == {
             "as it is",
             "lower learning rate",
             "Xavier initialisation",
@@ -103,7 +103,7 @@ class TestModels:
         batches = [(torch.randn(4, 6, 16), torch.randn(4, 6, 4))]
         optimizer = Adagrad(model.parameters())
         trials = gradwatch.try_remedies(model, batches, nn.MSELoss(), optimizer, steps=6)
-        names = {one.name for one in trials if one.applicable}
+        names = {trial.name for trial in trials if trial.applicable}
         assert names == {"as it is", "lower learning rate", "Xavier and He initialisation"}
 
     def test_images_get_norms_of_their_kind_and_normalised_channels(self) -> None:
@@ -152,7 +152,7 @@ class TestModels:
         model = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, N_CLASSES))
         model[0].requires_grad_(False)
         trials = gradwatch.try_remedies(model, make_batches(16), nn.CrossEntropyLoss(), steps=5)
-        start = next(one for one in trials if one.change == "initialisation")
+        start = next(trial for trial in trials if trial.change == "initialisation")
         assert start.description.startswith("re-initialise the Linear module `2` with LeCun")
 
     def test_tied_weights_keep_their_values(self) -> None:
@@ -195,7 +195,7 @@ class TestRebuiltOptimizer:
         assert type(rebuilt) is SGD
         first, second = rebuilt.param_groups
         assert (first["lr"], second["lr"], second["weight_decay"]) == (0.5, 0.01, 0.1)
-        assert {one["momentum"] for one in rebuilt.param_groups} == {0.9}
+        assert {group["momentum"] for group in rebuilt.param_groups} == {0.9}
         held = [param for group in rebuilt.param_groups for param in group["params"]]
         assert any(one is model[0][1].weight for one in first["params"])
         assert any(one is model[1][0].weight for one in held)

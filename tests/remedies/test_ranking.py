@@ -22,7 +22,7 @@ def make_finding(kind: str) -> Finding:
 
 class TestRanking:
     def rank(self, *trials: Trial) -> list[tuple[str, str]]:
-        return [(one.change, one.outcome) for one in rank_trials(trials, Thresholds())]
+        return [(trial.change, trial.outcome) for trial in rank_trials(trials, Thresholds())]
 
     def test_blow_ups_are_not_rewarded_however_much_they_move(self) -> None:
         nan = make_trial("residual", loss_end=math.nan, early_update=1e9)

@@ -41,7 +41,7 @@ class TestSigmoidNetwork:
         assert best.after.loss_end < best.after.loss_start - 0.3
         assert best.after.loss_end < best.before.loss_end - 0.3
         assert best.after.attenuation > 1000 * best.before.attenuation
-        assert [one.kind for one in best.before.findings] == ["vanishing"]
+        assert [finding.kind for finding in best.before.findings] == ["vanishing"]
         assert best.after.findings == ()
 
     def test_it_says_what_was_changed_where(self, sigmoid_trials: list[Trial]) -> None:
@@ -53,10 +53,10 @@ class TestSigmoidNetwork:
         )
 
     def test_the_untouched_model_is_one_of_them(self, sigmoid_trials: list[Trial]) -> None:
-        (baseline,) = [one for one in sigmoid_trials if one.is_baseline]
+        (baseline,) = [trial for trial in sigmoid_trials if trial.is_baseline]
         assert baseline.name == "as it is"
         assert baseline.before == baseline.after
-        assert all(one.before == baseline.before for one in sigmoid_trials)
+        assert all(trial.before == baseline.before for trial in sigmoid_trials)
         assert sigmoid_trials.index(baseline) > 2
 
     def test_what_does_not_fit_comes_last_with_the_reason(
@@ -108,8 +108,8 @@ def test_too_large_steps_are_remedied_by_smaller_ones_and_blow_ups_come_last() -
     trials = gradwatch.try_remedies(
         model, make_batches(), nn.CrossEntropyLoss(), optimizer, steps=20
     )
-    outcomes = [one.outcome for one in trials if one.applicable]
-    (baseline,) = [one for one in trials if one.is_baseline]
+    outcomes = [trial.outcome for trial in trials if trial.applicable]
+    (baseline,) = [trial for trial in trials if trial.is_baseline]
     assert baseline.outcome == "blew up"
     assert trials[0].change == "learning_rate"
     assert outcomes == sorted(outcomes, key=["healthy", "better", "no better", "blew up"].index)
@@ -122,7 +122,7 @@ def test_saturating_inputs_are_remedied_by_normalising_them() -> None:
     normalised = find_trial(trials, "inputs normalised")
     assert normalised.outcome == "healthy"
     assert normalised.description.startswith("standardise the inputs, which lie between")
-    assert trials.index(normalised) < [one.is_baseline for one in trials].index(True)
+    assert trials.index(normalised) < [trial.is_baseline for trial in trials].index(True)
 
 
 class TestNothingOfTheCallersChanges:
@@ -149,7 +149,9 @@ class TestNothingOfTheCallersChanges:
         for (inputs, _), (inputs_before, _) in zip(batches, data, strict=True):
             assert torch.equal(inputs, inputs_before)
         assert list(model[0]._forward_hooks) == [handle.id]
-        assert not any(one._forward_pre_hooks or one._backward_hooks for one in model.modules())
+        assert not any(
+            module._forward_pre_hooks or module._backward_hooks for module in model.modules()
+        )
         assert [type(one) for one in model] == [
             nn.Linear,
             nn.BatchNorm1d,

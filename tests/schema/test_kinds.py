@@ -61,7 +61,7 @@ def test_a_rule_of_a_new_kind_needs_no_row() -> None:
     for record in repeat(make_record(build_chain(10), gains={"Sigmoid": 0.22}), 10):
         doctor.observe(record)
     verdict = doctor.judge()
-    assert [one.kind for one in verdict.findings] == ["vanishing", "cold"]
+    assert [finding.kind for finding in verdict.findings] == ["vanishing", "cold"]
     assert "GW999" in write_report(verdict)
     assert "Layers that are cold" in write_fragment(verdict)
     assert [one.code for one in verdict.of_kind("cold")] == ["GW999"]

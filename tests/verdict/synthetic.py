@@ -46,7 +46,7 @@ def layer_sets(draw: st.DrawFn) -> LayerSet:
     layers = [replace(bucket, call=index) for index in range(n_buckets)]
     for index in range(n_buckets, n_buckets + n_layers):
         fqn = str(rng.choice(NAMES))
-        call = sum(one.fqn == fqn for one in layers)
+        call = sum(layer.fqn == fqn for layer in layers)
         inputs = tuple(
             i for i in range(n_buckets + n_layers) if rng.random() < (0.5 if i < index else 0.02)
         )
@@ -81,10 +81,12 @@ def _draw_param(rng: np.random.Generator, index: int) -> Param:
 def fill(layer_set: LayerSet, global_step: int, rng: np.random.Generator) -> StepRecord:
     """Any numbers at all."""
     layer_values = [
-        rng.choice(_choose_range(one), len(layer_set.layers)) for one in LAYER_STATISTICS
+        rng.choice(_choose_range(statistic), len(layer_set.layers))
+        for statistic in LAYER_STATISTICS
     ]
     param_values = [
-        rng.choice(_choose_range(one), len(layer_set.params)) for one in PARAM_STATISTICS
+        rng.choice(_choose_range(statistic), len(layer_set.params))
+        for statistic in PARAM_STATISTICS
     ]
     step_values = rng.choice(NUMBERS, len(STEP_STATISTICS))
     return StepRecord(

@@ -78,7 +78,7 @@ def test_batches_see_what_single_records_show():
     together, singly = diagnose(records), observe(records)
     assert together.to_dict() == singly.to_dict()
     assert repr(together.layers) == repr(singly.layers)  # NaN is not equal to itself
-    assert [one.message.split(":")[0] for one in together.notes] == ["Recovered after step 383"]
+    assert [note.message.split(":")[0] for note in together.notes] == ["Recovered after step 383"]
 
 
 def test_changes_tell_when_a_finding_begins_and_ends():
@@ -129,7 +129,7 @@ def test_where_nan_is_nothing_else_is_looked_for():
     broken = change(record, "output_l2_norm", np.inf)
     broken = change_param(broken, "update_l2_norm", np.inf)
     verdict = diagnose(repeat(broken, 5))
-    assert [one.kind for one in verdict.findings] == ["nonfinite"]
+    assert [finding.kind for finding in verdict.findings] == ["nonfinite"]
     assert verdict.findings[0].layers == ("fc0",)
 
 
@@ -138,8 +138,8 @@ def test_an_explosion_that_ends_in_nan_is_believed_at_once():
     growing = make_record(layer_set, gains={"Linear": 10.0}, update_ratio=1e-3)
     broken = replace(change_param(growing, "update_l2_norm", np.inf), global_step=1)
     verdict = diagnose([growing, broken])
-    assert {one.kind for one in verdict.findings} == {"nonfinite", "exploding"}
-    causes = {one.kind: one.cause for one in verdict.findings}
+    assert {finding.kind for finding in verdict.findings} == {"nonfinite", "exploding"}
+    causes = {finding.kind: finding.cause for finding in verdict.findings}
     assert causes["nonfinite"] == causes["exploding"] is not None
 
 
@@ -147,8 +147,8 @@ def test_the_worst_comes_first():
     chain = make_record(build_chain(10), gains={"Sigmoid": 0.22})
     pinned = change(chain, "saturated_fraction", {f"act{i}": 0.95 for i in range(9)})
     verdict = diagnose(repeat(pinned, 10))
-    assert [one.severity for one in verdict.findings] == ["critical", "warning"]
-    assert [one.kind for one in verdict.findings] == ["vanishing", "saturated"]
+    assert [finding.severity for finding in verdict.findings] == ["critical", "warning"]
+    assert [finding.kind for finding in verdict.findings] == ["vanishing", "saturated"]
 
 
 def test_a_layer_set_may_change_in_the_middle_of_a_run():
@@ -169,17 +169,17 @@ def test_a_layer_set_may_change_in_the_middle_of_a_run():
 def test_the_layer_table_leaves_out_the_zeros_of_rectifiers():
     mixed = build_chain(3, "ReLU")
     record = change(make_record(mixed), "saturated_fraction", {"act0": 0.5, "act1": 0.5})
-    assert np.isnan([one.saturated_fraction for one in diagnose([record]).layers]).all()
+    assert np.isnan([layer.saturated_fraction for layer in diagnose([record]).layers]).all()
     pinned = change(make_record(build_chain(3, "Tanh")), "saturated_fraction", {"act0": 0.5})
-    assert [one.saturated_fraction for one in diagnose([pinned]).layers][1] == 0.5
+    assert [layer.saturated_fraction for layer in diagnose([pinned]).layers][1] == 0.5
 
 
 def test_the_verdict_as_json_holds_any_layer_name():
     layer_set = build_chain(10)
-    renamed = tuple(replace(one, fqn=f"\ud800{one.fqn}") for one in layer_set.layers)
+    renamed = tuple(replace(layer, fqn=f"\ud800{layer.fqn}") for layer in layer_set.layers)
     params = tuple(
-        replace(one, fqn=f"\ud800{one.fqn}", module=f"\ud800{one.module}")
-        for one in layer_set.params
+        replace(param, fqn=f"\ud800{param.fqn}", module=f"\ud800{param.module}")
+        for param in layer_set.params
     )
     odd = LayerSet(renamed, params)
     assert LayerSet.from_json(odd.to_json()) == odd

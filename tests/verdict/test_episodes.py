@@ -173,7 +173,7 @@ def test_rules_are_followed_apart():
     for step in range(4):
         tracker.update(first, [make_sign()], step)
         tracker.update(second, [make_sign()], step)
-    assert [one.rule for one in tracker.current] == [first, second]
+    assert [episode.rule for episode in tracker.current] == [first, second]
 
 
 def test_costly_explanations_are_asked_for_only_when_somebody_reads_them():

@@ -43,9 +43,11 @@ def examine(rule: Rule, history: History) -> list[Sign]:
 
 
 def list_names(layer_set: LayerSet) -> set[str]:
-    layers = {name for one in layer_set.layers for name in (one.fqn, one.fqn.removesuffix(":time"))}
-    owners = {one.fqn.rpartition(":")[0] for one in layer_set.layers}
-    params = {name for one in layer_set.params for name in (one.fqn, one.module)}
+    layers = {
+        name for layer in layer_set.layers for name in (layer.fqn, layer.fqn.removesuffix(":time"))
+    }
+    owners = {layer.fqn.rpartition(":")[0] for layer in layer_set.layers}
+    params = {name for param in layer_set.params for name in (param.fqn, param.module)}
     return layers | owners | params
 
 
@@ -58,7 +60,7 @@ def describe_state(history: History) -> str:
          one.grad.tobytes(), one.reference.tobytes(), one.sensitivity.tobytes())
         for one in history.window
     ]  # fmt: skip
-    return repr((state, arrays, [id(one) for one in history.records]))
+    return repr((state, arrays, [id(record) for record in history.records]))
 
 
 def test_codes_are_unique():

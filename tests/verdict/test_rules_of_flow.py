@@ -61,7 +61,7 @@ class TestVanishing:
     def test_while_the_rate_rises_weights_are_judged_against_each_other(self):
         layer_set = build_chain(10)
         rates = (1e-7, 2e-7, 3e-7)
-        even = [make_record(layer_set, 0, SIGMOIDS, 1.0, one, one / 10) for one in rates]
+        even = [make_record(layer_set, 0, SIGMOIDS, 1.0, rate, rate / 10) for rate in rates]
         assert examine(VANISHING, *even) == []
         assert examine(VANISHING, *[make_record(layer_set, 0, SIGMOIDS, 1.0, r) for r in rates])
 
@@ -113,7 +113,7 @@ class TestVanishing:
     @pytest.mark.parametrize("facts", [{"trainable": False}, {"optimized": False}])
     def test_frozen_layers_are_left_alone(self, facts):
         record = make_record(build_chain(10), gains=SIGMOIDS)
-        params = tuple(replace(one, **facts) for one in record.layer_set.params)
+        params = tuple(replace(param, **facts) for param in record.layer_set.params)
         frozen = replace(record.layer_set, params=params)
         assert examine(VANISHING, replace(record, layer_set=frozen)) == []
 

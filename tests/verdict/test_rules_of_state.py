@@ -78,7 +78,7 @@ class TestDead:
         assert bool(examine(DEAD, *records)) == counts
 
     def test_a_layer_of_one_unit_that_never_fires_lets_nothing_through(self):
-        params = [replace(one, shape=(1, 64)) for one in self.WELL.layer_set.params]
+        params = [replace(param, shape=(1, 64)) for param in self.WELL.layer_set.params]
         narrow = replace(self.WELL, layer_set=replace(self.WELL.layer_set, params=tuple(params)))
         sign = see(DEAD, *repeat(change(narrow, "dead_fraction", {"act1": 1.0}), 3))
         assert (sign.layers[0], sign.severity) == ("act1", "critical")
@@ -103,14 +103,14 @@ class TestDead:
     def test_most_units_of_a_narrow_layer_may_be_silent_by_chance(self, units, counts):
         quiet = change(self.WELL, "dead_fraction", {"act1": 4 / 6})
         quiet = change(quiet, "zero_fraction", {"act1": 0.8})
-        params = tuple(replace(one, shape=(units, 64)) for one in quiet.layer_set.params)
+        params = tuple(replace(param, shape=(units, 64)) for param in quiet.layer_set.params)
         narrow = replace(quiet, layer_set=replace(quiet.layer_set, params=params))
         assert bool(examine(DEAD, *repeat(narrow, 3))) == counts
 
     @pytest.mark.parametrize(("zeros_at_first", "counts"), [(0.69, False), (0.4, True)])
     def test_signs_that_biases_draw_are_no_death(self, zeros_at_first, counts):
         """Living units that always fire: a coin has silenced the others, unless they once fired."""
-        params = tuple(replace(one, shape=(32, 32)) for one in self.WELL.layer_set.params)
+        params = tuple(replace(param, shape=(32, 32)) for param in self.WELL.layer_set.params)
         fresh = replace(self.WELL, layer_set=replace(self.WELL.layer_set, params=params))
         fresh = change(fresh, "zero_fraction", {"act1": zeros_at_first})
         drawn = change(fresh, "dead_fraction", {"act1": 22 / 32})
@@ -147,8 +147,8 @@ class TestSaturated:
     def test_gates_heads_and_rectifiers_are_right_to_be_sure(self, facts):
         record = change(make_record(build_chain(4)), "saturated_fraction", 0.99)
         layers = [
-            replace(one, **facts) if one.role == "activation" else one
-            for one in record.layer_set.layers
+            replace(layer, **facts) if layer.role == "activation" else layer
+            for layer in record.layer_set.layers
         ]
         other = replace(record, layer_set=replace(record.layer_set, layers=tuple(layers)))
         assert examine(SATURATED, other) == []
@@ -179,7 +179,7 @@ class TestUnderflow:
     def test_half_precision_weights_that_hardly_change_are_seen(self, dtype, ratio):
         update = {"fc1.weight": ratio * WEIGHT_NORM}
         record = change_param(make_record(build_chain(3)), "update_l2_norm", update)
-        params = tuple(replace(one, dtype=dtype) for one in record.layer_set.params)
+        params = tuple(replace(param, dtype=dtype) for param in record.layer_set.params)
         half = replace(record, layer_set=replace(record.layer_set, params=params))
         sign = see(UNDERFLOW, *repeat(half, 6))
         assert sign.layers == ("fc1",)
@@ -249,7 +249,7 @@ class TestDisconnected:
         record = change_param(record, "grad_l2_norm", {"fc0.weight": np.nan})
         record = change_param(record, "update_l2_norm", {"fc0.weight": 0.0})
         record = change(record, "grad_output_l2_norm", {"fc0": np.nan})
-        params = tuple(replace(one, **facts) for one in record.layer_set.params)
+        params = tuple(replace(param, **facts) for param in record.layer_set.params)
         return replace(record, layer_set=replace(record.layer_set, params=params))
 
     def test_a_parameter_that_never_gets_a_gradient_is_seen(self):

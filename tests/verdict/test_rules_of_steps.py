@@ -94,7 +94,7 @@ class TestMishandled:
         assert see(MISHANDLED, record).layers == ("fc1",)
         assert see(MISHANDLED, record).cause == "not_cleared"
         assert diagnose(repeat(record, 2)).findings == ()
-        assert [one.kind for one in diagnose(repeat(record, 3)).findings] == ["mishandled"]
+        assert [finding.kind for finding in diagnose(repeat(record, 3)).findings] == ["mishandled"]
 
     def test_one_that_nobody_steps_with_or_that_was_zeroed(self):
         record = change_param(WELL, "stale_grad_l2_norm", 0.0)
@@ -131,7 +131,7 @@ class TestRanks:
     def spread(self, **spreads: float) -> StepRecord:
         record = WELL
         for statistic in ("grad", "step_grad", "weight"):
-            values = dict.fromkeys((one.fqn for one in record.layer_set.params), 0.0)
+            values = dict.fromkeys((param.fqn for param in record.layer_set.params), 0.0)
             values["fc1.weight"] = spreads.get(statistic, 0.0)
             record = change_param(record, f"rank_{statistic}_spread", values)
         return record

@@ -50,6 +50,6 @@ def test_a_finished_run_is_judged_as_while_it_was_watched(report):
 def test_changes_begin_what_the_verdict_finds(report):
     doctor = Doctor()
     changes = [one for record in report.history.records for one in doctor.observe(record)]
-    began = {(one.finding.kind, one.finding.first_step) for one in changes if one.began}
-    assert {(one.kind, one.first_step) for one in doctor.judge().findings} <= began
-    assert {one.kind for one in report.findings} <= {kind for kind, _ in began}
+    began = {(change.finding.kind, change.finding.first_step) for change in changes if change.began}
+    assert {(finding.kind, finding.first_step) for finding in doctor.judge().findings} <= began
+    assert {finding.kind for finding in report.findings} <= {kind for kind, _ in began}

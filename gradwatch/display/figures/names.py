@@ -22,17 +22,17 @@ def shorten(names: Sequence[str], longest: int = LONGEST) -> list[str]:
     Names are cut at ``.``, ``_`` and ``/``; words with a digit tell layers apart and stay whole.
     """
     words = [_WORD.findall(name) for name in names]
-    head, tail = _shared(words), _shared([one[::-1] for one in words])
-    return [_fit(name, one, head, tail, longest) for name, one in zip(names, words, strict=True)]
+    head, tail = _shared(words), _shared([word[::-1] for word in words])
+    return [_fit(name, word, head, tail, longest) for name, word in zip(names, words, strict=True)]
 
 
 def _shared(words: Sequence[Sequence[str]]) -> int:
     """How many leading words all names have in common, leaving each at least one of its own."""
     if len(words) < 2:
         return 0
-    room = min(len(one) for one in words) - 1
+    room = min(len(word) for word in words) - 1
     count = 0
-    while count < room and len({one[count] for one in words}) == 1:
+    while count < room and len({word[count] for word in words}) == 1:
         count += 1
     return count
 

@@ -69,14 +69,14 @@ def plan_rows(layer_set: LayerSet) -> Plan:
 
 def _plan(layer_set: LayerSet) -> Plan:
     layers = layer_set.layers
-    rows = [i for i, one in enumerate(layers) if one.role in _ROW_ROLES]
-    rows = rows or [i for i, one in enumerate(layers) if one.role != "container"]
+    rows = [i for i, layer in enumerate(layers) if layer.role in _ROW_ROLES]
+    rows = rows or [i for i, layer in enumerate(layers) if layer.role != "container"]
     owner = _owners(layers, rows)
-    share = np.array([_share(one) for one in layers], dtype=np.int64)
-    activations = tuple(i for i, one in enumerate(layers) if one.role == "activation")
+    share = np.array([_share(layer) for layer in layers], dtype=np.int64)
+    activations = tuple(i for i, layer in enumerate(layers) if layer.role == "activation")
     modules: dict[str, int] = {}
     same = [modules.setdefault(layers[i].fqn, row) for row, i in enumerate(rows)]
-    params = [modules.get(one.module, -1) for one in layer_set.params]
+    params = [modules.get(param.module, -1) for param in layer_set.params]
     return Plan(
         rows=tuple(rows),
         owner=owner,

@@ -153,11 +153,11 @@ class Series:
         thresholds: Thresholds | None = None,
     ) -> Series:
         """Put columns side by side; layers that come and go leave gaps (NaN)."""
-        plans = list({id(one.plan): one.plan for one in reversed(columns)}.values())
+        plans = list({id(column.plan): column.plan for column in reversed(columns)}.values())
         names = _union(plans, lambda plan: plan.rows)
         acts = _union(plans, lambda plan: plan.activations)
         series = cls(
-            steps=tuple(one.global_step for one in columns),
+            steps=tuple(column.global_step for column in columns),
             names=tuple(names),
             activations=tuple(acts),
             types=tuple(acts.values()),
@@ -206,7 +206,7 @@ def _find_owners(plans: Iterable[Plan], names: Iterable[str]) -> npt.NDArray[np.
 
 
 def _line(columns: Sequence[Column], name: str) -> Matrix:
-    return np.array([getattr(one, name) for one in columns], dtype=np.float32)
+    return np.array([getattr(column, name) for column in columns], dtype=np.float32)
 
 
 def _union(plans: Iterable[Plan], pick: Callable[[Plan], tuple[int, ...]]) -> dict[str, str]:
@@ -232,7 +232,7 @@ def series_of(
     thresholds: Thresholds | None = None,
 ) -> Series:
     """The series of records in order of their steps."""
-    chosen = thin([one.global_step for one in records], limit)
+    chosen = thin([record.global_step for record in records], limit)
     histograms: Histograms = {}
     for one in records:
         for key, counts in one.histograms.items():

@@ -191,7 +191,7 @@ def _samples(by_step: dict[int, npt.NDArray[np.float64]]) -> list[list[Any]]:
 def _all_curves(series: Series, known: list[str]) -> dict[str, Any]:
     """Per activation its type, and per type its curves once."""
     kinds = {name: series.types[series.activations.index(name)] for name in known}
-    return {"types": kinds, "by_type": {one: curves_of(one) for one in set(kinds.values())}}
+    return {"types": kinds, "by_type": {kind: curves_of(kind) for kind in set(kinds.values())}}
 
 
 CARDS = (

@@ -66,7 +66,7 @@ def _find_missing(history: History, thresholds: Thresholds) -> list[int]:
 
 def _list_modules(reading: Reading, indices: list[int]) -> tuple[str, ...]:
     params = [reading.topology.params[index] for index in indices]
-    return tuple(dict.fromkeys(one.module or one.fqn for one in params))
+    return tuple(dict.fromkeys(param.module or param.fqn for param in params))
 
 
 def _count(reading: Reading, indices: list[int]) -> str:

@@ -179,8 +179,8 @@ def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
     layers, rms = reading.topology.layers, measure_rms(reading)
     growth = np.array(
         [
-            rms[i] / max(history.first_levels.rms.get(one.key, np.inf), 1.0)
-            for i, one in enumerate(layers)
+            rms[i] / max(history.first_levels.rms.get(layer.key, np.inf), 1.0)
+            for i, layer in enumerate(layers)
         ]
     )
     is_harmless = reading.topology.is_head | _find_squashed(reading.topology)

@@ -24,7 +24,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 
 def _find_held(history: History) -> Mask:
     params = history.latest.topology.params
-    return np.array([one.trainable and one.optimized for one in params], dtype=bool)
+    return np.array([param.trainable and param.optimized for param in params], dtype=bool)
 
 
 def _name_modules(history: History, found: Mask) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ def _look_at_cleared(history: History) -> list[Sign]:
     if has_overflown(record):
         return []
     cleared, fed = find_cleared(record) & held, find_fed(record) & held
-    number = np.array([one.optimizer for one in record.layer_set.params], dtype=np.int64)
+    number = np.array([param.optimizer for param in record.layer_set.params], dtype=np.int64)
     partly = set(number[fed & ~cleared].tolist())
     found = cleared & np.array([one not in partly for one in number.tolist()], dtype=bool)
     if not found.any():

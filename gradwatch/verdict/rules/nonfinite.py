@@ -106,14 +106,18 @@ def has_overflowed_float16(
     broken = find_broken_outputs(reading, before)
     if broken.size:
         layer = layers[broken[0]]
-        if "float16" in (layer.dtype, *(one.dtype for one in params)):
+        if "float16" in (layer.dtype, *(param.dtype for param in params)):
             return True
-        sources = [one for one in layer.inputs if layer.passes_float16 or _is_float16(layers[one])]
+        sources = [
+            source for source in layer.inputs if layer.passes_float16 or _is_float16(layers[source])
+        ]
     else:
         grads = np.flatnonzero(np.isinf(reading.record.layer("grad_output_l2_norm")))[-1:]
-        sources = [one for one in grads if _is_float16(layers[one])]
+        sources = [grad for grad in grads if _is_float16(layers[grad])]
     rms = norm / np.sqrt(reading.topology.output_numel)
-    return any(np.isfinite(rms[one]) and rms[one] >= thresholds.overflow_rms for one in sources)
+    return any(
+        np.isfinite(rms[source]) and rms[source] >= thresholds.overflow_rms for source in sources
+    )
 
 
 def _is_float16(layer: Layer) -> bool:

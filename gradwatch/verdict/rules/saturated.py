@@ -72,7 +72,7 @@ def _has_stuck(history: History, thresholds: Thresholds) -> bool:
 
 @lru_cache(maxsize=16)
 def _find_attention(topology: Topology) -> tuple[int, ...]:
-    return tuple(i for i, one in enumerate(topology.layers) if one.fqn.endswith(ATTENTION))
+    return tuple(i for i, layer in enumerate(topology.layers) if layer.fqn.endswith(ATTENTION))
 
 
 def _find_stuck_attention(history: History, thresholds: Thresholds) -> list[int]:

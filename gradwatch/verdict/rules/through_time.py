@@ -22,12 +22,12 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     if not profiles or history.has_replaced_weights:
         return []  # what a step has thrown is stopped by that
     lasting = _find_lasting(history, thresholds)
-    profiles = [one for one in profiles if one.fqn in lasting]
+    profiles = [profile for profile in profiles if profile.fqn in lasting]
     stalled = has_stalled(history, thresholds) if profiles else False
     if stalled is False:
         return []
-    worst = min(profiles, key=lambda one: one.share)
-    names = tuple(dict.fromkeys(n for one in profiles for n in one.list_layers(reading)))
+    worst = min(profiles, key=lambda profile: profile.share)
+    names = tuple(dict.fromkeys(n for profile in profiles for n in profile.list_layers(reading)))
     message = (
         f"The first time steps of {worst.fqn} get {name_lack(worst.share, 'the last ones')}, and "
         f"{_describe_progress(history, stalled)}"

@@ -39,7 +39,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 
 
 def _mark(params: tuple[Param, ...], attribute: str) -> Mask:
-    return np.array([getattr(one, attribute) for one in params], dtype=bool)
+    return np.array([getattr(param, attribute) for param in params], dtype=bool)
 
 
 def _find_still(history: History, thresholds: Thresholds) -> Mask:
@@ -55,7 +55,7 @@ def _find_still(history: History, thresholds: Thresholds) -> Mask:
 
 def _name_modules(history: History, indices: list[int]) -> tuple[str, ...]:
     params = [history.latest.topology.params[index] for index in indices]
-    return tuple(dict.fromkeys(one.module or one.fqn for one in params))
+    return tuple(dict.fromkeys(param.module or param.fqn for param in params))
 
 
 def _count(history: History, indices: list[int]) -> str:
