@@ -23,7 +23,7 @@ RECTIFIER_LOG_GAIN = -math.log(RECTIFIER_GAIN)
 the weights, so that much of a rectifier's loss is the weights' business."""
 
 MILD_LOG = math.log(2)
-"""Factors nearer to 1 than this are too small to tell what they come from."""
+"""Factors nearer to 1 than this are too small to say what they come from."""
 
 CLOSED_SOFTMAX = 1e-3
 """A softmax over n equal entries multiplies a gradient by 1/n; far below that it is nearly one-hot
@@ -189,7 +189,7 @@ def _find_wrapper(reading: Reading, index: int) -> bool:
 
 
 def _log_ratio(below: float, above: float) -> float:
-    """Logarithm of what is left, at least as far as a norm can tell; 0 where it is not known."""
+    """Logarithm of what is left, at least as far as a norm shows; 0 where it is not known."""
     if below > 0 and above > 0 and np.isfinite(below) and np.isfinite(above):
         return math.log(max(below, min(LEAST_NORM, above))) - math.log(above)
     return 0.0

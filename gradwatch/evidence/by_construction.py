@@ -45,9 +45,9 @@ def find_idle(reading: Reading, profile: float) -> dict[str, list[int]]:
 def _find_choiceless(reading: Reading) -> set[int]:
     """Softmaxes over a single value, which is always 1."""
     slope = reading.record.layer("derivative_mean")
-    pinned = reading.record.layer("saturated_fraction")
+    saturated = reading.record.layer("saturated_fraction")
     layers = reading.topology.layers
-    flat = np.flatnonzero((slope == 0) & (pinned == 0)).tolist()
+    flat = np.flatnonzero((slope == 0) & (saturated == 0)).tolist()
     return {index for index in flat if _mixes(layers[index].type)}
 
 
@@ -59,7 +59,7 @@ def _mixes(kind: str) -> bool:
 def _find_owners(reading: Reading, choiceless: set[int]) -> tuple[str, ...]:
     """Modules with such a softmax in one kernel, which is no link in the flow; a dot behind."""
     layers = reading.topology.layers
-    owners = {layers[one].fqn.rpartition(":")[0] for one in choiceless if not layers[one].inputs}
+    owners = {layers[i].fqn.rpartition(":")[0] for i in choiceless if not layers[i].inputs}
     return tuple(f"{owner}." if owner else "" for owner in owners)
 
 
@@ -73,8 +73,8 @@ def _feeds_only(
         return True
     calls = topology.calls[index]
     ahead = reach(calls, lambda call: set(topology.consumers[call]) - choiceless)
-    users = [set(topology.consumers[one]) for one in ahead]
-    return bool(calls) and all(users) and any(one & choiceless for one in users)
+    users = [set(topology.consumers[call]) for call in ahead]
+    return bool(calls) and all(users) and any(layers & choiceless for layers in users)
 
 
 def _cancels(reading: Reading, index: int) -> bool:

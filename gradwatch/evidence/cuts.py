@@ -14,9 +14,9 @@ from gradwatch.schema.cut import Cut
 
 
 def find_calls(topology: Topology, index: int) -> tuple[int, ...]:
-    """Calls that tell of a parameter: its module's own, or those inside the module that holds it.
+    """Calls that speak of a parameter: its module's own, or those inside the module that holds it.
 
-    Empty for one that the model itself holds, of which any call or none may tell.
+    Empty for one that the model itself holds, of which any call or none may speak.
     """
     own = topology.calls[index] or topology.inner_layers.get(index, ())
     module = topology.params[index].module
@@ -37,9 +37,9 @@ def find_cuts(reading: Reading, indices: Iterable[int]) -> list[Cut]:
     for index in indices if cuts else ():
         param = topology.params[index]
         ahead = reach(find_calls(topology, index), lambda call: topology.consumers[call])
-        silent = {one for one in ahead if not reading.grad[one] > 0}
-        last = {one for one in silent if not silent & set(topology.consumers[one])}
-        names, ends = ({topology.layers[one].fqn for one in chosen} for chosen in (silent, last))
+        silent = {call for call in ahead if not reading.grad[call] > 0}
+        last = {call for call in silent if not silent & set(topology.consumers[call])}
+        names, ends = ({topology.layers[i].fqn for i in chosen} for chosen in (silent, last))
         for cut in cuts:
             if param.fqn in cut.params or ends & set(cut.layers) or _runs_there(param, cut):
                 found[cut] = True
@@ -75,11 +75,11 @@ def is_unused(reading: Reading, index: int) -> bool:
     topology = reading.topology
     calls = find_calls(topology, index)
     ahead = reach(calls, lambda call: topology.consumers[call])
-    around = {one for one in ahead if _encloses(topology.layers[one], topology.params[index])}
+    around = {i for i in ahead if _encloses(topology.layers[i], topology.params[index])}
     if not calls or not all(np.isnan(reading.grad[call]) for call in calls):
         return False
     inside = reach(calls, lambda call: set(topology.consumers[call]) - around)
-    return all(np.isnan(reading.grad[one]) for one in inside)
+    return all(np.isnan(reading.grad[call]) for call in inside)
 
 
 def _encloses(layer: Layer, param: Param) -> bool:

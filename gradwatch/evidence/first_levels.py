@@ -75,7 +75,7 @@ def _measure_growth(reading: Reading) -> float:
 
 
 def measure_input_scale(reading: Reading) -> Array:
-    """Root mean square of what a weight takes in, as its output tells, by activation behind it.
+    """Root mean square of what a weight takes in, as its output shows, by activation behind it.
 
     A weight ``W`` of ``m`` rows that does not know its input ``x`` makes of it an output with a
     root mean square of ``||W|| rms(x) / sqrt(m)``; a bias counts as an input. NaN elsewhere.

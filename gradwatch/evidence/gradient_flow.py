@@ -176,7 +176,7 @@ def _read_sensitivity(record: StepRecord) -> Array:
 
 
 def _read_grad(record: StepRecord) -> Array:
-    """Gradient norms, with rounding to zero told from true zeros."""
+    """Gradient norms, with rounding to zero distinguished from true zeros."""
     grad: Array = record.layer("grad_output_l2_norm").copy()
     rounded = (grad == 0) & (record.layer("grad_zero_fraction") < 1)
     grad[rounded] = UNDERFLOW

@@ -142,8 +142,8 @@ class History:
             kept.realign(places)
         self._aligned = topology
 
-    def has_pinned_outputs(self, thresholds: Thresholds) -> bool:
-        """Whether the outputs have never let through what they get: pinned since the first record.
+    def has_closed_outputs(self, thresholds: Thresholds) -> bool:
+        """Whether the outputs have never let through what they get: closed since the first record.
 
         A training that has become sure began with outputs that were not.
         """

@@ -17,7 +17,7 @@ LATEST = 12
 """Records whose loss is where it is now."""
 
 LEAST = 8
-"""Latest records from which it can be told whether the loss has levelled off."""
+"""Latest records from which it is known whether the loss has levelled off."""
 
 LEVEL = 0.1
 """A fall of less while the number of steps doubles is none: a loss that follows a power law of the

@@ -1,7 +1,7 @@
 """NaN and Inf that hurt: since which record, and where they began.
 
 A value that is not finite in an output may be meant: masked scores are -inf, and their softmax is
-well. What hurts is a gradient, an update, a weight or the loss; outputs are evidence for where it
+finite. What hurts is a gradient, an update, a weight or the loss; outputs are evidence for where it
 began, once something hurts.
 """
 
@@ -81,7 +81,7 @@ def has_reached_weights(reading: Reading) -> bool:
 
 
 def find_broken_outputs(reading: Reading, before: Reading | None) -> Indices:
-    """Layers whose output is not finite, but those where that was so while all was well."""
+    """Layers whose output is not finite, but those where that was so while all was whole."""
     broken = np.flatnonzero(np.isinf(reading.record.layer("output_l2_norm")))
     if before is None:
         return broken
@@ -125,7 +125,7 @@ def _is_handed_on(reading: Reading, index: int) -> bool:
     """Whether what takes this output in is not finite either; nothing is known of the last one."""
     norms = reading.record.layer("output_l2_norm")
     behind = reading.topology.consumers[index]
-    return not behind or any(np.isinf(norms[one]) for one in behind)
+    return not behind or any(np.isinf(norms[user]) for user in behind)
 
 
 def _list_broken(reading: Reading) -> Origin:

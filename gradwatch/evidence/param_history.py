@@ -104,8 +104,8 @@ class ParamHistory:
 
 def _find_replaced(reading: Reading, before: Reading) -> Mask:
     """Parameters that have changed since the last record with a gradient at neither."""
-    size, earlier = (one.record.param("weight_l2_norm") for one in (reading, before))
-    unfed = [np.isnan(one.record.param("grad_l2_norm")) for one in (reading, before)]
+    size, earlier = (seen.record.param("weight_l2_norm") for seen in (reading, before))
+    unfed = [np.isnan(seen.record.param("grad_l2_norm")) for seen in (reading, before)]
     result: Mask = np.logical_and(*unfed) & (np.abs(size - earlier) > ROUNDING * size)
     return result
 
@@ -120,7 +120,7 @@ def measure_move(reading: Reading, before: Reading) -> float:
     judged = reading.topology.is_judged
     update = reading.measure_update(MOVE_FLOOR)[judged]
     step = float(np.max(update[np.isfinite(update)], initial=0.0))
-    weight, earlier = (one.record.param("weight_l2_norm") for one in (reading, before))
+    weight, earlier = (seen.record.param("weight_l2_norm") for seen in (reading, before))
     floor = np.fmax(earlier, MOVE_FLOOR * reading.topology.lecun_norm)
     with np.errstate(invalid="ignore", divide="ignore"):
         change = ((weight - earlier) / floor)[judged]

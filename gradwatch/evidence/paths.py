@@ -45,7 +45,7 @@ def reach(
     found = set(starts)
     ahead = list(found)
     while ahead:
-        fresh = [one for one in follow(ahead.pop()) if one not in found and one != avoid]
+        fresh = [layer for layer in follow(ahead.pop()) if layer not in found and layer != avoid]
         found.update(fresh)
         ahead.extend(fresh)
     return found
@@ -56,7 +56,7 @@ def find_opening(reading: Reading, indices: Iterable[int], opening: float) -> se
 
     A branch that begins at zero (ReZero, a zero-initialised last layer, LayerScale) lets nothing
     through at first, but its factor moves fast against its own size: it is made to open. The
-    weights of a network that starves stand still where the gradient is lost.
+    weights of a network that gets no gradient stand still where it is lost.
     """
     topology = reading.topology
     return {

@@ -47,7 +47,7 @@ class TimeProfile:
             return (*(topology.params[i].fqn for i in find_matrices(topology)), self.fqn)
         own = {self.fqn}
         feeding = [layers[s].fqn for call in self.calls[:2] for s in layers[call].inputs]
-        return tuple(dict.fromkeys([self.fqn, *(one for one in feeding if one not in own)]))
+        return tuple(dict.fromkeys([self.fqn, *(fqn for fqn in feeding if fqn not in own)]))
 
 
 def find_chains(topology: Topology) -> dict[str, tuple[int, ...]]:
@@ -121,4 +121,4 @@ def measure_time_share(reading: Reading) -> list[TimeProfile]:
 
 def measure_time_growth(reading: Reading) -> list[TimeProfile]:
     """The same, where growth is known."""
-    return [one for one in _profile(reading) if np.isfinite(one.growth)]
+    return [profile for profile in _profile(reading) if np.isfinite(profile.growth)]

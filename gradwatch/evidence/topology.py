@@ -98,7 +98,7 @@ class Topology:
         return np.array([max(layer.output_numel, 1) for layer in self.layers], dtype=np.float64)
 
     @cached_property
-    def pinnable(self) -> tuple[int, ...]:
+    def saturable(self) -> tuple[int, ...]:
         """Hidden activations that can saturate; gates and heads are right to be sure."""
         return self._find_hidden("both")
 
@@ -110,7 +110,7 @@ class Topology:
 
     @cached_property
     def outputs(self) -> tuple[int, ...]:
-        """Activations of the network's outputs that can be pinned."""
+        """Activations of the network's outputs that can saturate."""
         rows = [(layer, find_activation(layer.type)) for layer in self.layers]
         return tuple(
             index
@@ -251,7 +251,7 @@ def _is_composite(
 ) -> bool:
     """Whether one call of a module with matrices of its own is a network in itself.
 
-    Its output tells nothing of where its matrices stand: activations are called inside it, or
+    Its output says nothing of where its matrices stand: activations are called inside it, or
     modules that have entries of their own.
     """
     if len(calls) > 1 or layer_set.layers[calls[0]].role != "weight":
@@ -289,7 +289,7 @@ def name_with_feeders(topology: Topology, activations: Iterable[int]) -> tuple[s
         feeders = [_find_weight(topology, source) for source in topology.layers[index].inputs]
         fqn = topology.layers[index].fqn
         owner = fqn.rpartition(":")[0].removeprefix(OUTSIDE)
-        names += [fqn, *(one for one in (*feeders, owner) if one)]
+        names += [fqn, *(name for name in (*feeders, owner) if name)]
     return tuple(dict.fromkeys(names))
 
 

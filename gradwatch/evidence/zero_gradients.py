@@ -16,7 +16,7 @@ from gradwatch.records import StepRecord
 def find_walled(reading: Reading, indices: Iterable[int]) -> set[int]:
     """Parameters whose gradient is exactly zero because of something that has no slope at all.
 
-    Neither an activation that can be pinned or dead nor a weight that can be zero blocks it, but
+    Neither an activation that can be saturated or dead nor a weight that can be zero blocks it, but
     an operation such as ``round``: these parameters are as good as disconnected.
     """
     found: set[int] = set()
@@ -90,7 +90,7 @@ def find_unasked(reading: Reading, indices: Iterable[int]) -> set[int]:
         if len(calls := list(reading.topology.calls[index]))
         and np.all(reading.grad[calls] == 0)
         and np.all(np.isnan(reading.reference[calls]))
-        and not any(_is_left_out(reading, one) for one in _look_ahead(reading, calls))
+        and not any(_is_left_out(reading, user) for user in _look_ahead(reading, calls))
     }
 
 

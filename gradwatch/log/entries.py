@@ -155,10 +155,13 @@ def find_folders(root: Path) -> Iterator[Folder]:
             folders.clear()
             continue
         seen.add(real)
-        strange = [one for one in folders if "tfevents" in one and _is_directory(Path(here, one))]
+        strange = [
+            name for name in folders if "tfevents" in name and _is_directory(Path(here, name))
+        ]
         files = sorted(name for name in names if "tfevents" in name)
         failed += [
-            Folder(Path(here), error=f"{one} is a directory, not an event file") for one in strange
+            Folder(Path(here), error=f"{name} is a directory, not an event file")
+            for name in strange
         ]
         if files:
             yield Folder(Path(here), tuple(Path(here, name) for name in files))

@@ -109,7 +109,7 @@ def arrange(entries: Sequence[Entry], marks: Iterable[Mark]) -> list[Part]:
     Raises:
         UnreadableLog: more sessions, or more at the same time, than any training has.
     """
-    streams = [[Session("", entries=list(one))] for one in _split_unnamed(entries)]
+    streams = [[Session("", entries=list(stream))] for stream in _split_unnamed(entries)]
     for session in _gather_sessions(entries, marks):
         home = next((s for s in streams if not any(session.is_beside(p) for p in s)), None)
         if home is None:

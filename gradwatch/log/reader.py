@@ -62,7 +62,7 @@ class Run:
         written: its records as written, for the layer sets.
         text_entries: what may be a text or a trial of ours.
         damage: what could not be read or is missing, in words; the other records are there.
-        sessions: the watches that wrote it, one after the other; the last one tells its end.
+        sessions: the watches that wrote it, one after the other; the last one says how it ended.
         notes: what is worth a word and makes nothing less certain.
         columns: layers of all its records together that are unpacked at most, and columns of all
             its layer sets: a few bytes can stand for any number of them.
@@ -115,7 +115,7 @@ class Run:
         return self.path.resolve().name + self.name[1:]
 
     def records(self) -> Iterator[StepRecord]:
-        """The records in order of training; read anew from the files at each call.
+        """The records in order of training; read from the files again at each call.
 
         Raises:
             UnreadableLog: a record is damaged, or nothing says what its numbers mean.
@@ -159,7 +159,7 @@ class Run:
 
     def _read_layer_set(self, digest: str) -> LayerSet:
         """Its first record carries it, also when a resume dropped that record."""
-        candidates = [one for one in self.written if one.digest == digest]
+        candidates = [entry for entry in self.written if entry.digest == digest]
         for _, event in read_events(candidates):
             for tensor in read_tensors(event):
                 if tensor.content:
@@ -246,9 +246,9 @@ def _read_folder(name: str, folder: Folder) -> list[Run]:
 
 def _make_run(name: str, path: Path, part: Part, scan: Scan, texts: tuple[Entry, ...]) -> Run:
     missing = [text for text in (session.find_missing() for session in part.sessions) if text]
-    is_told = all(session.name and session.end for session in part.sessions) and not missing
-    foreign = scan.foreign if scan.foreign and not (is_told and part.sessions) else []
-    told = [f"{text}, in frames of others" for text in scan.foreign] if not foreign else []
+    is_whole = all(session.name and session.end for session in part.sessions) and not missing
+    foreign = scan.foreign if scan.foreign and not (is_whole and part.sessions) else []
+    notes = [f"{text}, in frames of others" for text in scan.foreign] if not foreign else []
     return Run(
         name=name,
         path=path,
@@ -257,7 +257,7 @@ def _make_run(name: str, path: Path, part: Part, scan: Scan, texts: tuple[Entry,
         text_entries=texts,
         damage=(*scan.damage, *foreign, *missing),
         sessions=part.sessions,
-        notes=tuple(told),
+        notes=tuple(notes),
     )
 
 

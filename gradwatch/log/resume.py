@@ -3,7 +3,7 @@
 A training that was resumed, or begun again in the same directory, leaves records of the same steps
 more than once. The later-written one counts: when a step comes back, every earlier-written record
 of that step and of later steps is dropped, as TensorBoard does on a restart. Two watches that write
-into one directory at the same time are told apart by their interleaved times and equal steps, and
+into one directory at the same time are kept apart by their interleaved times and equal steps, and
 become two runs, ``name`` and ``name#2``.
 """
 

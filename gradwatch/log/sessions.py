@@ -53,6 +53,6 @@ def _list_times(directory: Path) -> list[float]:
     """When the event files that are there were last written."""
     try:
         with os.scandir(directory) as found:
-            return [one.stat().st_mtime for one in found if "tfevents" in one.name]
+            return [file.stat().st_mtime for file in found if "tfevents" in file.name]
     except OSError:
         return []

@@ -33,7 +33,7 @@ def unpack_trials(packed: bytes) -> tuple[Trial, ...]:
     try:
         text = zlib.decompressobj().decompress(packed, MAX_TRIALS_BYTES)
         content = json.loads(text)
-        return tuple(_read_trial(one, content["before"]) for one in content["trials"])
+        return tuple(_read_trial(trial, content["before"]) for trial in content["trials"])
     except (
         zlib.error,
         ValueError,
@@ -70,6 +70,7 @@ def _read_measurement(data: dict[str, Any]) -> Measurement:
     return Measurement(
         **{name: float(data[name]) for name in numbers},
         findings=tuple(
-            Finding(**{**one, "layers": tuple(map(str, one["layers"]))}) for one in data["findings"]
+            Finding(**{**finding, "layers": tuple(map(str, finding["layers"]))})
+            for finding in data["findings"]
         ),
     )

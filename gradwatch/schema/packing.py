@@ -29,10 +29,10 @@ def pack_rows(head: npt.NDArray[np.float64], rows: Sequence[npt.NDArray[np.float
         narrow = [row.astype(np.float32) for row in rows]
     equal = [_are_equal(row) for row in narrow]
     masks = [
-        sum(1 << place for place, one in enumerate(equal[start : start + _BITS]) if one)
+        sum(1 << place for place, is_equal in enumerate(equal[start : start + _BITS]) if is_equal)
         for start in range(0, _count_masks(len(rows)) * _BITS, _BITS)
     ]
-    stored = (row[:1] if one else row for row, one in zip(narrow, equal, strict=True))
+    stored = (row[:1] if same else row for row, same in zip(narrow, equal, strict=True))
     return np.concatenate(((_MARK, *masks), head, *stored)).astype(np.float32)
 
 

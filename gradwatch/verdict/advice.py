@@ -71,7 +71,7 @@ class Place:
             for param in self._known.params
             if param.module == owner and param.role == "weight"
         ]
-        return any(one.trainable and one.optimized for one in own) or not own
+        return any(param.trainable and param.optimized for param in own) or not own
 
     @cached_property
     def activations(self) -> tuple[int, ...]:
@@ -92,7 +92,7 @@ class Place:
         """Whether a named layer is an LSTM or GRU already."""
         layers = self.topology.layers if self.topology else ()
         named = [layer.type for layer in layers if layer.fqn in self.layers]
-        return any(one.upper().startswith(("LSTM", "GRU")) for one in named)
+        return any(kind.upper().startswith(("LSTM", "GRU")) for kind in named)
 
     @property
     def _known(self) -> Topology:
@@ -134,7 +134,7 @@ class Place:
     def name_scheme(self) -> str:
         """Initialisation that fits what follows the weights here."""
         types = [find_following_type(self._known, index) for index in self.weights]
-        schemes = [choose_scheme(one)[0] for one in types if one]
+        schemes = [choose_scheme(kind)[0] for kind in types if kind]
         return join_schemes(schemes) if schemes else LECUN
 
 
@@ -165,10 +165,10 @@ def _initialise(place: Place) -> str:
     )
 
 
-def _unpin(place: Place) -> str:
-    pinned = place.choose_activations(lambda row: row.squashes)
-    where = place.describe(pinned) or place.region
-    feeding = place.describe(place.find_feeding(pinned)) or "the weights before them"
+def _desaturate(place: Place) -> str:
+    saturated = place.choose_activations(lambda row: row.squashes)
+    where = place.describe(saturated) or place.region
+    feeding = place.describe(place.find_feeding(saturated)) or "the weights before them"
     return (
         f"Normalise the inputs and re-initialise {feeding} with Xavier and a bias of 0, so that "
         f"|z| stays below about 2 at {where}; BatchNorm or LayerNorm before them keeps it there."
@@ -204,7 +204,7 @@ def _bridge_time(place: Place) -> str:
 _BY_CAUSE: dict[str, Callable[[Place], str]] = {
     "activation_derivative": _replace_activations,
     "weight_scale": _initialise,
-    "saturation": _unpin,
+    "saturation": _desaturate,
     "dead_units": _revive,
     "depth": _shorten,
     "precision": lambda place: (

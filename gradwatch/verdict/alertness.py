@@ -83,5 +83,5 @@ class Alertness:
 
 
 def _jumps(value: float, before: deque[float], factor: float) -> bool:
-    known = [one for one in before if math.isfinite(one)]
+    known = [earlier for earlier in before if math.isfinite(earlier)]
     return bool(known) and 0 < max(known) * factor < value

@@ -11,10 +11,10 @@ from gradwatch.verdict.findings import Finding
 
 
 def drop_consequences(findings: Sequence[Finding], reading: Reading) -> list[Finding]:
-    """Leave out what starves because a recurrent layer has no unit left that fires.
+    """Leave out what gets no gradient because a recurrent layer has no unit left that fires.
 
     Such a layer is one call with its activations inside: the gradient arrives at it and ends there,
-    and its own finding says why. What follows it is well.
+    and its own finding says why. What follows it is healthy.
     """
     walls = _find_dead_recurrent(findings, reading)
     if not walls:

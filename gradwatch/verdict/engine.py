@@ -34,7 +34,7 @@ class Doctor:
 
     Args:
         thresholds: when a measurement counts; the defaults fit most runs.
-        rules: the diseases that are looked for; by default gradwatch's own and those that
+        rules: what is looked for; by default gradwatch's own and those that
             installed packages name. One that is not gradwatch's own ends at its first exception.
     """
 
@@ -71,7 +71,7 @@ class Doctor:
             for rule in self.rules:
                 if broken and rule.kind != "exploding":
                     continue
-                kept = [one for one in map(self._silence, self._ask(rule)) if one is not None]
+                kept = [sign for sign in map(self._silence, self._ask(rule)) if sign is not None]
                 if kept or not broken:
                     changes += self._tracker.update(rule, kept, step, self._sees)
                 broken |= rule.kind == "nonfinite" and bool(kept)

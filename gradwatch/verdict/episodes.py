@@ -93,7 +93,9 @@ class Tracker:
     @property
     def is_waiting(self) -> bool:
         """Whether a sign has shown that must last before it is a finding."""
-        return any(not one.confirmed and one.sign.severity != "note" for one in self._open)
+        return any(
+            not episode.confirmed and episode.sign.severity != "note" for episode in self._open
+        )
 
     def update(
         self,
@@ -111,19 +113,25 @@ class Tracker:
             return []
         mine = [episode for episode in self._open if episode.rule is rule]
         changes = [self._meet(rule, sign, mine, global_step) for sign in signs]
-        missing = (one for one in mine if one.last_step != global_step and sees(one.sign))
+        missing = (
+            episode for episode in mine if episode.last_step != global_step and sees(episode.sign)
+        )
         changes += [self._miss(episode, global_step) for episode in missing]
         return [change for change in changes if change is not None]
 
     def confirm(self, kind: str) -> list[Change]:
         """Believe what has shown so far of a kind: no further step can show more."""
-        found = [one for one in self._open if one.rule.kind == kind and not one.confirmed]
+        found = [
+            episode for episode in self._open if episode.rule.kind == kind and not episode.confirmed
+        ]
         for episode in found:
             episode.confirmed = True
-        return [Change(one.describe(), True) for one in found if one.sign.severity != "note"]
+        return [
+            Change(episode.describe(), True) for episode in found if episode.sign.severity != "note"
+        ]
 
     def _meet(self, rule: Rule, sign: Sign, mine: list[Episode], global_step: int) -> Change | None:
-        episode = next((one for one in mine if _belongs(one, sign, global_step)), None)
+        episode = next((episode for episode in mine if _belongs(episode, sign, global_step)), None)
         if episode is None:
             episode = Episode(rule, sign, global_step, global_step)
             self._open.append(episode)
@@ -150,8 +158,8 @@ class Tracker:
             return True
         absent = global_step - episode.last_step
         spans = episode.missed >= LEAST_RECORDS and absent >= self._thresholds.persistence_steps
-        ill = episode.last_step - episode.first_step
-        long_enough = absent >= RECOVERY_SHARE * ill
+        unhealthy = episode.last_step - episode.first_step
+        long_enough = absent >= RECOVERY_SHARE * unhealthy
         return long_enough and (spans or episode.missed >= self._thresholds.persistence)
 
     def _miss(self, episode: Episode, global_step: int) -> Change | None:

@@ -29,13 +29,13 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One disease in one connected region of the network.
+    """What is unhealthy in one connected region of the network.
 
     Attributes:
-        code: of the rule, such as ``"GW101"``; ``gradwatch explain GW101`` tells about it.
+        code: of the rule, such as ``"GW101"``; ``gradwatch explain GW101`` explains it.
         kind: a name in ``schema.kinds.KINDS``.
         severity: ``"warning"`` or ``"critical"`` (``"note"`` in ``Verdict.notes``).
-        cause: a name in ``schema.kinds.CAUSES``, the dominant one; ``None`` when it cannot be told.
+        cause: a name in ``schema.kinds.CAUSES``, the dominant one; ``None`` when it is not known.
         layers: fully qualified names, worst first.
         first_step: global step at which it began.
         last_step: last sampled step at which it was still there.
@@ -281,7 +281,7 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(one) for one in value]
+        return [_finite(item) for item in value]
     return value

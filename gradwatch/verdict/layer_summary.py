@@ -54,5 +54,5 @@ def count_trained(history: History) -> Trained:
     chosen = [
         param for i, param in enumerate(params) if moved[i] and param.trainable and param.optimized
     ]
-    elements, whole = (sum(one.numel for one in some) for some in (chosen, params))
+    elements, whole = (sum(param.numel for param in some) for some in (chosen, params))
     return Trained(len(chosen), len(params), elements, whole)

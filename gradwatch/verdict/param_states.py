@@ -38,7 +38,7 @@ def measure_coverage(
     if not history.count:
         return Coverage()
     params = history.latest.topology.params
-    sick = {name for finding in findings for name in finding.layers}
+    unhealthy = {name for finding in findings for name in finding.layers}
     explained = {name for note in notes if note.kind == "disconnected" for name in note.layers}
     explained |= set(ignored)
     counts = history.learning
@@ -47,7 +47,7 @@ def measure_coverage(
         if not (param.trainable and param.optimized):
             continue
         seen = int(counts.learned[index]), int(counts.called[index])
-        states.append(_judge(param, seen, sick, explained, thresholds))
+        states.append(_judge(param, seen, unhealthy, explained, thresholds))
     return Coverage(_let_follow(states, params), history.count)
 
 

@@ -32,7 +32,7 @@ class Explanation(NamedTuple):
 
 @dataclass(frozen=True)
 class Sign:
-    """One disease in one region at one sampled step; it becomes a finding when it lasts.
+    """What is unhealthy in one region at one sampled step; it becomes a finding when it lasts.
 
     Attributes:
         layers: fully qualified names, worst first.
@@ -92,13 +92,13 @@ class Guard:
 
 @dataclass(frozen=True)
 class Rule:
-    """A disease that gradwatch can find.
+    """One way to be unhealthy that gradwatch can find.
 
     Attributes:
         code: such as ``"GW101"``.
         kind: a name in ``schema.kinds.KINDS``, or one of its own.
         title: a few words.
-        examine: the newest step of a history -> signs of the disease at that step.
+        examine: the newest step of a history -> signs of it at that step.
         doc: Markdown: what it does, why it matters, formula and source, example, limits,
             configuration. ``gradwatch explain`` and the documentation print it.
         persistence: sampled steps in a row that a sign must last; ``None``: the configured number.

@@ -39,7 +39,7 @@ LEAST_PROGRESS = 0.05
 """Share of the best trial's fall of the loss below which another hardly learns. A few steps at one
 learning rate do not compare speeds more closely: above it the smaller change counts for more."""
 
-THROWN_UPDATE = 0.5
+REPLACING_UPDATE = 0.5
 """Relative update from which a step replaces a weight rather than changes it."""
 
 _BLOW_UPS = ("nonfinite", "exploding")
@@ -133,7 +133,7 @@ class Trial:
         if self.after is None or not self.after.finite:
             return -math.inf
         starts = [self.after.loss_start, self.before.loss_start]
-        return min(one for one in starts if math.isfinite(one)) - self.after.loss_end
+        return min(loss for loss in starts if math.isfinite(loss)) - self.after.loss_end
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; numbers that are not finite stay as they are."""
@@ -178,9 +178,9 @@ def rank_trials(trials: Iterable[Trial], thresholds: Thresholds) -> list[Trial]:
     """
     judged = [replace(trial, outcome=judge_trial(trial, thresholds)) for trial in trials]
     best: dict[str, float] = {}
-    for one in judged:
-        best[one.outcome] = max(best.get(one.outcome, 0.0), one.progress)
-    return sorted(judged, key=lambda one: _key(one, best[one.outcome]))
+    for trial in judged:
+        best[trial.outcome] = max(best.get(trial.outcome, 0.0), trial.progress)
+    return sorted(judged, key=lambda trial: _key(trial, best[trial.outcome]))
 
 
 def _key(trial: Trial, best: float) -> tuple[int, bool, int, float]:
@@ -210,8 +210,8 @@ def _is_better(trial: Trial, after: Measurement) -> bool:
 
 
 def _blew_up(trial: Trial, after: Measurement) -> bool:
-    thrown = after.early_update >= THROWN_UPDATE and not trial.progress > 0
-    if not after.finite or thrown:
+    replaces = after.early_update >= REPLACING_UPDATE and not trial.progress > 0
+    if not after.finite or replaces:
         return True
     known = {finding.kind for finding in trial.before.findings}
     new = {finding.kind for finding in after.findings} - (set() if trial.is_baseline else known)

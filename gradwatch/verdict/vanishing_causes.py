@@ -25,7 +25,7 @@ from gradwatch.wording.module_names import join_phrases
 from gradwatch.wording.phrases import name_lack, name_region
 
 LITTLE = 0.1
-"""A layer with this share of the gradient does not lack it, as far as the layers can tell."""
+"""A layer with this share of the gradient does not lack it, as far as the layers show."""
 
 
 def explain(

@@ -132,7 +132,7 @@ def _describe_calls(function: str, fqns: Sequence[str]) -> str:
     what = f"the call of {function}" if len(fqns) == 1 else f"the {len(fqns)} calls of {function}"
     if set(callers) == {OUTSIDE}:
         return f"{what} outside of forward"
-    named = [one for one in callers if one]
+    named = [caller for caller in callers if caller]
     return f"{what} in {name_patterns(named)}" if named else f"{what} in the model's forward"
 
 

@@ -32,7 +32,7 @@ def name_number(value: float) -> str:
     rounded = float(f"{value:.2g}")
     if rounded >= LARGEST_WORD:
         return f"10^{math.log10(value):.0f}"
-    size, word = next((one for one in _WORDS if rounded >= one[0]), (1.0, ""))
+    size, word = next((row for row in _WORDS if rounded >= row[0]), (1.0, ""))
     return f"{_round(rounded / size)} {word}".rstrip()
 
 

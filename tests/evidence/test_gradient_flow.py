@@ -132,9 +132,9 @@ def test_missing_gradients_stay_missing():
 def test_batches_give_what_single_records_give():
     layer_sets = (build_chain(3), build_chain(4, "Tanh"))
     records = [
-        one
+        record
         for layer_set in (*layer_sets, layer_sets[0])
-        for one in repeat(make_record(layer_set, gains={"activation": 0.3}), 3)
+        for record in repeat(make_record(layer_set, gains={"activation": 0.3}), 3)
     ]
     for record, reading in zip(records, read_flow(records), strict=True):
         alone = read(record)

@@ -86,7 +86,7 @@ def test_gates_heads_and_rectifiers_cannot_be_pinned():
     net.add("relu", "ReLU")
     net.add("fc2", "Linear", is_head=True)
     net.add("out", "Sigmoid", is_head=True)
-    assert map_topology(net.build()).pinnable == (hidden,)
+    assert map_topology(net.build()).saturable == (hidden,)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_queries_of_a_single_key_are_a_note(fused: bool) -> None:
     report = train(Attending(1, fused), make_labelled(8, 3), 30)
     assert list_kinds(report) == []
     assert report.healthy
-    (note,) = [one for one in report.notes if "one key" in one.message]
+    (note,) = [note for note in report.notes if "one key" in note.message]
     assert set(note.layers) == {"ask", "offer"}
 
 

@@ -161,7 +161,7 @@ def test_between_two_calls_the_line_is_named(how):
             optimizer.step()
     lines, first = inspect.getsourcelines(test_between_two_calls_the_line_is_named)
     what = "code.detach()" if how == "detach" else "model.enc(x)"
-    line = first + next(i for i, one in enumerate(lines) if what in one)
+    line = first + next(i for i, line in enumerate(lines) if what in line)
     (finding,) = watch.report().findings
     assert finding.source.endswith(f"test_cuts.py:{line}")
 
@@ -192,7 +192,7 @@ def test_an_output_that_nothing_uses_is_a_note(names, cut):
     report = train(TwoHeads(names, cut), make_labelled(8, 3), 30, loss_fn=loss_fn)
     assert list_kinds(report) == (["disconnected"] if cut else [])
     said = report.findings if cut else report.notes
-    assert [one.layers for one in said if one.kind == "disconnected"] == [(names[0],)]
+    assert [finding.layers for finding in said if finding.kind == "disconnected"] == [(names[0],)]
 
 
 @pytest.mark.parametrize("left_out", ["enc", "dec"])
@@ -208,7 +208,7 @@ def test_what_no_optimizer_holds_is_a_note(left_out):
     numel = {name: p.numel() for name, p in model.named_parameters()}
     moved = [n for n in numel if not n.startswith((left_out, "table"))]
     assert report.trains.tensors == len(moved)
-    assert report.trains.elements == sum(numel[one] for one in moved)
+    assert report.trains.elements == sum(numel[fqn] for fqn in moved)
     assert f"{len(moved)} of {len(numel)} tensors train" in str(report)
 
 

@@ -104,7 +104,7 @@ def test_where_a_gradient_broke_is_kept(every, seen):
     assert ("between steps" in finding.message) == (not seen)
 
 
-def test_the_same_pairs_with_an_epsilon_are_well():
+def test_the_same_pairs_with_an_epsilon_are_healthy():
     torch.manual_seed(0)
 
     def guarded(out: Tensor, y: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def test_checksum_has_the_published_check_value() -> None:
 
 
 def read_all(path, head_bytes: int = 1 << 20) -> list[bytes]:
-    return [one.head for one in scan_frames(path, head_bytes)]
+    return [frame.head for frame in scan_frames(path, head_bytes)]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_frames_come_back_in_order(written) -> None:
 
 
 def test_only_heads_are_read_and_lengths_are_whole(written) -> None:
-    assert [(one.head, one.length) for one in scan_frames(written.path, 3)] == [
+    assert [(frame.head, frame.length) for frame in scan_frames(written.path, 3)] == [
         (b"fir", 5),
         (b"", 0),
         (b"thi", 5000),
@@ -72,7 +72,7 @@ def test_a_flipped_bit_in_any_frame_is_seen_and_the_others_are_read(tmp_path, pl
     content = bytearray(file.path.read_bytes())
     content[offset + 2] ^= 0x10
     file.path.write_bytes(content)
-    sound = [one.is_sound for one in scan_frames(file.path, 9)]
+    sound = [frame.is_sound for frame in scan_frames(file.path, 9)]
     assert sound == [index != place for index in range(3)]
 
 
@@ -81,7 +81,11 @@ def test_zeros_in_the_last_frame_are_damage(written) -> None:
         file.seek(-1000, os.SEEK_END)
         file.write(bytes(500))
     frames = list(scan_frames(written.path, 99))
-    assert [(one.position, one.is_sound) for one in frames] == [(0, True), (21, True), (37, False)]
+    assert [(frame.position, frame.is_sound) for frame in frames] == [
+        (0, True),
+        (21, True),
+        (37, False),
+    ]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes are POSIX's")
@@ -100,7 +104,7 @@ def test_a_frame_of_20_gib_without_content_is_stepped_over(tmp_path) -> None:
     head = length + struct.pack("<I", masked(crc32c(length)))
     path.write_bytes(whole + head)
     os.truncate(path, len(whole) + len(head) + (20 << 30) + 4)
-    assert [one.length for one in scan_frames(path, 99)] == [1, 20 << 30]
+    assert [frame.length for frame in scan_frames(path, 99)] == [1, 20 << 30]
 
 
 def test_a_fork_writes_nothing_through_its_copy(written) -> None:

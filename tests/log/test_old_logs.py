@@ -51,7 +51,7 @@ def write_and_read(records: list[StepRecord], path: Path) -> list[StepRecord]:
     return list(run.records())
 
 
-def make_starving(times: int = 10) -> list[StepRecord]:
+def make_vanishing(times: int = 10) -> list[StepRecord]:
     return repeat(make_record(build_chain(10), gains={"Sigmoid": 0.22}), times)
 
 
@@ -72,7 +72,7 @@ def with_more(record: StepRecord, layer_set: LayerSet) -> StepRecord:
 
 
 def test_rows_that_only_the_log_knows_are_kept(tmp_path: Path) -> None:
-    plain = make_starving()
+    plain = make_vanishing()
     known, own = plain[0].layer_set, Rows()
     rows = Rows(
         step=("phase", *own.step),
@@ -81,7 +81,7 @@ def test_rows_that_only_the_log_knows_are_kept(tmp_path: Path) -> None:
         param=("age", *own.param),
     )
     layer_set = LayerSet(known.layers, known.params, known.notes, rows)
-    records = write_and_read([with_more(one, layer_set) for one in plain], tmp_path)
+    records = write_and_read([with_more(record, layer_set) for record in plain], tmp_path)
     assert records[0].layer_set == layer_set
     assert (records[0].layer("heat") == 3).all()
     assert np.nansum(records[0].layer("colour")) == 4 * 9
@@ -94,10 +94,10 @@ def test_rows_that_only_the_log_knows_are_kept(tmp_path: Path) -> None:
 def test_rows_that_the_log_lacks_are_nan(tmp_path: Path) -> None:
     lacking = Rows(layer=Rows().layer[:3], step=Rows().step[:-1])
     records = []
-    for one in make_starving():
-        layer_set = LayerSet(one.layer_set.layers, one.layer_set.params, (), lacking)
-        values = np.delete(one.layer_values, 3, axis=0)
-        shorter = replace(one, layer_values=values, step_values=one.step_values[:-1])
+    for record in make_vanishing():
+        layer_set = LayerSet(record.layer_set.layers, record.layer_set.params, (), lacking)
+        values = np.delete(record.layer_values, 3, axis=0)
+        shorter = replace(record, layer_values=values, step_values=record.step_values[:-1])
         records.append(replace(shorter, layer_set=layer_set))
     found = write_and_read(records, tmp_path)
     assert np.isnan(found[0].layer("grad_zero_fraction")).all()

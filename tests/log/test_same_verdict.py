@@ -119,7 +119,7 @@ def test_the_page_is_that_of_the_trainings(judged: Judged) -> None:
     facts = {name: RunFacts(run.header, run.end) for name, run in judged.check.items()}
     trained = write_page([judged.live[name] for name in judged.check], facts=facts)
     is_same = strip_figures(judged.page) == strip_figures(trained)
-    assert is_same  # pages are too long for pytest to tell them apart
+    assert is_same  # pages are too long for pytest to compare
 
 
 def test_the_settings_tell_the_paths_apart(judged: Judged) -> None:

@@ -29,7 +29,7 @@ from tests.display.samples import (
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Wall time under the test's hand: tells resumed runs from simultaneous ones."""
+    """Wall time under the test's hand: distinguishes resumed runs from simultaneous ones."""
 
     class Clock:
         now = 1000.0
@@ -103,11 +103,11 @@ class TestRoundTrip:
         layer_set = make_layer_set(50)
         write_steps(tmp_path / "one", [0], layer_set)
         write_steps(tmp_path / "many", range(10), layer_set)
-        one, many = (
+        single, many = (
             sum(f.stat().st_size for f in (tmp_path / d).iterdir()) for d in ("one", "many")
         )
         n_numbers = make_record(0, layer_set).to_vector().size
-        assert (many - one) / 9 < 4 * n_numbers + 160
+        assert (many - single) / 9 < 4 * n_numbers + 160
 
     def test_texts_come_back_in_order(self, tmp_path) -> None:
         log = EventLog(tmp_path)
@@ -115,7 +115,7 @@ class TestRoundTrip:
         log.write_text(3, "gradwatch/findings", "# schlecht ✗")
         log.write_text(9, "gradwatch/findings", "x" * 5000)
         texts = read_only_run(tmp_path).texts
-        assert [(one.global_step, one.tag) for one in texts] == [
+        assert [(text.global_step, text.tag) for text in texts] == [
             (3, "gradwatch/findings"),
             (9, "gradwatch/findings"),
         ]

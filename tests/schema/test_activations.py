@@ -126,7 +126,7 @@ def watch(function: Function):
 
 def check_derivative(name: str, function: Function) -> None:
     model, record = watch(function)
-    (layer,) = (one for one in record.layer_set.layers if one.role == "activation")
+    (layer,) = (layer for layer in record.layer_set.layers if layer.role == "activation")
     row = find_activation(layer.type)
     assert row is ACTIVATIONS[name]
     derivative = differentiate(function, model.kept)

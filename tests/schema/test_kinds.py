@@ -64,6 +64,6 @@ def test_a_rule_of_a_new_kind_needs_no_row() -> None:
     assert [finding.kind for finding in verdict.findings] == ["vanishing", "cold"]
     assert "GW999" in write_report(verdict)
     assert "Layers that are cold" in write_fragment(verdict)
-    assert [one.code for one in verdict.of_kind("cold")] == ["GW999"]
+    assert [finding.code for finding in verdict.of_kind("cold")] == ["GW999"]
     assert write_brief(verdict)["findings"][1]["title"] == "Layers that are cold"
     assert write_brief(verdict)["findings"][1]["cause"] == "weather"

@@ -126,8 +126,10 @@ def scaled() -> tuple[StepRecord, StepRecord]:
 @every_row
 def test_what_follows_the_loss_says_so(row: Statistic, scaled) -> None:
     plain, larger = (
-        np.atleast_1d(getattr(one, "layer" if row.scope == "activation" else row.scope)(row.name))
-        for one in scaled
+        np.atleast_1d(
+            getattr(record, "layer" if row.scope == "activation" else row.scope)(row.name)
+        )
+        for record in scaled
     )
     assert larger == pytest.approx(plain * (4.0 if row.scales_with_loss else 1.0), nan_ok=True)
 

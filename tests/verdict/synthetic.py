@@ -65,7 +65,7 @@ def layer_sets(draw: st.DrawFn) -> LayerSet:
 
 def _draw_param(rng: np.random.Generator, index: int) -> Param:
     module = str(rng.choice(NAMES))
-    trainable, optimized, used = (bool(one) for one in rng.random(3) < 0.8)
+    trainable, optimized, used = (bool(flag) for flag in rng.random(3) < 0.8)
     return Param(
         f"{module}.w{index}",
         module,
@@ -108,7 +108,7 @@ def runs(draw: st.DrawFn) -> list[StepRecord]:
     every = draw(st.sampled_from((1, 50)))
     records: list[StepRecord] = []
     for _ in range(draw(st.integers(1, 3))):
-        one = fill(sets[rng.integers(len(sets))], 0, rng)
+        record = fill(sets[rng.integers(len(sets))], 0, rng)
         for _ in range(rng.integers(1, 7)):
-            records.append(replace(one, global_step=every * len(records)))
+            records.append(replace(record, global_step=every * len(records)))
     return records

@@ -22,12 +22,12 @@ from tests.records_builder import (
 )
 
 
-def make_starving(times: int = 10, every: int = 1, start: int = 0) -> list[StepRecord]:
+def make_vanishing(times: int = 10, every: int = 1, start: int = 0) -> list[StepRecord]:
     record = make_record(build_chain(10), gains={"Sigmoid": 0.22})
     return repeat(record, times, every, start)
 
 
-def make_well(times: int = 10, every: int = 1, start: int = 0) -> list[StepRecord]:
+def make_healthy(times: int = 10, every: int = 1, start: int = 0) -> list[StepRecord]:
     return repeat(make_record(build_chain(10), gains={"Sigmoid": 0.9}), times, every, start)
 
 
@@ -39,19 +39,19 @@ def observe(records: list[StepRecord], thresholds: Thresholds | None = None) -> 
 
 
 def test_a_healthy_run_has_no_findings_and_no_notes():
-    verdict = diagnose(make_well(), run="well")
+    verdict = diagnose(make_healthy(), run="fine")
     assert verdict.healthy
     assert verdict.notes == ()
     assert (verdict.run, verdict.first_step, verdict.last_step, verdict.records) == (
-        "well",
+        "fine",
         0,
         9,
         10,
     )
 
 
-def test_a_starving_run_has_one_finding():
-    verdict = diagnose(make_starving())
+def test_a_vanishing_run_has_one_finding():
+    verdict = diagnose(make_vanishing())
     (finding,) = verdict.findings
     assert (finding.code, finding.kind, finding.cause) == (
         "GW101",
@@ -71,9 +71,9 @@ def test_no_records_are_no_verdict_on_anything():
 
 def test_batches_see_what_single_records_show():
     records = [
-        *make_well(BATCH // 2),
-        *make_starving(BATCH, start=BATCH // 2),
-        *make_well(3 * BATCH, start=2 * BATCH),
+        *make_healthy(BATCH // 2),
+        *make_vanishing(BATCH, start=BATCH // 2),
+        *make_healthy(3 * BATCH, start=2 * BATCH),
     ]
     together, singly = diagnose(records), observe(records)
     assert together.to_dict() == singly.to_dict()
@@ -81,12 +81,12 @@ def test_batches_see_what_single_records_show():
     assert [note.message.split(":")[0] for note in together.notes] == ["Recovered after step 383"]
 
 
-def test_changes_tell_when_a_finding_begins_and_ends():
+def test_changes_say_when_a_finding_begins_and_ends():
     doctor = Doctor()
-    told = []
-    for record in [*make_well(5), *make_starving(5, start=5), *make_well(60, start=10)]:
-        told += [(record.global_step, one.began) for one in doctor.observe(record)]
-    began, ended = told
+    seen = []
+    for record in [*make_healthy(5), *make_vanishing(5, start=5), *make_healthy(60, start=10)]:
+        seen += [(record.global_step, change.began) for change in doctor.observe(record)]
+    began, ended = seen
     assert began == (7, True)
     assert ended[1] is False
     verdict = doctor.judge()
@@ -97,19 +97,19 @@ def test_changes_tell_when_a_finding_begins_and_ends():
 
 
 def test_a_late_illness_has_its_first_step():
-    verdict = diagnose([*make_well(40), *make_starving(20, start=40)])
+    verdict = diagnose([*make_healthy(40), *make_vanishing(20, start=40)])
     assert verdict.findings[0].first_step == 40
 
 
 def test_ignored_kinds_are_not_looked_for():
-    assert diagnose(make_starving(), Thresholds(ignore_kinds=("vanishing",))).healthy
+    assert diagnose(make_vanishing(), Thresholds(ignore_kinds=("vanishing",))).healthy
 
 
 def test_ignored_layers_are_left_out():
-    (finding,) = diagnose(make_starving(), Thresholds(ignore_layers=("fc[01]",))).findings
+    (finding,) = diagnose(make_vanishing(), Thresholds(ignore_layers=("fc[01]",))).findings
     assert {"fc0", "fc1"}.isdisjoint(finding.layers)
     assert "fc2" in finding.layers
-    assert diagnose(make_starving(), Thresholds(ignore_layers=("fc*",))).healthy
+    assert diagnose(make_vanishing(), Thresholds(ignore_layers=("fc*",))).healthy
 
 
 def test_an_unknown_threshold_is_refused_by_name():
@@ -145,22 +145,22 @@ def test_an_explosion_that_ends_in_nan_is_believed_at_once():
 
 def test_the_worst_comes_first():
     chain = make_record(build_chain(10), gains={"Sigmoid": 0.22})
-    pinned = change(chain, "saturated_fraction", {f"act{i}": 0.95 for i in range(9)})
-    verdict = diagnose(repeat(pinned, 10))
+    saturated = change(chain, "saturated_fraction", {f"act{i}": 0.95 for i in range(9)})
+    verdict = diagnose(repeat(saturated, 10))
     assert [finding.severity for finding in verdict.findings] == ["critical", "warning"]
     assert [finding.kind for finding in verdict.findings] == ["vanishing", "saturated"]
 
 
 def test_a_layer_set_may_change_in_the_middle_of_a_run():
-    """A module that is not called in some steps: the same disease goes on, and is one finding."""
-    full = make_starving()
+    """A module that some steps do not call: the region stays unhealthy, and is one finding."""
+    full = make_vanishing()
     layers = full[0].layer_set.layers
     part = LayerSet(layers[:-1], full[0].layer_set.params)
     records = [
-        replace(one, layer_set=part, layer_values=one.layer_values[:, :-1])
-        if one.global_step % 2
-        else one
-        for one in full
+        replace(record, layer_set=part, layer_values=record.layer_values[:, :-1])
+        if record.global_step % 2
+        else record
+        for record in full
     ]
     (finding,) = diagnose(records).findings
     assert (finding.kind, finding.first_step, finding.last_step) == ("vanishing", 0, 9)
@@ -170,8 +170,8 @@ def test_the_layer_table_leaves_out_the_zeros_of_rectifiers():
     mixed = build_chain(3, "ReLU")
     record = change(make_record(mixed), "saturated_fraction", {"act0": 0.5, "act1": 0.5})
     assert np.isnan([layer.saturated_fraction for layer in diagnose([record]).layers]).all()
-    pinned = change(make_record(build_chain(3, "Tanh")), "saturated_fraction", {"act0": 0.5})
-    assert [layer.saturated_fraction for layer in diagnose([pinned]).layers][1] == 0.5
+    saturated = change(make_record(build_chain(3, "Tanh")), "saturated_fraction", {"act0": 0.5})
+    assert [layer.saturated_fraction for layer in diagnose([saturated]).layers][1] == 0.5
 
 
 def test_the_verdict_as_json_holds_any_layer_name():
@@ -191,6 +191,6 @@ def test_the_verdict_as_json_holds_any_layer_name():
 def test_rules_can_be_chosen():
     without = [rule for rule in DEFAULT_RULES if rule.kind != "vanishing"]
     doctor = Doctor(rules=without)
-    for record in make_starving():
+    for record in make_vanishing():
         doctor.observe(record)
     assert not doctor.judge().findings

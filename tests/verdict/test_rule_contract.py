@@ -56,9 +56,9 @@ def describe_state(history: History) -> str:
     state = {name: copy.deepcopy(value) for name, value in vars(history).items()
              if name not in ("window", "_kept", "_aligned")}  # fmt: skip
     arrays = [
-        (id(one), one.record.layer_values.tobytes(), one.record.param_values.tobytes(),
-         one.grad.tobytes(), one.reference.tobytes(), one.sensitivity.tobytes())
-        for one in history.window
+        (id(reading), reading.record.layer_values.tobytes(), reading.record.param_values.tobytes(),
+         reading.grad.tobytes(), reading.reference.tobytes(), reading.sensitivity.tobytes())
+        for reading in history.window
     ]  # fmt: skip
     return repr((state, arrays, [id(record) for record in history.records]))
 

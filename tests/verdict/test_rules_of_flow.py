@@ -29,7 +29,7 @@ SIGMOIDS = {"Sigmoid": 0.22}
 
 
 class TestVanishing:
-    def test_a_starving_chain_is_seen(self):
+    def test_a_vanishing_chain_is_seen(self):
         sign = see(VANISHING, make_record(build_chain(10), gains=SIGMOIDS))
         assert sign.cause == "activation_derivative"
         assert sign.layers[:3] == ("fc0", "fc1", "fc2")
@@ -117,7 +117,7 @@ class TestVanishing:
         frozen = replace(record.layer_set, params=params)
         assert examine(VANISHING, replace(record, layer_set=frozen)) == []
 
-    def test_one_starving_tower_is_seen_beside_one_that_is_well(self):
+    def test_a_vanishing_tower_is_seen_beside_a_healthy_one(self):
         net = Network()
         for side in ("left", "right"):
             net.add(f"{side}.0", "Linear", inputs=())
@@ -169,7 +169,7 @@ class TestThroughTime:
         records = repeat(give(unroll(8), list(self.GRADS)), 6)
         assert examine(THROUGH_TIME, *records) == []
 
-    def test_time_steps_that_are_fed_are_well(self):
+    def test_time_steps_that_are_fed_are_healthy(self):
         records = repeat(give(unroll(8), [0.1] * 8), 6, every=10)
         assert examine(THROUGH_TIME, *records) == []
 
@@ -187,9 +187,9 @@ class TestExploding:
         assert examine(EXPLODING, record) == []
 
     def test_weights_that_run_away_are_seen(self):
-        well = make_record(build_chain(9, "ReLU"))
-        grown = change_param(well, "weight_l2_norm", {"fc2.weight": 2e4, "fc8.weight": 1e6})
-        sign = see(EXPLODING, well, grown)
+        even = make_record(build_chain(9, "ReLU"))
+        grown = change_param(even, "weight_l2_norm", {"fc2.weight": 2e4, "fc8.weight": 1e6})
+        sign = see(EXPLODING, even, grown)
         assert (sign.cause, sign.layers) == ("learning_rate", ("fc2",))  # fc8 is the head
 
     def test_a_loss_in_large_units_is_none(self):
@@ -212,8 +212,8 @@ class TestExploding:
 
     def test_a_run_that_diverges_under_thrown_weights_is_seen(self):
         calm = make_record(build_chain(3))
-        thrown = make_record(build_chain(3), loss_gradient=1e6, update_ratio=10.0)
-        sign = see(EXPLODING, *repeat(calm, 5), *repeat(thrown, 3, start=5))
+        replaced = make_record(build_chain(3), loss_gradient=1e6, update_ratio=10.0)
+        sign = see(EXPLODING, *repeat(calm, 5), *repeat(replaced, 3, start=5))
         assert sign.cause == "learning_rate"
         assert sign.looks_back
 
@@ -226,15 +226,15 @@ class TestExploding:
     def test_outputs_that_a_step_has_thrown_are_seen_behind_a_bounded_error(self):
         """As under cross-entropy, whose error signal is at most 1."""
         calm = make_record(build_chain(8), update_ratio=1e-3)
-        thrown = make_record(build_chain(8), update_ratio=1.0)
-        grown = change(thrown, "output_l2_norm", {"fc3": 1e3 * NUMEL**0.5})
+        replaced = make_record(build_chain(8), update_ratio=1.0)
+        grown = change(replaced, "output_l2_norm", {"fc3": 1e3 * NUMEL**0.5})
         sign = see(EXPLODING, *repeat(calm, 5), *repeat(grown, 3, start=5))
         assert sign.cause == "learning_rate"
         assert sign.layers == ("fc3",)
         assert sign.observed == pytest.approx(1e3)
         calm_but_grown = change(calm, "output_l2_norm", {"fc3": 1e3 * NUMEL**0.5})
         assert examine(EXPLODING, *repeat(calm, 5), *repeat(calm_but_grown, 3, start=5)) == []
-        large = change(thrown, "output_l2_norm", {"fc3": 30 * NUMEL**0.5})
+        large = change(replaced, "output_l2_norm", {"fc3": 30 * NUMEL**0.5})
         assert examine(EXPLODING, *repeat(calm, 5), *repeat(large, 3, start=5)) == []
 
     def test_outputs_that_grow_over_depth_at_the_first_record_are_no_fault_of_the_rate(self):

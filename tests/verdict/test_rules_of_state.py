@@ -35,10 +35,10 @@ def replace_loss(record: StepRecord, loss: float) -> StepRecord:
 
 
 class TestDead:
-    WELL = make_record(build_chain(4, "ReLU"))
+    HEALTHY = make_record(build_chain(4, "ReLU"))
 
     def test_silent_units_are_seen_with_the_weight_that_feeds_them(self):
-        sign = see(DEAD, *repeat(change(self.WELL, "dead_fraction", {"act1": 0.8}), 3))
+        sign = see(DEAD, *repeat(change(self.HEALTHY, "dead_fraction", {"act1": 0.8}), 3))
         assert (sign.cause, sign.layers, sign.severity) == (
             "dead_units",
             ("act1", "fc1"),
@@ -48,7 +48,7 @@ class TestDead:
 
     @pytest.mark.parametrize("share", [0.08, 0.3, 0.5])
     def test_some_are_normal_and_worth_no_note(self, share):
-        assert examine(DEAD, *repeat(change(self.WELL, "dead_fraction", share), 3)) == []
+        assert examine(DEAD, *repeat(change(self.HEALTHY, "dead_fraction", share), 3)) == []
 
     @pytest.mark.parametrize(("loss", "severity"), [(0.05, "note"), (0.9, "critical")])
     def test_beside_a_skip_the_loss_tells_whether_they_do_harm(self, loss, severity):
@@ -67,28 +67,30 @@ class TestDead:
         [("(outside):relu", 1.0, False), ("act4", 0.01, False), ("act4", 1.0, True)],
     )
     def test_a_margin_that_is_met_is_no_death(self, fqn, loss, counts):
-        *inner, last = self.WELL.layer_set.layers[:-1]
+        *inner, last = self.HEALTHY.layer_set.layers[:-1]
         head = replace(last, fqn=fqn, is_head=True)
         layer_set = replace(
-            self.WELL.layer_set, layers=(*inner, head, self.WELL.layer_set.layers[-1])
+            self.HEALTHY.layer_set, layers=(*inner, head, self.HEALTHY.layer_set.layers[-1])
         )
-        began = replace_loss(replace(self.WELL, layer_set=layer_set), 1.0)
+        began = replace_loss(replace(self.HEALTHY, layer_set=layer_set), 1.0)
         silent = replace_loss(change(began, "dead_fraction", {fqn: 1.0}), loss)
         records = [*repeat(began, 5), *repeat(silent, 5, start=5)]
         assert bool(examine(DEAD, *records)) == counts
 
     def test_a_layer_of_one_unit_that_never_fires_lets_nothing_through(self):
-        params = [replace(param, shape=(1, 64)) for param in self.WELL.layer_set.params]
-        narrow = replace(self.WELL, layer_set=replace(self.WELL.layer_set, params=tuple(params)))
+        params = [replace(param, shape=(1, 64)) for param in self.HEALTHY.layer_set.params]
+        narrow = replace(
+            self.HEALTHY, layer_set=replace(self.HEALTHY.layer_set, params=tuple(params))
+        )
         sign = see(DEAD, *repeat(change(narrow, "dead_fraction", {"act1": 1.0}), 3))
         assert (sign.layers[0], sign.severity) == ("act1", "critical")
 
     def test_zeros_are_no_death(self):
-        assert examine(DEAD, change(self.WELL, "zero_fraction", 0.94)) == []
+        assert examine(DEAD, change(self.HEALTHY, "zero_fraction", 0.94)) == []
 
     def test_too_few_samples_say_nothing(self):
         """An expert that saw ten samples."""
-        quiet = change(self.WELL, "dead_fraction", {"act1": 0.8})
+        quiet = change(self.HEALTHY, "dead_fraction", {"act1": 0.8})
         quiet = change(quiet, "zero_fraction", {"act1": 0.97})
         assert examine(DEAD, change(quiet, "unit_samples", {"act1": 10.0})) == []
 
@@ -96,12 +98,12 @@ class TestDead:
         "setting", [{"dead_rarity": 0.01}, {"dead_rarity": 0.0}, {"persistence": 0}]
     )
     def test_any_setting_can_be_judged_by(self, setting):
-        dead = change(self.WELL, "dead_fraction", {"act1": 0.8})
+        dead = change(self.HEALTHY, "dead_fraction", {"act1": 0.8})
         assert examine(DEAD, *repeat(dead, 3), **setting)[0].severity == "critical"
 
     @pytest.mark.parametrize(("units", "counts"), [(6, False), (64, True)])
     def test_most_units_of_a_narrow_layer_may_be_silent_by_chance(self, units, counts):
-        quiet = change(self.WELL, "dead_fraction", {"act1": 4 / 6})
+        quiet = change(self.HEALTHY, "dead_fraction", {"act1": 4 / 6})
         quiet = change(quiet, "zero_fraction", {"act1": 0.8})
         params = tuple(replace(param, shape=(units, 64)) for param in quiet.layer_set.params)
         narrow = replace(quiet, layer_set=replace(quiet.layer_set, params=params))
@@ -110,8 +112,8 @@ class TestDead:
     @pytest.mark.parametrize(("zeros_at_first", "counts"), [(0.69, False), (0.4, True)])
     def test_signs_that_biases_draw_are_no_death(self, zeros_at_first, counts):
         """Living units that always fire: a coin has silenced the others, unless they once fired."""
-        params = tuple(replace(param, shape=(32, 32)) for param in self.WELL.layer_set.params)
-        fresh = replace(self.WELL, layer_set=replace(self.WELL.layer_set, params=params))
+        params = tuple(replace(param, shape=(32, 32)) for param in self.HEALTHY.layer_set.params)
+        fresh = replace(self.HEALTHY, layer_set=replace(self.HEALTHY.layer_set, params=params))
         fresh = change(fresh, "zero_fraction", {"act1": zeros_at_first})
         drawn = change(fresh, "dead_fraction", {"act1": 22 / 32})
         drawn = change(drawn, "zero_fraction", {"act1": 0.7})
@@ -120,9 +122,9 @@ class TestDead:
         assert examine(DEAD, fresh, *repeat(drawn, 3), late)
 
     def test_units_that_die_of_a_large_step_died_of_the_learning_rate(self):
-        dying = change(self.WELL, "dead_fraction", {"act1": 0.8})
-        thrown = change_param(dying, "update_l2_norm", {"fc1.weight": 100.0})
-        sign = see(DEAD, *repeat(self.WELL, 6), thrown, dying, dying)
+        dying = change(self.HEALTHY, "dead_fraction", {"act1": 0.8})
+        replaced = change_param(dying, "update_l2_norm", {"fc1.weight": 100.0})
+        sign = see(DEAD, *repeat(self.HEALTHY, 6), replaced, dying, dying)
         assert sign.cause == "learning_rate"
 
 
@@ -188,21 +190,23 @@ class TestUnderflow:
 
 
 class TestNonfinite:
-    WELL = make_record(build_chain(4))
+    HEALTHY = make_record(build_chain(4))
 
     def test_the_first_output_that_is_not_finite_is_named(self):
-        broken = change(self.WELL, "output_l2_norm", {"act1": np.inf, "fc2": np.inf, "fc3": np.inf})
+        broken = change(
+            self.HEALTHY, "output_l2_norm", {"act1": np.inf, "fc2": np.inf, "fc3": np.inf}
+        )
         broken = change_param(broken, "update_l2_norm", {"fc0.weight": np.inf})
         assert see(NONFINITE, broken).layers == ("act1",)
 
     def test_a_gradient_alone_is_named_from_the_loss_back(self):
-        broken = change(self.WELL, "grad_output_l2_norm", {"fc0": np.inf, "fc1": np.inf})
+        broken = change(self.HEALTHY, "grad_output_l2_norm", {"fc0": np.inf, "fc1": np.inf})
         broken = change_param(broken, "update_l2_norm", {"fc0.weight": np.inf})
         assert see(NONFINITE, broken).layers == ("fc1",)
 
     def test_one_that_never_reached_the_weights_counts_when_it_lasts(self):
-        broken = change(self.WELL, "grad_output_l2_norm", {"fc0": np.inf})
-        assert examine(NONFINITE, self.WELL, broken) == []
+        broken = change(self.HEALTHY, "grad_output_l2_norm", {"fc0": np.inf})
+        assert examine(NONFINITE, self.HEALTHY, broken) == []
         assert see(NONFINITE, broken, broken).layers == ("fc0",)
 
     @pytest.mark.parametrize(
@@ -240,7 +244,7 @@ class TestNonfinite:
         assert see(NONFINITE, change_param(record, "update_l2_norm", np.inf)).cause == cause
 
     def test_finite_numbers_are_well_however_large(self):
-        assert examine(NONFINITE, change(self.WELL, "output_l2_norm", 1e30)) == []
+        assert examine(NONFINITE, change(self.HEALTHY, "output_l2_norm", 1e30)) == []
 
 
 class TestDisconnected:

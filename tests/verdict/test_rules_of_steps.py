@@ -16,7 +16,7 @@ from gradwatch.verdict.rules.vanishing import VANISHING
 from tests.records_builder import build_chain, change_param, make_record, repeat
 from tests.verdict.examination import examine, see
 
-WELL = make_record(build_chain(3, "Tanh"), loss=1.0)
+HEALTHY = make_record(build_chain(3, "Tanh"), loss=1.0)
 
 
 def describe(record: StepRecord, **facts) -> StepRecord:
@@ -27,7 +27,7 @@ def describe(record: StepRecord, **facts) -> StepRecord:
 
 
 class TestUnmoved:
-    STILL = change_param(WELL, "update_l2_norm", {"fc0.weight": 0.0})
+    STILL = change_param(HEALTHY, "update_l2_norm", {"fc0.weight": 0.0})
 
     def test_a_lost_step_is_seen_when_it_lasts(self):
         sign = see(UNMOVED, *repeat(self.STILL, 3, every=10))
@@ -37,15 +37,15 @@ class TestUnmoved:
 
     def test_one_that_moves_between_samples_is_not_still(self):
         records = [
-            change_param(one, "weight_l2_norm", {"fc0.weight": 8.0 + number})
-            for number, one in enumerate(repeat(self.STILL, 9, every=10))
+            change_param(record, "weight_l2_norm", {"fc0.weight": 8.0 + number})
+            for number, record in enumerate(repeat(self.STILL, 9, every=10))
         ]
         assert examine(UNMOVED, *records) == []
 
     @pytest.mark.parametrize("gradient", [1.0, 1e-3])
     def test_one_that_has_moved_may_rest_where_its_gradient_has_fallen(self, gradient):
         resting = change_param(self.STILL, "step_grad_l2_norm", {"fc0.weight": gradient})
-        records = [*repeat(WELL, 3), *repeat(resting, 5, every=10, start=10)]
+        records = [*repeat(HEALTHY, 3), *repeat(resting, 5, every=10, start=10)]
         assert len(examine(UNMOVED, *records)) == (gradient == 1.0)
 
     @pytest.mark.parametrize(
@@ -84,52 +84,52 @@ class TestUnmoved:
         assert examine(UNMOVED, *repeat(frozen, 5, every=10)) == []
 
     def test_what_somebody_moves_without_our_optimizer(self):
-        record = describe(WELL, optimized=False)
+        record = describe(HEALTHY, optimized=False)
         assert examine(UNMOVED, *repeat(record, 5, every=10)) == []
 
 
 class TestMishandled:
     def test_a_gradient_that_is_left_over(self):
-        record = change_param(WELL, "stale_grad_l2_norm", {"fc1.weight": 0.5})
+        record = change_param(HEALTHY, "stale_grad_l2_norm", {"fc1.weight": 0.5})
         assert see(MISHANDLED, record).layers == ("fc1",)
         assert see(MISHANDLED, record).cause == "not_cleared"
         assert diagnose(repeat(record, 2)).findings == ()
         assert [finding.kind for finding in diagnose(repeat(record, 3)).findings] == ["mishandled"]
 
     def test_one_that_nobody_steps_with_or_that_was_zeroed(self):
-        record = change_param(WELL, "stale_grad_l2_norm", 0.0)
+        record = change_param(HEALTHY, "stale_grad_l2_norm", 0.0)
         assert examine(MISHANDLED, record) == []
-        left = change_param(WELL, "stale_grad_l2_norm", {"fc0.weight": 0.5})
+        left = change_param(HEALTHY, "stale_grad_l2_norm", {"fc0.weight": 0.5})
         assert examine(MISHANDLED, describe(left, optimized=False)) == []
 
     def test_clipping_by_a_norm_that_overflows_clears_nothing(self):
-        gone = change_param(WELL, "step_grad_l2_norm", 0.0)
+        gone = change_param(HEALTHY, "step_grad_l2_norm", 0.0)
         gone = change_param(gone, "update_l2_norm", 0.0)
         assert examine(MISHANDLED, change_param(gone, "grad_l2_norm", 1.5e19)) == []
         assert see(MISHANDLED, change_param(gone, "grad_l2_norm", 1e15)).cause == "cleared"
 
     @pytest.mark.parametrize("used", [0.0, np.nan])
     def test_gradients_that_are_gone_when_the_optimizer_steps(self, used):
-        gone = change_param(WELL, "step_grad_l2_norm", used)
+        gone = change_param(HEALTHY, "step_grad_l2_norm", used)
         gone = change_param(gone, "update_l2_norm", 0.0)
         assert see(MISHANDLED, gone).cause == "cleared"
         part = change_param(gone, "step_grad_l2_norm", {"fc1.weight": 1.0})
         assert examine(MISHANDLED, part) == []
 
     def test_an_older_log_does_not_know_what_the_optimizer_got(self):
-        kept = [name for name in WELL.layer_set.rows.param if name != "step_grad_l2_norm"]
-        chosen = [WELL.layer_set.rows.param.index(name) for name in kept]
-        rows = replace(WELL.layer_set.rows, param=tuple(kept))
-        layer_set = replace(WELL.layer_set, rows=rows)
-        old = replace(WELL, layer_set=layer_set, param_values=WELL.param_values[chosen])
+        kept = [name for name in HEALTHY.layer_set.rows.param if name != "step_grad_l2_norm"]
+        chosen = [HEALTHY.layer_set.rows.param.index(name) for name in kept]
+        rows = replace(HEALTHY.layer_set.rows, param=tuple(kept))
+        layer_set = replace(HEALTHY.layer_set, rows=rows)
+        old = replace(HEALTHY, layer_set=layer_set, param_values=HEALTHY.param_values[chosen])
         assert examine(MISHANDLED, old) == []
 
 
 class TestRanks:
-    EQUAL = change_param(WELL, "rank_grad_spread", 0.0)
+    EQUAL = change_param(HEALTHY, "rank_grad_spread", 0.0)
 
     def spread(self, **spreads: float) -> StepRecord:
-        record = WELL
+        record = HEALTHY
         for statistic in ("grad", "step_grad", "weight"):
             values = dict.fromkeys((param.fqn for param in record.layer_set.params), 0.0)
             values["fc1.weight"] = spreads.get(statistic, 0.0)
@@ -151,7 +151,7 @@ class TestRanks:
     def test_equal_ranks_and_sums_that_are_not_exact(self):
         assert examine(RANKS, self.spread()) == []
         assert examine(RANKS, self.spread(grad=1e-6, step_grad=1e-6, weight=1e-6)) == []
-        assert examine(RANKS, WELL) == []
+        assert examine(RANKS, HEALTHY) == []
 
     def test_gradients_of_rounding_may_differ(self):
         record = self.spread(grad=0.5, step_grad=0.5)

@@ -41,15 +41,15 @@ def test_a_finished_run_is_judged_as_while_it_was_watched(report):
     records = report.history.records
     assert len(records) == report.records  # a short run is kept whole
     afterwards = diagnose(records, run=report.run)
-    told = {**report.to_dict(), "failure": ""}
-    assert afterwards.to_dict() == {name: told[name] for name in afterwards.to_dict()}
+    shown = {**report.to_dict(), "failure": ""}
+    assert afterwards.to_dict() == {name: shown[name] for name in afterwards.to_dict()}
     assert repr(afterwards.layers) == repr(report.layers)
 
 
 @pytest.mark.zoo
 def test_changes_begin_what_the_verdict_finds(report):
     doctor = Doctor()
-    changes = [one for record in report.history.records for one in doctor.observe(record)]
+    changes = [change for record in report.history.records for change in doctor.observe(record)]
     began = {(change.finding.kind, change.finding.first_step) for change in changes if change.began}
     assert {(finding.kind, finding.first_step) for finding in doctor.judge().findings} <= began
     assert {finding.kind for finding in report.findings} <= {kind for kind, _ in began}

@@ -1,4 +1,4 @@
-"""One file per disease; each rule is a pure function of history.
+"""One file per way to be unhealthy; each rule is a pure function of history.
 
 A new rule is a new file with a ``Rule``, and one line in ``DEFAULT_RULES``.
 """

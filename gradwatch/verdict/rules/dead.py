@@ -135,7 +135,7 @@ def _describe(history: History, indices: list[int], thresholds: Thresholds, seve
     indices = sorted(indices, key=lambda index: -dead[index])
     layers = name_with_feeders(reading.topology, indices)
     named = [reading.topology.layers[index] for index in indices]
-    acts = tuple(dict.fromkeys(one.fqn for one in named))
+    acts = tuple(dict.fromkeys(layer.fqn for layer in named))
     worst = float(dead[indices[0]])
     samples = reading.record.layer("unit_samples")[indices[0]]
     harm = ""
@@ -181,7 +181,7 @@ A bias of -12 in front of a ReLU; one step with a hundred times the learning rat
 
 ## Known limits
 What a unit is, is read from the graph: channels behind a convolution, features behind a matrix
-product; where it does not tell, nothing is judged. Positions of one picture are samples that are
+product; where it does not say, nothing is judged. Positions of one picture are samples that are
 much alike: `m` of them count as `m / (1 + (m - 1) / 10)`. Leaky variants cannot die and are not
 judged.
 

@@ -32,7 +32,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     reading, params = history.latest, history.latest.topology.params
     idle = find_idle(reading, thresholds.profile)
     by_design = {index for indices in idle.values() for index in indices}
-    missing = [one for one in _find_missing(history, thresholds) if one not in by_design]
+    missing = [i for i in _find_missing(history, thresholds) if i not in by_design]
     learning = {
         params[index].module for index in np.flatnonzero(history.params.without_gradient == 0)
     }
@@ -129,7 +129,7 @@ def _find_zero_paths(history: History, thresholds: Thresholds) -> list[int]:
         return []
     found = find_walled(reading, silent.tolist())
     lasted = history.last_step - history.first_step >= thresholds.patience
-    if lasted and not history.has_pinned_outputs(thresholds):
+    if lasted and not history.has_closed_outputs(thresholds):
         found |= find_unasked(reading, silent[~history.params.was_fed[silent]].tolist())
     return list(found)
 

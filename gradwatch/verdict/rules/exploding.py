@@ -1,4 +1,4 @@
-"""GW201: gradients or activations that grow over depth or steps until training is thrown."""
+"""GW201: gradients or activations that grow over depth or steps until training diverges."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _look_over_depth(history: History, thresholds: Thresholds) -> Sign | None:
         measure_gradient_growth(reading, thresholds.exploding_growth),
         np.where(_find_squashed(reading.topology), 1.0, measure_output_growth(reading)),
     )
-    growth = max(float(np.max(one, initial=1.0)) for one in (backward, forward))
+    growth = max(float(np.max(ratios, initial=1.0)) for ratios in (backward, forward))
     if growth < thresholds.exploding_growth:
         return None
     is_backward = float(np.max(backward, initial=1.0)) >= growth
@@ -105,7 +105,7 @@ def _look_over_steps(history: History, thresholds: Thresholds) -> Sign | None:
 
 
 def _look_at_weights(history: History, thresholds: Thresholds) -> Sign | None:
-    """Weights that have run away step by step, without any single one that throws them."""
+    """Weights that have run away step by step, without any single step that replaces them."""
     growth = _measure_weight_growth(history)
     largest = float(np.max(growth, initial=0.0))
     if largest < thresholds.weight_growth:
@@ -169,9 +169,9 @@ def _look_at_loss(history: History, thresholds: Thresholds) -> Sign | None:
 
 
 def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
-    """Hidden outputs that a step has thrown far beyond their first scale.
+    """Hidden outputs that a step has sent far beyond their first scale.
 
-    Behind a softmax the error signal is bounded, and does not tell.
+    Behind a softmax the error signal is bounded, and does not show it.
     """
     if not history.has_replaced_weights:
         return None
@@ -192,7 +192,7 @@ def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
     names = tuple(dict.fromkeys(layers[index].fqn for index in chosen))
     message = (
         f"The output of {names[0] or 'the model'} has grown to {name_number(largest)} times its "
-        f"first scale since a step has thrown the weights ({name_region(names)})."
+        f"first scale since a step has replaced weights ({name_region(names)})."
     )
     return Sign(
         names, _find_runaway_cause(history, thresholds), largest, thresholds.output_growth, message
@@ -212,7 +212,7 @@ def _find_squashed(topology: Topology) -> Mask:
         result[index] = (
             is_plain
             and len(behind) > 0
-            and all(result[one] or _squashes(topology.layers[one]) for one in behind)
+            and all(result[user] or _squashes(topology.layers[user]) for user in behind)
         )
     return result
 
@@ -231,7 +231,7 @@ def _find_runaway_cause(history: History, thresholds: Thresholds) -> str:
 
 def _look_over_time(history: History, thresholds: Thresholds) -> Sign | None:
     reading = history.latest
-    worst = max(measure_time_growth(reading), key=lambda one: one.growth, default=None)
+    worst = max(measure_time_growth(reading), key=lambda profile: profile.growth, default=None)
     if worst is None or worst.growth < thresholds.exploding_growth:
         return None
     message = (
@@ -260,7 +260,7 @@ Finds gradients or activations that grow by orders of magnitude over depth, over
 optimizer steps.
 
 ## Why it matters
-A gain above 1 per layer compounds like one below 1. Steps become so large that they throw the
+A gain above 1 per layer compounds like one below 1. Steps become so large that they replace
 weights instead of training them, and the next stop is NaN.
 
 ## How it is measured

@@ -30,7 +30,7 @@ def _find_held(history: History) -> Mask:
 def _name_modules(history: History, found: Mask) -> tuple[str, ...]:
     params = history.latest.topology.params
     chosen = [params[index] for index in np.flatnonzero(found)]
-    return tuple(dict.fromkeys(one.module or one.fqn for one in chosen))
+    return tuple(dict.fromkeys(param.module or param.fqn for param in chosen))
 
 
 def _look_at_leftovers(history: History) -> list[Sign]:
@@ -63,7 +63,7 @@ def _look_at_cleared(history: History) -> list[Sign]:
     cleared, fed = find_cleared(record) & held, find_fed(record) & held
     number = np.array([param.optimizer for param in record.layer_set.params], dtype=np.int64)
     partly = set(number[fed & ~cleared].tolist())
-    found = cleared & np.array([one not in partly for one in number.tolist()], dtype=bool)
+    found = cleared & np.array([place not in partly for place in number.tolist()], dtype=bool)
     if not found.any():
         return []
     layers = _name_modules(history, found)
@@ -140,7 +140,7 @@ A loop without `optimizer.zero_grad()`.
 
 ## Known limits
 An optimizer that calls a closure runs `backward()` itself: what happens to the gradient behind it
-is not seen. Clipping by value is not told from clipping by norm.
+is not seen. Clipping by value looks like clipping by norm here.
 
 ## Configure or silence
 `Thresholds(clipped=..., progress=...)`; `ignore_kinds=("mishandled",)`; `ignore_layers=(...)`.

@@ -87,7 +87,7 @@ are equal to the bit where ranks are; above `rank_spread` they are apart. Source
 (2025), "Training with Confidence" (TrainCheck), for errors of this kind.
 
 Not compared: parameters of which each rank holds a part (FSDP, tensor parallelism), those that the
-wrapper was told to ignore, steps under `no_sync`, groups of ranks smaller than the job, and ranks
+wrapper has to ignore, steps under `no_sync`, groups of ranks smaller than the job, and ranks
 whose weights meet again, as local SGD averages them now and then. A job whose model is in no
 wrapper gets a note.
 

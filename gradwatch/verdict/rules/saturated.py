@@ -1,4 +1,4 @@
-"""GW301: a hidden activation whose elements are pinned where its derivative is almost zero."""
+"""GW301: a hidden activation whose elements stay where its derivative is almost zero."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ there, by their largest weight, so that many keys do not make it large."""
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
-    """Hidden activations with most of their elements pinned at the newest step."""
+    """Hidden activations with most of their elements saturated at the newest step."""
     reading = history.latest
     fraction = reading.record.layer("saturated_fraction")
     topology, usual, whole = (
@@ -27,25 +27,25 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         thresholds.saturated_fraction,
         thresholds.flat_fraction,
     )
-    pinned = [i for i in topology.pinnable if fraction[i] >= usual]
-    pinned += [i for i in topology.one_sided if fraction[i] >= whole]
-    if pinned and history.has_converged(thresholds):
-        pinned = [i for i in pinned if not _was_well(history, i, thresholds)]
-    pinned += _find_stuck_outputs(history, thresholds)
-    pinned += _find_stuck_attention(history, thresholds)
-    if not pinned:
+    found = [i for i in topology.saturable if fraction[i] >= usual]
+    found += [i for i in topology.one_sided if fraction[i] >= whole]
+    if found and history.has_converged(thresholds):
+        found = [i for i in found if not _was_open(history, i, thresholds)]
+    found += _find_stuck_outputs(history, thresholds)
+    found += _find_stuck_attention(history, thresholds)
+    if not found:
         return []
-    pinned.sort(key=lambda index: -fraction[index])
-    layers = name_with_feeders(reading.topology, pinned)
-    acts = tuple(dict.fromkeys(reading.topology.layers[index].fqn for index in pinned))
-    worst = float(fraction[pinned[0]])
-    derivative = float(np.fmin.reduce(reading.record.layer("derivative_mean")[pinned]))
+    found.sort(key=lambda index: -fraction[index])
+    layers = name_with_feeders(reading.topology, found)
+    acts = tuple(dict.fromkeys(reading.topology.layers[index].fqn for index in found))
+    worst = float(fraction[found[0]])
+    derivative = float(np.fmin.reduce(reading.record.layer("derivative_mean")[found]))
     slope = "" if np.isnan(derivative) else f"; mean derivative {derivative:.2g}"
     message = (
-        f"{name_percent(worst)} of the elements of {acts[0]} are pinned where its derivative is "
-        f"below 5 % of its maximum ({name_region(acts)}{slope})."
+        f"{name_percent(worst)} of the elements of {acts[0]} are saturated: its derivative there "
+        f"is below 5 % of its maximum ({name_region(acts)}{slope})."
     )
-    is_broken = history.broke_layers([topology.layers[pinned[0]]], thresholds)
+    is_broken = history.broke_layers([topology.layers[found[0]]], thresholds)
     cause = "learning_rate" if is_broken else "saturation"
     return [Sign(layers, cause, worst, thresholds.saturated_fraction, message, "warning")]
 
@@ -86,10 +86,10 @@ def _find_stuck_attention(history: History, thresholds: Thresholds) -> list[int]
         return []
     fraction = history.latest.record.layer("saturated_fraction")
     sure = [i for i in found if fraction[i] >= thresholds.saturated_fraction]
-    return [i for i in sure if not _was_well(history, i, thresholds)]
+    return [i for i in sure if not _was_open(history, i, thresholds)]
 
 
-def _was_well(history: History, index: int, thresholds: Thresholds) -> bool:
+def _was_open(history: History, index: int, thresholds: Thresholds) -> bool:
     first = history.first_levels.saturated.get(history.latest.topology.layers[index].key, 1.0)
     return first < thresholds.saturated_fraction
 
@@ -102,18 +102,18 @@ SATURATED = Rule(
     doc="""\
 ## What it does
 Finds hidden sigmoid- and tanh-like activations of which `saturated_fraction` (80 %) or more of the
-elements stay pinned, and smooth rectifiers (ELU, Softplus, SiLU, GELU and the like) of which
+elements stay saturated, and smooth rectifiers (ELU, Softplus, SiLU, GELU and the like) of which
 `flat_fraction` (99 %) do: a few of their elements are right to be off, nearly all of them are not.
 
 ## Why it matters
-Where |z| is large, phi' is almost zero: a pinned unit passes no gradient and says the same to
-every input. It is no vanishing gradient by itself: a net can be 90 % pinned and still move.
+Where |z| is large, phi' is almost zero: a saturated unit passes no gradient and says the same to
+every input. It is no vanishing gradient by itself: a net can be 90 % saturated and still move.
 
 ## How it is measured
-An element is pinned when |phi'| is below 5 % of its maximum: |z| > 4.36 for the sigmoid, |z| >
+An element is saturated when |phi'| is below 5 % of its maximum: |z| > 4.36 for the sigmoid, |z| >
 2.18 for tanh. Derivatives are taken from the outputs. Gates (outputs that multiply something) and
 activations behind the last weight are left alone: being sure is their job. So are activations that
-were well at first and have become sure in a training that has `converged`. Source: Glorot & Bengio
+were open at first and have become sure in a training that has `converged`. Source: Glorot & Bengio
 (2010), section 3.
 
 ## Example

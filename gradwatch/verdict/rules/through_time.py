@@ -15,12 +15,12 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     """Recurrent layers whose first time steps get no gradient while the task does not progress.
 
     The shared weight learns from the last time steps whatever becomes of the first, and forgetting
-    is right where the past does not matter; so it is the lack of progress that tells harm.
+    is right where the past does not matter; so it is the lack of progress that shows harm.
     """
     reading = history.latest
     profiles = measure_time_share(reading)
     if not profiles or history.has_replaced_weights:
-        return []  # what a step has thrown is stopped by that
+        return []  # a step that replaced weights is why
     lasting = _find_lasting(history, thresholds)
     profiles = [profile for profile in profiles if profile.fqn in lasting]
     stalled = has_stalled(history, thresholds) if profiles else False
@@ -51,14 +51,18 @@ def _find_lasting(history: History, thresholds: Thresholds) -> set[str]:
     """Recurrent layers that were cut off from their first time steps at all the latest records."""
     latest = list(history.window)[-thresholds.persistence :]
     found = [
-        {one.fqn for one in measure_time_share(reading) if one.share < thresholds.time_gain}
+        {
+            profile.fqn
+            for profile in measure_time_share(reading)
+            if profile.share < thresholds.time_gain
+        }
         for reading in latest
     ]
     return set.intersection(*found) if len(latest) == thresholds.persistence else set()
 
 
 def has_stalled(history: History, thresholds: Thresholds) -> bool | None:
-    """Whether the task makes no progress; ``None`` while that cannot be told.
+    """Whether the task makes no progress; ``None`` while that is not known.
 
     By the loss, whose scatter from batch to batch is known; where no loss is, by the gradient at
     the output.
@@ -91,7 +95,7 @@ although the shared weights get a healthy gradient from the last steps.
 ## How it is measured
 The gradient arriving at the hidden state of the first quarter of the time steps is below
 `time_gain` of the largest, and after `patience` optimizer steps the loss has not fallen by
-`least_fall` of its first values, its scatter considered. While that cannot be told it is a note.
+`least_fall` of its first values, its scatter considered. While that is not known it is a note.
 Source: Bengio, Simard & Frasconi (1994); Hochreiter & Schmidhuber (1997).
 
 ## Example

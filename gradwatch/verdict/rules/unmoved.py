@@ -49,7 +49,7 @@ def _find_still(history: History, thresholds: Thresholds) -> Mask:
     patterns = thresholds.allow_unjudged
     for index in np.flatnonzero(found):
         names = params[index].fqn, params[index].module
-        found[index] = not any(fnmatchcase(name, one) for name in names for one in patterns)
+        found[index] = not any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
     return found
 
 
@@ -195,7 +195,7 @@ def _look_at_lost(history: History, held: Mask, thresholds: Thresholds) -> list[
     remedy = (
         f"Compare {name_patterns(layers)} before and after optimizer.step(): the step is not "
         "written to the tensor that forward uses. Look at copies, views and compiled or fused "
-        "optimizers; foreach=False, fused=False and no torch.compile tell which."
+        "optimizers; foreach=False, fused=False and no torch.compile show which."
     )
     return [Sign(layers, "lost_update", 0.0, 0.0, message, "critical", True, remedy)]
 
