@@ -5,8 +5,8 @@
 Each file is judged in this process, whose memory is limited and whose peak is read; a sample goes
 through the command line in a process of its own. Wrong are: a traceback or another status than 0,
 1 or 2; status 0 for a file that lost or gained anything of gradwatch's (a file that the mutation
-left whole, or whose unfinished rest was cut, is told by the seed's own status); more than one line
-per run on stderr; more than 256 MB; more than 10 s.
+left whole, or whose unfinished rest was cut, is known from the seed's own status); more than one
+line per run on stderr; more than 256 MB; more than 10 s.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def summaries_sizes() -> tuple[tuple[str, ...], int, int]:
 
 
 def craft_files() -> Iterator[tuple[str, bytes]]:
-    """Name and content of files that somebody meant ill with; each below 10 MB."""
+    """Name and content of files that were made to do harm; each below 10 MB."""
     begin = frame(EVENT.SerializeToString())
     small = make_set(2)
     good = pack_equal(small)

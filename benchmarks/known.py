@@ -20,5 +20,5 @@ KNOWN: dict[str, dict[str, str]] = {
     "relu_chain_50": {"extra": _IDLE_UNITS},
     "relu_mlp_std0001_sgd": {"extra": _IDLE_UNITS},
     "relu_mlp_std001_sgd": {"extra": _IDLE_UNITS},
-    "tanh_rate_too_high": {"extra": "the steps that are too large also pin its units"},
+    "tanh_rate_too_high": {"extra": "the steps that are too large also saturate its units"},
 }

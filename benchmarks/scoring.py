@@ -25,7 +25,7 @@ class KindScore:
     """One kind of disease.
 
     Attributes:
-        cases: sick runs that are labelled with it.
+        cases: unhealthy runs that are labelled with it.
         found: those in which it was reported.
         reported: runs in which it was reported at all.
         right: those whose label has or allows it.
@@ -50,21 +50,22 @@ class Score:
     """One detector over the zoo. Tuples hold names of cases.
 
     Attributes:
-        sick, healthy: how many such runs there were.
-        found: sick runs in which a kind of the label was reported.
-        noticed: sick runs in which anything was reported.
-        misses: sick runs in which no kind of the label was reported.
+        unhealthy, healthy: how many such runs there were.
+        found: unhealthy runs in which a kind of the label was reported.
+        noticed: unhealthy runs in which anything was reported.
+        misses: unhealthy runs in which no kind of the label was reported.
         alarms: healthy runs in which anything was reported at the end.
         passing_alarms: other healthy runs in which something was reported on the way.
-        causes_asked, wrong_causes: sick runs whose label has a cause; those where it was not named.
-        wrong_places: sick runs where none of the first three layers named is in the sick region.
+        causes_asked: unhealthy runs whose label has a cause.
+        wrong_causes: those of them where it was not named.
+        wrong_places: unhealthy runs where none of the first three layers named is in the region.
         crashes: runs that ended with an error.
-        steps: median steps until detection of what was sick from the start.
-        late_steps: median steps from falling ill until detection of the others.
+        steps: median steps until detection of what was unhealthy from the start.
+        late_steps: median steps from becoming unhealthy until detection of the others.
         kinds: scores by kind.
     """
 
-    sick: int
+    unhealthy: int
     healthy: int
     found: int
     noticed: int
@@ -86,15 +87,15 @@ def judge_outcome(case: Case, outcome: Outcome) -> dict[str, str]:
         return {CRASH: outcome.error}
     if case.healthy:
         return _judge_healthy(outcome)
-    told = _find_main(case, outcome)
-    if told is None:
+    main = _find_main(case, outcome)
+    if main is None:
         kinds = ", ".join(sighting.kind for sighting in outcome.sightings)
         return {MISSED: f"expected {case.kinds[0]}, got {kinds or 'nothing'}"}
     problems = {}
-    if case.cause is not None and told.cause != case.cause:
-        problems[CAUSE] = f"expected {case.cause}, got {told.cause}"
-    if not is_placed(case, told):
-        problems[PLACE] = f"expected {' '.join(case.region)}, got {' '.join(told.layers)}"
+    if case.cause is not None and main.cause != case.cause:
+        problems[CAUSE] = f"expected {case.cause}, got {main.cause}"
+    if not is_placed(case, main):
+        problems[PLACE] = f"expected {' '.join(case.region)}, got {' '.join(main.layers)}"
     extra = [kind for kind in _find_kinds(outcome) if not _is_right(case, kind)]
     if extra:
         problems[EXTRA] = f"also reports {', '.join(extra)}"
@@ -109,16 +110,16 @@ def _judge_healthy(outcome: Outcome) -> dict[str, str]:
 
 
 def is_placed(case: Case, sighting: Sighting) -> bool:
-    """Whether one of the layers that are named first is inside the sick region."""
+    """Whether one of the layers that are named first is inside the unhealthy region."""
     return any(case.holds(layer.partition("#")[0]) for layer in sighting.layers)
 
 
 def measure_delay(case: Case, outcome: Outcome) -> int | None:
-    """Optimizer steps from falling ill until a kind of the label was reported."""
+    """Optimizer steps from becoming unhealthy until a kind of the label was reported."""
     kinds = {*case.kinds, *case.also_allowed}
     steps = [sighting.step for sighting in outcome.sightings if sighting.kind in kinds]
-    told = _find_main(case, outcome)
-    return None if told is None else max(0, min(steps) - case.sick_from_step)
+    found = _find_main(case, outcome) is not None
+    return None if not found else max(0, min(steps) - case.unhealthy_from_step)
 
 
 def _find_main(case: Case, outcome: Outcome) -> Sighting | None:
@@ -140,23 +141,23 @@ def _is_right(case: Case, kind: str) -> bool:
 
 def score_detector(cases: Sequence[Case], outcomes: Mapping[str, Outcome]) -> Score:
     """How one detector did; ``outcomes`` by name of the case."""
-    sick = [case for case in cases if not case.healthy]
+    unhealthy = [case for case in cases if not case.healthy]
     problems = {case.name: judge_outcome(case, outcomes[case.name]) for case in cases}
-    told = [case for case in sick if _find_main(case, outcomes[case.name]) is not None]
-    lost = tuple(case.name for case in sick if case not in told)
-    with_cause = [case.name for case in sick if case.cause is not None]
-    delays = [(case, measure_delay(case, outcomes[case.name])) for case in told]
-    early = [delay for case, delay in delays if delay is not None and not case.sick_from_step]
-    late = [delay for case, delay in delays if delay is not None and case.sick_from_step]
+    found = [case for case in unhealthy if _find_main(case, outcomes[case.name]) is not None]
+    lost = tuple(case.name for case in unhealthy if case not in found)
+    with_cause = [case.name for case in unhealthy if case.cause is not None]
+    delays = [(case, measure_delay(case, outcomes[case.name])) for case in found]
+    early = [delay for case, delay in delays if delay is not None and not case.unhealthy_from_step]
+    late = [delay for case, delay in delays if delay is not None and case.unhealthy_from_step]
 
     def having(problem: str, names: Sequence[str] = tuple(problems)) -> tuple[str, ...]:
         return tuple(name for name in names if problem in problems[name])
 
     return Score(
-        sick=len(sick),
-        healthy=len(cases) - len(sick),
-        found=len(told),
-        noticed=sum(bool(outcomes[case.name].sightings) for case in sick),
+        unhealthy=len(unhealthy),
+        healthy=len(cases) - len(unhealthy),
+        found=len(found),
+        noticed=sum(bool(outcomes[case.name].sightings) for case in unhealthy),
         misses=lost,
         alarms=having(ALARM),
         passing_alarms=having(PASSING_ALARM),

@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def write_log(folder: Path, layers: int, steps: int) -> None:
-    """A sick run with histograms at every tenth step."""
+    """An unhealthy run with histograms at every tenth step."""
     log = EventLog(folder)
     for record in make_records(make_layer_set(layers), list(range(steps)), histogram_every=10):
         log.write_record(record)

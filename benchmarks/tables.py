@@ -24,10 +24,10 @@ INTRODUCTION = """\
 
 # Detection beside other tools
 
-The zoo in `tests/zoo/` holds {cases} small labelled training runs: {sick} sick ones and {healthy}
-healthy ones that naive rules take for sick. Each sick label is supported by an experiment that uses
-no gradient: training with the sick region frozen does as well, and the known fix makes it learn.
-`python -m benchmarks.detection` runs them all under each detector.
+The zoo in `tests/zoo/` holds {cases} small labelled training runs: {unhealthy} unhealthy ones
+and {healthy} healthy ones that naive rules take for unhealthy. Each unhealthy label is supported
+by an experiment that uses no gradient: training with the unhealthy region frozen does as well, and
+the known fix makes it learn. `python -m benchmarks.detection` runs them all under each detector.
 
 `gradwatch@1` samples every optimizer step; `gradwatch@50`, the default, the first five and then
 ever fewer down to every fiftieth. The others are re-implemented from their documentation and
@@ -37,13 +37,13 @@ gets nowhere. `torchmortem` is the package itself, and judges after the end.
 """
 
 EXPLANATION = """\
-- **Found**: sick runs in which a kind of the label was reported; **noticed**: anything at all.
+- **Found**: unhealthy runs in which a kind of the label was reported; **noticed**: anything at all.
 - **False alarms**: healthy runs in which something stands in the report at the end;
   **passing**: in which something was reported on the way and withdrawn.
-- **Cause** and **place**: sick runs whose cause was named, and where one of the first three layers
-  named lies in the sick region. A run that was missed counts as wrong in both.
-- **Steps**: median optimizer steps until the first report, from the start in runs that are sick
-  from the start; **late**: from falling ill in the others.
+- **Cause** and **place**: unhealthy runs whose cause was named, and where one of the first three
+  layers named lies in the unhealthy region. A run that was missed counts as wrong in both.
+- **Steps**: median optimizer steps until the first report, from the start in runs that are
+  unhealthy from the start; **late**: from becoming unhealthy in the others.
 - **Crashes**: runs that ended with an error under the detector.
 """
 
@@ -99,15 +99,15 @@ def summarise(scores: Mapping[str, Score]) -> Grid:
 
 def _summarise_one(name: str, score: Score) -> list[str]:
     causes = score.causes_asked - len(score.wrong_causes)
-    places = score.sick - len(score.wrong_places)
+    places = score.unhealthy - len(score.wrong_places)
     return [
         name,
-        f"{score.found} of {score.sick}",
+        f"{score.found} of {score.unhealthy}",
         f"{score.noticed}",
         f"{len(score.alarms)} of {score.healthy}",
         f"{len(score.passing_alarms)}",
         f"{causes} of {score.causes_asked}" if name.startswith("gradwatch") else "–",
-        f"{places} of {score.sick}",
+        f"{places} of {score.unhealthy}",
         _show_steps(score.steps),
         _show_steps(score.late_steps),
         f"{len(score.crashes)}",
@@ -148,8 +148,8 @@ def write_page(outcomes: Sequence[Outcome], cases: Sequence[Case] = CASES) -> st
     present = {outcome.detector for outcome in outcomes}
     names = sorted(present, key=_order)
     scores = score_all(cases, names, outcomes)
-    sick = sum(not case.healthy for case in cases)
-    counts = {"cases": len(cases), "sick": sick, "healthy": len(cases) - sick}
+    unhealthy = sum(not case.healthy for case in cases)
+    counts = {"cases": len(cases), "unhealthy": unhealthy, "healthy": len(cases) - unhealthy}
     parts = [INTRODUCTION.format(**counts), _write_grid(summarise(scores)), EXPLANATION]
     parts += [
         "## By kind\n\nFound of the runs that have it:\n",

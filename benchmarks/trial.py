@@ -106,7 +106,7 @@ def run_cases(
 
 
 def _start_worker() -> None:
-    """One thread, and silence: MKL prints what it thinks of the NaN in a sick run."""
+    """One thread, and silence: MKL prints what it thinks of the NaN in an unhealthy run."""
     torch.set_num_threads(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -13,7 +13,7 @@ from tests.zoo import Training
 
 
 class GradWatch:
-    """``gradwatch.watch`` around the run; a finding is detected when ``on_change`` is told."""
+    """``gradwatch.watch`` around the run; a finding is detected when ``on_change`` is called."""
 
     alone = True
 

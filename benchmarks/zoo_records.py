@@ -1,7 +1,7 @@
 """Records of all runs of the zoo, kept as small logs, so that judging all of them takes seconds.
 
     python -m benchmarks.zoo_records            make those that are missing (some minutes)
-    python -m benchmarks.zoo_records --anew     make all of them again, after a change of capture
+    python -m benchmarks.zoo_records --again    make all of them again, after a change of capture
 
 The logs lie under ``build/zoo_records`` and are not kept in the repository.
 """
@@ -68,12 +68,12 @@ def find_logdir(case: Case, every_n_steps: int) -> Path:
     return HOME / f"{case.name}@{every_n_steps}"
 
 
-def make_records(cases: Iterable[Case], anew: bool = False) -> None:
+def make_records(cases: Iterable[Case], again: bool = False) -> None:
     """Record the runs that are not there yet, or all of them."""
     for case in cases:
         for every_n_steps in SCHEDULES:
             logdir = find_logdir(case, every_n_steps)
-            if anew:
+            if again:
                 shutil.rmtree(logdir, ignore_errors=True)
             if not logdir.exists():
                 record_case(case, every_n_steps, logdir)
@@ -105,8 +105,8 @@ def read_run(name: str) -> RecordedRun:
 def main() -> None:
     """Record what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--anew", action="store_true", help="record every run again")
-    make_records(CASES, parser.parse_args().anew)
+    parser.add_argument("--again", action="store_true", help="record every run again")
+    make_records(CASES, parser.parse_args().again)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Draws the pictures of the README and the docs that need no browser.
 
 python docs/draw.py architecture    # the arrows, from the import contract in setup.cfg
-python docs/draw.py verdict         # what the terminal shows of a real sick training
-python docs/draw.py loss_change     # who learns in a healthy and in a sick training
+python docs/draw.py verdict         # what the terminal shows of a real unhealthy training
+python docs/draw.py loss_change     # who learns in a healthy and in an unhealthy training
 """
 
 from __future__ import annotations

@@ -125,10 +125,10 @@ def _quote_figures(page: Path) -> str:
     """A page with the figures that docs/detection.md has now."""
     measured = (DOCS / "detection.md").read_text(encoding="utf-8")
     found = re.search(
-        r"holds (\d+) small labelled training runs: (\d+) sick ones and (\d+)", measured
+        r"holds (\d+) small labelled training runs: (\d+) unhealthy ones\s+and (\d+)", measured
     )
     assert found, "docs/detection.md says how large the zoo is"
-    runs, sick, well = found.groups()
+    runs, unhealthy, well = found.groups()
     text = page.read_text(encoding="utf-8")
     for label, name in TOOLS.items():
         row = re.search(rf"^\| {re.escape(name)} \| ([^|]*) \| [^|]* \| ([^|]*) \|", measured, re.M)
@@ -139,9 +139,11 @@ def _quote_figures(page: Path) -> str:
     assert ours
     text = re.sub(r"\d+ labelled trainings", f"{runs} labelled trainings", text)
     text = re.sub(r"\d+ small labelled trainings", f"{runs} small labelled trainings", text)
-    text = re.sub(r"\d+ unhealthy and \d+ healthy", f"{sick} unhealthy and {well} healthy", text)
-    text = re.sub(r"\d+ with a disease and \d+", f"{sick} with a disease and {well}", text)
-    text = re.sub(r"finds \d+ of the \d+", f"finds {ours[1]} of the {sick}", text)
+    text = re.sub(
+        r"\d+ unhealthy and \d+ healthy", f"{unhealthy} unhealthy and {well} healthy", text
+    )
+    text = re.sub(r"\d+ with a disease and \d+", f"{unhealthy} with a disease and {well}", text)
+    text = re.sub(r"finds \d+ of the \d+", f"finds {ours[1]} of the {unhealthy}", text)
     text = re.sub(r"lasting alarm on the \d+", f"lasting alarm on the {well}", text)
     return _quote_costs(text)
 
@@ -162,7 +164,7 @@ def _quote_costs(text: str) -> str:
 
 
 class _Settings:
-    """Stands in for pytest's parser, and remembers what it is told."""
+    """Stands in for pytest's parser, and remembers what it is given."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str]] = []

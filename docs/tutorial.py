@@ -71,7 +71,7 @@ def train(model, steps=1000, **how):
     return watch.report()""",
     ),
     ("markdown", "## The symptom\n\nGuessing would read one digit in ten."),
-    ("code", "torch.manual_seed(0)\nsick = train(build(nn.Sigmoid))"),
+    ("code", "torch.manual_seed(0)\nunhealthy = train(build(nn.Sigmoid))"),
     (
         "markdown",
         """The loss stands at ln 10 = 2.30, what a network has that knows nothing. Is the learning
@@ -80,7 +80,7 @@ change each layer had a part in.
 
 ## The diagnosis""",
     ),
-    ("code", "sick"),
+    ("code", "unhealthy"),
     (
         "markdown",
         """The first layers get next to no gradient. Each sigmoid passes on at most a quarter of it,

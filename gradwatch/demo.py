@@ -1,4 +1,4 @@
-"""``gradwatch demo``: a sick and a healthy training on real data, both watched.
+"""``gradwatch demo``: an unhealthy and a healthy training on real data, both watched.
 
 A 12-layer sigmoid network with PyTorch's default initialisation, then the same depth with ReLU and
 He initialisation, both under plain SGD on scikit-learn's handwritten digits (1,797 images of 8x8,
@@ -30,7 +30,7 @@ BATCH_SIZE = 64
 LEARNING_RATE = 0.03
 EVERY_N_STEPS = 10
 N_CLASSES = 10
-TRIAL_STEPS = 40  # of each remedy that is tried on the sick network
+TRIAL_STEPS = 40  # of each remedy that is tried on the unhealthy network
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _train_and_show(
 def _show_trials(
     network: nn.Sequential, images: Tensor, labels: Tensor, logdir: Path, console: Console
 ) -> None:
-    """What each remedy does to copies of the sick network; kept with the run for the tab."""
+    """What each remedy does to copies of the unhealthy network; kept with the run for the tab."""
     from torch import nn
     from torch.optim import SGD
 

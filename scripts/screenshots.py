@@ -31,7 +31,7 @@ CARDS = {
     "units": "Where the units sit",
     "updates": "Update ratio",
 }
-"""Pieces of the sick run's page that get a picture of their own, and their titles."""
+"""Pieces of the unhealthy run's page that get a picture of their own, and their titles."""
 
 FLAGS = [
     "--headless",
@@ -144,7 +144,7 @@ def take_all(browser: Any, address: str, dark: bool, names: list[str], out: Path
 
 
 def take_cards(frame: Any, theme: str, out: Path) -> None:
-    """Of a sick run, what lies further down."""
+    """Of an unhealthy run, what lies further down."""
     for card, title in CARDS.items():
         found = frame.locator("section.card", has_text=title)
         if frame.locator("table.trials").count() and found.count():

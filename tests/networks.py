@@ -77,7 +77,7 @@ def make_mlp(activation: type[nn.Module] = nn.ReLU, depth: int = 6) -> Network:
     return Network(model, make_batches(16), torch.optim.SGD(model.parameters(), 0.05, 0.9))
 
 
-def make_sick_mlp() -> Network:
+def make_unhealthy_mlp() -> Network:
     """Twelve layers of sigmoids."""
     return make_mlp(nn.Sigmoid, 12)
 

@@ -18,7 +18,7 @@ from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rules import DEFAULT_RULES
 from tests.display.trainings import make_training
 
-SICK, WELL = 0.22, 1.0
+UNHEALTHY, WELL = 0.22, 1.0
 
 
 def write_run(
@@ -60,7 +60,7 @@ class TestCheckStatus:
         assert err == ""
 
     def test_findings(self, tmp_path, capsys) -> None:
-        write_run(tmp_path / "sigmoid", SICK)
+        write_run(tmp_path / "sigmoid", UNHEALTHY)
         assert main(["check", str(tmp_path / "sigmoid")]) == 1
         out, err = capsys.readouterr()
         assert "GW101" in out
@@ -70,20 +70,20 @@ class TestCheckStatus:
 
     def test_the_worst_run_decides(self, tmp_path, capsys) -> None:
         write_run(tmp_path / "a", WELL)
-        write_run(tmp_path / "b", SICK)
+        write_run(tmp_path / "b", UNHEALTHY)
         write_run(tmp_path / "c", WELL)
         assert main(["check", str(tmp_path)]) == 1
         out = capsys.readouterr().out
         assert out.index("a: Every one of") < out.index("b: ") < out.index("c: Every one of")
 
     def test_only_the_kinds_asked_for_fail(self, tmp_path, capsys) -> None:
-        write_run(tmp_path, SICK)
+        write_run(tmp_path, UNHEALTHY)
         assert main(["check", str(tmp_path), "--fail-on", "dead", "exploding"]) == 0
         assert "GW101" in capsys.readouterr().out
         assert main(["check", str(tmp_path), "--fail-on", "dead", "--fail-on", "vanishing"]) == 1
 
     def test_thresholds_can_be_changed_after_the_run(self, tmp_path, capsys) -> None:
-        write_run(tmp_path, SICK)
+        write_run(tmp_path, UNHEALTHY)
         assert main(["check", str(tmp_path), "--threshold", "ignore_kinds=vanishing"]) == 0
         never = ["--threshold", "persistence=10000", "--threshold", "persistence_steps=1000000"]
         assert main(["check", str(tmp_path), *never]) == 2  # and nothing is proven then
@@ -118,7 +118,7 @@ class TestNothingToJudge:
         assert "'run' is not judged: " in self.check(tmp_path, capsys)
 
     def test_truncated_beyond_use(self, tmp_path, capsys) -> None:
-        write_run(tmp_path, SICK)
+        write_run(tmp_path, UNHEALTHY)
         (path,) = tmp_path.iterdir()
         os.truncate(path, 200)
         self.check(tmp_path, capsys)
@@ -138,12 +138,12 @@ class TestSomeRunsCannotBeJudged:
         assert "'broken' is not judged: " in capsys.readouterr().err
 
     def test_findings_outrank_an_unreadable_run(self, tmp_path) -> None:
-        write_run(tmp_path / "mine", SICK)
+        write_run(tmp_path / "mine", UNHEALTHY)
         write_garbage(tmp_path / "broken")
         assert main(["check", str(tmp_path)]) == 1
 
     @pytest.mark.parametrize(
-        ("phi_gain", "status", "words"), [(WELL, 2, "not judged"), (SICK, 1, "judged in part")]
+        ("phi_gain", "status", "words"), [(WELL, 2, "not judged"), (UNHEALTHY, 1, "judged in part")]
     )
     def test_a_run_read_in_part(self, tmp_path, capsys, phi_gain, status, words) -> None:
         write_run(tmp_path / "run", phi_gain)
@@ -177,7 +177,7 @@ class TestEnds:
         out, err = capsys.readouterr()
         assert (out, len(err.splitlines())) == ("", 1)
         assert main(["check", str(tmp_path), "--allow-unfinished"]) == 0
-        write_run(tmp_path / "b", SICK, how)
+        write_run(tmp_path / "b", UNHEALTHY, how)
         assert main(["check", str(tmp_path)]) == 1
 
     def test_our_own_failure_is_2_whatever_is_allowed(self, tmp_path, capsys) -> None:
@@ -215,7 +215,7 @@ class TestEnds:
 
 class TestThresholdsOfTheLog:
     def test_the_training_s_own_hold_and_an_override_is_printed(self, tmp_path, capsys) -> None:
-        write_run(tmp_path, SICK, thresholds=Thresholds(ignore_kinds=("vanishing",)))
+        write_run(tmp_path, UNHEALTHY, thresholds=Thresholds(ignore_kinds=("vanishing",)))
         assert main(["check", str(tmp_path)]) == 0
         assert capsys.readouterr().err == ""
         assert main(["check", str(tmp_path), "--threshold", "ignore_kinds="]) == 1
@@ -249,7 +249,7 @@ class TestStrangePlaces:
 
     def test_a_directory_that_cannot_be_entered(self, tmp_path, capsys, monkeypatch) -> None:
         write_run(tmp_path / "a", WELL)
-        write_run(tmp_path / "b", SICK)
+        write_run(tmp_path / "b", UNHEALTHY)
         scan = os.scandir
 
         def refuse(path):
@@ -274,7 +274,7 @@ def test_a_fault_of_ours_is_not_taken_for_findings(tmp_path, capsys, monkeypatch
 
 class TestFormats:
     def test_json(self, tmp_path, capsys) -> None:
-        write_run(tmp_path / "b", SICK)
+        write_run(tmp_path / "b", UNHEALTHY)
         write_run(tmp_path / "a", WELL)
         write_foreign(tmp_path / "other")
         assert main(["check", str(tmp_path), "--format", "json"]) == 1
@@ -287,7 +287,7 @@ class TestFormats:
         assert content["unreadable"] == {}
 
     def test_markdown(self, tmp_path, capsys) -> None:
-        write_run(tmp_path / "b", SICK)
+        write_run(tmp_path / "b", UNHEALTHY)
         write_run(tmp_path / "a", WELL)
         main(["check", str(tmp_path), "--format", "markdown"])
         out = capsys.readouterr().out
@@ -298,7 +298,7 @@ class TestFormats:
 class TestReport:
     def test_one_page_for_all_runs(self, tmp_path, capsys) -> None:
         write_run(tmp_path / "logs" / "a", WELL)
-        write_run(tmp_path / "logs" / "b", SICK)
+        write_run(tmp_path / "logs" / "b", UNHEALTHY)
         page = tmp_path / "page.html"
         assert main(["report", str(tmp_path / "logs"), "-o", str(page)]) == 0
         assert "<html" in page.read_text(encoding="utf-8")
@@ -382,7 +382,7 @@ def run_python(*arguments: str, **options) -> subprocess.CompletedProcess[bytes]
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes break differently elsewhere")
 def test_a_reader_that_goes_away_leaves_the_status(tmp_path) -> None:
-    write_run(tmp_path, SICK)
+    write_run(tmp_path, UNHEALTHY)
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -397,7 +397,7 @@ def test_a_reader_that_goes_away_leaves_the_status(tmp_path) -> None:
 
 
 def test_an_ascii_terminal(tmp_path) -> None:
-    write_run(tmp_path / "läufe", SICK)
+    write_run(tmp_path / "läufe", UNHEALTHY)
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = run_python("-m", "gradwatch", "check", str(tmp_path), env=environment)
     assert done.returncode == 1

@@ -14,7 +14,7 @@ from gradwatch.fail_on import Alarms
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.findings import Finding, Verdict
-from tests.networks import make_mlp, make_sick_mlp
+from tests.networks import make_mlp, make_unhealthy_mlp
 
 FINDING = Finding(
     code="GW101",
@@ -152,19 +152,19 @@ class TestReaders:
 
     def test_check_reads_steps_and_thresholds_and_arguments_win(self, tmp_path: Path) -> None:
         write(tmp_path, "[tool.gradwatch]\nsteps = 5\nthresholds = {ignore_kinds = ['vanishing']}")
-        sick = make_sick_mlp()
-        report = gradwatch.check(sick.model, sick.batches, make_loss(), steps=None)
+        unhealthy = make_unhealthy_mlp()
+        report = gradwatch.check(unhealthy.model, unhealthy.batches, make_loss(), steps=None)
         assert (report.records, report.healthy) == (5, True)
         report = gradwatch.check(
-            sick.model, sick.batches, make_loss(), steps=8, thresholds=Thresholds()
+            unhealthy.model, unhealthy.batches, make_loss(), steps=8, thresholds=Thresholds()
         )
         assert (report.records, report.healthy) == (8, False)
 
     def test_check_reads_ignores(self, tmp_path: Path) -> None:
         row = "[[tool.gradwatch.ignore]]\nkind = 'vanishing'\nlayers = '*'\nreason = 'legacy'\n"
         write(tmp_path, row)
-        sick = make_sick_mlp()
-        report = gradwatch.check(sick.model, sick.batches, make_loss())
+        unhealthy = make_unhealthy_mlp()
+        report = gradwatch.check(unhealthy.model, unhealthy.batches, make_loss())
         assert report.healthy
         assert report.notes[0].message.startswith("Ignored (legacy): ")
 

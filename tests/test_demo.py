@@ -1,4 +1,4 @@
-"""The demo: real data, a sick and a healthy run, what it prints and what it leaves behind."""
+"""The demo: real data, an unhealthy and a healthy run, what it prints and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_it_shows_tables_verdicts_remedy_and_the_command(demo) -> None:
     assert f"tensorboard --logdir '{logdir}'" in out
 
 
-def test_it_tries_remedies_on_the_sick_network_only(demo) -> None:
+def test_it_tries_remedies_on_the_unhealthy_network_only(demo) -> None:
     _, _, out = demo
     assert out.count("Best of what was tried, 40 steps each: ") == 1
     assert "Replace the 11 Sigmoid" in out

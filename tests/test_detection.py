@@ -78,8 +78,8 @@ def _build() -> Training:
     raise AssertionError("scoring must not train")
 
 
-SICK = Case("sick", _build, ("vanishing",), ("dead",), "weight_scale", ("early.*",))
-LATE = Case("late", _build, ("dead",), (), "learning_rate", ("act",), sick_from_step=40)
+UNHEALTHY = Case("unhealthy", _build, ("vanishing",), ("dead",), "weight_scale", ("early.*",))
+LATE = Case("late", _build, ("dead",), (), "learning_rate", ("act",), unhealthy_from_step=40)
 WELL = Case("well", _build)
 FULL = Sighting("vanishing", ("early.0.weight",), 3, "weight_scale")
 
@@ -91,13 +91,13 @@ def _say(case: Case, *sightings: Sighting, error: str = "") -> Outcome:
 @pytest.mark.parametrize(
     ("case", "sightings", "problems"),
     [
-        (SICK, (FULL,), set()),
-        (SICK, (), {"missed"}),
-        (SICK, (Sighting("dead", ("early.0",), 3),), {"missed"}),
-        (SICK, (Sighting("vanishing", ("early.0",), 3, "depth"),), {"cause"}),
-        (SICK, (Sighting("vanishing", ("late",), 3, "weight_scale"),), {"place"}),
-        (SICK, (FULL, Sighting("dead", ("early.0",), 3)), set()),
-        (SICK, (FULL, Sighting("exploding", ("early.0",), 3)), {"extra"}),
+        (UNHEALTHY, (FULL,), set()),
+        (UNHEALTHY, (), {"missed"}),
+        (UNHEALTHY, (Sighting("dead", ("early.0",), 3),), {"missed"}),
+        (UNHEALTHY, (Sighting("vanishing", ("early.0",), 3, "depth"),), {"cause"}),
+        (UNHEALTHY, (Sighting("vanishing", ("late",), 3, "weight_scale"),), {"place"}),
+        (UNHEALTHY, (FULL, Sighting("dead", ("early.0",), 3)), set()),
+        (UNHEALTHY, (FULL, Sighting("exploding", ("early.0",), 3)), {"extra"}),
         (WELL, (), set()),
         (WELL, (FULL,), {"alarm"}),
         (WELL, (Sighting("dead", ("x",), 3, lasting=False),), {"passing alarm"}),
@@ -112,12 +112,12 @@ def test_crash_is_nothing_but_a_crash() -> None:
 
 
 def test_further_call_of_a_module_is_in_its_region() -> None:
-    told = Sighting("vanishing", ("early.0#2",), 3, "weight_scale")
-    assert judge_outcome(SICK, _say(SICK, told)) == {}
+    seen = Sighting("vanishing", ("early.0#2",), 3, "weight_scale")
+    assert judge_outcome(UNHEALTHY, _say(UNHEALTHY, seen)) == {}
 
 
 def test_delay_counts_from_falling_ill() -> None:
-    assert measure_delay(SICK, _say(SICK, FULL)) == 3
+    assert measure_delay(UNHEALTHY, _say(UNHEALTHY, FULL)) == 3
     assert measure_delay(LATE, _say(LATE, Sighting("dead", ("act",), 47))) == 7
     assert measure_delay(LATE, _say(LATE, Sighting("dead", ("act",), 33))) == 0
     assert measure_delay(LATE, _say(LATE)) is None
@@ -125,9 +125,13 @@ def test_delay_counts_from_falling_ill() -> None:
 
 def test_score_counts_what_is_right_and_wrong() -> None:
     stray = Sighting("vanishing", ("x",), 9)
-    outcomes = {"sick": _say(SICK, FULL), "late": _say(LATE, stray), "well": _say(WELL, stray)}
-    score = score_detector([SICK, LATE, WELL], outcomes)
-    assert (score.sick, score.healthy, score.found, score.noticed) == (2, 1, 1, 2)
+    outcomes = {
+        "unhealthy": _say(UNHEALTHY, FULL),
+        "late": _say(LATE, stray),
+        "well": _say(WELL, stray),
+    }
+    score = score_detector([UNHEALTHY, LATE, WELL], outcomes)
+    assert (score.unhealthy, score.healthy, score.found, score.noticed) == (2, 1, 1, 2)
     assert (score.misses, score.alarms) == (("late",), ("well",))
     assert (score.wrong_causes, score.wrong_places) == (("late",), ("late",))
     assert (score.steps, score.late_steps) == (3, None)
@@ -137,18 +141,22 @@ def test_score_counts_what_is_right_and_wrong() -> None:
 
 
 def test_crash_misses_the_disease_and_spares_the_healthy() -> None:
-    outcomes = {"sick": _say(SICK, error="no"), "well": _say(WELL, error="no")}
-    score = score_detector([SICK, WELL], outcomes)
-    assert (score.misses, score.alarms, score.crashes) == (("sick",), (), ("sick", "well"))
+    outcomes = {"unhealthy": _say(UNHEALTHY, error="no"), "well": _say(WELL, error="no")}
+    score = score_detector([UNHEALTHY, WELL], outcomes)
+    assert (score.misses, score.alarms, score.crashes) == (
+        ("unhealthy",),
+        (),
+        ("unhealthy", "well"),
+    )
 
 
 def test_summary_has_no_cause_where_none_is_named() -> None:
-    scores = score_all([SICK], ["some"], [_say(SICK, FULL)])
+    scores = score_all([UNHEALTHY], ["some"], [_say(UNHEALTHY, FULL)])
     assert summarise(scores).rows[0][:6] == ["some", "1 of 1", "1", "0 of 0", "0", "–"]
 
 
 def test_results_survive_the_file(tmp_path: Path) -> None:
-    outcomes = [_say(SICK, FULL), _say(WELL, error='a "quoted"\nerror')]
+    outcomes = [_say(UNHEALTHY, FULL), _say(WELL, error='a "quoted"\nerror')]
     write_results(tmp_path / "made" / "some.json", outcomes)
     assert read_results(tmp_path / "made" / "some.json") == outcomes
     assert len(json.loads((tmp_path / "made" / "some.json").read_text())) == 2

@@ -538,9 +538,9 @@ from torch import nn
 """
 DISTRIBUTED += """
 
-is_sick = sys.argv[2] == "sick"
-activation, depth = (nn.Sigmoid, 12) if is_sick else (nn.ReLU, 4)
-fail_on = ("vanishing",) if is_sick else ()
+is_unhealthy = sys.argv[2] == "unhealthy"
+activation, depth = (nn.Sigmoid, 12) if is_unhealthy else (nn.ReLU, 4)
+fail_on = ("vanishing",) if is_unhealthy else ()
 callback = t.GradWatchCallback(every_n_steps=1, fail_on=fail_on)
 trainer = t.make_trainer(
     pl, callback, Path(sys.argv[1]), devices=2, strategy="ddp",
@@ -588,7 +588,7 @@ def test_two_processes_write_one_file(tmp_path: Path) -> None:
 @pytest.mark.distributed
 @pytest.mark.slow
 def test_all_processes_stop_together(tmp_path: Path) -> None:
-    run_distributed(tmp_path, "sick")
+    run_distributed(tmp_path, "unhealthy")
     assert {path.name for path in tmp_path.glob("stopped*")} == {"stopped0", "stopped1"}
 
 

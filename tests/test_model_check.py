@@ -14,16 +14,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import gradwatch
 from gradwatch.errors import InvalidInput, NothingToJudge
-from tests.networks import make_cnn, make_mlp, make_sick_mlp
+from tests.networks import make_cnn, make_mlp, make_unhealthy_mlp
 from tests.traces import capture_results, list_attachments, list_differences
 
 cross_entropy = nn.functional.cross_entropy
 
 
-def test_healthy_and_sick() -> None:
-    healthy, sick = make_mlp(), make_sick_mlp()
+def test_healthy_and_unhealthy() -> None:
+    healthy, unhealthy = make_mlp(), make_unhealthy_mlp()
     assert gradwatch.check(healthy.model, healthy.batches, cross_entropy).healthy
-    report = gradwatch.check(sick.model, sick.batches, cross_entropy)
+    report = gradwatch.check(unhealthy.model, unhealthy.batches, cross_entropy)
     assert [finding.kind for finding in report.findings] == ["vanishing"]
     assert report.records == 20
 
@@ -196,9 +196,11 @@ def test_forms_of_an_optimizer(optimizer: Any) -> None:
 
 
 def test_thresholds_are_passed_on() -> None:
-    sick = make_sick_mlp()
+    unhealthy = make_unhealthy_mlp()
     thresholds = gradwatch.Thresholds(ignore_kinds=("vanishing",))
-    assert gradwatch.check(sick.model, sick.batches, cross_entropy, thresholds=thresholds).healthy
+    assert gradwatch.check(
+        unhealthy.model, unhealthy.batches, cross_entropy, thresholds=thresholds
+    ).healthy
 
 
 # Bad input -----------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ LOSS = nn.CrossEntropyLoss()
 def healthy():
     return build(nn.ReLU, 4)
 
-def sick():
+def unhealthy():
     model = build(nn.Sigmoid, 12)
     for layer in model:
         if isinstance(layer, nn.Linear):
@@ -78,7 +78,7 @@ def test_model(gradwatch):
 def test_an_unhealthy_check_fails_the_test_with_the_report(suite: pytest.Pytester) -> None:
     body = """
 def test_model(gradwatch):
-    gradwatch.check(sick(), BATCHES, LOSS)
+    gradwatch.check(unhealthy(), BATCHES, LOSS)
 """
     result = run(suite, body)
     result.assert_outcomes(failed=1)
@@ -91,7 +91,7 @@ def test_model(gradwatch):
 def test_an_unhealthy_watch_fails_the_test(suite: pytest.Pytester) -> None:
     body = """
 def test_model(gradwatch):
-    model = sick()
+    model = unhealthy()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     with gradwatch.watch(model, optimizer):
         train(model, optimizer)
@@ -103,7 +103,7 @@ def test_model(gradwatch):
 
 def test_a_watch_left_attached_is_judged_and_detached(suite: pytest.Pytester) -> None:
     body = """
-model = sick()
+model = unhealthy()
 optimizer = torch.optim.SGD(model.parameters(), 0.1)
 
 def test_model(gradwatch):
@@ -120,8 +120,8 @@ def test_every_report_of_a_test_is_shown(suite: pytest.Pytester) -> None:
     body = """
 def test_model(gradwatch):
     gradwatch.check(healthy(), BATCHES, LOSS)
-    gradwatch.check(sick(), BATCHES, LOSS)
-    gradwatch.check(nn.Sequential(nn.Sequential(sick())), BATCHES, LOSS)
+    gradwatch.check(unhealthy(), BATCHES, LOSS)
+    gradwatch.check(nn.Sequential(nn.Sequential(unhealthy())), BATCHES, LOSS)
 """
     result = run(suite, body)
     result.assert_outcomes(failed=1)
@@ -132,7 +132,7 @@ def test_a_fixture_of_a_fixture_counts_too(suite: pytest.Pytester) -> None:
     body = """
 @pytest.fixture
 def checked(gradwatch):
-    return gradwatch.check(sick(), BATCHES, LOSS)
+    return gradwatch.check(unhealthy(), BATCHES, LOSS)
 
 def test_model(checked):
     pass
@@ -150,7 +150,7 @@ class TestModel(unittest.TestCase):
         self.gradwatch = gradwatch
 
     def test_model(self):
-        self.gradwatch.check(sick(), BATCHES, LOSS)
+        self.gradwatch.check(unhealthy(), BATCHES, LOSS)
 """
     run(suite, body).assert_outcomes(failed=1)
 
@@ -158,7 +158,7 @@ class TestModel(unittest.TestCase):
 def test_the_tests_own_failure_comes_first(suite: pytest.Pytester) -> None:
     body = """
 def test_model(gradwatch):
-    gradwatch.check(sick(), BATCHES, LOSS)
+    gradwatch.check(unhealthy(), BATCHES, LOSS)
     assert 1 == 2
 """
     result = run(suite, body)
@@ -173,7 +173,7 @@ def test_skipped(gradwatch):
 
 @pytest.mark.xfail
 def test_expected(gradwatch):
-    gradwatch.check(sick(), BATCHES, LOSS)
+    gradwatch.check(unhealthy(), BATCHES, LOSS)
 """
     run(suite, body).assert_outcomes(skipped=1, xfailed=1)
 
@@ -181,7 +181,7 @@ def test_expected(gradwatch):
 def test_raise_if_fails_any_test(suite: pytest.Pytester) -> None:
     body = """
 def test_model():
-    library.check(sick(), BATCHES, LOSS).raise_if("vanishing")
+    library.check(unhealthy(), BATCHES, LOSS).raise_if("vanishing")
 """
     result = run(suite, body)
     result.assert_outcomes(failed=1)
@@ -234,7 +234,7 @@ def test_model(gradwatch, monkeypatch):
 
 UNHEALTHY = """
 def test_model(gradwatch):
-    gradwatch.check(sick(), BATCHES, LOSS)
+    gradwatch.check(unhealthy(), BATCHES, LOSS)
 """
 
 
@@ -334,7 +334,7 @@ def test_an_html_report_for_each_failing_test(suite: pytest.Pytester) -> None:
     body = """
 @pytest.mark.parametrize("name", ["a/b", "a:b", "well"])
 def test_model(gradwatch_check, name):
-    gradwatch_check(healthy() if name == "well" else sick(), BATCHES, LOSS)
+    gradwatch_check(healthy() if name == "well" else unhealthy(), BATCHES, LOSS)
 """
     result = run(suite, body, "--gradwatch-report", "pages")
     result.assert_outcomes(failed=2, passed=1)
@@ -372,7 +372,7 @@ def test_well(gradwatch_check):
     gradwatch_check(healthy(), BATCHES, LOSS, steps=4)
 
 def test_model(gradwatch_check):
-    gradwatch_check(sick(), BATCHES, LOSS)
+    gradwatch_check(unhealthy(), BATCHES, LOSS)
 """
 
 

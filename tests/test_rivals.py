@@ -55,7 +55,7 @@ def _make_dead() -> nn.Sequential:
     return model
 
 
-def _make_pinned(activation: nn.Module, bias: float = -100.0) -> nn.Sequential:
+def _make_saturated(activation: nn.Module, bias: float = -100.0) -> nn.Sequential:
     model = nn.Sequential(nn.Linear(4, 16), activation, nn.Linear(16, 1))
     nn.init.constant_(model[0].bias, bias)
     return model
@@ -85,10 +85,10 @@ def test_sagemaker_judges_by_the_absolute_gradient() -> None:
     assert len(found["vanishing"].layers) == 3
 
 
-def test_sagemaker_sees_dead_units_and_pinned_ones() -> None:
+def test_sagemaker_sees_dead_units_and_saturated_ones() -> None:
     assert _watch(SageMaker(), _train(_make_dead()))["dead"] == Sighting("dead", ("1",), 1)
-    assert "saturated" in _watch(SageMaker(), _train(_make_pinned(nn.Tanh())))
-    assert "saturated" in _watch(SageMaker(), _train(_make_pinned(nn.Sigmoid())))
+    assert "saturated" in _watch(SageMaker(), _train(_make_saturated(nn.Tanh())))
+    assert "saturated" in _watch(SageMaker(), _train(_make_saturated(nn.Sigmoid())))
 
 
 def test_idle_units_are_counted_over_samples() -> None:
@@ -126,8 +126,8 @@ def test_deepdiagnosis_stops_at_its_first_symptom() -> None:
     assert list(found) == ["dead"]
 
 
-def test_deepdiagnosis_sees_pinned_units_at_the_fifth_look() -> None:
-    found = _watch(DeepDiagnosis(), _train(_make_pinned(nn.Tanh(), bias=-7.0)))
+def test_deepdiagnosis_sees_saturated_units_at_the_fifth_look() -> None:
+    found = _watch(DeepDiagnosis(), _train(_make_saturated(nn.Tanh(), bias=-7.0)))
     assert found["saturated"] == Sighting("saturated", ("1",), 41)
 
 

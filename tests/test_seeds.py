@@ -14,7 +14,7 @@ from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
 from gradwatch.report import Report
 from gradwatch.seed_vote import merge_reports
 from gradwatch.verdict.findings import Finding
-from tests.networks import make_mlp, make_sick_mlp
+from tests.networks import make_mlp, make_unhealthy_mlp
 from tests.traces import capture_results, list_differences
 
 
@@ -91,8 +91,8 @@ def test_an_instance_keeps_its_weights_and_the_caller_everything() -> None:
 
 
 def test_red_with_every_seed() -> None:
-    sick = make_sick_mlp()
-    report = gradwatch.check(sick.model, sick.batches, cross_entropy, seeds=3)
+    unhealthy = make_unhealthy_mlp()
+    report = gradwatch.check(unhealthy.model, unhealthy.batches, cross_entropy, seeds=3)
     assert report.vote.startswith("Unhealthy with 3 of 3 seeds, in ")
     for text in (str(report), report.to_markdown(), report._repr_html_()):
         assert "Unhealthy with 3 of 3 seeds" in text

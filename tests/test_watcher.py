@@ -17,7 +17,7 @@ from gradwatch.errors import AlreadyWatched, InvalidInput, NothingToJudge
 from gradwatch.log.writer import read_runs
 from gradwatch.verdict.episodes import Change
 from tests.capture.tools import assert_no_trace
-from tests.networks import Network, make_mlp, make_sick_mlp
+from tests.networks import Network, make_mlp, make_unhealthy_mlp
 from tests.traces import list_attachments, list_differences
 
 
@@ -77,7 +77,7 @@ def test_an_optimizer_given_twice_counts_once(network: Network) -> None:
 
 
 def test_report_is_there_before_during_and_after() -> None:
-    network = make_sick_mlp()
+    network = make_unhealthy_mlp()
     watch = gradwatch.watch(network.model, network.optimizer)
     with pytest.raises(NothingToJudge):
         watch.report().raise_if()
@@ -93,7 +93,7 @@ def test_report_is_there_before_during_and_after() -> None:
 
 
 def test_thresholds_decide() -> None:
-    network = make_sick_mlp()
+    network = make_unhealthy_mlp()
     thresholds = gradwatch.Thresholds(ignore_kinds=("vanishing",))
     with gradwatch.watch(network.model, network.optimizer, thresholds=thresholds) as watch:
         network.train(10)
@@ -158,7 +158,7 @@ def test_without_a_logdir_nothing_is_written(
 
 
 def test_the_log_holds_what_the_report_is_made_of(tmp_path: Path) -> None:
-    network = make_sick_mlp()
+    network = make_unhealthy_mlp()
     with gradwatch.watch(network.model, network.optimizer, logdir=tmp_path) as watch:
         network.train(8)
     (run,) = read_runs(tmp_path)
@@ -218,7 +218,7 @@ def test_warnings_as_errors_stop_no_training(
 
 
 def test_listeners_are_told() -> None:
-    network = make_sick_mlp()
+    network = make_unhealthy_mlp()
     changes: list[Change] = []
     scalars: dict[int, dict[str, float]] = {}
     with gradwatch.watch(
@@ -234,7 +234,7 @@ def test_listeners_are_told() -> None:
 
 
 def test_a_listener_that_raises_ends_nothing() -> None:
-    network = make_sick_mlp()
+    network = make_unhealthy_mlp()
     watch = gradwatch.watch(network.model, network.optimizer, on_change=fail)
     with pytest.warns(RuntimeWarning, match="fail, which raised ZeroDivisionError: ours"), watch:
         network.train(8)
@@ -378,7 +378,7 @@ def test_an_unwritable_logdir_is_refused(network: Network, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["a b", "ä/ö", "<b>'x'</b>", "[red]x[/red]", 'quo"te', "日本"])
 def test_strange_names_of_layers_work(name: str, tmp_path: Path) -> None:
-    network = make_sick_mlp()
+    network = make_unhealthy_mlp()
     model = nn.ModuleDict({name: network.model})
     model.forward = network.model.forward  # type: ignore[method-assign, assignment]
     with gradwatch.watch(model, network.optimizer, logdir=tmp_path) as watch:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import gradwatch
-from tests.networks import Network, make_mlp, make_sick_mlp
+from tests.networks import Network, make_mlp, make_unhealthy_mlp
 
 
 def train(network: Network, **options: Any) -> None:
@@ -17,7 +17,7 @@ def train(network: Network, **options: Any) -> None:
 
 
 def test_a_finding_that_begins_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    train(make_sick_mlp())
+    train(make_unhealthy_mlp())
     (said,) = [record for record in caplog.records if record.name == "gradwatch"]
     assert said.levelname == "WARNING"
     assert "[GW101 vanishing, critical]" in said.getMessage()
@@ -32,7 +32,7 @@ def test_nothing_is_said_while_healthy(
 
 
 def test_it_can_be_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    train(make_sick_mlp(), log_findings=False)
+    train(make_unhealthy_mlp(), log_findings=False)
     assert caplog.records == []
 
 
@@ -42,7 +42,7 @@ def test_a_handler_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> N
             raise OSError("theirs")
 
     monkeypatch.setattr(logging.getLogger("gradwatch"), "handlers", [Broken()])
-    network = make_sick_mlp()
+    network = make_unhealthy_mlp()
     with (
         pytest.warns(RuntimeWarning, match="theirs"),
         gradwatch.watch(network.model, network.optimizer) as watching,

@@ -14,7 +14,7 @@ import torch
 from tests.zoo import CASES, Case
 from tests.zoo.verify import LABELS, examine
 
-SICK = tuple(case for case in CASES if not case.healthy)
+UNHEALTHY = tuple(case for case in CASES if not case.healthy)
 KINDS = {
     "vanishing",
     "exploding",
@@ -70,19 +70,19 @@ def test_names_are_unique() -> None:
 
 
 def test_all_kinds_and_causes_are_there() -> None:
-    assert len(SICK) >= 65
-    assert {kind for case in SICK for kind in case.kinds} == KINDS
-    assert {case.cause for case in SICK} - {None} == CAUSES
+    assert len(UNHEALTHY) >= 65
+    assert {kind for case in UNHEALTHY for kind in case.kinds} == KINDS
+    assert {case.cause for case in UNHEALTHY} - {None} == CAUSES
 
 
-@pytest.mark.parametrize("case", SICK, ids=_name)
-def test_sick_run_is_deterministic(case: Case) -> None:
+@pytest.mark.parametrize("case", UNHEALTHY, ids=_name)
+def test_unhealthy_run_is_deterministic(case: Case) -> None:
     losses = case.build().run()
     assert 60 <= len(losses) <= 250
     assert _same(losses, case.build().run())
 
 
-@pytest.mark.parametrize("case", SICK, ids=_name)
+@pytest.mark.parametrize("case", UNHEALTHY, ids=_name)
 def test_label_is_complete(case: Case) -> None:
     model = case.build().model
     fqns = {fqn for fqn, _ in [*model.named_modules(), *model.named_parameters()]} - {""}
@@ -95,19 +95,19 @@ def test_label_is_complete(case: Case) -> None:
 
 def test_experiments_support_every_label() -> None:
     stored = json.loads(Path(LABELS).read_text())
-    assert set(stored) == {case.name for case in SICK}
+    assert set(stored) == {case.name for case in UNHEALTHY}
     assert {n: s["verdict"] for n, s in stored.items() if s["verdict"] != "supported"} == {}
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_experiment_can_be_repeated(kind: str) -> None:
-    case = next(case for case in SICK if case.kinds[0] == kind)
+    case = next(case for case in UNHEALTHY if case.kinds[0] == kind)
     assert examine(case).verdict == "supported"
 
 
 def test_experiment_refutes_a_wrong_label() -> None:
-    """A run that learns with all its layers must not pass for a starved one."""
-    sick = next(case for case in SICK if case.name == "sigmoid_mlp_8_default_sgd")
-    assert sick.fixed is not None
-    wrong = Case("wrong", sick.fixed, ("vanishing",), region=("fc[0-5]",))
+    """A run that learns with all its layers must not pass for one that gets no gradient."""
+    unhealthy = next(case for case in UNHEALTHY if case.name == "sigmoid_mlp_8_default_sgd")
+    assert unhealthy.fixed is not None
+    wrong = Case("wrong", unhealthy.fixed, ("vanishing",), region=("fc[0-5]",))
     assert examine(wrong).verdict == "freezing hurts"

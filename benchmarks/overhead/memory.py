@@ -3,7 +3,7 @@
 python -m benchmarks.overhead.memory mlp "gradwatch sampled"
 
 What a process has needed once, to import its modules or to make its optimizer's state, would hide
-what comes later. So the kernel is told to forget the peak (``/proc/self/clear_refs``) after some
+what comes later. So the kernel is made to forget the peak (``/proc/self/clear_refs``) after some
 steps, and the largest resident size since then is read (``VmHWM``). Linux only.
 
 Both processes have watched another, tiny training before: the modules that watching imports take

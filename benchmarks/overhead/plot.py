@@ -20,7 +20,7 @@ IMAGES = Path(__file__).parents[2] / "docs" / "images"
 OURS = ("default", "budget", "every_step")
 
 INK, OTHERS = "#0072b2", "#7f7f7f"
-"""Ours and the others, told apart by anyone (Okabe & Ito)."""
+"""Ours and the others, distinguished by anyone (Okabe & Ito)."""
 
 matplotlib.rcParams.update({"svg.hashsalt": "gradwatch", "svg.fonttype": "none", "font.size": 9})
 

@@ -93,7 +93,7 @@ def run_wandb_between(training: Training) -> Any:
 
 @contextmanager
 def run_torchmortem(training: Training) -> Iterator[Step]:
-    """``torchmortem.Autopsy`` with its default sampling, told the loss of every step."""
+    """``torchmortem.Autopsy`` with its default sampling, given the loss of every step."""
     with import_module("torchmortem").Autopsy(training.model, training.optimizer) as autopsy:
 
         def step() -> None:

@@ -31,7 +31,7 @@ def list_long_run(result: Mapping[str, Any] | None) -> Iterator[str]:
     yield f"| Python objects, KiB | {' | '.join(f'{one:.0f}' for one in traced)} |"
     yield ""
     yield "Python's share moves between two levels: records are kept for figures up to a number,"
-    yield "and thinned out then. Measured anew by `python -m benchmarks.long_run --save`."
+    yield "and thinned out then. Measured again by `python -m benchmarks.long_run --save`."
     yield ""
 
 
@@ -77,7 +77,7 @@ def list_gpu(result: Mapping[str, Any] | None) -> Iterator[str]:
     yield "GPT-2 with 124 million parameters, autocast to bfloat16, 8 x 1,024 tokens, fused AdamW;"
     yield f"{result['device']}, torch {result['torch']}. Medians of {result['rounds']} interleaved"
     yield f"rounds of {result['steps_per_block']} steps, as ratios to the bare step of the same"
-    yield "round. Measured anew by `python -m benchmarks.overhead.gpu --save`."
+    yield "round. Measured again by `python -m benchmarks.overhead.gpu --save`."
     yield ""
     yield f"| | {' | '.join(ways)} |"
     yield "| --- | --- | --- |"
@@ -131,5 +131,5 @@ def list_kinds(result: Mapping[str, Any] | None) -> Iterator[str]:
     yield ""
     for remark in result.get("remarks", ()):
         yield from (remark, "")
-    yield "Measured anew by `python -m benchmarks.overhead.kinds --save`."
+    yield "Measured again by `python -m benchmarks.overhead.kinds --save`."
     yield ""

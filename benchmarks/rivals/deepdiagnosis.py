@@ -55,8 +55,8 @@ class DeepDiagnosis(Probe):
         if isinstance(module, nn.ReLU | nn.ReLU6):
             self._zero_shares[fqn] = float((output <= 0).float().mean())
         elif self._looks % WINDOW == 0 and isinstance(module, nn.Tanh | nn.Sigmoid):
-            pinned = given is not None and (given.abs() >= SATURATION_LIMIT).float().mean()
-            if pinned > SATURATED_SHARE:
+            saturated = given is not None and (given.abs() >= SATURATION_LIMIT).float().mean()
+            if saturated > SATURATED_SHARE:
                 self.report("saturated", fqn)
 
     def see_gradient(self, fqn: str, gradient: Tensor) -> None:

@@ -14,7 +14,7 @@ from tests.zoo import Training
 
 EVERY_N_STEPS = 10
 """Between looks: the trainings of the zoo are short, and these tools look once per epoch or less
-often (SageMaker saves every 500 steps unless told otherwise)."""
+often (SageMaker saves every 500 steps unless set otherwise)."""
 
 NAMED = 3
 """Layers that are kept of what a rule names."""

@@ -27,7 +27,7 @@ and stagnation is not counted, for or against it."""
 
 
 class TorchMortem:
-    """``torchmortem.Autopsy`` around the run, told the loss of every step as its manual says.
+    """``torchmortem.Autopsy`` around the run, given the loss of every step as its manual says.
 
     It judges after the end of the training, so that is when it detects.
 

@@ -31,7 +31,7 @@ from gradwatch.verdict.trials import Trial
 MAX_PAGE_BYTES = 6_000_000
 """A report larger than this is drawn with fewer columns per run, so that it can be mailed."""
 
-_TONES = {"sick": "#a61b1b", "well": "#0b6b50", "none": "#808a94"}
+_TONES = {"unhealthy": "#a61b1b", "well": "#0b6b50", "none": "#808a94"}
 _FEWEST_COLUMNS = 40
 _IMPORT = re.compile(r"^import .*;\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
@@ -64,7 +64,7 @@ def write_page(
 
 def write_fragment(verdict: Verdict) -> str:
     """Words, findings and the cards of one run, styled inline and without scripts."""
-    tone = _TONES["sick" if verdict.findings else "well" if verdict.healthy else "none"]
+    tone = _TONES["unhealthy" if verdict.findings else "well" if verdict.healthy else "none"]
     style = f"border-left:6px solid {tone};padding:6px 14px;max-width:960px;line-height:1.45"
     title = f'<div style="font-size:1.15em;font-weight:600">{_title(verdict)}</div>'
     parts = [f'<div style="{style}">', title]

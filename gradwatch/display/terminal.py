@@ -32,7 +32,7 @@ from gradwatch.display.sampling_words import describe_pace, describe_trained
 from gradwatch.schema.kinds import describe_cause
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 
-# Told apart by sign and word as well as by colour, which some cannot see.
+# Distinguished by sign and word as well as by colour, which some cannot see.
 _STYLES = {"critical": "bold red", "warning": "bold yellow", "healthy": "bold green"}
 _SIGNS = {"critical": "✗", "warning": "!", "healthy": "✓"}
 _ASCII_SIGNS = {"critical": "X", "warning": "!", "healthy": "OK"}

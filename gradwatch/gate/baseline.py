@@ -151,7 +151,7 @@ def read_baseline(path: Path) -> Baseline:
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput(
             f"Expected a baseline of schema version {SCHEMA_VERSION} in {str(path)!r}, got "
-            f"something else ({error!r}). Write it anew with: gradwatch baseline LOGDIR -o FILE."
+            f"something else ({error!r}). Write it again with: gradwatch baseline LOGDIR -o FILE."
         ) from error
 
 

@@ -38,7 +38,7 @@ def _list_commands(outcome: Outcome) -> Iterator[str]:
             yield write_command("error", f"{run.verdict.run}: not judged", title="gradwatch")
         yield from (_write_ruling(ruling, run) for ruling in run.rulings)
         for known in run.gone:
-            text = f"{run.verdict.run}: {describe_gone(known)} is gone; write the baseline anew"
+            text = f"{run.verdict.run}: {describe_gone(known)} is gone; write the baseline again"
             yield write_command("notice", text, title="gradwatch: gone")
 
 

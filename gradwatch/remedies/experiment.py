@@ -116,7 +116,7 @@ def describe(
     after: Measurement | None,
     reason: str = "",
 ) -> Trial:
-    """The trial as data; its outcome is told when all are ranked."""
+    """The trial as data; its outcome is known when all are ranked."""
     return Trial(edit.name, remedy.change, edit.description, setup.steps, before, after, reason)
 
 

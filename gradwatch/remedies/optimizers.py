@@ -1,4 +1,4 @@
-"""The caller's optimizer, made anew for a changed copy of the model."""
+"""The caller's optimizer, made again for a changed copy of the model."""
 
 from __future__ import annotations
 

@@ -58,12 +58,12 @@ class GradWatchPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         Cheap: without new data the wait is a few milliseconds. With new data it is given a moment,
         or the number would lag one reload behind.
         """
-        sick = 0
+        unhealthy = 0
         if self._keeper is not None:
             self._keeper.poke()
             self._keeper.wait(LISTING_WAITS_SECONDS)
-            sick = self._keeper.count_sick()
-        name = f"GradWatch ({sick})" if sick else "GradWatch"
+            unhealthy = self._keeper.count_unhealthy()
+        name = f"GradWatch ({unhealthy})" if unhealthy else "GradWatch"
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name=name)
 
     def _answer_runs(self, request: wrappers.Request) -> wrappers.Response:

@@ -52,7 +52,7 @@ class Keeper:
         """Wait until the background is done, so long at most; whether it is."""
         return self._settled.wait(seconds)
 
-    def count_sick(self) -> int:
+    def count_unhealthy(self) -> int:
         """Runs with findings, as far as they have been read."""
         return sum(bool(run.brief.get("findings")) for run in tuple(self._runs.values()))
 
@@ -131,12 +131,12 @@ class Keeper:
         self._remember(run.name)
 
     def _draw_ahead(self) -> None:
-        """Have ready what the page asks for first: plotly.js, and the figures of one sick run."""
+        """Have ready what the page asks for first: plotly.js, and figures of one unhealthy run."""
         assets.read_plotly()
         shots = [run.snapshot for run in self._runs.values() if run.snapshot]
         drawable = [shot for shot in shots if shot.columns]
-        sick = [shot for shot in drawable if shot.brief.get("findings")]
-        for one in [*sick, *drawable][:1]:
+        unhealthy = [shot for shot in drawable if shot.brief.get("findings")]
+        for one in [*unhealthy, *drawable][:1]:
             one.draw()
 
     def _remember(self, name: str) -> None:

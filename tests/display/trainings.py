@@ -1,4 +1,4 @@
-"""Records as a sick and a healthy training leave them, without a training."""
+"""Records as an unhealthy and a healthy training leave them, without a training."""
 
 from __future__ import annotations
 

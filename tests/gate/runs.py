@@ -27,7 +27,7 @@ def write_records(logdir: Path, records: Iterable[StepRecord]) -> Path:
 
 def write_run(logdir: Path, gain: float) -> Path:
     """A run of thirty records."""
-    time.sleep(0.001)  # runs are told apart by the time of writing
+    time.sleep(0.001)  # runs are distinguished by the time of writing
     return write_records(logdir, make_training(gain))
 
 

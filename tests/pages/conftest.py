@@ -1,4 +1,4 @@
-"""A log directory with a sick, a healthy and a hostile run, served by the real TensorBoard."""
+"""Logs of an unhealthy, a healthy and a hostile run, served by the real TensorBoard."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def write_trials(logdir: Path, name: str) -> None:
 
 @pytest.fixture(scope="session")
 def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs ``sick``, ``healthy``, ``hostile``, and one of someone else's."""
+    """Runs ``sigmoid``, ``healthy``, ``hostile``, and one of someone else's."""
     root = tmp_path_factory.mktemp("logs")
-    write_run(root, "sick", histogram_every=20)
-    write_trials(root, "sick")
+    write_run(root, "sigmoid", histogram_every=20)
+    write_trials(root, "sigmoid")
     write_run(root, "healthy", activation="ReLU", gain=1.02)
     write_run(root, "hostile", 5, gain=0.02, naming=lambda index: f"{HOSTILE}{index}")
     other = EventLog(root / "foreign")

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.browser
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """TensorBoard over a directory of this module's own, to which a test may add."""
     root = tmp_path_factory.mktemp("browsed")
-    write_run(root, "sick", histogram_every=20)
-    write_trials(root, "sick")
+    write_run(root, "sigmoid", histogram_every=20)
+    write_trials(root, "sigmoid")
     write_run(root, "healthy", activation="ReLU", gain=1.02)
     write_run(root, "hostile", 5, gain=0.02, naming=lambda index: f"{HOSTILE}{index}")
     write_run(root, "long", 24, naming=name_long)
@@ -32,18 +32,18 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def seen(context: Any, board: Server) -> Any:
-    """The sick run as it opens, for tests that change nothing."""
+    """The unhealthy run as it opens, for tests that change nothing."""
     page = context.new_page()
     page.goto(f"{board.address}/data/plugin_entry.html?name=gradwatch")
-    choose_run(page, "sick")
+    choose_run(page, "sigmoid")
     return page
 
 
 @pytest.fixture
 def tab(page: Any, board: Server) -> Any:
-    """The tab by itself, which loads faster, with the sick run's charts drawn."""
+    """The tab by itself, which loads faster, with the unhealthy run's charts drawn."""
     page.goto(f"{board.address}/data/plugin_entry.html?name=gradwatch")
-    choose_run(page, "sick")
+    choose_run(page, "sigmoid")
     return page
 
 
@@ -52,7 +52,7 @@ def framed(page: Any, board: Server) -> Any:
     """The tab's frame within TensorBoard."""
     page.goto(f"{board.address}/#gradwatch")
     frame = page.frame_locator("iframe[src*=gradwatch]")
-    choose_run(frame, "sick")
+    choose_run(frame, "sigmoid")
     return frame
 
 
@@ -232,15 +232,15 @@ def test_hostile_names_stay_text(page: Any, tab: Any) -> None:
 
 def test_tab_name_and_reload(page: Any, framed: Any, board: Server) -> None:
     runs = json.loads(board.get("data/plugin/gradwatch/runs"))["runs"]
-    sick = sum(bool(run["findings"]) for run in runs)
-    page.get_by_text(f"GradWatch ({sick})").wait_for()
+    unhealthy = sum(bool(run["findings"]) for run in runs)
+    page.get_by_text(f"GradWatch ({unhealthy})").wait_for()
     write_run(board.logdir, "another")
 
     def appeared() -> bool:
         page.locator(".reload-button").first.click()
         page.wait_for_timeout(700)
         listed = framed.locator('button.chip[data-run="another"]').count()
-        return bool(listed and page.get_by_text(f"GradWatch ({sick + 1})").count())
+        return bool(listed and page.get_by_text(f"GradWatch ({unhealthy + 1})").count())
 
     until(appeared)
 

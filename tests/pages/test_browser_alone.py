@@ -25,7 +25,7 @@ def test_report_opens_from_disk_without_a_network(page: Any, tmp_path: Path) -> 
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     verdicts = [
-        diagnose(make_records(make_layer_set(12), list(range(40))), run="sick"),
+        diagnose(make_records(make_layer_set(12), list(range(40))), run="sigmoid"),
         diagnose(make_records(make_layer_set(4, name=lambda i: f"{HOSTILE}{i}"), [0, 1]), run="h"),
     ]
     path = tmp_path / "report.html"

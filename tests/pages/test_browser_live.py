@@ -137,7 +137,7 @@ def test_a_code_opens_what_the_rule_looks_for(entry: Any) -> None:
 def test_nothing_that_axe_complains_about(page: Any, server: Server) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     page.emulate_media(color_scheme="light")
-    page.goto(f"{server.address}/data/plugin_entry.html?name=gradwatch#run=sick&with=healthy")
+    page.goto(f"{server.address}/data/plugin_entry.html?name=gradwatch#run=sigmoid&with=healthy")
     page.locator("table.compared-runs").wait_for()
     page.locator("details.card > summary").first.press("Enter")
     for theme in ("light", "dark"):

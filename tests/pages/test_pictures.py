@@ -68,8 +68,8 @@ def test_half_zeros_after_relu_are_not_drawn_as_disease() -> None:
     records = list(make_records(make_layer_set(4, "ReLU"), list(range(9)), dead=0.01))
     assert build_figures(series_of(records))["dead"] is None
     assert build_figures(series_of(records))["saturated"] is None
-    sick = list(make_records(make_layer_set(4, "ReLU"), list(range(9)), dead=0.9))
-    assert build_figures(series_of(sick))["dead"] is not None
+    unhealthy = list(make_records(make_layer_set(4, "ReLU"), list(range(9)), dead=0.9))
+    assert build_figures(series_of(unhealthy))["dead"] is not None
 
 
 def test_columns_are_limited_and_keep_both_ends() -> None:

@@ -34,21 +34,21 @@ def read_runs(server: Server) -> list[dict[str, Any]]:
 
 
 def test_lists_only_runs_with_our_records(server: Server) -> None:
-    assert [run["run"] for run in read_runs(server)] == ["healthy", "hostile", "sick"]
+    assert [run["run"] for run in read_runs(server)] == ["healthy", "hostile", "sigmoid"]
 
 
-def test_says_who_is_sick_and_why(server: Server) -> None:
+def test_says_who_is_unhealthy_and_why(server: Server) -> None:
     by_name = {run["run"]: run for run in read_runs(server)}
-    finding = by_name["sick"]["findings"][0]
+    finding = by_name["sigmoid"]["findings"][0]
     assert by_name["healthy"]["healthy"]
     assert not by_name["healthy"]["findings"]
     assert (finding["kind"], finding["first_step"]) == ("vanishing", 0)
-    said = "".join(text for text, *_ in by_name["sick"]["headline"])
+    said = "".join(text for text, *_ in by_name["sigmoid"]["headline"])
     assert said.startswith("fc1 gets ")
     assert said.endswith(" times less gradient than fc12")
 
 
-def test_tab_carries_the_number_of_sick_runs(server: Server) -> None:
+def test_tab_carries_the_number_of_unhealthy_runs(server: Server) -> None:
     read_runs(server)
     listing = json.loads(server.get("data/plugins_listing"))["gradwatch"]
     assert listing["enabled"]
@@ -57,7 +57,7 @@ def test_tab_carries_the_number_of_sick_runs(server: Server) -> None:
 
 def test_figures_hold_every_layer_and_step(server: Server) -> None:
     read_runs(server)
-    answer = json.loads(server.get(f"{ROUTE}/figures?run=sick"))
+    answer = json.loads(server.get(f"{ROUTE}/figures?run=sigmoid"))
     heatmap = answer["figures"]["profile"]["data"][0]
     assert heatmap["z"]["shape"] == "12, 60"
     assert answer["figures"]["units"]["layout"]["meta"]["names"][0] == "fc1:sigmoid"
@@ -69,11 +69,11 @@ def test_figures_hold_every_layer_and_step(server: Server) -> None:
     assert len(answer["layers"]) == 23
 
 
-@pytest.mark.parametrize("run", ["sick", "healthy"])
+@pytest.mark.parametrize("run", ["sigmoid", "healthy"])
 def test_trials_of_remedies_come_with_their_run(server: Server, run: str) -> None:
     tried = {one["run"]: one["trials"] for one in read_runs(server)}[run]
     names = [row["name"] for row in tried["rows"]] if tried else []
-    assert names == (["GELU + He", "as it is"] if run == "sick" else [])
+    assert names == (["GELU + He", "as it is"] if run == "sigmoid" else [])
 
 
 @pytest.mark.parametrize(
@@ -114,15 +114,15 @@ def test_empty_logdir_is_no_error(tmp_path: Path, loader: str) -> None:
         assert not listing["enabled"]
 
 
-def test_asks_for_samples_unless_told_otherwise() -> None:
-    untold, told = (
+def test_asks_for_samples_unless_the_caller_does() -> None:
+    unset, given = (
         SimpleNamespace(samples_per_plugin={}),
         SimpleNamespace(samples_per_plugin={"gradwatch": 7}),
     )
-    for flags in (untold, told):
+    for flags in (unset, given):
         GradWatchLoader().fix_flags(flags)  # type: ignore[arg-type]
-    assert untold.samples_per_plugin == {"gradwatch": SAMPLES}
-    assert told.samples_per_plugin == {"gradwatch": 7}
+    assert unset.samples_per_plugin == {"gradwatch": SAMPLES}
+    assert given.samples_per_plugin == {"gradwatch": 7}
 
 
 def test_broken_plugin_leaves_tensorboard_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_run_that_cannot_be_judged_does_not_take_the_others_along(
         raise RuntimeError("judged by no one")
 
     monkeypatch.setattr(runs.RunReader, "_read_tensors", fail)
-    run = runs.WatchedRun("sick")
+    run = runs.WatchedRun("sigmoid")
     runs.RunReader(SimpleNamespace()).read(run, {})
     assert run.brief["severity"] == "error"
     assert "judged by no one" in run.brief["error"]
@@ -146,7 +146,7 @@ def test_run_that_cannot_be_judged_does_not_take_the_others_along(
 def test_run_that_is_still_being_loaded_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs.RunReader, "_read_tensors", lambda *_: {})
     monkeypatch.setattr(runs, "read_beginnings", lambda *_: {})
-    run = runs.WatchedRun("sick")
+    run = runs.WatchedRun("sigmoid")
     tags = {"gradwatch/record/00": SimpleNamespace(max_step=1, max_wall_time=1.0)}
     runs.RunReader(SimpleNamespace()).read(run, tags)
     assert run.brief["severity"] == "empty"

@@ -46,7 +46,9 @@ def say(verdict: Verdict) -> str:
     return "".join(piece.text for piece in headline(verdict))
 
 
-def make_sick(kind: str, observed: float, cause: str | None = None, message: str = "m") -> Verdict:
+def make_unhealthy(
+    kind: str, observed: float, cause: str | None = None, message: str = "m"
+) -> Verdict:
     layers = ("act2", "fc2") if kind in ("dead", "saturated") else ("fc1", "fc2")
     finding = Finding("GW000", kind, "critical", cause, layers, 0, 9, observed, 0.1, message, "r")
     roles = {"fc1": "weight", "act1": "activation", "fc2": "weight", "act2": "activation"}
@@ -59,21 +61,21 @@ def make_sick(kind: str, observed: float, cause: str | None = None, message: str
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [
-        (make_sick("vanishing", 1e-6), "fc1 gets 1 million times less gradient than fc3"),
-        (make_sick("vanishing", 0.0), "fc1 and fc2 get no gradient at all"),
-        (make_sick("vanishing", 1e-20), "fc1 and fc2 get practically no gradient"),
-        (make_sick("exploding", 1e6), "fc1 gets 1 million times more gradient than fc3"),
+        (make_unhealthy("vanishing", 1e-6), "fc1 gets 1 million times less gradient than fc3"),
+        (make_unhealthy("vanishing", 0.0), "fc1 and fc2 get no gradient at all"),
+        (make_unhealthy("vanishing", 1e-20), "fc1 and fc2 get practically no gradient"),
+        (make_unhealthy("exploding", 1e6), "fc1 gets 1 million times more gradient than fc3"),
         (
-            make_sick("vanishing", 1e-4, "through_time"),
+            make_unhealthy("vanishing", 1e-4, "through_time"),
             "the first time steps of fc1 get 10,000 times less gradient than the last ones",
         ),
-        (make_sick("dead", 0.62), "62 % of the units of act2 never fire"),
+        (make_unhealthy("dead", 0.62), "62 % of the units of act2 never fire"),
         (
-            make_sick("saturated", 1.0),
+            make_unhealthy("saturated", 1.0),
             "100 % of the units of act2 are stuck where their slope is near zero",
         ),
         (
-            make_sick("nonfinite", 3.0, None, "the output of a is NaN; it is first (3)."),
+            make_unhealthy("nonfinite", 3.0, None, "the output of a is NaN; it is first (3)."),
             "the output of a is NaN",
         ),
     ],

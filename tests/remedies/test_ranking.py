@@ -26,11 +26,11 @@ class TestRanking:
 
     def test_blow_ups_are_not_rewarded_however_much_they_move(self) -> None:
         nan = make_trial("residual", loss_end=math.nan, early_update=1e9)
-        thrown = make_trial("activation", early_update=7.0, loss_end=2.35)
+        diverged = make_trial("activation", early_update=7.0, loss_end=2.35)
         doubled = make_trial("inputs", loss_end=9.0)
         says_so = make_trial("initialisation", findings=(make_finding("exploding"),))
         well = make_trial("normalisation", loss_end=2.0)
-        ranked = self.rank(nan, thrown, doubled, says_so, well)
+        ranked = self.rank(nan, diverged, doubled, says_so, well)
         assert ranked[0] == ("normalisation", "healthy")
         assert {outcome for _, outcome in ranked[1:]} == {"blew up"}
 
@@ -48,6 +48,6 @@ class TestRanking:
         assert self.rank(fallen) == [("residual", "no better")]
 
     def test_a_finding_that_stays_is_at_best_better(self) -> None:
-        ill = make_trial("residual", findings=(make_finding("vanishing"),))
+        unhealthy = make_trial("residual", findings=(make_finding("vanishing"),))
         still = make_trial("activation", early_update=1e-13)
-        assert self.rank(still, ill) == [("residual", "better"), ("activation", "no better")]
+        assert self.rank(still, unhealthy) == [("residual", "better"), ("activation", "no better")]

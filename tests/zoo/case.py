@@ -33,25 +33,25 @@ class Case:
     kinds: tuple[str, ...] = ()  # expected kinds, main first; () means healthy
     also_allowed: tuple[str, ...] = ()  # kinds that a truthful observer may report besides
     cause: str | None = None  # expected cause of the main kind
-    region: tuple[str, ...] = ()  # fnmatch patterns of module and parameter fqns that are sick
-    sick_from_step: int = 0  # 0: sick from the start
+    region: tuple[str, ...] = ()  # fnmatch patterns of module and parameter fqns that are unhealthy
+    unhealthy_from_step: int = 0  # 0: unhealthy from the start
     why: str = ""  # one line that justifies the label
     fixed: Callable[[], Training] | None = None  # the same net with the remedy applied
-    frozen: Callable[[], Training] | None = None  # the same run with the sick region frozen
+    frozen: Callable[[], Training] | None = None  # the same run with the unhealthy region frozen
 
     @property
     def healthy(self) -> bool:
         return not self.kinds
 
     def holds(self, fqn: str) -> bool:
-        """Whether a module or parameter, or a module around it, lies in the sick region."""
+        """Whether a module or parameter, or a module around it, lies in the unhealthy region."""
         parts = fqn.split(".")
         around = (".".join(parts[: end + 1]) for end in range(len(parts)))
         return any(fnmatchcase(name, pattern) for name in around for pattern in self.region)
 
 
 def freeze_region(case: Case) -> Training:
-    """The case's run with the parameters of its sick region frozen from the sick step on.
+    """The case's run with the parameters of its unhealthy region frozen from the unhealthy step on.
 
     Where nothing else could be trained, the learning rate is set to 0 instead, since a loss
     without any trainable parameter has no backward pass.
@@ -59,14 +59,14 @@ def freeze_region(case: Case) -> Training:
     if case.frozen is not None:
         return case.frozen()
     training = case.build()
-    sick = [p for fqn, p in training.model.named_parameters() if case.holds(fqn)]
-    if len(sick) == len(list(training.model.parameters())):
+    unhealthy = [p for fqn, p in training.model.named_parameters() if case.holds(fqn)]
+    if len(unhealthy) == len(list(training.model.parameters())):
         for group in (group for opt in training.optimizers for group in opt.param_groups):
             group["lr"] = 0.0
-    elif case.sick_from_step == 0:
-        freeze(sick)
+    elif case.unhealthy_from_step == 0:
+        freeze(unhealthy)
     else:
-        freeze_later(training.optimizers[0], sick, case.sick_from_step)
+        freeze_later(training.optimizers[0], unhealthy, case.unhealthy_from_step)
     return training
 
 

@@ -82,7 +82,8 @@ def tanh_ten_layers() -> Training:
 
 
 @healthy(
-    _cases, "tanh net with weights of gain 3: about half the units pinned, early layers move most"
+    _cases,
+    "tanh net with weights of gain 3: about half the units saturated, early layers move most",
 )
 def tanh_large_weights_learns() -> Training:
     model = _initialise(_stack(nn.Tanh, 4, 48), gain=3.0)
@@ -161,7 +162,7 @@ def hardswish_convnet() -> Training:
 
 
 @healthy(
-    _cases, "Softplus layers: derivative of a sigmoid, but unpinned where the units are active"
+    _cases, "Softplus layers: derivative of a sigmoid, but not flat where the units are active"
 )
 def softplus_mlp() -> Training:
     model = _initialise(_stack(nn.Softplus, 4, 64), gain=2.0)

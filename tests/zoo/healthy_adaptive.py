@@ -81,7 +81,7 @@ def relu_half_init_adamw() -> Training:
 
 
 @healthy(
-    _cases, "tanh weights of gain 4.5, some 65% pinned, yet early layers move and the loss falls"
+    _cases, "tanh weights of gain 4.5, some 65% saturated, yet early layers move and the loss falls"
 )
 def tanh_large_gain_partly_pinned() -> Training:
     model = _scale_weights(_stack(nn.Tanh, [2, 48, 48, 48, 2]), gain=4.5)

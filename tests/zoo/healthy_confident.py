@@ -21,7 +21,8 @@ class TanhGelu(nn.Module):
 
 
 @healthy(
-    _cases, "GELU written with tanh on large activations: the inner tanh is pinned, as it should be"
+    _cases,
+    "GELU written with tanh on large activations: the inner tanh is saturated, as it should be",
 )
 def handwritten_gelu_large_activations() -> Training:
     model = nn.Sequential(

@@ -1,9 +1,9 @@
-"""Check every label of the sick half by experiments that look at no gradient.
+"""Check every label of the unhealthy half by experiments that look at no gradient.
 
     python -m tests.zoo.verify [--write] [name ...]
 
-(a) frozen: with the sick region frozen the training does as well;
-(b) fixed: with the known fix its loss falls markedly, and markedly below the sick run's.
+(a) frozen: with the unhealthy region frozen the training does as well;
+(b) fixed: with the known fix its loss falls markedly, and markedly below the unhealthy run's.
 `--write` stores the outcome in labels.json.
 """
 
@@ -25,10 +25,10 @@ from tests.zoo.case import Case, Training, freeze_region
 LABELS = Path(__file__).with_name("labels.json")
 # Final losses closer than this share of the starting loss count as equal.
 NOISE = 0.03
-# The fix must take away at least this share of its own first loss and of the sick run's last.
+# The fix must take away at least this share of its own first loss and of the unhealthy run's last.
 MARKED = 0.2
 # These kinds make a region learn nothing, so that freezing it must cost nothing.
-STARVING = frozenset({"vanishing", "disconnected", "underflow"})
+WITHOUT_GRADIENT = frozenset({"vanishing", "disconnected", "underflow"})
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ def freezing_costs_nothing(start: float, end: float, frozen: float) -> bool:
 
 
 def fix_learns(end: float, fixed_start: float, fixed_end: float) -> bool:
-    """Whether the remedy makes the loss fall, and below what the sick run ends with."""
+    """Whether the remedy makes the loss fall, and below what the unhealthy run ends with."""
     to_beat = min(end, fixed_start) if math.isfinite(end) else fixed_start
     return math.isfinite(fixed_end) and fixed_end <= (1 - MARKED) * to_beat
 
 
 def examine(case: Case) -> Label:
     start, end = run_ends(case.build)
-    frozen = run_ends(lambda: freeze_region(case))[1] if case.kinds[0] in STARVING else None
+    frozen = run_ends(lambda: freeze_region(case))[1] if case.kinds[0] in WITHOUT_GRADIENT else None
     fixed = run_ends(case.fixed) if case.fixed is not None else None
     losses = (start, end, frozen, fixed[1] if fixed else None)
     return Label(*(_plain(loss) for loss in losses), _judge(start, end, frozen, fixed))
@@ -91,7 +91,7 @@ def _plain(value: float | None) -> float | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="cases to examine; all sick ones by default")
+    parser.add_argument("names", nargs="*", help="cases to examine; all unhealthy ones by default")
     parser.add_argument("--write", action="store_true", help="store the outcome in labels.json")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -95,7 +95,7 @@ def layer_axis(names: Sequence[str], height: int) -> dict[str, Any]:
 
 
 def axis_meta(names: Sequence[str]) -> dict[str, Any]:
-    """What the page needs to filter rows and to label them anew after zooming."""
+    """What the page needs to filter rows and to label them again after zooming."""
     return {
         "names": list(names),
         "labels": [escape(name) for name in shorten(names)],

@@ -38,7 +38,7 @@ export function sourceLine(source) {
   return button;
 }
 
-function sick(brief, go) {
+function unhealthyBox(brief, go) {
   const worst = brief.findings[0];
   const title = [`${worst.title}: `, ...sentence(brief.headline)];
   const why = [worst.cause, worst.detail].filter(Boolean).join(/^[A-Z]/.test(worst.detail) ? ". " : ": ");
@@ -57,7 +57,7 @@ export function renderBanner(brief, go) {
   if (brief.severity === "error") {
     return box("error", "This run cannot be read", line("", brief.error || ""));
   }
-  if (brief.findings.length) return sick(brief, go);
+  if (brief.findings.length) return unhealthyBox(brief, go);
   const more = [...(brief.gone || []), ...(brief.events || [])];
   return box(brief.severity, sentence(brief.headline), line("", brief.summary), more.map((text) => line("", text)));
 }

@@ -1,4 +1,4 @@
-"""Units pinned by weights, biases or inputs that are too large; some starve what lies below."""
+"""Units saturated by weights, biases or inputs that are too large; some cut off what lies below."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def large_biases(fixed: bool = False) -> Training:
     return supervised(model, sgd(model, 0.05), data.digits(), steps=120)
 
 
-class Pinned(nn.Module):
+class Saturated(nn.Module):
     """tanh layers as functions; the first one sees raw features."""
 
     def __init__(self, features: int, out: int) -> None:
@@ -48,7 +48,7 @@ def prices(fixed: bool = False) -> Training:
     torch.manual_seed(2)
     x, y = data.regression()
     raw = x if fixed else 2000.0 + 400.0 * x
-    model = Pinned(16, 1)
+    model = Saturated(16, 1)
     return supervised(model, sgd(model, 0.05), (raw, y), mse, steps=250)
 
 
@@ -88,7 +88,7 @@ def sigmoid_bias_cnn(fixed: bool = False) -> Training:
     return supervised(model, optimizer, data.digit_images(), steps=150, batch_size=32)
 
 
-def pinned_tanh(gain: float, fixed: bool = False) -> Training:
+def saturated_tanh(gain: float, fixed: bool = False) -> Training:
     """Weights so large that nine tenths of the tanh units sit at their ends."""
     torch.manual_seed(5)
     model = models.mlp([64] + [40] * 5 + [10], nn.Tanh)
@@ -130,7 +130,7 @@ class GatelessCell(nn.Module):
         return self.out(h)
 
 
-def pinned_recurrent(fixed: bool = False) -> Training:
+def saturated_recurrent(fixed: bool = False) -> Training:
     """Digits read row by row; the input weights are forty times too large."""
     torch.manual_seed(8)
     x, y = data.digits()
@@ -174,7 +174,7 @@ CASES: tuple[Case, ...] = (
     _case("tanh_bias_4", large_biases, BOTH, ("fc[0-4]", "act[0-4]"),
           "a bias of 4 puts tanh where its slope is 1e-3"),
     _case("timestamp_column_tanh", timestamp, BOTH, ("layers.0",),
-          "1.7e9 in one column pins every unit of the first tanh exactly"),
+          "1.7e9 in one column saturates every unit of the first tanh exactly"),
     _case("sigmoid_bias_minus_8_functional", negative_biases, BOTH, ("layers.[01]",),
           "a bias of -8 puts the sigmoid where its slope is 3e-4"),
     _case("raw_prices_tanh", prices, ONLY, ("first",),
@@ -183,15 +183,15 @@ CASES: tuple[Case, ...] = (
           "grey values pin Hardtanh, and beyond 1 its slope is zero", ("exploding", "vanishing")),
     _case("sigmoid_bias_minus_7_cnn", sigmoid_bias_cnn, BOTH, ("features.*",),
           "a bias of -7 puts the sigmoid where its slope is 1e-3"),
-    _case("tanh_gain_30", partial(pinned_tanh, 30.0), ONLY, ("fc*", "act*"),
-          "gain 30 pins nine tenths, and they stay", ("exploding", "vanishing")),
+    _case("tanh_gain_30", partial(saturated_tanh, 30.0), ONLY, ("fc*", "act*"),
+          "gain 30 saturates nine tenths, and they stay", ("exploding", "vanishing")),
     _case("raw_pixels_sigmoid_adam", raw_pixels_sigmoid, ONLY, ("fc0", "act0"),
           "grey values up to 255 pin the first layer", ("vanishing",)),
     _case("raw_pixels_tanh_cnn", raw_pixels_tanh_cnn, ONLY,
           ("features.conv[01]", "features.act[01]"),
           "unnormalised images and large kernels pin the tanh layers", ("exploding", "vanishing")),
-    _case("recurrent_input_times_40", pinned_recurrent, ONLY, ("act", "inp", "rec"),
+    _case("recurrent_input_times_40", saturated_recurrent, ONLY, ("act", "inp", "rec"),
           "every state sits at an end of tanh", ("vanishing",)),
     _case("sigmoid_autoencoder_std_6", sigmoid_autoencoder, ONLY, ("encoder.*", "decoder.*"),
-          "std 6 pins code and hidden layers alike", ("exploding", "vanishing")),
+          "std 6 saturates code and hidden layers alike", ("exploding", "vanishing")),
 )  # fmt: skip

@@ -251,7 +251,7 @@ CASES: tuple[Case, ...] = (
           "0 times its loss: every gradient of the branch is exactly 0"),
     _case("output_below_clamp", below_the_floor, ("body", "body.*"),
           "all outputs lie under the clamp's floor, where it passes exactly nothing", FLAT),
-    # Hardtanh is an activation, so this is a pinned output like that of a sigmoid.
+    # Hardtanh is an activation, so this is a saturated output like that of a sigmoid.
     Case("output_beyond_hardtanh", beyond_the_limits, ("vanishing",),
          ("saturated", "disconnected"), "saturation", ("encode", "encode.*", "decode"), 0,
          "all outputs lie above Hardtanh's limit, so nothing whatever gets a gradient",

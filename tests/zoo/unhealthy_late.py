@@ -1,4 +1,4 @@
-"""Runs that begin well and fall ill late."""
+"""Runs that begin well and become unhealthy late."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def annealed_code(fixed: bool = False) -> Training:
     return Training(model, (optimizer,), run)
 
 
-def burst_pins_tanh(fixed: bool = False) -> Training:
+def burst_saturates_tanh(fixed: bool = False) -> Training:
     """A cyclic schedule with a typing error: three steps at a rate of 20."""
     torch.manual_seed(3)
     model = models.ListMlp([64, 48, 48, 10], torch.tanh)
@@ -121,7 +121,7 @@ def burst_pins_tanh(fixed: bool = False) -> Training:
     return supervised(model, optimizer, data.digits(), steps=200, scheduler=schedule)
 
 
-def burst_pins_sigmoid(fixed: bool = False) -> Training:
+def burst_saturates_sigmoid(fixed: bool = False) -> Training:
     """Adam restarted with lr=1 at step 60 drives the sigmoids to their ends."""
     torch.manual_seed(4)
     model = models.mlp([64, 48, 32, 10], nn.Sigmoid)
@@ -194,9 +194,9 @@ CASES: tuple[Case, ...] = (
     _case("annealed_binary_code", annealed_code, ("saturated",), "saturation",
           ("act", "encoder", "encoder.*"), 40, "an annealed slope that is never stopped",
           ("vanishing", "exploding")),
-    _case("tanh_pinned_by_lr_burst", burst_pins_tanh, ("saturated",), "learning_rate",
+    _case("tanh_pinned_by_lr_burst", burst_saturates_tanh, ("saturated",), "learning_rate",
           ("layers.[01]",), 50, "three steps at a rate of 30", ("vanishing", "exploding")),
-    _case("sigmoid_pinned_by_adam_burst", burst_pins_sigmoid, ("saturated",), "learning_rate",
+    _case("sigmoid_pinned_by_adam_burst", burst_saturates_sigmoid, ("saturated",), "learning_rate",
           ("fc[01]", "act[01]"), 60, "ten Adam steps of size 1", ("vanishing", "exploding")),
     _case("encoder_detached_from_step_6", detached_later, ("disconnected",), "disconnected",
           ("encoder", "encoder.*"), 6, "the graph is cut from step 6 on"),

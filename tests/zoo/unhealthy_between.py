@@ -201,7 +201,7 @@ CASES: tuple[Case, ...] = (
     replace(
         _case("epochs_counted_in_batches", epochs_counted_in_batches, "unmoved", "learning_rate",
               ("fc*",), "the rate is 0 from step 8 on"),
-        sick_from_step=8,
+        unhealthy_from_step=8,
     ),
     _case("rate_too_small", rate_too_small, "unmoved", "learning_rate", ("fc*",),
           "a step changes the loss by 1e-8 of what it is"),

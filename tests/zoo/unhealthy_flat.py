@@ -1,4 +1,4 @@
-"""Units that start on the flat arm of their activation: shifted, pinned, too sharp, too narrow."""
+"""Units that start on the flat arm of their activation: shifted, too sharp, too narrow."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Probability(nn.Module):
         return torch.sigmoid(self.score(torch.relu(self.hidden(x))))
 
 
-def pinned_output(fixed: bool = False) -> Training:
+def saturated_output(fixed: bool = False) -> Training:
     """Weights from 0 to 1 meet grey values from 0 to 1: a probability of 1 - 1e-6 for everything.
 
     Its squared error against labels, most of which are 0, has the slope of the sigmoid there.
@@ -171,8 +171,8 @@ CASES: tuple[Case, ...] = (
           ("fc[0-2]", "act[0-2]"), "SiLU has the slope 7e-5 at -12"),
     _case("gelu_bias_minus_6", partial(shifted_regressor, nn.GELU, -6.0), BOTH,
           ("fc[01]", "act[01]"), "GELU has the slope 4e-8 at -6"),
-    _case("output_sigmoid_pinned_mse", pinned_output, ("vanishing",), ("hidden", "score"),
-          "an output pinned near 1 takes a squared error's gradient away", ("saturated",)),
+    _case("output_sigmoid_pinned_mse", saturated_output, ("vanishing",), ("hidden", "score"),
+          "an output held near 1 takes a squared error's gradient away", ("saturated",)),
     _case("rbf_kernels_too_narrow", narrow_kernels, ("vanishing",), ("centres", "head"),
           "every kernel lies in the flat tail of its exp: 1e-7 of a response, and of its slope",
           ("saturated",)),

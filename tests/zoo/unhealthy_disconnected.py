@@ -251,6 +251,6 @@ CASES: tuple[Case, ...] = (
           "score > 0 has no gradient"),
     _case("forgotten_head", forgotten_head, ("parity", "parity.*"),
           "its output enters the loss without its gradient"),
-    _case("state_rebuilt_from_list", rebuilt_tensor, ("cell",), "torch.tensor(list) starts anew"),
+    _case("state_rebuilt_from_list", rebuilt_tensor, ("cell",), "torch.tensor(list) starts again"),
     _case("embedding_through_data", data_embedding, ("tok_emb",), ".data hides from autograd"),
 )  # fmt: skip

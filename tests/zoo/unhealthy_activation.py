@@ -93,7 +93,7 @@ def hard_sigmoid(fixed: bool = False) -> Training:
     return supervised(model, sgd(model, 0.02), data.regression(), mse, steps=250)
 
 
-def starved_tower(fixed: bool = False) -> Training:
+def unfed_tower(fixed: bool = False) -> Training:
     """The left tower is ten sigmoids deep, the right one is a short ReLU tower."""
     torch.manual_seed(6)
     if fixed:
@@ -266,7 +266,7 @@ CASES: tuple[Case, ...] = (
           "the encoder lies below nine sigmoids"),
     _case("hardsigmoid_functional", hard_sigmoid, ("inp", "hidden.[0-4]"),
           "hardsigmoid has slope 1/6"),
-    _case("sigmoid_tower_of_two", starved_tower, ("left.fc[0-6]", "left.act[0-6]"),
+    _case("sigmoid_tower_of_two", unfed_tower, ("left.fc[0-6]", "left.act[0-6]"),
           "only the left tower is deep in sigmoids; the right one learns"),
     _case("sigmoid_encoder_relu_decoder", sigmoid_encoder, ("encoder.fc[0-5]", "encoder.act[0-5]"),
           "the decoder learns from the skip while the encoder stays at its initialisation"),

@@ -1,4 +1,4 @@
-"""Gradients or activations that grow until training is thrown."""
+"""Gradients or activations that grow until training diverges."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def adam_rate_one(fixed: bool = False) -> Training:
 
 
 def warm_up_too_high(fixed: bool = False) -> Training:
-    """A linear warm-up whose top is a hundred times too high: well for a while, then thrown."""
+    """A linear warm-up whose top is a hundred times too high: well for a while, then diverged."""
     torch.manual_seed(8)
     model = models.ResidualMlp(16, 32, 3, 1)
     optimizer = sgd(model, 0.01, momentum=0.9)
@@ -184,7 +184,7 @@ CASES: tuple[Case, ...] = (
           "least squares beyond the stable learning rate"),
     _case("adam_rate_1", adam_rate_one, "learning_rate", "steps of size 1 in every weight"),
     _case("warm_up_too_high", warm_up_too_high, "learning_rate",
-          "learns until the warm-up reaches rates that throw it", since=20),
+          "learns until the warm-up reaches rates at which it diverges", since=20),
     _case("residual_stack_without_norm", growing_stack, "depth",
           "thirty blocks, each of which doubles the variance and more", ("stem", "blocks.*")),
     _case("doubled_skips", doubled_skips, "depth", "each skip doubles", ("inp", "blocks.*")),
