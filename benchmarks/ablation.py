@@ -228,7 +228,7 @@ class Weighing:
         """The nearest value at which one of these runs changes, by halving the interval."""
         for _ in range(HALVINGS):
             middle = math.sqrt(inner * outer)
-            nearer = self._find_changes([one.run for one in changed], name, middle)
+            nearer = self._find_changes([change.run for change in changed], name, middle)
             if nearer:
                 changed, outer = nearer, middle
             else:

@@ -48,7 +48,7 @@ def choose_detectors(wanted: Sequence[str], intervals: Sequence[int]) -> list[st
     """Names of detectors; ``gradwatch`` means all of its sampling intervals."""
     known = find_detectors(intervals)
     chosen = [name for name in known if not wanted or {name, name.split("@")[0]} & set(wanted)]
-    unknown = [one for one in wanted if one not in {*known, "gradwatch"}]
+    unknown = [name for name in wanted if name not in {*known, "gradwatch"}]
     if unknown:
         raise SystemExit(f"Expected detectors among gradwatch, {', '.join(known)}: {unknown}")
     return chosen
@@ -71,7 +71,11 @@ def _save(outcomes: Sequence[Outcome]) -> None:
     fresh = {(outcome.case, outcome.detector): outcome for outcome in outcomes}
     stored = read_results(RESULTS) if RESULTS.exists() else []
     known = {case.name for case in CASES}
-    kept = [one for one in stored if (one.case, one.detector) not in fresh and one.case in known]
+    kept = [
+        outcome
+        for outcome in stored
+        if (outcome.case, outcome.detector) not in fresh and outcome.case in known
+    ]
     write_results(RESULTS, [*outcomes, *kept])
     PAGE.write_text(write_page(read_results(RESULTS)), encoding="utf-8")
 

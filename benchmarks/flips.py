@@ -86,7 +86,7 @@ def build_chain(activation: Callable[[], nn.Module], depth: int, init: str = "")
     layers["head"] = nn.Linear(WIDTH, CLASSES)
     model = nn.Sequential(layers)
     if init == "he":
-        for linear in (one for one in model if isinstance(one, nn.Linear)):
+        for linear in (layer for layer in model if isinstance(layer, nn.Linear)):
             nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
             nn.init.zeros_(linear.bias)
     return model
@@ -199,7 +199,7 @@ def measure(model: Model) -> Row:
 def read_rows() -> list[Row]:
     """The stored results."""
     content = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return [Row(**{**one, "kinds": tuple(one["kinds"])}) for one in content]
+    return [Row(**{**row, "kinds": tuple(row["kinds"])}) for row in content]
 
 
 def write_table(rows: Sequence[Row]) -> str:

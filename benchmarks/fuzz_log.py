@@ -137,7 +137,7 @@ def may_pass(seed: bytes, content: bytes, mutation: str) -> bool:
     """Whether the status of the untouched log is right for this one too."""
     if mutation == "forge":  # a forged file may be a sound log of something else
         return True
-    keep = {one for one in split_frames(seed) if is_evidence(one)}
+    keep = {frame for frame in split_frames(seed) if is_evidence(frame)}
     try:
         found = set(split_frames(content))
     except struct.error:
@@ -145,9 +145,11 @@ def may_pass(seed: bytes, content: bytes, mutation: str) -> bool:
     return keep <= found
 
 
-def is_evidence(one: bytes) -> bool:
+def is_evidence(frame: bytes) -> bool:
     """Whether a frame holds a record or a mark, and not words or scalars beside them."""
-    return any(word in one for word in (b"gradwatch/record", b"gradwatch/start", b"gradwatch/end"))
+    return any(
+        word in frame for word in (b"gradwatch/record", b"gradwatch/start", b"gradwatch/end")
+    )
 
 
 # Crafted files ------------------------------------------------------------------------------------
@@ -351,7 +353,9 @@ def fuzz(n_mutations: int, seed: int, root: Path, every_apart: int = 500) -> Cou
             faults += find_faults(apart, err, seconds)
             faults += ["memory"] * (peak > LIMIT_BYTES) + ["wrong status"] * (apart != status)
             counts["apart"] += 1
-        counts.update([f"status {status}", mutation.__name__, *(f"FAULT {one}" for one in faults)])
+        counts.update(
+            [f"status {status}", mutation.__name__, *(f"FAULT {fault}" for fault in faults)]
+        )
         if faults:
             print(place, mutation.__name__, gain, status, faults, err[-300:], flush=True)
     return counts
@@ -373,7 +377,7 @@ def try_crafted(root: Path) -> Counter[str]:
             f"{peak / 1e6:4.0f} MB  {err.splitlines()[-1][:90] if err else ''}  {faults or ''}",
             flush=True,
         )
-        counts.update(["crafted", *(f"FAULT {one}" for one in faults)])
+        counts.update(["crafted", *(f"FAULT {fault}" for fault in faults)])
     return counts
 
 

@@ -186,7 +186,7 @@ def lose_a_rank(root: Path, dying: int) -> Row:
         port = server.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     arguments = [(rank, port, str(logdir), dying) for rank in range(2)]
-    ranks = [context.Process(target=run_rank, args=one) for one in arguments]
+    ranks = [context.Process(target=run_rank, args=given) for given in arguments]
     for process in ranks:
         process.start()
     for process in ranks:

@@ -78,8 +78,8 @@ def run_long(steps: int = STEPS) -> LongRun:
         seconds,
         size,
         report.healthy,
-        tuple(round(one, 2) for one in resident),
-        tuple(round(one, 1) for one in traced),
+        tuple(round(mebibytes, 2) for mebibytes in resident),
+        tuple(round(kibibytes, 1) for kibibytes in traced),
     )
 
 

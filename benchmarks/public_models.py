@@ -113,7 +113,7 @@ def run_model(model: PublicModel, every_n_steps: int, shows: bool = False) -> Ro
             for finding in report.findings
         ),
         notes=tuple(f"{note.kind}: {', '.join(note.layers[:2])}" for note in report.notes),
-        unjudged=tuple(one.fqn for one in left),
+        unjudged=tuple(layer.fqn for layer in left),
         error=report.failure,
     )
 
@@ -148,7 +148,7 @@ def _write_line(row: Row) -> str:
 def _save(rows: Iterable[Row]) -> None:
     """What was run now replaces what was stored of it."""
     stored = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    table = {_find_key(row): row for row in (*(Row(**one) for one in stored), *rows)}
+    table = {_find_key(row): row for row in (*(Row(**row) for row in stored), *rows)}
     ordered = [table[key] for key in sorted(table)]
     texts = ",\n".join(json.dumps(asdict(row), ensure_ascii=False) for row in ordered)
     RESULTS.write_text(f"[\n{texts}\n]\n", encoding="utf-8")
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for model in MODELS:
-        if not any(one in f"{model.package}:{model.name}" for one in options.names):
+        if not any(name in f"{model.package}:{model.name}" for name in options.names):
             continue
         if model.version is None:
             print(f"{model.name} is left out: {model.package} is not installed")

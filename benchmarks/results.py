@@ -17,16 +17,18 @@ RESULTS = Path(__file__).parent / "results" / "detection.json"
 def write_results(path: Path, outcomes: Iterable[Outcome]) -> None:
     """Sorted by case and detector."""
     ordered = sorted(outcomes, key=lambda outcome: (outcome.case, outcome.detector))
-    lines = ",\n".join(json.dumps(asdict(one), ensure_ascii=False) for one in ordered)
+    lines = ",\n".join(json.dumps(asdict(outcome), ensure_ascii=False) for outcome in ordered)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def read_results(path: Path = RESULTS) -> list[Outcome]:
     """What ``write_results`` wrote."""
-    return [_read_outcome(one) for one in json.loads(path.read_text(encoding="utf-8"))]
+    return [_read_outcome(row) for row in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def _read_outcome(data: dict[str, Any]) -> Outcome:
-    sightings = ({**one, "layers": tuple(one["layers"])} for one in data["sightings"])
+    sightings = (
+        {**sighting, "layers": tuple(sighting["layers"])} for sighting in data["sightings"]
+    )
     return Outcome(**{**data, "sightings": tuple(Sighting(**sighting) for sighting in sightings)})

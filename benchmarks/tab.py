@@ -44,7 +44,7 @@ def main() -> None:
         if not any(logdir.glob("large/*tfevents*")):
             write_log(logdir / "large", options.layers, options.steps)
         result: dict[str, Any] = {"layers": options.layers, "steps": options.steps}
-        result["load_average"] = [round(one, 1) for one in os.getloadavg()]
+        result["load_average"] = [round(load, 1) for load in os.getloadavg()]
         for loader in ("true", "false"):
             result[f"load_fast={loader}"] = measure_tab(logdir, loader, options.repeats)
         result["report"] = measure_report(logdir, Path(scratch) / "report.html")
@@ -69,7 +69,7 @@ def measure_tab(logdir: Path, loader: str, repeats: int) -> dict[str, Any]:
         seen = [open_tab(page) for _ in range(repeats)]
         memory = sum(peak_megabytes(pid) for pid in family(server.pid))
         processor = sum(processor_seconds(pid) for pid in family(server.pid))
-    times = {mark: [one[mark] for one in seen] for mark in (*MARKS, "processor")}
+    times = {mark: [opening[mark] for opening in seen] for mark in (*MARKS, "processor")}
     return {
         "server_ready_s": round(ready, 1),
         "server_processor_s": round(processor, 1),
@@ -147,7 +147,7 @@ def open_tab(context: Any) -> dict[str, float]:
 def process_seconds(session: Any) -> float:
     """Processor time of the page's process so far."""
     metrics = session.send("Performance.getMetrics")["metrics"]
-    return float(next(one["value"] for one in metrics if one["name"] == "ProcessTime"))
+    return float(next(metric["value"] for metric in metrics if metric["name"] == "ProcessTime"))
 
 
 def measure_report(logdir: Path, path: Path) -> dict[str, Any]:

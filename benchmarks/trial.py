@@ -53,7 +53,7 @@ def run_case(case: Case, factories: Mapping[str, Factory]) -> list[Outcome]:
     detectors = {name: factory() for name, factory in factories.items()}
     shared = {name: detector for name, detector in detectors.items() if not detector.alone}
     outcomes = _run_together(case, shared)
-    if any(one.error for one in outcomes) and len(shared) > 1:
+    if any(outcome.error for outcome in outcomes) and len(shared) > 1:
         outcomes = [_run_alone(case, name, factories[name]()) for name in shared]
     outcomes += [
         _run_alone(case, name, detector) for name, detector in detectors.items() if detector.alone

@@ -133,9 +133,9 @@ def list_devices() -> list[str]:
     if not DEVICES.exists():
         return []
     return [
-        f"The tests for CUDA were run on {one['device']} with torch {one['torch']}: "
-        f"{describe(Counter(one['counts']))}.\n"
-        for one in json.loads(DEVICES.read_text(encoding="utf-8"))
+        f"The tests for CUDA were run on {device['device']} with torch {device['torch']}: "
+        f"{describe(Counter(device['counts']))}.\n"
+        for device in json.loads(DEVICES.read_text(encoding="utf-8"))
     ]
 
 

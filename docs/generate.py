@@ -81,7 +81,8 @@ def _write_index(rules: Sequence[Rule]) -> str:
 def _write_cli() -> str:
     """Every command and its options, and the fixture's settings; the same on every Python."""
     parser = build_parser()
-    (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+    subparsers = argparse._SubParsersAction
+    (commands,) = (action for action in parser._actions if isinstance(action, subparsers))
     parts = [
         CLI_MADE,
         "# Command line and fixture",
@@ -96,11 +97,13 @@ def _write_cli() -> str:
 
 
 def _list_arguments(command: argparse.ArgumentParser) -> Iterator[str]:
-    for one in command._actions:
-        if one.dest != "help":
-            names = ", ".join(one.option_strings) or str(one.metavar or one.dest)
-            takes = "" if one.nargs == 0 or not one.option_strings else f" {_name_value(one)}"
-            words = (one.help or "") % {"default": one.default}
+    for action in command._actions:
+        if action.dest != "help":
+            names = ", ".join(action.option_strings) or str(action.metavar or action.dest)
+            takes = (
+                "" if action.nargs == 0 or not action.option_strings else f" {_name_value(action)}"
+            )
+            words = (action.help or "") % {"default": action.default}
             yield f"| `{names}{takes}` | {_plain(words)} |"
 
 

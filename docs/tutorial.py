@@ -129,7 +129,7 @@ def run_cells() -> list[dict[str, Any]]:
         cell: dict[str, Any] = {"cell_type": kind, "id": f"cell{place}", "metadata": {}}
         cell["source"] = source.splitlines(keepends=True)
         if kind == "code":
-            count = sum(one[0] == "code" for one in CELLS[: place + 1])
+            count = sum(cell_kind[0] == "code" for cell_kind in CELLS[: place + 1])
             cell |= {"execution_count": count, "outputs": _run(source, namespace, count)}
         cells.append(cell)
     return cells

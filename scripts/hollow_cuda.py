@@ -68,7 +68,7 @@ def write_library(target: Path, functions: set[str], versions: set[str]) -> None
     source, script = target.with_suffix(".c"), target.with_suffix(".map")
     lines = [f"int {name}(void) {{ return {NO_DEVICE}; }}" for name in sorted(functions)]
     source.write_text("\n".join(["int hollow;", *lines, ""]))
-    script.write_text("".join(f"{one} {{ global: *; }};\n" for one in sorted(versions)))
+    script.write_text("".join(f"{version} {{ global: *; }};\n" for version in sorted(versions)))
     options = [f"-Wl,--version-script={script}"] if versions else []
     flags = ["-shared", "-fPIC", "-w", "-fno-builtin", f"-Wl,-soname,{target.name}"]
     subprocess.run(["cc", *flags, *options, "-o", str(target), str(source)], check=True)
@@ -84,13 +84,13 @@ def hollow_out(site_packages: Path) -> list[str]:
     for library in libraries:
         text = read_tool("readelf", "-d", "-W", str(library))
         needed |= set(re.findall(r"Shared library: \[(.*?)\]", text))
-    present = {one.name for one in libraries}
-    missing = sorted(one for one in needed - present if VENDOR.match(one))
+    present = {library.name for library in libraries}
+    missing = sorted(needed_name for needed_name in needed - present if VENDOR.match(needed_name))
     versioned, plain = find_symbols(libraries)
     versions = find_versions(libraries)
     for name in missing:
-        functions = {one for version in versions[name] for one in versioned[version]}
-        functions |= {one for one in plain if is_of(one, name)}
+        functions = {symbol for version in versions[name] for symbol in versioned[version]}
+        functions |= {symbol for symbol in plain if is_of(symbol, name)}
         write_library(home / name, functions, versions[name])
     for metadata in site_packages.glob("torch-*.dist-info/METADATA"):
         metadata.write_text(_ASKED.sub("", metadata.read_text()))

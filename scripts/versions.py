@@ -109,7 +109,7 @@ def read_bounds() -> dict[str, str]:
     """The lower bound of every package that pyproject.toml names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *(one for name in (*ALL, "test") for one in extras[name])]
+    lines = [*project["dependencies"], *(line for name in (*ALL, "test") for line in extras[name])]
     pairs = (line.partition(">=")[::2] for line in lines if ">=" in line)
     return {name.strip(): version.strip() for name, version in pairs}
 
@@ -125,7 +125,9 @@ def list_packages(combination: Combination) -> list[str]:
         "<lightning>": [f"lightning=={bounds['lightning']}"],
         "<pytorch-lightning>": [f"pytorch-lightning=={bounds['lightning']}"],
     }
-    return [one for package in combination.packages for one in stands.get(package, [package])]
+    return [
+        argument for package in combination.packages for argument in stands.get(package, [package])
+    ]
 
 
 def find_python(version: str) -> str | None:
@@ -179,7 +181,7 @@ def read_versions(python: Path) -> dict[str, str]:
     """What pip says is installed."""
     command = [str(python), "-m", "pip", "list", "--format=json", "--disable-pip-version-check"]
     listed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    found = {one["name"].lower(): one["version"] for one in listed}
+    found = {package["name"].lower(): package["version"] for package in listed}
     return {name: found[name].split("+")[0] for name in REPORTED if name in found}
 
 
@@ -212,8 +214,8 @@ def run_tests(python: Path, paths: list[Path]) -> tuple[dict[str, int], list[str
 def list_files(tests: tuple[str, ...], limited: str, without: list[str]) -> list[Path]:
     """Test files, those only whose path a pattern is found in, and not those left out."""
     files: list[Path] = []
-    for one in tests:
-        path = ROOT / one
+    for test in tests:
+        path = ROOT / test
         files += [path] if path.is_file() else sorted(path.rglob("test_*.py"))
     return [
         file
@@ -293,12 +295,12 @@ def main() -> None:
             name, given.folder, given.hollow, given.matching, given.without
         )
         print(describe(results[name]), flush=True)
-        ordered = {one: results[one] for one in COMBINATIONS if one in results}
+        ordered = {label: results[label] for label in COMBINATIONS if label in results}
         RESULTS.write_text(
             json.dumps({key: asdict(value) for key, value in ordered.items()}, indent=1) + "\n"
         )
         write_page(ordered)
-    sys.exit(any(one.counts.get("failed") for one in results.values()))
+    sys.exit(any(result.counts.get("failed") for result in results.values()))
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ def _put(rows: np.ndarray, row: int, names: list[str], values: Mapping[str, floa
     changed = rows.copy()
     given = values if isinstance(values, Mapping) else dict.fromkeys(names, values)
     for name, value in given.items():
-        for index in [place for place, one in enumerate(names) if one == name]:
+        for index in [place for place, other in enumerate(names) if other == name]:
             changed[row, index] = value
     return changed
 

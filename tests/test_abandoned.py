@@ -83,7 +83,7 @@ def list_open_files(folder: Path) -> list[str]:
     if not descriptors.exists():
         return []
     targets = (path.readlink() for path in descriptors.iterdir() if path.is_symlink())
-    return [str(one) for one in targets if str(one).startswith(str(folder))]
+    return [str(target) for target in targets if str(target).startswith(str(folder))]
 
 
 @pytest.fixture(autouse=True)
@@ -107,12 +107,12 @@ def test_everything_goes_with_the_model(way: Way, keeps_optimizer: bool, tmp_pat
             kept.append(optimizer)
     del model, optimizer
     gc.collect()
-    assert [one() for one in models] == [None] * 5
+    assert [model() for model in models] == [None] * 5
     assert not has_global_hooks()
     assert torch.overrides._get_current_function_mode() is None
     assert not list_open_files(tmp_path)
-    assert not any(one._optimizer_step_post_hooks or one._optimizer_step_pre_hooks for one in kept)
-    assert not [one for one in gc.get_objects() if type(one) is gradwatch.Watch]
+    assert not any(o._optimizer_step_post_hooks or o._optimizer_step_pre_hooks for o in kept)
+    assert not [thing for thing in gc.get_objects() if type(thing) is gradwatch.Watch]
 
 
 def test_the_log_of_a_forgotten_watch_ends_with_its_verdict(tmp_path: Path) -> None:

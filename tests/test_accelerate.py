@@ -69,11 +69,11 @@ def watch_plain(accumulate: int = 1) -> gradwatch.Watch:
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_figures_are_those_of_a_plain_loop(accumulate: int) -> None:
     ours, plain = get_records(watch_accelerated(accumulate)), get_records(watch_plain(accumulate))
-    assert [one.global_step for one in ours] == list(range(STEPS // accumulate))
-    for one, other in zip(ours, plain, strict=True):
-        assert one.layer_set.layers == other.layer_set.layers
-        np.testing.assert_allclose(one.layer_values, other.layer_values, rtol=1e-5)
-        np.testing.assert_allclose(one.param_values, other.param_values, rtol=1e-4, atol=1e-9)
+    assert [record.global_step for record in ours] == list(range(STEPS // accumulate))
+    for record, other in zip(ours, plain, strict=True):
+        assert record.layer_set.layers == other.layer_set.layers
+        np.testing.assert_allclose(record.layer_values, other.layer_values, rtol=1e-5)
+        np.testing.assert_allclose(record.param_values, other.param_values, rtol=1e-4, atol=1e-9)
     assert np.linalg.norm(ours[0].param("grad_l2_norm")) > 1e-2  # before clipping to 1e-3
 
 

@@ -48,9 +48,9 @@ def test_exceptions_are_of_cases_that_there_are() -> None:
 
 def test_stored_results_cover_the_zoo() -> None:
     stored = read_results()
-    names = {one.detector for one in stored}
+    names = {outcome.detector for outcome in stored}
     assert names >= {NAME, *RIVALS}
-    assert Counter(one.case for one in stored) == {case.name: len(names) for case in CASES}
+    assert Counter(outcome.case for outcome in stored) == {case.name: len(names) for case in CASES}
 
 
 def test_page_is_made_from_the_stored_results() -> None:
@@ -60,7 +60,7 @@ def test_page_is_made_from_the_stored_results() -> None:
 
 def test_stored_results_show_what_is_claimed() -> None:
     stored = read_results()
-    scores = score_all(CASES, sorted({one.detector for one in stored}), stored)
+    scores = score_all(CASES, sorted({outcome.detector for outcome in stored}), stored)
     ours = scores[NAME]
     assert set(ours.misses) == {name for name, wrong in KNOWN.items() if "missed" in wrong}
     assert set(ours.alarms) == {name for name, wrong in KNOWN.items() if "alarm" in wrong}

@@ -24,5 +24,5 @@ def test_stored_results_show_what_is_claimed() -> None:
 
 def test_one_row_is_as_it_is_stored() -> None:
     """The one that used to flip: units that biases have silenced by chance."""
-    model = next(one for one in MODELS if "ReLU, torch's init; Adam" in one.name)
+    model = next(model for model in MODELS if "ReLU, torch's init; Adam" in model.name)
     assert judge(model, 1, 1).healthy

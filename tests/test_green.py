@@ -87,7 +87,7 @@ def test_a_restart_hides_no_finding_of_the_steps_before(program: Program, tmp_pa
 
 
 def test_a_corrupt_run_hides_no_finding_of_another(tmp_path: Path) -> None:
-    program = next(one for one in LOST.unproven if "beside_an_unhealthy" in one.__name__)
+    program = next(run for run in LOST.unproven if "beside_an_unhealthy" in run.__name__)
     program(tmp_path)
     assert main(["check", str(tmp_path)]) == 1
 

@@ -30,7 +30,7 @@ from tests.networks import build_chain
 from tests.traces import capture_results, list_attachments, list_differences
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
-INSTALLED = [one for one in PACKAGES if find_spec(one.partition(".")[0])]
+INSTALLED = [package for package in PACKAGES if find_spec(package.partition(".")[0])]
 if not INSTALLED:
     pytest.skip("neither of the two packages is installed", allow_module_level=True)
 GradWatchCallback = import_module("gradwatch.lightning").GradWatchCallback
@@ -119,16 +119,16 @@ def get_records(watching: Any) -> tuple[StepRecord, ...]:
 def assert_same_figures(ours: Any, plain: Any) -> None:
     """All numbers of all steps; names differ by the module's attribute ``net``."""
     first, second = get_records(ours), get_records(plain)
-    assert [one.global_step for one in first] == [one.global_step for one in second]
+    assert [record.global_step for record in first] == [record.global_step for record in second]
     assert first
-    for one, other in zip(first, second, strict=True):
-        for name in one.layer_set.rows.param:
+    for record, other in zip(first, second, strict=True):
+        for name in record.layer_set.rows.param:
             if name not in ("step_grad_l2_norm", "loss_change"):  # Lightning clips in its closure
-                np.testing.assert_array_equal(one.param(name), other.param(name))
-            assert np.array_equal(np.isnan(one.param(name)), np.isnan(other.param(name)))
-        names = [layer.key.removeprefix("net.") for layer in one.layer_set.layers]
+                np.testing.assert_array_equal(record.param(name), other.param(name))
+            assert np.array_equal(np.isnan(record.param(name)), np.isnan(other.param(name)))
+        names = [layer.key.removeprefix("net.") for layer in record.layer_set.layers]
         assert names == [layer.key for layer in other.layer_set.layers]
-        np.testing.assert_array_equal(one.layer_values, other.layer_values)
+        np.testing.assert_array_equal(record.layer_values, other.layer_values)
 
 
 def watch_plain_loop(accumulate: int = 1, clip: float | None = None, epochs: int = 1) -> Any:
@@ -249,8 +249,8 @@ def test_a_scaler_is_divided_out(lightning: Any, tmp_path: Path) -> None:
         first = get_records(callback)[0]
         assert first.step("loss_scale") == scale
         figures.append((first.param("grad_l2_norm"), first.layer("grad_output_l2_norm")))
-    for one, other in zip(*figures, strict=True):
-        np.testing.assert_allclose(one, other, rtol=0.01)
+    for figure, other in zip(*figures, strict=True):
+        np.testing.assert_allclose(figure, other, rtol=0.01)
 
 
 class Pair(nn.Module):
@@ -652,7 +652,7 @@ def test_layers_that_are_replaced_after_the_optimizer_was_made(
     trainer.fit(module, make_data())
     (finding,) = callback.report().findings
     assert (finding.kind, finding.cause) == ("unmoved", "not_optimized")
-    names = [f"net.{i}" for i, one in enumerate(module.net) if isinstance(one, nn.Linear)]
+    names = [f"net.{i}" for i, layer in enumerate(module.net) if isinstance(layer, nn.Linear)]
     assert sorted(finding.layers) == (names if whole else names[-1:])
 
 

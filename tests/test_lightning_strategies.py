@@ -125,7 +125,7 @@ def test_equal_to_one_process_and_unchanged(kind: str, tmp_path: Path) -> None:
     if kind == "model_parallel" and not hasattr(torch.cpu.Stream, "record_event"):
         pytest.skip("this torch cannot run fully_shard on a CPU")
     bare, watched = start(kind, tmp_path / "bare"), start(kind, tmp_path / "watched")
-    assert all(torch.equal(one, other) for one, other in zip(bare, watched, strict=True))
+    assert all(torch.equal(tensor, other) for tensor, other in zip(bare, watched, strict=True))
     records = list(read_run(tmp_path / "watched").records())
     assert len(records) == N_STEPS
     for merged, single in zip(records, run_single(), strict=True):

@@ -76,7 +76,7 @@ def test_a_loader_shuffles_afterwards_as_it_would_have() -> None:
     def list_order(checks: bool) -> list[float]:
         torch.manual_seed(3)
         own = torch.Generator().manual_seed(4)
-        loaders = [DataLoader(data, 8, shuffle=True, generator=one) for one in (None, own)]
+        loaders = [DataLoader(data, 8, shuffle=True, generator=source) for source in (None, own)]
         for loader in loaders:
             if checks:
                 gradwatch.check(network.model, loader, cross_entropy, steps=2)

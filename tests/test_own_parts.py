@@ -232,16 +232,16 @@ def test_a_measure_of_activations_is_no_call_of_the_model() -> None:
 
 
 @pytest.mark.parametrize(
-    "one",
+    "statistic",
     [
         "grad_peak",
         OwnStatistic(dataclasses.replace(PEAK, scope="step"), PEAKS.measure),
         OwnStatistic(dataclasses.replace(PEAK, name="grad_l2_norm"), PEAKS.measure),
     ],
 )
-def test_what_is_no_statistic_of_its_own_is_refused(one: OwnStatistic) -> None:
+def test_what_is_no_statistic_of_its_own_is_refused(statistic: OwnStatistic) -> None:
     with pytest.raises(InvalidInput):
-        train(statistics=[one])
+        train(statistics=[statistic])
 
 
 class _Alarm(Exception):

@@ -8,7 +8,7 @@ from benchmarks.public_models import PAGE, RESULTS, Row, write_page
 
 
 def test_the_page_is_that_of_the_stored_runs() -> None:
-    rows = [Row(**one) for one in json.loads(RESULTS.read_text(encoding="utf-8"))]
+    rows = [Row(**row) for row in json.loads(RESULTS.read_text(encoding="utf-8"))]
     assert PAGE.read_text(encoding="utf-8") == write_page(rows)
     assert len({row.model for row in rows}) >= 30
 

@@ -310,11 +310,11 @@ def read_oracle(name: str) -> dict[str, float]:
 def read_layers(record: StepRecord) -> dict[str, float]:
     """By module: a module that only calls an activation function is named with it."""
     values: dict[str, float] = {}
-    for one in record.layer_records():
-        module, colon, _ = one.layer.fqn.partition(":")
-        key = f"{module}#{one.layer.call}" if one.layer.call else module
+    for row in record.layer_records():
+        module, colon, _ = row.layer.fqn.partition(":")
+        key = f"{module}#{row.layer.call}" if row.layer.call else module
         if not colon or key not in values:
-            values[key] = one.values["grad_output_l2_norm"]
+            values[key] = row.values["grad_output_l2_norm"]
     return values
 
 

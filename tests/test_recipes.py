@@ -174,8 +174,9 @@ def test_the_hook_of_pre_commit() -> None:
 def test_commands_in_the_recipes_are_commands(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
     found = re.findall(r"gradwatch ((?:check|report|baseline|compare) [^|#`\n]+)", text)
-    found = [one.partition("2>")[0] for one in found]
-    found = [one.rstrip("'") if one.count("'") % 2 else one for one in found]  # a quoted whole
+    found = [command.partition("2>")[0] for command in found]
+    # An odd quotation mark closes one that stands before the command.
+    found = [command.rstrip("'") if command.count("'") % 2 else command for command in found]
     assert found
     for line in found:
         words = shlex.split(line.replace('"${options[@]}"', "").replace("$1", "sarif"))

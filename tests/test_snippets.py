@@ -59,7 +59,7 @@ def test_what_a_page_shows_runs(page: str, tmp_path: Path, monkeypatch: pytest.M
 def test_the_tutorial_is_what_its_script_runs() -> None:
     cells = run_path(str(ROOT / "docs" / "tutorial.py"))["CELLS"]
     notebook = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))
-    assert [("".join(one["source"]), one["cell_type"]) for one in notebook["cells"]] == [
+    assert [("".join(cell["source"]), cell["cell_type"]) for cell in notebook["cells"]] == [
         (source, kind) for kind, source in cells
     ]
     shown = json.dumps(notebook["cells"])

@@ -119,7 +119,7 @@ def require_resume(folder: Path) -> None:
 
 def read_run(folder: Path) -> Run:
     """The run with our records; the trainer's own have none."""
-    (run,) = (one for one in read_runs(folder) if one.entries)
+    (run,) = (run for run in read_runs(folder) if run.entries)
     return run
 
 
@@ -143,11 +143,11 @@ def test_figures_are_those_of_a_plain_loop(tmp_path: Path, accumulate: int) -> N
     options = {"gradient_accumulation_steps": accumulate, "max_grad_norm": 1e-3}
     make_trainer(tmp_path, Classifier(), [callback], **options).train()
     ours, plain = get_records(callback), get_records(watch_plain_loop(accumulate))
-    assert [one.global_step for one in ours] == list(range(N_STEPS // accumulate))
-    for one, other in zip(ours, plain, strict=True):
-        assert one.layer_set.layers == other.layer_set.layers
-        np.testing.assert_allclose(one.layer_values, other.layer_values, rtol=1e-5)
-        np.testing.assert_allclose(one.param_values, other.param_values, rtol=1e-4, atol=1e-9)
+    assert [record.global_step for record in ours] == list(range(N_STEPS // accumulate))
+    for record, other in zip(ours, plain, strict=True):
+        assert record.layer_set.layers == other.layer_set.layers
+        np.testing.assert_allclose(record.layer_values, other.layer_values, rtol=1e-5)
+        np.testing.assert_allclose(record.param_values, other.param_values, rtol=1e-4, atol=1e-9)
     assert np.linalg.norm(ours[0].param("grad_l2_norm")) > 1e-2  # before clipping to 1e-3
 
 
@@ -293,7 +293,7 @@ def test_layers_that_are_replaced_after_the_optimizer_was_made(tmp_path: Path, w
     trainer.train()
     (finding,) = callback.report().findings
     assert (finding.kind, finding.cause) == ("unmoved", "not_optimized")
-    names = [f"net.{i}" for i, one in enumerate(model.net) if isinstance(one, nn.Linear)]
+    names = [f"net.{i}" for i, layer in enumerate(model.net) if isinstance(layer, nn.Linear)]
     assert sorted(finding.layers) == (names if whole else names[-1:])
 
 

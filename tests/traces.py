@@ -35,11 +35,11 @@ def capture_results(
 
 def _flatten(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        for key, one in value.items():
-            yield from _flatten(one, f"{place}.{key}")
+        for key, part in value.items():
+            yield from _flatten(part, f"{place}.{key}")
     elif isinstance(value, (list, tuple)):
-        for key, one in enumerate(value):
-            yield from _flatten(one, f"{place}.{key}")
+        for key, part in enumerate(value):
+            yield from _flatten(part, f"{place}.{key}")
     else:
         yield place, value
 

@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name: profile_step(WORKLOADS[name], PROFILED_STEPS, CLOCKS[chosen.clock])
             for name in chosen.workloads
         },
-        "growth": [vars(one) for one in measure_growth(CLOCKS[chosen.clock], chosen.rounds)],
+        "growth": [vars(point) for point in measure_growth(CLOCKS[chosen.clock], chosen.rounds)],
         "check": {"layers": LAYERS, "steps": STEPS, "records": records, "seconds": seconds},
     }
     if chosen.save:

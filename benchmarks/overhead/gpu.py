@@ -150,7 +150,7 @@ def count_step(training: Training, run: Run) -> Counts:
             statistics.measure_l2_norm = original
     events = profiler.events() or ()
     on_device = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
-    kernels = [one for one in on_device if not one.name.startswith(("Memcpy", "Memset"))]
+    kernels = [event for event in on_device if not event.name.startswith(("Memcpy", "Memset"))]
     n_params = len(list(training.model.parameters()))
     return Counts(len(kernels), synchronisations, readings[0] and readings[0] + 2 * n_params)
 
@@ -164,7 +164,7 @@ def _count_synchronisations(step: Step) -> int:
             step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(one.message).lower() for one in said)
+    return sum("synchroniz" in str(warning.message).lower() for warning in said)
 
 
 def measure(rounds: int) -> dict[str, Any]:
@@ -178,10 +178,10 @@ def measure(rounds: int) -> dict[str, Any]:
     for name in ("eager", "compiled"):
         training = build(compiled=name == "compiled")
         result[name] = compare(measure_rounds(training, rounds))
-        counts = {one: count_step(training, RUNS[one]) for one in ("bare", "between", "sampled")}
-        result[name]["counts"] = {one: vars(count) for one, count in counts.items()}
+        counts = {way: count_step(training, RUNS[way]) for way in ("bare", "between", "sampled")}
+        result[name]["counts"] = {way: vars(count) for way, count in counts.items()}
         result[name]["peak_mib"] = {
-            one: _measure_peak(training, RUNS[one]) for one in ("bare", "sampled")
+            way: _measure_peak(training, RUNS[way]) for way in ("bare", "sampled")
         }
         training.model.to("cpu")
         del training

@@ -76,7 +76,9 @@ def time_step(step: Callable[[], None]) -> float:
 def count_kinds(steps: int) -> dict[str, int]:
     """Sampled steps of the default schedule by kind, while all is well."""
     sampled = sum(map(Schedule().is_sampled, range(steps)))
-    followed = sum(one < FIRST_CUTS or one % HISTOGRAM_EVERY == 0 for one in range(sampled))
+    followed = sum(
+        number < FIRST_CUTS or number % HISTOGRAM_EVERY == 0 for number in range(sampled)
+    )
     return {"followed": followed, "planned": sampled - followed}
 
 
@@ -111,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     trainings: dict[str, Callable[[], Training]] = {
         SMALL: build_small_gpt,
-        **{one.title: one.start for one in WORKLOADS.values()},
+        **{workload.title: workload.start for workload in WORKLOADS.values()},
     }
     workloads = {}
     for title, start in trainings.items():

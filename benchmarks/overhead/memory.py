@@ -65,18 +65,18 @@ def compare_peaks(workload: Workload, repetitions: int) -> dict[str, list[float]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         measured = list(pool.map(partial(_run_alone, workload.name), runs))
     return {
-        "bare": [one.peak for one in measured[::2]],
-        "sampled": [one.peak for one in measured[1::2]],
-        "kept_bare": [one.kept for one in measured[::2]],
-        "kept_sampled": [one.kept for one in measured[1::2]],
-        "modules": [one.modules for one in measured],
+        "bare": [process.peak for process in measured[::2]],
+        "sampled": [process.peak for process in measured[1::2]],
+        "kept_bare": [process.kept for process in measured[::2]],
+        "kept_sampled": [process.kept for process in measured[1::2]],
+        "modules": [process.modules for process in measured],
     }
 
 
 def summarise_added(peaks: Mapping[str, Sequence[float]]) -> tuple[float, float, float]:
     """Median, smallest and largest share that sampling adds to the median bare peak."""
     bare = statistics.median(peaks["bare"])
-    added = [one / bare - 1 for one in peaks["sampled"]]
+    added = [peak / bare - 1 for peak in peaks["sampled"]]
     return statistics.median(added), min(added), max(added)
 
 

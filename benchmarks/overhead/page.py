@@ -44,26 +44,28 @@ def _list_lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"Medians of {result['rounds']} interleaved rounds ({result['clock']} clock), smallest to"
     yield "largest in brackets, as ratios to the bare step of the same round; torch"
     yield f"{machine['torch']}, {machine['threads']} threads, {machine['processor']}. Measured"
-    yield "again by `python -m benchmarks.overhead --save`, after `pip install -e '.[benchmark]'`, no"
-    yield "constraints given: one of the others holds setuptools back."
+    yield "again by `python -m benchmarks.overhead --save`, after `pip install -e '.[benchmark]'`,"
+    yield "no constraints given: one of the others holds setuptools back."
     yield ""
     yield "![Every tool's ratio to the bare step, on each workload](images/overhead.svg)"
     yield ""
-    yield "| | " + " | ".join(one["title"] for one in workloads.values()) + " |"
+    yield "| | " + " | ".join(workload["title"] for workload in workloads.values()) + " |"
     yield "| --- |" + " --- |" * len(workloads)
-    bare = [f"{one['bare_ms'][0]:.1f} ms" for one in workloads.values()]
+    bare = [f"{workload['bare_ms'][0]:.1f} ms" for workload in workloads.values()]
     yield f"| bare step | {' | '.join(bare)} |"
     names = list(next(iter(workloads.values()))["ratios"])
     for name in names:
-        cells = [_write_cell(one["ratios"][name], name) for one in workloads.values()]
+        cells = [_write_cell(workload["ratios"][name], name) for workload in workloads.values()]
         yield f"| {TOOLS[name].title} | {' | '.join(cells)} |"
-    lower = [_write_ratio(one["to_lower_bound"]) for one in workloads.values()]
+    lower = [_write_ratio(workload["to_lower_bound"]) for workload in workloads.values()]
     yield f"| every step, against the same by hand | {' | '.join(lower)} |"
-    added = [_write_added(one.get("peak_added")) for one in workloads.values()]
+    added = [_write_added(workload.get("peak_added")) for workload in workloads.values()]
     yield f"| peak memory added, every step sampled | {' | '.join(added)} |"
-    kept = [_write_percent(one.get("kept_added")) for one in workloads.values()]
+    kept = [_write_percent(workload.get("kept_added")) for workload in workloads.values()]
     yield f"| held between steps, added | {' | '.join(kept)} |"
-    logs = [f"{one['log_bytes_per_layer_and_step']:.0f} bytes" for one in workloads.values()]
+    logs = [
+        f"{workload['log_bytes_per_layer_and_step']:.0f} bytes" for workload in workloads.values()
+    ]
     yield f"| event log per layer and sampled step | {' | '.join(logs)} |"
     yield ""
     yield "Targets: 1.01 for the default schedule and under a budget, 1.15 for every step, 2 % for"
@@ -97,7 +99,9 @@ def _list_notes(workloads: Mapping[str, Any]) -> Iterator[str]:
     yield "measured steps say; the first five steps alone can take more than the budget has for"
     yield "1,000. A tool that failed on a workload has its error in place of the figure."
     yield ""
-    modules = [one["modules_mib"] for one in workloads.values() if "modules_mib" in one]
+    modules = [
+        workload["modules_mib"] for workload in workloads.values() if "modules_mib" in workload
+    ]
     yield "Memory is the largest resident size over eight steps after three, in processes of their"
     yield "own, relative to the median of the bare ones; median, smallest and largest. What is held"
     yield "between steps is measured once the allocator has given back what is free, by"

@@ -44,8 +44,8 @@ def _draw_ratios(result: Mapping[str, Any]) -> Any:
         layout="constrained",
         figsize=(10, 1.1 + 0.26 * len(names)),
     )
-    for one, workload in zip(axes[0], workloads.values(), strict=True):
-        _draw_workload(one, names, workload)
+    for panel, workload in zip(axes[0], workloads.values(), strict=True):
+        _draw_workload(panel, names, workload)
     titles = [TOOLS[name].title.replace("*", "").replace("`", "") for name in names]
     axes[0][0].set_yticks(range(len(names)), titles)
     axes[0][0].invert_yaxis()
@@ -73,7 +73,7 @@ def _draw_workload(axes: Axes, names: list[str], workload: Mapping[str, Any]) ->
 
 
 def _draw_growth(result: Mapping[str, Any]) -> Any:
-    points = [one for one in result["growth"] if one["width"] == result["growth"][0]["width"]]
+    points = [point for point in result["growth"] if point["width"] == result["growth"][0]["width"]]
     depths = [point["depth"] for point in points]
     figure, axes = pyplot.subplots(figsize=(4.8, 3))
     axes.loglog(

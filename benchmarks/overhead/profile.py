@@ -120,7 +120,9 @@ def profile_step(workload: Workload, steps: int, clock: Callable[[], float]) -> 
 
     with stopwatch.attach(), run_sampled(training) as step:
         _time_steps(timed_step, steps, clock)
-    parts = {p: 1e3 * median(one.get(p, 0.0) for one in seen[WARM_UP_STEPS:]) for p in PARTS}
+    parts = {
+        p: 1e3 * median(seconds.get(p, 0.0) for seconds in seen[WARM_UP_STEPS:]) for p in PARTS
+    }
     return {**parts, REST: max(1e3 * added - sum(parts.values()), 0.0)}
 
 

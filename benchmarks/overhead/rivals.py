@@ -120,7 +120,7 @@ def run_delve(training: Training) -> Iterator[Step]:
 def run_activation_stats(training: Training) -> Iterator[Step]:
     """fastai's ``ActivationStats``: its hook on the modules that its callback chooses."""
     hook = import_module("fastai.callback.hook")
-    modules = [one for one in hook.flatten_model(training.model) if hook.has_params(one)]
+    modules = [module for module in hook.flatten_model(training.model) if hook.has_params(module)]
     with hook.Hooks(modules, hook.ActivationStats(with_hist=False).hook) as hooks:
 
         def step() -> None:

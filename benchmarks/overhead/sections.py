@@ -27,8 +27,8 @@ def list_long_run(result: Mapping[str, Any] | None) -> Iterator[str]:
     yield ""
     yield f"| after steps | {' | '.join(done)} |"
     yield "| --- |" + " --- |" * POINTS
-    yield f"| resident, MiB | {' | '.join(f'{one:.1f}' for one in resident)} |"
-    yield f"| Python objects, KiB | {' | '.join(f'{one:.0f}' for one in traced)} |"
+    yield f"| resident, MiB | {' | '.join(f'{size:.1f}' for size in resident)} |"
+    yield f"| Python objects, KiB | {' | '.join(f'{size:.0f}' for size in traced)} |"
     yield ""
     yield "Python's share moves between two levels: records are kept for figures up to a number,"
     yield "and thinned out then. Measured again by `python -m benchmarks.long_run --save`."
@@ -81,10 +81,10 @@ def list_gpu(result: Mapping[str, Any] | None) -> Iterator[str]:
     yield ""
     yield f"| | {' | '.join(ways)} |"
     yield "| --- | --- | --- |"
-    bare = [f"{one['bare_ms'][0]:.1f} ms" for one in ways.values()]
+    bare = [f"{way['bare_ms'][0]:.1f} ms" for way in ways.values()]
     yield f"| bare step | {' | '.join(bare)} |"
     for name, title in _GPU_TITLES.items():
-        cells = [_write_summary(one["ratios"].get(name)) for one in ways.values()]
+        cells = [_write_summary(way["ratios"].get(name)) for way in ways.values()]
         yield f"| {title} | {' | '.join(cells)} |"
     yield from _list_counts(ways)
     yield ""
@@ -92,16 +92,16 @@ def list_gpu(result: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 def _list_counts(ways: Mapping[str, Any]) -> Iterator[str]:
-    counts = [one["counts"] for one in ways.values()]
-    waits = [f"{one['sampled']['synchronisations']}" for one in counts]
+    counts = [way["counts"] for way in ways.values()]
+    waits = [f"{count['sampled']['synchronisations']}" for count in counts]
     yield f"| waits for the device in a sampled step | {' | '.join(waits)} |"
     launches = [
-        (one["sampled"]["kernels"] - one["bare"]["kernels"]) / one["sampled"]["readings"]
-        for one in counts[:1]
+        (count["sampled"]["kernels"] - count["bare"]["kernels"]) / count["sampled"]["readings"]
+        for count in counts[:1]
     ]
     yield f"| kernels per tensor that is read | {launches[0]:.1f} | as eager |"
-    peaks = [one["peak_mib"]["sampled"] / one["peak_mib"]["bare"] - 1 for one in ways.values()]
-    yield f"| peak device memory added | {' | '.join(f'{100 * one:.2f} %' for one in peaks)} |"
+    peaks = [way["peak_mib"]["sampled"] / way["peak_mib"]["bare"] - 1 for way in ways.values()]
+    yield f"| peak device memory added | {' | '.join(f'{100 * peak:.2f} %' for peak in peaks)} |"
 
 
 def _write_summary(values: list[float] | None) -> str:
@@ -124,10 +124,10 @@ def list_kinds(result: Mapping[str, Any] | None) -> Iterator[str]:
     names = [f"first {int(steps):,} steps" for steps in runs]
     yield f"| | bare step | followed | planned | {' | '.join(names)} |"
     yield "| --- |" + " --- |" * (3 + len(names))
-    for title, one in result["workloads"].items():
-        ratios = f"{one['ratios']['followed']:.2f} | {one['ratios']['planned']:.2f}"
-        totals = " | ".join(f"{value:.3f}" for value in one["runs"].values())
-        yield f"| {title} | {one['bare_ms']:.1f} ms | {ratios} | {totals} |"
+    for title, workload in result["workloads"].items():
+        ratios = f"{workload['ratios']['followed']:.2f} | {workload['ratios']['planned']:.2f}"
+        totals = " | ".join(f"{value:.3f}" for value in workload["runs"].values())
+        yield f"| {title} | {workload['bare_ms']:.1f} ms | {ratios} | {totals} |"
     yield ""
     for remark in result.get("remarks", ()):
         yield from (remark, "")

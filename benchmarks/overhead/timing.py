@@ -42,7 +42,7 @@ class Timings:
             return []
         columns = [[share * ms for ms in self.step_ms[name]] for name, share in shares.items()]
         mixed = [sum(values) for values in zip(*columns, strict=True)]
-        return [one / other for one, other in zip(mixed, self.step_ms[base], strict=True)]
+        return [ms / other for ms, other in zip(mixed, self.step_ms[base], strict=True)]
 
 
 def measure_rounds(
@@ -58,7 +58,7 @@ def measure_rounds(
     training, result = workload.start(), Timings()
     steps = _choose_steps(training, clock)
     for number in range(rounds):
-        for name in [one for one in names if one not in result.errors]:
+        for name in [way for way in names if way not in result.errors]:
             try:
                 milliseconds = 1e3 * time_block(training, name, steps, clock)
             except Exception as error:  # whatever a tool raises is its result

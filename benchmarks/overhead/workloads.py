@@ -185,8 +185,8 @@ class Workload:
 
 
 WORKLOADS = {
-    one.name: one
-    for one in (
+    workload.name: workload
+    for workload in (
         Workload("mlp", "20 x 512 sigmoid MLP, batch 256", build_mlp),
         Workload("resnet", "ResNet-18, 3 x 32 x 32, batch 64", build_resnet),
         Workload("gpt", "6-layer GPT, width 256, 8 x 128 tokens", build_gpt),

@@ -111,7 +111,7 @@ def build_sim_siam() -> Recipe:
 
     def measure(model: Any, batch: Batch) -> Tensor:
         views = [batch[0] + 0.3 * torch.randn_like(batch[0]) for _ in range(2)]
-        a, b = (model["project"](model["backbone"](one)) for one in views)
+        a, b = (model["project"](model["backbone"](view)) for view in views)
         loss: Tensor = compare(model["predict"](a), b.detach())
         return (loss + compare(model["predict"](b), a.detach())) / 2
 

@@ -169,7 +169,9 @@ def name_region(verdict: Verdict, finding: Finding) -> Sentence:
     roles = {layer.fqn: layer.role for layer in verdict.layers}
     acts = [layer for layer in finding.layers if roles.get(layer) == "activation"]
     names = acts if acts and find_kind(finding.kind).units_do else list(finding.layers)
-    alike = next((one for one in _ALIKE if all(roles.get(name) in one for name in names)), None)
+    alike = next(
+        (group for group in _ALIKE if all(roles.get(name) in group for name in names)), None
+    )
     order = [name for name, role in roles.items() if not alike or role in alike]
     return name_group(names, order, _list_types(verdict))
 
@@ -187,7 +189,7 @@ def _reference(verdict: Verdict, finding: Finding) -> str | None:
     if finding.layers[0] not in names:
         return None
     below = verdict.layers[names.index(finding.layers[0]) + 1 :]
-    full = [one.fqn for one in below if _carries(one) and one.fqn not in finding.layers]
+    full = [layer.fqn for layer in below if _carries(layer) and layer.fqn not in finding.layers]
     return full[-1] if full else None
 
 

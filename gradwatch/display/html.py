@@ -100,7 +100,7 @@ def _prose(text: str) -> str:
     """A sentence; what stands between backticks is a name."""
     parts = enumerate(text.split("`"))
     return "".join(
-        f"<code>{escape(one)}</code>" if place % 2 else escape(one) for place, one in parts
+        f"<code>{escape(piece)}</code>" if place % 2 else escape(piece) for place, piece in parts
     )
 
 
@@ -134,7 +134,7 @@ def _write_frame(
         f"<title>{escape(title)}</title>",
         f"<style>{assets.read_asset(assets.STYLE).decode()}</style></head>",
         '<body><div id="gradwatch"></div>',
-        f"<noscript>{''.join(write_fragment(one) for one in verdicts)}</noscript>",
+        f"<noscript>{''.join(write_fragment(verdict) for verdict in verdicts)}</noscript>",
         _store("gradwatch-runs", "application/json", _json(data)),
         "<!--figures-->",
         _store("gradwatch-plotly", "text/plain", _base64(plotly) if plotly else ""),

@@ -102,7 +102,7 @@ def _fill_gaps(layers: Sequence[LayerSummary], kept: Sequence[int]) -> Iterator[
         if len(left_out) == 1:
             yield left_out[0]  # a line for the gap would be no shorter
         elif left_out:
-            yield Gap(len(left_out), sum(one.flagged for one in left_out))
+            yield Gap(len(left_out), sum(layer.flagged for layer in left_out))
         if index < len(layers):
             yield layers[index]
         position = index + 1
@@ -131,7 +131,7 @@ def make_printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 

@@ -104,7 +104,7 @@ def _say_units(verdict: Verdict) -> list[str]:
     limits, said = _limits(verdict), []
     for name, limit in (("dead", limits.dead_fraction), ("saturated", limits.saturated_fraction)):
         known = [(float(getattr(layer, f"{name}_fraction")), layer.fqn) for layer in verdict.layers]
-        share, fqn = max((one for one in known if one[0] == one[0]), default=(0.0, ""))
+        share, fqn = max((pair for pair in known if pair[0] == pair[0]), default=(0.0, ""))
         if share >= _NEAR * limit:
             said.append(
                 f"Up to {100 * share:.0f} % of the units of {fqn} are {name}; it can be a finding "
@@ -124,7 +124,7 @@ def _say_event(event: Event) -> str:
 
 def _pieces(sentence: Sentence, short: Mapping[str, str]) -> list[list[Any]]:
     """Of each piece its text, whether it is a name, and a long name in short."""
-    return [[one.text, one.is_name, short.get(one.text, one.text)] for one in sentence]
+    return [[piece.text, piece.is_name, short.get(piece.text, piece.text)] for piece in sentence]
 
 
 def _abbreviate(names: Sequence[str]) -> dict[str, str]:
@@ -161,15 +161,15 @@ def _gone(verdict: Verdict) -> list[str]:
     """What was once worth a finding and is over, in words."""
     gone = [note for note in verdict.notes if note.message.startswith(_RECOVERED)]
     return [
-        f"{one.kind.capitalize()} from step {one.first_step:,} to {one.last_step:,}; over since."
-        for one in gone
-        if find_kind(one.kind).is_recalled
+        f"{note.kind.capitalize()} from step {note.first_step:,} to {note.last_step:,}; over since."
+        for note in gone
+        if find_kind(note.kind).is_recalled
     ]
 
 
 def _shorten_names(text: str, short: Mapping[str, str]) -> str:
     """A sentence with long names in short; the longest first, for one may begin another."""
-    for name in sorted((one for one in short if one in text), key=len, reverse=True):
+    for name in sorted((long for long in short if long in text), key=len, reverse=True):
         text = text.replace(name, short[name])
     return text
 

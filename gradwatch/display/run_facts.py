@@ -100,10 +100,10 @@ def _list_training(about: RunDescription, facts: RunFacts) -> list[list[str]]:
 
 
 def _say_optimizer(settings: OptimizerSettings) -> str:
-    decays = sorted({one for one in settings.weight_decays if one})
-    decay = f", weight decay {', '.join(f'{one:g}' for one in decays)}" if decays else ""
+    decays = ", ".join(f"{decay:g}" for decay in sorted(set(settings.weight_decays)) if decay)
+    decayed = f", weight decay {decays}" if decays else ""
     groups = len(settings.learning_rates)
-    return f"{settings.type}{decay}" + (f", {groups} parameter groups" if groups > 1 else "")
+    return f"{settings.type}{decayed}" + (f", {groups} parameter groups" if groups > 1 else "")
 
 
 def _say_rates(rates: tuple[float, float]) -> str:

@@ -22,6 +22,6 @@ def describe_trained(trains: Trained) -> str:
         return ""
     elements = f"{trains.elements:,} of {trains.all_elements:,}"
     if trains.all_elements >= MILLION:
-        part, whole = (one / MILLION for one in (trains.elements, trains.all_elements))
+        part, whole = (count / MILLION for count in (trains.elements, trains.all_elements))
         elements = f"{part:,.1f} of {whole:,.1f} million"
     return f"{trains.tensors:,} of {trains.all_tensors:,} tensors train ({elements} elements)"

@@ -125,11 +125,11 @@ def find_known(finding: Finding, known: Sequence[KnownFinding]) -> tuple[KnownFi
 
     A layer that no known finding of this kind names makes the whole finding new.
     """
-    same = [one for one in known if one.kind == finding.kind]
-    covered = {layer for one in same for layer in one.layers}
+    same = [row for row in known if row.kind == finding.kind]
+    covered = {layer for row in same for layer in row.layers}
     if not set(finding.layers) <= covered:
         return ()
-    return tuple(one for one in same if set(finding.layers[:1]) <= set(one.layers))
+    return tuple(row for row in same if set(finding.layers[:1]) <= set(row.layers))
 
 
 def read_baseline(path: Path) -> Baseline:

@@ -143,7 +143,7 @@ def compare_runs(
     missing = [f"{after} has no layer {', '.join(lost)}"] if lost else []
     regressions = _find_regressions(olds, news, limits, factor)
     return Comparison(
-        regressions=tuple(one for one in regressions if one.fqn not in lost),
+        regressions=tuple(regression for regression in regressions if regression.fqn not in lost),
         steps=steps,
         n_layers=len(_list_layers(olds) & _list_layers(news)),
         n_before=len(old),
@@ -185,12 +185,12 @@ def _find_regressions(
         for fqn, values in before.items():
             tolerance = _find_tolerance(measure, values, spread, limits, factor)
             middle = float(np.median(after[fqn])) if fqn in after else None
-            one = Regression(fqn, measure, float(np.median(values)), middle, tolerance)
-            if one.distance > tolerance and not (measure.is_share and middle is None):
-                found.append(one)
-    moved = {one.fqn for one in found if one.measure.name == "update_ratio"}
-    kept = [one for one in found if one.measure.name != "loss_change" or one.fqn in moved]
-    return sorted(kept, key=lambda one: one.distance / one.tolerance, reverse=True)
+            row = Regression(fqn, measure, float(np.median(values)), middle, tolerance)
+            if row.distance > tolerance and not (measure.is_share and middle is None):
+                found.append(row)
+    moved = {row.fqn for row in found if row.measure.name == "update_ratio"}
+    kept = [row for row in found if row.measure.name != "loss_change" or row.fqn in moved]
+    return sorted(kept, key=lambda row: row.distance / row.tolerance, reverse=True)
 
 
 def _gather(measure: Measure, runs: Sequence[LayerMeasures], least: int) -> dict[str, list[float]]:
@@ -205,7 +205,7 @@ def _gather(measure: Measure, runs: Sequence[LayerMeasures], least: int) -> dict
 def _pool_spread(measure: Measure, layers: Iterable[Sequence[float]]) -> float:
     """Root mean square of all layers' spreads: a few runs of one layer may agree by chance."""
     spreads = [_measure_spread(measure, values) for values in layers]
-    return math.sqrt(sum(one**2 for one in spreads) / len(spreads)) if spreads else 0.0
+    return math.sqrt(sum(spread**2 for spread in spreads) / len(spreads)) if spreads else 0.0
 
 
 def _measure_spread(measure: Measure, values: Sequence[float]) -> float:

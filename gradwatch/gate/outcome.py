@@ -160,8 +160,8 @@ class Gate:
 def _overlap(finding: Finding, known: Sequence[KnownFinding]) -> list[KnownFinding]:
     """Known findings that are still there, if only in part."""
     layers = set(finding.layers)
-    same = (one for one in known if one.kind == finding.kind)
-    return [one for one in same if not one.layers or layers & set(one.layers)]
+    same = (row for row in known if row.kind == finding.kind)
+    return [row for row in same if not row.layers or layers & set(row.layers)]
 
 
 def _choose_status(judgement: Judgement, runs: Sequence[RunOutcome]) -> int:

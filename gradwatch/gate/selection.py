@@ -43,7 +43,7 @@ class Selection:
             )
         if self.last:
             named = [max(named, key=_find_wall_time)]
-        chosen = [self._cut(one) for one in named]
+        chosen = [self._cut(run) for run in named]
         short = [old for old, new in zip(named, chosen, strict=True) if not self._reaches(old, new)]
         if short:
             raise NothingToJudge(

@@ -19,14 +19,14 @@ def render_comparison(comparison: Comparison) -> Iterator[Text]:
     steps = comparison.steps
     window = f"{len(steps)} steps from {steps[0]:,} to {steps[-1]:,}"
     sides = f"{comparison.n_after} against {comparison.n_before} runs"
-    layers = len({one.fqn for one in comparison.regressions})
+    layers = len({regression.fqn for regression in comparison.regressions})
     if comparison.regressions:
         words = f"✗ {layers} of {comparison.n_layers} layers learn less"
     else:
         words = f"✓ No layer of {comparison.n_layers} learns less"
     yield Text(f"{words}  ({window}, {sides})")
     shown = comparison.regressions[:_MOST_LINES]
-    lines = [f"  {make_printable(str(one))}" for one in shown]
+    lines = [f"  {make_printable(str(regression))}" for regression in shown]
     if len(comparison.regressions) > len(shown):
         lines.append(f"  ... and {len(comparison.regressions) - len(shown)} more")
     if lines:
@@ -47,7 +47,7 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
         "layers": comparison.n_layers,
         "runs_before": comparison.n_before,
         "runs_after": comparison.n_after,
-        "regressions": [_write_row(one) for one in comparison.regressions],
+        "regressions": [_write_row(regression) for regression in comparison.regressions],
         "warnings": list(comparison.warnings),
     }
 

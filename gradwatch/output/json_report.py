@@ -29,7 +29,7 @@ def _write_run(run: RunOutcome) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(run.verdict.to_json())
     for row, ruling in zip(content["findings"], run.rulings, strict=True):
         row.update(_write_ruling(ruling))
-    gone = [{**asdict(one), "layers": list(one.layers)} for one in run.gone]
+    gone = [{**asdict(row), "layers": list(row.layers)} for row in run.gone]
     return {**content, "status": run.verdict.status, "fails": run.fails, "gone": gone}
 
 

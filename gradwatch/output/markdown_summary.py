@@ -44,11 +44,11 @@ def name_result(run: RunOutcome) -> str:
 
 
 def _write_rulings(run: RunOutcome) -> Iterator[str]:
-    for one in run.rulings:
-        if one.reason:
-            words = "fails" if one.fails else "passes"
-            finding = f"{one.finding.kind} ({one.finding.code})"
-            yield f"- {finding} {words}: {escape_prose(one.reason)}"
+    for ruling in run.rulings:
+        if ruling.reason:
+            words = "fails" if ruling.fails else "passes"
+            finding = f"{ruling.finding.kind} ({ruling.finding.code})"
+            yield f"- {finding} {words}: {escape_prose(ruling.reason)}"
     for known in run.gone:
         yield f"- Gone since the baseline: {escape_prose(describe_gone(known))}"
     if run.gone or any(ruling.reason for ruling in run.rulings):

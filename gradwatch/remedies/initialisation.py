@@ -61,7 +61,7 @@ def initialise_weights(
         raise NotApplicable("no trainable Linear, convolution, recurrent or attention weights")
     parts = [f"{describe_layers(layers)} with {how}" for how, layers in done.items()]
     schemes = [how.split(",")[0] for how in done]
-    main = [one for one in schemes if one != LECUN] or schemes
+    main = [scheme for scheme in schemes if scheme != LECUN] or schemes
     return join_schemes(main), f"re-initialise {' and '.join(parts)}; set their biases to 0"
 
 

@@ -95,7 +95,7 @@ def _is_normalised(topology: Topology, index: int) -> bool:
     """Whether a normalisation comes right before the weight or between it and its activation."""
     layers = topology.layers
     near = [*topology.consumers[index], *layers[index].inputs]
-    return any(layers[one].role == "norm" for one in near)
+    return any(layers[other].role == "norm" for other in near)
 
 
 def normalise_inputs(model: nn.Module, survey: Survey) -> Edit:
@@ -115,10 +115,10 @@ def normalise_inputs(model: nn.Module, survey: Survey) -> Edit:
 
     def standardise(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         named = {key: _apply(value, moments.get(key)) for key, value in kwargs.items()}
-        return tuple(_apply(one, moments.get(i)) for i, one in enumerate(args)), named
+        return tuple(_apply(value, moments.get(i)) for i, value in enumerate(args)), named
 
     model.register_forward_pre_hook(standardise, with_kwargs=True)
-    values = torch.cat([one.flatten() for one in off.values()])
+    values = torch.cat([feature.flatten() for feature in off.values()])
     return Edit(
         "inputs normalised",
         f"standardise the inputs, which lie between {values.min():.3g} and {values.max():.3g}, to "
@@ -127,7 +127,7 @@ def normalise_inputs(model: nn.Module, survey: Survey) -> Edit:
 
 
 def _is_off(seen: list[Tensor]) -> bool:
-    values = torch.cat([one.flatten() for one in seen]).float()
+    values = torch.cat([value.flatten() for value in seen]).float()
     mean, deviation = values.mean().item(), values.std(correction=0).item()
     scaled = 1 / NEAR_UNIT_SCALE <= deviation <= NEAR_UNIT_SCALE
     return not (scaled and abs(mean) <= NEAR_ZERO_MEAN * deviation)
@@ -141,7 +141,7 @@ def _find_unit_dim(value: Tensor) -> int:
 def _list_values(seen: list[Tensor]) -> Tensor:
     """All values of each feature, ``(n, features)``."""
     dim = _find_unit_dim(seen[0])
-    return torch.cat([one.movedim(dim, -1).reshape(-1, one.shape[dim]) for one in seen])
+    return torch.cat([value.movedim(dim, -1).reshape(-1, value.shape[dim]) for value in seen])
 
 
 def _measure(values: Tensor, example: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,9 @@ def read_beginnings(
     found = provider.read_tensors(
         tb_context.RequestContext(), run_tag_filter=only, downsample=MAX_TEXTS, **place
     )
-    texts = [(one.step, one.numpy) for series in found.get(run, {}).values() for one in series]
+    texts = [
+        (datum.step, datum.numpy) for series in found.get(run, {}).values() for datum in series
+    ]
     return gather_codes((step, _join(values)) for step, values in texts)
 
 
@@ -52,7 +54,7 @@ def gather_codes(texts: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
 
 
 def _join(values: npt.NDArray[Any]) -> str:
-    parts = (one if isinstance(one, bytes) else str(one).encode() for one in values.ravel())
+    parts = (value if isinstance(value, bytes) else str(value).encode() for value in values.ravel())
     return b"\n".join(parts).decode(errors="replace")
 
 

@@ -136,17 +136,17 @@ class Keeper:
         shots = [run.snapshot for run in self._runs.values() if run.snapshot]
         drawable = [shot for shot in shots if shot.columns]
         unhealthy = [shot for shot in drawable if shot.brief.get("findings")]
-        for one in [*unhealthy, *drawable][:1]:
-            one.draw()
+        for shot in [*unhealthy, *drawable][:1]:
+            shot.draw()
 
     def _remember(self, name: str) -> None:
         """Keep the columns of the runs used last."""
         with self._lock:
-            self._recent = [*(one for one in self._recent if one != name), name]
+            self._recent = [*(other for other in self._recent if other != name), name]
             gone, self._recent = self._recent[:-MAX_DRAWN], self._recent[-MAX_DRAWN:]
-        for one in gone:
-            if one in self._runs:
-                self._runs[one].forget()
+        for forgotten in gone:
+            if forgotten in self._runs:
+                self._runs[forgotten].forget()
 
 
 def _find_newest(tags: Tags) -> float:

@@ -55,8 +55,8 @@ def gather_facts(data: Data, columns: Sequence[Column]) -> RunFacts:
         UnreadableLog: a mark is damaged.
     """
     header = read_header(data)
-    times = (one.wall_time for tag, series in data.items() if tag.startswith(RECORD_PREFIX)
-             for one in series)  # fmt: skip
+    times = (datum.wall_time for tag, series in data.items() if tag.startswith(RECORD_PREFIX)
+             for datum in series)  # fmt: skip
     rates = [column.learning_rate for column in columns if math.isfinite(column.learning_rate)]
     return RunFacts(
         header,

@@ -50,7 +50,9 @@ Signature = tuple[tuple[str, int, float], ...]
 
 def sign(tags: Tags) -> Signature:
     """Changes when a run has new data."""
-    return tuple(sorted((tag, one.max_step, one.max_wall_time) for tag, one in tags.items()))
+    return tuple(
+        sorted((tag, series.max_step, series.max_wall_time) for tag, series in tags.items())
+    )
 
 
 @dataclass
@@ -199,9 +201,9 @@ def _gather(data: Data, sets: Mapping[str, LayerSet]) -> Recorded:
     """
     newest: dict[int, tuple[float, str, Any]] = {}
     for tag in _records_in(data):
-        for one in data[tag]:
-            if one.step not in newest or one.wall_time >= newest[one.step][0]:
-                newest[one.step] = (one.wall_time, tag, one.numpy)
+        for datum in data[tag]:
+            if datum.step not in newest or datum.wall_time >= newest[datum.step][0]:
+                newest[datum.step] = (datum.wall_time, tag, datum.numpy)
     steps = tuple(sorted(newest))
     recorded = Recorded(steps, tuple((sets[newest[s][1]], newest[s][2]) for s in steps))
     require_columns(recorded.vectors)
@@ -212,9 +214,9 @@ def _histograms(data: Data, sets: Mapping[str, LayerSet]) -> Histograms:
     found: Histograms = {}
     for tag, series in data.items():
         if tag.startswith(UNITS_PREFIX):
-            for one in series:
-                for key, counts in unpack_units(sets[tag], one.numpy).items():
-                    found.setdefault(key, {})[one.step] = counts
+            for datum in series:
+                for key, counts in unpack_units(sets[tag], datum.numpy).items():
+                    found.setdefault(key, {})[datum.step] = counts
     return found
 
 
@@ -226,7 +228,7 @@ def _unpack_latest(written: Sequence[tb_provider.TensorDatum]) -> tuple[Trial, .
     """The trials written last; damaged ones do not hide the run."""
     if not written:
         return ()
-    latest = max(written, key=lambda one: one.wall_time)
+    latest = max(written, key=lambda datum: datum.wall_time)
     try:
         return unpack_trials(bytes(latest.numpy.ravel()[0]))
     except (GradWatchError, IndexError, TypeError) as error:
@@ -262,16 +264,16 @@ def _judge(
 def _select(recorded: Recorded, after: int) -> Sequence[int]:
     """Places of all new records; evenly fewer of a very deep network's, and always the last."""
     fresh = [place for place, step in enumerate(recorded.steps) if step > after]
-    layers = max((len(one.layers) for one, _ in recorded.vectors), default=0)
+    layers = max((len(layer_set.layers) for layer_set, _ in recorded.vectors), default=0)
     limit = max(2, MAX_JUDGED_NUMBERS // max(layers, 1))
     return [fresh[i] for i in thin(fresh, limit)]
 
 
 def _columns(recorded: Recorded, known: Iterable[Column]) -> list[Column]:
     """Columns of an even choice of the records; those made before are used again."""
-    made = {one.global_step: one for one in known}
+    made = {column.global_step: column for column in known}
     chosen = thin(recorded.steps)
     missing = [place for place in chosen if recorded.steps[place] not in made]
     fresh = columns_of(list(recorded.unpack(missing)))
-    made.update((one.global_step, one) for one in fresh)
+    made.update((column.global_step, column) for column in fresh)
     return [made[recorded.steps[place]] for place in chosen]

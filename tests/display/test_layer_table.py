@@ -65,7 +65,7 @@ def test_a_long_table_keeps_ends_and_borders_and_counts_the_rest(n_flagged: int)
     if 0 < n_flagged < 500:
         assert {layers[n_flagged - 1], layers[n_flagged]} <= set(shown)
     assert len(shown) + sum(gap.n_layers for gap in gaps) == 500
-    flagged = sum(one.flagged for one in shown) + sum(gap.n_flagged for gap in gaps)
+    flagged = sum(row.flagged for row in shown) + sum(gap.n_flagged for gap in gaps)
     assert flagged == n_flagged
     assert len(shown) <= 24 + len(gaps)
 

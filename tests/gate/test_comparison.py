@@ -39,7 +39,7 @@ def compare(tmp_path: Path, olds, news, **options) -> Comparison:
 
 
 def list_layers(comparison: Comparison) -> list[tuple[str, str]]:
-    return [(one.fqn, one.measure.name) for one in comparison.regressions]
+    return [(regression.fqn, regression.measure.name) for regression in comparison.regressions]
 
 
 def test_the_same_twice(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_several_runs_tell_how_far_they_lie_apart(tmp_path: Path) -> None:
 
 
 def test_dead_units(tmp_path: Path) -> None:
-    dying = [change(one, "dead_fraction", {"act1": 0.6}) for one in make_run(noise=0)]
+    dying = [change(record, "dead_fraction", {"act1": 0.6}) for record in make_run(noise=0)]
     comparison = compare(tmp_path, [make_run(noise=0)], [dying])
     assert list_layers(comparison) == [("act1", "dead_fraction")]
     assert str(comparison.regressions[0]) == (
@@ -106,7 +106,7 @@ def test_gradient(tmp_path: Path) -> None:
     layer_set = build_chain(4, "ReLU")
     weak = make_record(layer_set, gains={"act2": 1e-2}, update_ratio=1e-3)
     full = make_record(layer_set, update_ratio=1e-3)
-    runs = [[replace(one, global_step=step) for step in range(9)] for one in (full, weak)]
+    runs = [[replace(record, global_step=step) for step in range(9)] for record in (full, weak)]
     comparison = compare(tmp_path, [runs[0]], [runs[1]])
     assert set(list_layers(comparison)) == {(name, "grad_ratio") for name in ("fc0", "fc1", "fc2")}
 
@@ -123,8 +123,10 @@ def test_a_layer_that_stands_still_late_is_seen_by_its_gradient(tmp_path: Path) 
 
 def test_a_share_of_the_loss_change_counts_only_with_the_layers_own_update(tmp_path) -> None:
     def run(name: str, change: float, **slower: float) -> list[StepRecord]:
-        shares = {**{f"{one}.weight": -1.0 for one in NAMES}, f"{name}.weight": change}
-        return [change_param(one, "loss_change", shares) for one in make_run(noise=0, **slower)]
+        shares = {**{f"{other}.weight": -1.0 for other in NAMES}, f"{name}.weight": change}
+        return [
+            change_param(record, "loss_change", shares) for record in make_run(noise=0, **slower)
+        ]
 
     base = [run("fc1", -1.0)]
     louder = compare(tmp_path / "louder", base, [run("fc1", -1000.0)])
@@ -140,7 +142,9 @@ def test_a_measure_that_another_kind_of_layer_lacks_is_no_regression(tmp_path: P
 
 
 def test_a_layer_that_has_no_numbers_any_more_is_worse(tmp_path: Path) -> None:
-    frozen = [change_param(one, "update_l2_norm", {"fc2.weight": np.nan}) for one in make_run()]
+    frozen = [
+        change_param(record, "update_l2_norm", {"fc2.weight": np.nan}) for record in make_run()
+    ]
     (regression,) = compare(tmp_path, [make_run()], [frozen]).regressions
     assert (regression.fqn, regression.after) == ("fc2", None)
     assert "is no number any more" in str(regression)
@@ -152,7 +156,7 @@ def test_faster_is_not_worse(tmp_path: Path) -> None:
 
 class TestCannotBeCompared:
     def test_no_common_steps(self, tmp_path: Path) -> None:
-        late = [replace(one, global_step=one.global_step + 100) for one in make_run()]
+        late = [replace(record, global_step=record.global_step + 100) for record in make_run()]
         with pytest.raises(NothingToJudge, match="sampled steps that all runs share, got 0"):
             compare(tmp_path, [make_run()], [late])
 

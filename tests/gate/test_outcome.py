@@ -114,13 +114,15 @@ class TestBaseline:
         gate = self.remember(make_finding(), make_finding("dead", ("act1",)))
         outcome = gate.decide(make_judgement(make_finding()))
         assert outcome.status == 0
-        assert [(one.kind, one.layers) for one in outcome.runs[0].gone] == [("dead", ("act1",))]
+        assert [(known.kind, known.layers) for known in outcome.runs[0].gone] == [
+            ("dead", ("act1",))
+        ]
 
     def test_a_run_of_another_name_is_new_unless_it_is_the_only_one(self) -> None:
         gate = self.remember(make_finding(), run="monday")
         assert rule(gate, make_finding()) == ["known"]
-        (one,) = make_judgement(make_finding(), run="tuesday").verdicts
-        two = wrap(one, Verdict(run="wednesday", records=3))
+        (verdict,) = make_judgement(make_finding(), run="tuesday").verdicts
+        two = wrap(verdict, Verdict(run="wednesday", records=3))
         assert gate.decide(two).status == 1
 
     def test_a_file_holds_it_whole(self, tmp_path) -> None:

@@ -95,14 +95,17 @@ class TestSarif:
 
     def test_a_rule_for_each_code_with_its_help(self) -> None:
         rules = self.read(OUTCOMES["healthy"])["tool"]["driver"]["rules"]
-        assert [one["id"] for one in rules] == [one.code for one in DEFAULT_RULES]
+        assert [rule["id"] for rule in rules] == [rule.code for rule in DEFAULT_RULES]
         for row, rule in zip(rules, DEFAULT_RULES, strict=True):
             assert row["help"]["markdown"] == rule.doc.strip()
             assert row["fullDescription"]["text"].startswith("Finds ")
 
     def test_results(self) -> None:
         run = self.read(OUTCOMES["rulings"])
-        states = [(one["ruleId"], one.get("baselineState"), one["level"]) for one in run["results"]]
+        states = [
+            (result["ruleId"], result.get("baselineState"), result["level"])
+            for result in run["results"]
+        ]
         assert states == [
             ("GW301", "new", "error"),
             ("GW101", "unchanged", "note"),
@@ -110,8 +113,10 @@ class TestSarif:
             ("GW201", "absent", "none"),
         ]
         rules = run["tool"]["driver"]["rules"]
-        assert all(rules[one["ruleIndex"]]["id"] == one["ruleId"] for one in run["results"])
-        reasons = [one["suppressions"][0]["justification"] for one in run["results"][1:3]]
+        assert all(
+            rules[result["ruleIndex"]]["id"] == result["ruleId"] for result in run["results"]
+        )
+        reasons = [result["suppressions"][0]["justification"] for result in run["results"][1:3]]
         assert reasons == ["in the baseline", "pruned"]
         notice = run["invocations"][0]["toolExecutionNotifications"][0]
         assert notice["message"]["text"] == "torn: byte 3"
@@ -126,7 +131,10 @@ class TestSarif:
         (result,) = self.read(OUTCOMES["infinite"])["results"]
         (location,) = result["locations"]
         assert location["physicalLocation"]["artifactLocation"] == {"uri": "runs/exp"}
-        assert [one["fullyQualifiedName"] for one in location["logicalLocations"]] == ["fc1", "fc2"]
+        assert [place["fullyQualifiedName"] for place in location["logicalLocations"]] == [
+            "fc1",
+            "fc2",
+        ]
 
     def test_a_fingerprint_stays_while_kind_and_layers_do(self) -> None:
         def fingerprint(finding: Finding) -> dict:
@@ -141,7 +149,7 @@ class TestJunit:
         path = tmp_path / "junit.xml"
         path.write_text(write_outcome(outcome, "junit"), encoding="utf-8")
         root = ElementTree.parse(path).getroot()
-        assert [one.tag for one in root] == ["testsuite"] * len(root)
+        assert [element.tag for element in root] == ["testsuite"] * len(root)
         for case in root.iter("testcase"):
             assert {"name", "classname", "time"} <= set(case.keys())
             assert len(case) <= 1
@@ -156,16 +164,16 @@ class TestJunit:
         path.write_text(write_outcome(OUTCOMES["rulings"], "junit"), encoding="utf-8")
         suites = list(JUnitXml.fromfile(str(path)))
         assert [suite.name for suite in suites] == ["exp", "torn"]
-        results = {case.name: [type(one) for one in case.result] for case in suites[0]}
+        results = {case.name: [type(result) for result in case.result] for case in suites[0]}
         assert results["saturated"] == [Failure]
         assert results["vanishing"] == results["dead"] == [Skipped]
         assert results["nonfinite"] == []
         (case,) = suites[1]
-        assert [type(one) for one in case.result] == [Error]
+        assert [type(result) for result in case.result] == [Error]
 
     def test_a_place(self) -> None:
         root = ElementTree.fromstring(write_outcome(OUTCOMES["placed"], "junit").encode())
-        case = next(one for one in root.iter("testcase") if len(one))
+        case = next(element for element in root.iter("testcase") if len(element))
         assert (case.get("file"), case.get("line")) == ("src/my model.py", "12")
 
 

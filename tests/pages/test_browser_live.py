@@ -144,5 +144,8 @@ def test_nothing_that_axe_complains_about(page: Any, server: Server) -> None:
         page.emulate_media(color_scheme=theme)
         page.wait_for_timeout(300)  # a theme's colours fade in
         found = axe.Axe().run(page).response["violations"]
-        nodes = [(one["id"], [node["html"][:90] for node in one["nodes"][:2]]) for one in found]
+        nodes = [
+            (violation["id"], [node["html"][:90] for node in violation["nodes"][:2]])
+            for violation in found
+        ]
         assert nodes == [], theme

@@ -141,9 +141,9 @@ def test_shares_and_curves_have_their_zero_at_one_height(kind: str) -> None:
 
 def test_words_with_numbers_survive_shortening() -> None:
     names = [
-        f"bert.encoder.layer.{i}.attention.{one}"
+        f"bert.encoder.layer.{i}.attention.{part}"
         for i in range(12)
-        for one in ("q", "output.dense")
+        for part in ("q", "output.dense")
     ]
     short = shorten(["bert.embeddings", *names, "bert.pooler"])
     assert len(set(short)) == 26

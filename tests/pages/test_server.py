@@ -27,7 +27,7 @@ def read_runs(server: Server) -> list[dict[str, Any]]:
     while True:
         answer = json.loads(server.get(f"{ROUTE}/runs"))
         briefs: list[dict[str, Any]] = answer["runs"]
-        if answer["settled"] and briefs and all(one.get("records") == 60 for one in briefs):
+        if answer["settled"] and briefs and all(brief.get("records") == 60 for brief in briefs):
             return briefs
         assert time.monotonic() < deadline, f"not read within 60 s: {answer}"
         time.sleep(0.3)
@@ -71,7 +71,7 @@ def test_figures_hold_every_layer_and_step(server: Server) -> None:
 
 @pytest.mark.parametrize("run", ["sigmoid", "healthy"])
 def test_trials_of_remedies_come_with_their_run(server: Server, run: str) -> None:
-    tried = {one["run"]: one["trials"] for one in read_runs(server)}[run]
+    tried = {row["run"]: row["trials"] for row in read_runs(server)}[run]
     names = [row["name"] for row in tried["rows"]] if tried else []
     assert names == (["GELU + He", "as it is"] if run == "sigmoid" else [])
 

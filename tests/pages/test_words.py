@@ -90,7 +90,9 @@ def make_coverage(*states: str) -> Coverage:
 
 def test_headline_of_a_healthy_run_says_no_more_than_is_known() -> None:
     nan = float("nan")
-    full, faint = (LayerSummary("a", "", "weight", one, nan, nan, nan, nan) for one in (1.0, 1e-9))
+    full, faint = (
+        LayerSummary("a", "", "weight", ratio, nan, nan, nan, nan) for ratio in (1.0, 1e-9)
+    )
     few = Verdict(records=1, coverage=make_coverage("not_judged"))
     assert say(few) == "Not judged yet: 1 recorded step is too few to tell"
     proven = Verdict(records=9, coverage=make_coverage("learns", "learns"))

@@ -197,6 +197,6 @@ class TestRebuiltOptimizer:
         assert (first["lr"], second["lr"], second["weight_decay"]) == (0.5, 0.01, 0.1)
         assert {group["momentum"] for group in rebuilt.param_groups} == {0.9}
         held = [param for group in rebuilt.param_groups for param in group["params"]]
-        assert any(one is model[0][1].weight for one in first["params"])
-        assert any(one is model[1][0].weight for one in held)
-        assert not any(one is dropped or one is left_out for one in held)
+        assert any(param is model[0][1].weight for param in first["params"])
+        assert any(param is model[1][0].weight for param in held)
+        assert not any(param is dropped or param is left_out for param in held)

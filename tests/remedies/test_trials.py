@@ -152,7 +152,7 @@ class TestNothingOfTheCallersChanges:
         assert not any(
             module._forward_pre_hooks or module._backward_hooks for module in model.modules()
         )
-        assert [type(one) for one in model] == [
+        assert [type(layer) for layer in model] == [
             nn.Linear,
             nn.BatchNorm1d,
             nn.Sigmoid,
@@ -172,4 +172,4 @@ class TestNothingOfTheCallersChanges:
         first = gradwatch.try_remedies(model, batches, nn.CrossEntropyLoss(), steps=5)
         torch.rand(7)
         again = gradwatch.try_remedies(model, batches, nn.CrossEntropyLoss(), steps=5)
-        assert [str(one) for one in first] == [str(one) for one in again]
+        assert [str(trial) for trial in first] == [str(trial) for trial in again]

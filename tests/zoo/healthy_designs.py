@@ -41,7 +41,7 @@ def greedy_local_losses() -> Training:
     model = GreedyStages()
 
     def loss_fn(logits: list[Tensor], target: Tensor) -> Tensor:
-        return torch.stack([functional.cross_entropy(one, target) for one in logits]).mean()
+        return torch.stack([functional.cross_entropy(output, target) for output in logits]).mean()
 
     return train(model, torch.optim.Adam(model.parameters(), 5e-3), spirals(), loss_fn, 120)
 

@@ -220,10 +220,10 @@ def byol_stop_gradient() -> Training:
     def run() -> list[float]:
         losses = []
         for x, _ in islice(cycle(blobs(spread=0.5)), 100):
-            one, two = (x + 0.2 * torch.randn_like(x) for _ in range(2))
-            guess = predictor(encoder(one))
+            first, second = (x + 0.2 * torch.randn_like(x) for _ in range(2))
+            guess = predictor(encoder(first))
             with torch.no_grad():
-                wanted = target(two)
+                wanted = target(second)
             loss = 1 - functional.cosine_similarity(guess, wanted.detach(), dim=-1).mean()
             optimizer.zero_grad()
             loss.backward()
@@ -247,8 +247,8 @@ def simsiam_detached_branch() -> Training:
     def run() -> list[float]:
         losses = []
         for x, _ in islice(cycle(blobs(spread=0.5)), 100):
-            one, two = (encoder(x + 0.2 * torch.randn_like(x)) for _ in range(2))
-            pairs = ((predictor(one), two.detach()), (predictor(two), one.detach()))
+            first, second = (encoder(x + 0.2 * torch.randn_like(x)) for _ in range(2))
+            pairs = ((predictor(first), second.detach()), (predictor(second), first.detach()))
             loss = 1 - sum(functional.cosine_similarity(p, z, dim=-1).mean() for p, z in pairs) / 2
             optimizer.zero_grad()
             loss.backward()

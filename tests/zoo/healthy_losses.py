@@ -104,8 +104,8 @@ def contrastive_infonce() -> Training:
         losses = []
         for x, _ in islice(cycle(blobs()), 100):
             views = (x + 0.5 * torch.randn_like(x) for _ in range(2))
-            one, two = (functional.normalize(model(view), dim=-1) for view in views)
-            loss = functional.cross_entropy(one @ two.T / 0.2, torch.arange(len(x)))
+            first, second = (functional.normalize(model(view), dim=-1) for view in views)
+            loss = functional.cross_entropy(first @ second.T / 0.2, torch.arange(len(x)))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

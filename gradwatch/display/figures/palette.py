@@ -89,7 +89,7 @@ def encode(values: npt.NDArray[Any]) -> dict[str, Any]:
     """A typed array as Plotly reads it: base64, little-endian, with its shape."""
     kinds = {"float32": "f4", "int16": "i2", "int32": "i4", "uint8": "u1"}
     plain = np.ascontiguousarray(values)
-    shape = ", ".join(str(one) for one in plain.shape)
+    shape = ", ".join(str(size) for size in plain.shape)
     data = base64.b64encode(plain.astype(plain.dtype.newbyteorder("<")).tobytes()).decode()
     return {"dtype": kinds[plain.dtype.name], "bdata": data, "shape": shape}
 

@@ -108,8 +108,8 @@ def _gain_axis(reach: float, step: int) -> Figure:
         "domain": [0.7, 1],
         "range": [-reach, reach],
         "title": {"text": f"gain at step {step:,}"},
-        "tickvals": [float(np.log10(one)) for one in ticks],
-        "ticktext": [_say_gain(one) for one in ticks],
+        "tickvals": [float(np.log10(tick)) for tick in ticks],
+        "ticktext": [_say_gain(tick) for tick in ticks],
         "tickangle": 0,
         "gridcolor": "rgba(128,138,148,0.25)",
         "zeroline": True,
@@ -124,7 +124,7 @@ def _gain_ticks(reach: float) -> list[float]:
     else:
         stride = max(1, round(reach / 2.5))
         ups = [10.0**decade for decade in range(stride, int(reach) + 1, stride)]
-    return [*(1 / one for one in reversed(ups)), 1.0, *ups]
+    return [*(1 / up for up in reversed(ups)), 1.0, *ups]
 
 
 def _say_gain(gain: float) -> str:
@@ -144,7 +144,7 @@ def _bar(series: Series, share: int, column: int) -> Figure:
         "xaxis": "x2",
         "marker": {"color": _COLOURS[share], "line": {"width": 0}},
         "hovertemplate": "%{y}<br>" + _WORDS[share] + ": %{customdata}<extra></extra>",
-        "customdata": [_say_bar(one) for one in series.gains[share, :, column].tolist()],
+        "customdata": [_say_bar(gain) for gain in series.gains[share, :, column].tolist()],
     }
 
 

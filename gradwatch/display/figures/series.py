@@ -61,7 +61,7 @@ class Column:
 
 def columns_of(records: Sequence[StepRecord]) -> list[Column]:
     """Columns of many records; reading them together is what makes it fast."""
-    return [Column.from_reading(one) for one in flow.read_flow(records)]
+    return [Column.from_reading(reading) for reading in flow.read_flow(records)]
 
 
 def _smooth_only(record: StepRecord) -> npt.NDArray[np.float64]:
@@ -181,14 +181,14 @@ class Series:
         rows = {name: index for index, name in enumerate(self.names)}
         acts = {name: index for index, name in enumerate(self.activations)}
         places: dict[int, tuple[list[int], list[int]]] = {}
-        for at, one in enumerate(columns):
-            if id(one.plan) not in places:
-                mine = [rows[key] for key in one.plan.row_keys]
-                places[id(one.plan)] = mine, [acts[key] for key in one.plan.activation_keys]
-            row, act = places[id(one.plan)]
-            self.relative[row, at], self.updates[row, at] = one.relative, one.updates
-            self.learning[row, at], self.gains[:, row, at] = one.learning, one.gains
-            self.saturated[act, at], self.dead[act, at] = one.saturated, one.dead
+        for at, column in enumerate(columns):
+            if id(column.plan) not in places:
+                mine = [rows[key] for key in column.plan.row_keys]
+                places[id(column.plan)] = mine, [acts[key] for key in column.plan.activation_keys]
+            row, act = places[id(column.plan)]
+            self.relative[row, at], self.updates[row, at] = column.relative, column.updates
+            self.learning[row, at], self.gains[:, row, at] = column.learning, column.gains
+            self.saturated[act, at], self.dead[act, at] = column.saturated, column.dead
 
 
 def _blank(rows: int, columns: int) -> Matrix:
@@ -234,7 +234,7 @@ def series_of(
     """The series of records in order of their steps."""
     chosen = thin([record.global_step for record in records], limit)
     histograms: Histograms = {}
-    for one in records:
-        for key, counts in one.histograms.items():
-            histograms.setdefault(key, {})[one.global_step] = counts
+    for record in records:
+        for key, counts in record.histograms.items():
+            histograms.setdefault(key, {})[record.global_step] = counts
     return Series.from_columns(columns_of([records[i] for i in chosen]), histograms, thresholds)

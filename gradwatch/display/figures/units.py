@@ -60,7 +60,7 @@ def build_units(series: Series, activation: str | None = None) -> Figure | None:
         meta={"kind": "units", "names": known, "chosen": chosen, "step": step,
               "units": _all_units(series, known), "curves": _all_curves(series, known),
               "views": views, "tick_shares": list(TICK_SHARES), "curve_z": _rounded(_grid()),
-              "z": [round(one, 4) for one in _middles().tolist()]},
+              "z": [round(value, 4) for value in _middles().tolist()]},
     )  # fmt: skip
     return {"data": [_bars(counts), *_curve_traces(curves)], "layout": layout}
 
@@ -93,7 +93,7 @@ def _view(series: Series, name: str) -> dict[str, Any]:
 def _share_axis(shares: npt.NDArray[np.float64], zero: float) -> dict[str, Any]:
     """Range and ticks of the shares, whose 0 lies at the height of phi's."""
     top = _HEADROOM * max(float(shares.max()), _LEAST_TOP)
-    stride = next((one for one in TICK_SHARES if top / one <= _MOST_TICKS), TICK_SHARES[-1])
+    stride = next((share for share in TICK_SHARES if top / share <= _MOST_TICKS), TICK_SHARES[-1])
     ticks = [round(stride * at, 3) for at in range(int(top / stride) + 1)]
     return {"range": [-zero / (1 - zero) * top, top], "tickvals": ticks}
 
@@ -144,7 +144,7 @@ def curves_of(layer_type: str) -> dict[str, Any]:
         "slope": _rounded(slopes),
         "rectifies": row.rectifies,
         "steepest": round(float(steepest), 2),
-        "saturated": [bool(one) for one in np.abs(slopes) < SATURATION_SHARE * steepest],
+        "saturated": [bool(is_flat) for is_flat in np.abs(slopes) < SATURATION_SHARE * steepest],
     }
 
 
@@ -155,7 +155,7 @@ def slope(curve: Curve, z: npt.NDArray[np.float64], width: float = 1e-4) -> npt.
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> list[float]:
-    return [round(one, 4) for one in values.tolist()]
+    return [round(value, 4) for value in values.tolist()]
 
 
 def _curve_traces(curves: dict[str, Any]) -> list[Figure]:
