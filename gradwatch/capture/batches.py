@@ -15,7 +15,7 @@ from gradwatch.capture.attention import Scores, measure_scores
 from gradwatch.capture.calls import CallTable
 from gradwatch.capture.statistics import count_saturated, sample_activation
 from gradwatch.schema.activations import Activation
-from gradwatch.schema.formulas import Options
+from gradwatch.schema.derivatives import Options
 
 MAX_ELEMENTS = 2**16
 """Of one sample; a larger one is reduced at once: it gains nothing, and memory would be held."""

@@ -13,7 +13,7 @@ from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.unit_axes import count_unit_samples
 from gradwatch.schema.activations import Activation
-from gradwatch.schema.formulas import Options
+from gradwatch.schema.derivatives import Options
 
 
 class CallMeasures:

@@ -21,7 +21,7 @@ from gradwatch.capture.attention import Scores, find_attention
 from gradwatch.capture.cuts import CutFinder
 from gradwatch.capture.graph import Edge, collect_tensors, find_input_edges
 from gradwatch.schema.activations import ACTIVATIONS, Activation
-from gradwatch.schema.formulas import Options
+from gradwatch.schema.derivatives import Options
 
 _HOMES: tuple[Any, ...] = (F, torch, Tensor, torch.special)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from gradwatch.capture.device_values import PLAIN, REST, ROOT, Reading
 from gradwatch.records import HISTOGRAM_EDGES
 from gradwatch.schema.activations import SATURATION_SHARE, Activation
-from gradwatch.schema.formulas import Options
+from gradwatch.schema.derivatives import Options
 from gradwatch.schema.statistics import find_statistic
 
 _norm: Callable[..., Tensor] = torch.linalg.vector_norm

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradwatch.schema import formulas
-from gradwatch.schema.formulas import Curve, Derivative, Options
+from gradwatch.schema import call_meanings, curves, derivatives
+from gradwatch.schema.curves import Curve
+from gradwatch.schema.derivatives import Derivative, Options
 
 Flat = Literal["both", "one", "zero", "middle", "nowhere"]
 """Far out on both sides; far out on one; exactly 0 on one side, so that a unit that stays there
@@ -35,6 +36,14 @@ RECTIFIER_GAIN = math.sqrt(2.0)
 @dataclass(frozen=True)
 class Activation:
     """One activation function phi.
+
+    Example:
+        >>> import torch
+        >>> row = find_activation("Sigmoid")
+        >>> row.flat, row.maximum, row.scheme
+        ('both', 0.25, 'Xavier')
+        >>> row.derivative(None, torch.tensor([0.5, 1.0]), {}).tolist()  # of the outputs
+        [0.25, 0.0]
 
     Attributes:
         name: as in ``torch.nn.functional``; a call as a function is named so.
@@ -84,7 +93,15 @@ class Activation:
 
 
 def spell(name: str) -> str:
-    """The one spelling under which names are compared: ``"logsigmoid"`` for ``"LogSigmoid"``."""
+    """The one spelling under which names are compared.
+
+    Args:
+        name: of a class, a function or a method.
+
+    Example:
+        >>> spell("LogSigmoid")
+        'logsigmoid'
+    """
     return name.lower().replace("_", "")
 
 
@@ -93,6 +110,13 @@ def find_activation(layer_type: str) -> Activation | None:
 
     Args:
         layer_type: as in ``Layer.type``.
+
+    Returns:
+        The row; ``None`` where no activation is called so.
+
+    Example:
+        >>> find_activation("leaky_relu_").name
+        'leaky_relu'
     """
     return _BY_SPELLING.get(spell(layer_type))
 
@@ -105,6 +129,10 @@ def choose_scheme(layer_type: str) -> tuple[str, float]:
 
     Returns:
         ``HE``, ``XAVIER`` or ``LECUN``, and the factor of its standard deviation.
+
+    Example:
+        >>> choose_scheme("Sigmoid"), choose_scheme("")
+        (('Xavier', 4.0), ('LeCun', 1.0))
     """
     if not layer_type:
         return LECUN, 1.0
@@ -115,7 +143,7 @@ def choose_scheme(layer_type: str) -> tuple[str, float]:
 def _rectifier(name: str, **facts: Any) -> Activation:
     """A row that is ``max(x, 0)``, or that with a bound."""
     known: dict[str, Any] = {
-        "derivative": formulas.derive_relu, "curve": formulas.draw_relu,
+        "derivative": derivatives.derive_relu, "curve": curves.draw_relu,
         "functions": (name,), "rectifies": True,
     }  # fmt: skip
     return Activation(name, "zero", **{**known, **facts})
@@ -123,7 +151,7 @@ def _rectifier(name: str, **facts: Any) -> Activation:
 
 _ROWS = (
     Activation(
-        "sigmoid", "both", lambda x, y, _: y * (1 - y), formulas.draw_sigmoid, 0.25,
+        "sigmoid", "both", lambda x, y, _: y * (1 - y), curves.draw_sigmoid, 0.25,
         modules=("Sigmoid",), functions=("sigmoid", "expit"),
         scheme=XAVIER, gain=4.0,  # Glorot & Bengio (2010)
     ),
@@ -143,78 +171,79 @@ _ROWS = (
         scheme=XAVIER, gain=6.0,
     ),
     Activation(
-        "hardtanh", "both", formulas.bounded(-1.0, 1.0), lambda z: np.clip(z, -1, 1),
+        "hardtanh", "both", derivatives.bounded(-1.0, 1.0), lambda z: np.clip(z, -1, 1),
         modules=("Hardtanh",), functions=("hardtanh",),
-        options=("min_val", "max_val", "inplace"), resolve=formulas.resolve_hardtanh,
+        options=("min_val", "max_val", "inplace"), resolve=call_meanings.resolve_hardtanh,
         scheme=XAVIER, gain=1.0,
     ),
     Activation(
-        "softmax", "both", formulas.derive_softmax, None, 0.25,
+        "softmax", "both", derivatives.derive_softmax, None, 0.25,
         modules=("Softmax", "Softmin", "Softmax2d"), functions=("softmax", "softmin"),
         options=("dim",), is_elementwise=False, scheme=XAVIER, gain=1.0,
     ),
     Activation(
-        "logsigmoid", "one", lambda x, y, _: -y.expm1(), lambda z: -formulas.draw_softplus(-z),
+        "logsigmoid", "one", lambda x, y, _: -y.expm1(), lambda z: -curves.draw_softplus(-z),
         modules=("LogSigmoid",), functions=("logsigmoid",), scheme=XAVIER, gain=2.0,
     ),
     Activation(
-        "softplus", "one", formulas.derive_softplus, formulas.draw_softplus,
+        "softplus", "one", derivatives.derive_softplus, curves.draw_softplus,
         modules=("Softplus",), functions=("softplus",), options=("beta", "threshold"),
     ),
     Activation(
-        "elu", "one", formulas.derive_elu, formulas.draw_elu,
+        "elu", "one", derivatives.derive_elu, curves.draw_elu,
         modules=("ELU",), functions=("elu",), options=("alpha", "inplace"),
     ),
     Activation(
-        "celu", "one", formulas.derive_celu, formulas.draw_elu,
+        "celu", "one", derivatives.derive_celu, curves.draw_elu,
         modules=("CELU",), functions=("celu",), options=("alpha", "inplace"),
     ),
     Activation(
-        "selu", "one", formulas.derive_selu, formulas.draw_selu,
-        formulas.SELU_SCALE * formulas.SELU_ALPHA,
+        "selu", "one", derivatives.derive_selu, curves.draw_selu,
+        derivatives.SELU_SCALE * derivatives.SELU_ALPHA,
         modules=("SELU",), functions=("selu",), options=("inplace",), scheme=LECUN, gain=1.0,
     ),
     Activation(
-        "gelu", "one", formulas.derive_gelu, formulas.draw_gelu, 1.13,
+        "gelu", "one", derivatives.derive_gelu, curves.draw_gelu, 1.13,
         modules=("GELU",), functions=("gelu",), needs_input=True,
     ),
     Activation(
-        "silu", "one", formulas.derive_silu, lambda z: z * formulas.draw_sigmoid(z), 1.1,
+        "silu", "one", derivatives.derive_silu, lambda z: z * curves.draw_sigmoid(z), 1.1,
         modules=("SiLU",), functions=("silu",), options=("inplace",), needs_input=True,
     ),
     Activation(
-        "mish", "one", formulas.derive_mish, lambda z: z * np.tanh(formulas.draw_softplus(z)), 1.09,
-        modules=("Mish",), functions=("mish",), options=("inplace",), needs_input=True,
+        "mish", "one", derivatives.derive_mish, lambda z: z * np.tanh(curves.draw_softplus(z)),
+        1.09, modules=("Mish",), functions=("mish",), options=("inplace",), needs_input=True,
     ),
     Activation(
-        "hardswish", "one", formulas.derive_hardswish, lambda z: z * np.clip(z / 6 + 0.5, 0, 1),
+        "hardswish", "one", derivatives.derive_hardswish, lambda z: z * np.clip(z / 6 + 0.5, 0, 1),
         1.5, modules=("Hardswish",), functions=("hardswish",), options=("inplace",),
         needs_input=True,
     ),
     _rectifier("relu", modules=("ReLU",), options=("inplace",)),
     _rectifier(
-        "relu6", modules=("ReLU6",), options=("inplace",), derivative=formulas.bounded(0.0, 6.0),
+        "relu6", modules=("ReLU6",), options=("inplace",), derivative=derivatives.bounded(0.0, 6.0),
         curve=lambda z: np.clip(z, 0, 6),
     ),
     _rectifier(
         "threshold", modules=("Threshold",), options=("threshold", "value", "inplace"),
-        resolve=formulas.resolve_threshold,
+        resolve=call_meanings.resolve_threshold,
     ),
     _rectifier(
-        "clamp", functions=("clamp", "clip"), options=("min", "max"), resolve=formulas.resolve_clamp
+        "clamp", functions=("clamp", "clip"), options=("min", "max"),
+        resolve=call_meanings.resolve_clamp,
     ),
-    _rectifier("clamp_min", options=("min",), resolve=formulas.resolve_clamp_min),
+    _rectifier("clamp_min", options=("min",), resolve=call_meanings.resolve_clamp_min),
     Activation(
-        "leaky_relu", "nowhere", formulas.derive_leaky_relu, formulas.draw_line(0.01),
+        "leaky_relu", "nowhere", derivatives.derive_leaky_relu, curves.draw_line(0.01),
         modules=("LeakyReLU",), functions=("leaky_relu",), options=("negative_slope", "inplace"),
-        resolve=formulas.resolve_leaky_relu, rectifies=True,
+        resolve=call_meanings.resolve_leaky_relu, rectifies=True,
     ),
     Activation(
-        "prelu", "nowhere", formulas.derive_piecewise, formulas.draw_line(0.25),
+        "prelu", "nowhere", derivatives.derive_piecewise, curves.draw_line(0.25),
         modules=("PReLU",), functions=("prelu",), options=("weight",), needs_input=True,
     ),
     Activation(
-        "rrelu", "nowhere", formulas.derive_piecewise, formulas.draw_line((1 / 8 + 1 / 3) / 2),
+        "rrelu", "nowhere", derivatives.derive_piecewise, curves.draw_line((1 / 8 + 1 / 3) / 2),
         modules=("RReLU",), functions=("rrelu",),
         options=("lower", "upper", "training", "inplace"), needs_input=True,
     ),
@@ -223,11 +252,11 @@ _ROWS = (
         modules=("Tanhshrink",), functions=("tanhshrink",), needs_input=True,
     ),
     Activation(
-        "softshrink", "middle", formulas.derive_shrinkage, formulas.draw_softshrink,
+        "softshrink", "middle", derivatives.derive_shrinkage, curves.draw_softshrink,
         modules=("Softshrink",), functions=("softshrink",), options=("lambd",),
     ),
     Activation(
-        "hardshrink", "middle", formulas.derive_shrinkage, formulas.draw_hardshrink,
+        "hardshrink", "middle", derivatives.derive_shrinkage, curves.draw_hardshrink,
         modules=("Hardshrink",), functions=("hardshrink",), options=("lambd",),
     ),
 )  # fmt: skip

@@ -133,16 +133,43 @@ def register(name: str, title: str, code: str) -> None:
 
 
 def find_kind(name: str) -> Kind:
-    """The row of a kind; one made up of its name where a log holds a kind that is not known."""
+    """The row of a kind; one made up of its name where a log holds a kind that is not known.
+
+    Args:
+        name: as in ``Finding.kind``.
+
+    Example:
+        >>> find_kind("dead").units_do, find_kind("cold_start").title
+        ('never fire', 'Cold start')
+    """
     return KINDS.get(name) or Kind(name, name.replace("_", " ").capitalize())
 
 
 def rank_kind(name: str) -> int:
-    """Place of a kind among findings of equal severity; what is not known comes last."""
+    """Place of a kind among findings of equal severity, from 0; what is not known comes last.
+
+    Args:
+        name: as in ``Finding.kind``.
+
+    Example:
+        >>> rank_kind("nonfinite") < rank_kind("vanishing") < rank_kind("unheard_of")
+        True
+    """
     return list(KINDS).index(name) if name in KINDS else len(KINDS)
 
 
 def describe_cause(name: str | None) -> str:
-    """A cause as a person would say it; a cause that has no row by its name, none as ``""``."""
+    """A cause as a person would say it.
+
+    Args:
+        name: as in ``Finding.cause``; ``None`` where it is not known.
+
+    Returns:
+        ``""`` for ``None``; the name itself where it has no row.
+
+    Example:
+        >>> describe_cause("depth")
+        'depth without skips'
+    """
     row = CAUSES.get(name or "")
     return row.words if row else name or ""

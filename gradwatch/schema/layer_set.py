@@ -188,8 +188,15 @@ class LayerSet:
     def from_json(cls, text: str) -> LayerSet:
         """Read back what ``to_json`` wrote.
 
+        Args:
+            text: JSON of this or an older schema version.
+
         Raises:
             UnreadableLog: not JSON of ours, or of a newer schema.
+
+        Example:
+            >>> LayerSet.from_json(LayerSet((Layer("fc"),)).to_json()).layers[0].fqn
+            'fc'
         """
         try:
             content = json.loads(text)

@@ -24,7 +24,22 @@ _KEPT_NUMBERS = 4096
 
 
 def pack_rows(head: npt.NDArray[np.float64], rows: Sequence[npt.NDArray[np.float64]]) -> Float32:
-    """``head`` as it is, then the rows."""
+    """``head`` as it is, then the rows.
+
+    Args:
+        head: numbers of the step, ``(n,)``.
+        rows: one array per statistic, of any lengths; one of equal numbers takes one.
+
+    Returns:
+        float32 ``(n_packed,)``; what float32 cannot hold is infinite or 0.
+
+    Example:
+        >>> packed = pack_rows(np.array([7.0]), (np.zeros(3), np.array([1.0, 2.0])))
+        >>> packed.tolist()  # the mark, the rows that are equal as bits, the head, the rows
+        [-2.0, 1.0, 7.0, 0.0, 1.0, 2.0]
+        >>> unpack_rows(packed, 1, (3, 2)).tolist()
+        [7.0, 0.0, 0.0, 0.0, 1.0, 2.0]
+    """
     with np.errstate(over="ignore", under="ignore"):
         narrow = [row.astype(np.float32) for row in rows]
     equal = [_are_equal(row) for row in narrow]

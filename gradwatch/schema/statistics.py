@@ -7,56 +7,21 @@ and over ranks, and the unscaling of a scaled loss all read the row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 from gradwatch.errors import InvalidInput
+from gradwatch.schema.statistic import CallMerge, RankMerge, Scope, Statistic, Unit
 
-Scope = Literal["layer", "activation", "param", "step"]
-"""What there is one number of: a layer, a layer with the role ``"activation"``, a parameter tensor,
-or the sampled step."""
-
-Unit = Literal["l2_norm", "fraction", "count", ""]
-"""A Euclidean norm, a share from 0 to 1, a number of things, or as ``meaning`` says."""
-
-CallMerge = Literal["l2", "mean", "sum", "last"]
-"""How values of one call from several passes (accumulation) become one: root of summed squares,
-mean, sum, or the latest."""
-
-RankMerge = Literal["l2", "l2_of_mean_loss", "mean", "sum"]
-"""How the values of data-parallel ranks become one: root of summed squares; the same of gradients
-whose loss is a mean over one rank's part of the batch, divided by the number of ranks; mean; sum.
-
-Of a parameter this holds where each rank has a part of it; whole copies are equal, and averaged.
-"""
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """One number of a record.
-
-    Attributes:
-        name: as in ``StepRecord.layer(name)``; ends in its unit where it has one.
-        scope: what there is one number of.
-        unit: of the number.
-        over_calls: how values of several passes merge.
-        over_ranks: how values of several ranks merge.
-        meaning: what is measured, and what NaN means where that is not "not measured".
-        scales_with_loss: proportional to the loss; a loss scale is divided out.
-        is_logarithmic: pictures and scalars show its logarithm.
-        source: of the formula, where there is one.
-    """
-
-    name: str
-    scope: Scope
-    unit: Unit
-    over_calls: CallMerge
-    over_ranks: RankMerge
-    meaning: str
-    scales_with_loss: bool = False
-    is_logarithmic: bool = False
-    source: str = ""
-
+__all__ = [
+    "STATISTICS",
+    "CallMerge",
+    "RankMerge",
+    "Scope",
+    "Statistic",
+    "Unit",
+    "adopt",
+    "find_statistic",
+    "list_names",
+    "register",
+]
 
 STATISTICS: dict[tuple[str, str], Statistic] = {}
 """All rows by table (see below) and name, in the order in which a record stores them."""
@@ -81,9 +46,11 @@ def register(statistic: Statistic) -> Statistic:
         InvalidInput: the name is taken, or does not say its unit.
 
     Example:
-        >>> register(
-        ...     Statistic("mean_abs", "param", "", "last", "mean", "mean of |w|")
-        ... )  # doctest: +SKIP
+        >>> try:
+        ...     register(Statistic("loss", "step", "", "last", "mean", "the loss"))
+        ... except InvalidInput as error:
+        ...     print(str(error)[-27:])
+        taken. Choose another name.
     """
     key = _check_name(statistic)
     STATISTICS[key] = statistic
@@ -130,13 +97,26 @@ def find_statistic(scope: Scope, name: str) -> Statistic | None:
     Args:
         scope: ``"layer"`` and ``"activation"`` share their names.
         name: of the statistic.
+
+    Example:
+        >>> row = find_statistic("param", "loss_change")
+        >>> row.shape, row.over_ranks, row.formula
+        ('(n_params,)', 'sum', '(grad * update).sum()')
     """
     key = _TABLES[scope], name
     return STATISTICS.get(key) or _ADOPTED.get(key)
 
 
 def list_names(*scopes: Scope) -> tuple[str, ...]:
-    """Names of the rows of these scopes, scope by scope, in the order of a record."""
+    """Names of the rows of these scopes, scope by scope, in the order of a record.
+
+    Args:
+        scopes: any number of them.
+
+    Example:
+        >>> list_names("step")
+        ('passes', 'loss_scale', 'nonfinite_passes', 'learning_rate', 'interval', 'loss')
+    """
     return tuple(row.name for scope in scopes for row in STATISTICS.values() if row.scope == scope)
 
 
@@ -147,35 +127,43 @@ for _row in (
         "grad_output_l2_norm", "layer", "l2_norm", "l2", "l2_of_mean_loss",
         "||dL/d(output)|| of this call, over all its elements",
         scales_with_loss=True, is_logarithmic=True,
+        formula="grad_output.norm()",
     ),
     Statistic(
         "grad_input_l2_norm", "layer", "l2_norm", "l2", "l2_of_mean_loss",
         "||dL/d(input)||, this call's own contribution; NaN where there is none",
         scales_with_loss=True, is_logarithmic=True,
+        formula="grad_input.norm()",
     ),
     Statistic(
-        "output_l2_norm", "layer", "l2_norm", "l2", "l2", "||output||", is_logarithmic=True
+        "output_l2_norm", "layer", "l2_norm", "l2", "l2", "||output||", is_logarithmic=True,
+        formula="output.norm()",
     ),
     Statistic(
         "grad_zero_fraction", "layer", "fraction", "mean", "mean",
         f"share of exact zeros in dL/d(output), {_SAMPLED}",
+        formula="(grad_output == 0).double().mean()",
     ),
     Statistic(
         "saturated_fraction", "activation", "fraction", "mean", "mean",
         "share of elements with |phi'| below 5 % of its maximum",
         source="Glorot & Bengio (2010), section 3, look at such units in histograms",
+        formula="(slope < 0.05 * steepest).double().mean()",
     ),
     Statistic(
-        "derivative_mean", "activation", "", "mean", "mean", "mean |phi'| over the elements"
+        "derivative_mean", "activation", "", "mean", "mean", "mean |phi'| over the elements",
+        formula="slope.mean()",
     ),
     Statistic(
         "zero_fraction", "activation", "fraction", "mean", "mean",
         "share of outputs that are exactly 0; of the ReLU family only",
+        formula="(output == 0).double().mean()",
     ),
     Statistic(
         "dead_fraction", "activation", "fraction", "last", "mean",
         "share of units that fired for no sample of the window; of the ReLU family only",
         source="Lu et al. (2019), Dying ReLU and initialization",
+        formula="(output <= 0).all(dim=0).double().mean()",
     ),
     Statistic(
         "unit_samples", "activation", "", "last", "sum",
@@ -185,32 +173,39 @@ for _row in (
         "grad_l2_norm", "param", "l2_norm", "last", "l2",
         "||g||; NaN where the gradient is None, which is not the same as 0",
         scales_with_loss=True, is_logarithmic=True,
+        formula="grad.norm()",
     ),
     Statistic(
         "weight_l2_norm", "param", "l2_norm", "last", "l2", "||w|| before the step",
         is_logarithmic=True,
+        formula="weight.norm()",
     ),
     Statistic(
         "update_l2_norm", "param", "l2_norm", "last", "l2",
         "||dw|| of the step just made, without weight decay's part", is_logarithmic=True,
+        formula="update.norm()",
     ),
     Statistic(
         "zero_fraction", "param", "fraction", "last", "mean",
         f"share of exact zeros in g, {_SAMPLED}",
+        formula="(grad == 0).double().mean()",
     ),
     Statistic(
-        "nonfinite_count", "param", "count", "last", "sum", "elements of g that are NaN or Inf"
+        "nonfinite_count", "param", "count", "last", "sum", "elements of g that are NaN or Inf",
+        formula="(~grad.isfinite()).sum()",
     ),
     Statistic(
         "step_grad_l2_norm", "param", "l2_norm", "last", "l2",
         "||g|| as the optimizer gets it: clipped, unscaled, or put there by hand",
         scales_with_loss=True, is_logarithmic=True,
+        formula="grad.norm()",
     ),
     Statistic(
         "loss_change", "param", "", "last", "sum",
         "g . dw: first-order change of the loss by this parameter's own update, signed",
         scales_with_loss=True,
         source="Lan, Liu, Zhou & Yosinski (2019), LCA: Loss Change Allocation, section 2",
+        formula="(grad * update).sum()",
     ),
     Statistic(
         "learning_rate", "param", "", "last", "mean", "of its group; NaN when unknown"

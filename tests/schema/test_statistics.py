@@ -4,13 +4,14 @@ own, from a training to a log and back."""
 from __future__ import annotations
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import gradwatch
 from gradwatch.capture import statistics as capture_statistics
 from gradwatch.capture.call_measures import CallMeasures
 from gradwatch.capture.device_values import PLAIN, Reading
@@ -19,6 +20,7 @@ from gradwatch.capture.rank_messages import join_layer_sets
 from gradwatch.errors import InvalidInput
 from gradwatch.records import LayerSet, Rows, StepRecord
 from gradwatch.schema import statistics
+from gradwatch.schema.activations import find_activation
 from gradwatch.schema.statistics import (
     STATISTICS,
     CallMerge,
@@ -105,6 +107,82 @@ def test_a_rank_with_another_order_of_rows_is_merged_by_name() -> None:
     merged = codec.decode(codec.encode(first) + codec.encode(second), first, 2)
     assert merged.layer_set.rows.step == ("passes",)
     np.testing.assert_allclose(merged.param_values, first.param_values)
+
+
+class Kept(nn.Module):
+    """Keeps every call's input and output, so that a test can compute from them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2)
+        self.layers = nn.Sequential(*layers).double()
+        nn.init.constant_(layers[0].bias[:3], -99.0)
+        nn.init.normal_(layers[2].weight, std=3.0)
+        self.kept: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name, layer in self.layers.named_children():
+            y = layer(x)
+            y.retain_grad()
+            self.kept[f"layers.{name}"] = x, y
+            x = y
+        return x
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[Kept, dict[str, Tensor], StepRecord]:
+    """The last of three steps over one batch, too small to matter but for its own update."""
+    torch.manual_seed(0)
+    model = Kept()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    loop = make_loop(model, optimizer, torch.randn(128, 5, dtype=torch.float64), steps=1)
+    with gradwatch.watch(model, optimizer, every_n_steps=1) as watch:
+        for _ in range(3):
+            before = {name: param.detach().clone() for name, param in model.named_parameters()}
+            loop()
+    return model, before, watch.report().history.records[-1]
+
+
+WITH_FORMULA = [row for row in STATISTICS.values() if row.formula]
+
+
+def list_facts(row: Statistic, model: Kept, before: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """What the row's formula may name, for each of its places in order."""
+    if row.scope == "param":
+        return [
+            {"grad": param.grad, "weight": before[name], "update": param.detach() - before[name]}
+            for name, param in model.named_parameters()
+        ]
+    places = []
+    for name, (x, y) in model.kept.items():
+        facts = {"output": y.detach(), "grad_output": y.grad, "grad_input": x.grad}
+        known = find_activation(type(model.get_submodule(name)).__name__)
+        if known:
+            facts |= {"slope": known.derivative(x, y, {}).detach(), "steepest": known.maximum}
+        is_of_rectifiers = row.name in ("zero_fraction", "dead_fraction")
+        applies = known and (known.can_die or not is_of_rectifiers)
+        places.append(facts if row.scope == "layer" or applies else {})
+    return places
+
+
+def evaluate(row: Statistic, facts: dict[str, Any]) -> float:
+    """NaN where the row does not apply, as the gradient of an input that has none."""
+    try:
+        return float(eval(row.formula, dict(facts)))
+    except (NameError, AttributeError):
+        return math.nan
+
+
+@pytest.mark.parametrize("row", WITH_FORMULA, ids=lambda r: f"{r.scope}-{r.name}")
+def test_the_formula_of_a_row_is_what_is_measured(row: Statistic, measured) -> None:
+    model, before, record = measured
+    expected = [evaluate(row, facts) for facts in list_facts(row, model, before)]
+    if row.scope == "param":
+        found = record.param(row.name)
+    else:
+        names = [layer.fqn for layer in record.layer_set.layers]
+        found = record.layer(row.name)[[names.index(name) for name in model.kept]]
+    assert found == pytest.approx(expected, rel=1e-5, nan_ok=True)
 
 
 def run(factor: float) -> StepRecord:

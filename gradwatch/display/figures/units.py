@@ -14,7 +14,7 @@ from gradwatch.display.figures.palette import Figure
 from gradwatch.display.figures.series import Series, thin
 from gradwatch.records import HISTOGRAM_EDGES
 from gradwatch.schema.activations import SATURATION_SHARE, find_activation
-from gradwatch.schema.formulas import Curve
+from gradwatch.schema.curves import Curve
 
 EDGES: npt.NDArray[np.float64] = np.array(HISTOGRAM_EDGES)
 """Edges of the bins of a record's histograms, in units of the pre-activation z."""
