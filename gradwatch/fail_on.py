@@ -12,13 +12,13 @@ from gradwatch.capture.exchange import Exchange, is_job
 from gradwatch.capture.sampling_budget import check_budget
 from gradwatch.capture.schedule import Schedule
 from gradwatch.configuration import find_configuration, is_milder
-from gradwatch.errors import GradWatchError, UnhealthyGradients
+from gradwatch.errors import GradWatchError, InvalidInput, UnhealthyGradients
 from gradwatch.judgement import judge_latest
 from gradwatch.report import Report
 from gradwatch.verdict.coverage import NOT_JUDGED
 from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.findings import Finding, describe
-from gradwatch.watcher import Watch, find_watch
+from gradwatch.watcher import Watch, find_watch, watch
 
 _log = logging.getLogger("gradwatch")
 
@@ -38,13 +38,30 @@ def borrow_watch(model: Any) -> Watch | None:
     return found
 
 
+def begin_watch(model: Any, optimizers: Sequence[Any], **settings: Any) -> Watch | None:
+    """Begin a watch that a trainer holds: another one in the middle of it is refused.
+
+    Returns:
+        ``None`` where nothing can be watched, which is said: the training goes on without.
+    """
+    try:
+        return watch(model, optimizers or None, **settings).__enter__()
+    except InvalidInput as error:
+        _log.warning("This training goes on without a watch. %s", error)
+        return None
+
+
 def find_own_optimizers(optimizers: Sequence[Any], model: Any) -> list[Any]:
     """Those that hold parameters of the model; a trainer may have a stand-in that holds none."""
     params = {id(param) for param in model.parameters()}
     return [
         optimizer
         for optimizer in optimizers
-        if any(id(param) in params for group in optimizer.param_groups for param in group["params"])
+        if any(
+            id(param) in params
+            for group in getattr(optimizer, "param_groups", ())
+            for param in group["params"]
+        )
     ]
 
 

@@ -13,12 +13,12 @@ from typing import Any
 from gradwatch.capture.own_statistics import OwnStatistic
 from gradwatch.configuration import find_configuration
 from gradwatch.errors import GradWatchError, NothingToJudge
-from gradwatch.fail_on import Alarms, borrow_watch, find_own_optimizers
+from gradwatch.fail_on import Alarms, begin_watch, borrow_watch, find_own_optimizers
 from gradwatch.log.shared_writer import find_directory
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule
-from gradwatch.watcher import Watch, watch
+from gradwatch.watcher import Watch
 
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 _CHECKPOINT_KEY = "gradwatch"
@@ -146,9 +146,9 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         self._marks_steps = not optimizers
         self._alarms.begin(begin, self._find_directory(trainer))
         self._is_owner = True
-        self._watch = watch(
+        self._watch = begin_watch(
             pl_module,
-            optimizers or None,
+            optimizers,
             every_n_steps=self.every_n_steps,
             budget=self.budget,
             rules=self.rules,
@@ -159,8 +159,8 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
             on_change=self._alarms.hear,
             on_scalars=self._keep_scalars,
             **self._choose_log(trainer),
-        ).__enter__()  # held by the trainer: another watch in the middle of it is refused
-        if self in trainer.callbacks:  # and not called by one that is
+        )
+        if self._watch is not None and self in trainer.callbacks:  # and not called by one that is
             self._watch.leave_out(_find_trials(self, trainer))
 
     def on_train_batch_start(self, *_: Any, **__: Any) -> None:
@@ -181,7 +181,8 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         self._detach()
         self._log_scalars(trainer)
         if self.fail_on and not trainer.fast_dev_run:  # a step or two prove nothing, and need not
-            error = self._alarms.judge(self.report())
+            report = Report() if self._watch is None else self.report()  # what none watches is none
+            error = self._alarms.judge(report)
             if self._alarms.fails_anywhere(error is not None):
                 self._last_word = error or self._alarms.make_error()
 

@@ -12,12 +12,12 @@ from transformers import TrainerCallback
 from gradwatch.capture.own_statistics import OwnStatistic
 from gradwatch.configuration import find_configuration
 from gradwatch.errors import NothingToJudge
-from gradwatch.fail_on import Alarms, borrow_watch, find_own_optimizers
+from gradwatch.fail_on import Alarms, begin_watch, borrow_watch, find_own_optimizers
 from gradwatch.log.shared_writer import find_directory
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule
-from gradwatch.watcher import Watch, watch
+from gradwatch.watcher import Watch
 
 _LOGDIR_VARIABLE = "TENSORBOARD_LOGGING_DIR"
 _RUN = "gradwatch"
@@ -110,9 +110,9 @@ class GradWatchCallback(TrainerCallback):
         self._is_owner = True
         optimizers = find_own_optimizers([kwargs["optimizer"]], kwargs["model"])
         self._marks_steps = not optimizers
-        self._watch = watch(
+        self._watch = begin_watch(
             kwargs["model"],
-            optimizers or None,
+            optimizers,
             every_n_steps=self.every_n_steps,
             budget=self.budget,
             rules=self.rules,
@@ -123,7 +123,7 @@ class GradWatchCallback(TrainerCallback):
             on_change=self._alarms.hear,
             logdir=None if self.writer is not None else self._choose_logdir(args),
             writer=self.writer,
-        ).__enter__()  # held by the trainer: another watch in the middle of it is refused
+        )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop what is to fail."""

@@ -19,7 +19,7 @@ from gradwatch.capture.ranks import unwrap
 from gradwatch.capture.sampling_budget import check_budget
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
-from gradwatch.capture.trainables import check_model, unwrap_optimizers
+from gradwatch.capture.trainables import check_model, check_optimizers, unwrap_optimizers
 from gradwatch.errors import AlreadyWatched, InvalidInput
 from gradwatch.interruption import find_uncaught
 from gradwatch.journal import Journal
@@ -229,8 +229,8 @@ def watch(
         InvalidInput: the model, the optimizer or one of the settings cannot be used.
         AlreadyWatched: the model is watched already, in a ``with`` block around this.
     """
-    optimizers = unwrap_optimizers(optimizer)
-    check_model(model, optimizers)
+    optimizers = unwrap_optimizers(check_model(model), optimizer)
+    check_optimizers(model, optimizers)
     schedule = Schedule(every_n_steps)
     check_budget(budget)
     _check_settings(logdir, writer, thresholds, global_step)

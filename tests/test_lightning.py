@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,6 +65,31 @@ def pl(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def lightning() -> Any:
     return import_module(INSTALLED[0])
+
+
+class Handmade:
+    """Gradient descent with what Lightning asks of an optimizer, and nothing of torch's."""
+
+    def __init__(self, params: Iterator[Tensor]) -> None:
+        self.param_groups = [{"params": list(params), "lr": 0.1}]
+        self.state: dict[Any, Any] = {}
+        self.defaults: dict[str, Any] = {}
+
+    def step(self, closure: Any) -> None:
+        closure()
+        with torch.no_grad():
+            for param in self.param_groups[0]["params"]:
+                param.sub_(param.grad, alpha=0.1)
+
+    def zero_grad(self) -> None:
+        for param in self.param_groups[0]["params"]:
+            param.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
 
 
 def make_data() -> DataLoader[Any]:
@@ -629,6 +655,35 @@ def test_a_fit_without_an_optimizer_of_the_trainers(lightning: Any, tmp_path: Pa
     module.configure_optimizers = lambda: None
     make_trainer(lightning, callback, tmp_path).fit(module, make_data())
     assert callback.report().records > 0
+
+
+@pytest.mark.filterwarnings("ignore:`LightningModule.configure_optimizers` returned `None`")
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+@pytest.mark.parametrize("fail_on", [(), ("vanishing",)])
+def test_a_fit_in_which_nothing_can_learn(
+    lightning: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, fail_on: tuple[str, ...]
+) -> None:
+    class Baseline(type(make_module(lightning))):  # type: ignore[misc]
+        def training_step(self, *_: Any) -> None:
+            return None
+
+        def configure_optimizers(self) -> None:
+            self.requires_grad_(False)
+
+    trainer = make_trainer(lightning, [GradWatchCallback(fail_on=fail_on)], tmp_path)
+    with pytest.raises(NothingToJudge) if fail_on else nullcontext():
+        trainer.fit(Baseline(), make_data())
+    assert sum("without a watch" in record.message for record in caplog.records) == 1
+
+
+def test_an_optimizer_of_ones_own(lightning: Any, tmp_path: Path) -> None:
+    """Lightning takes what does as torch's optimizers do."""
+    module, callback = make_module(lightning), GradWatchCallback(every_n_steps=1)
+    own = Handmade(module.parameters())
+    module.configure_optimizers = lambda: own
+    make_trainer(lightning, [callback], tmp_path).fit(module, make_data())
+    assert callback.report().records == N_BATCHES
+    assert "step" not in vars(own)
 
 
 @pytest.mark.parametrize("whole", [False, True])

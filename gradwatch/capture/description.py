@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gradwatch.capture.ranks import unwrap
+from gradwatch.capture.stepped_objects import find_class
 from gradwatch.run_marks import OptimizerSettings, RunDescription
 
 
@@ -48,9 +49,9 @@ def describe_training(
 def _describe_optimizer(optimizer: Optimizer) -> OptimizerSettings:
     groups = optimizer.param_groups
     return OptimizerSettings(
-        type=type(optimizer).__name__,
-        learning_rates=tuple(float(group.get("lr", 0.0)) for group in groups),
-        weight_decays=tuple(float(group.get("weight_decay", 0.0)) for group in groups),
+        type=find_class(optimizer).__name__,
+        learning_rates=tuple(float(group.get("lr") or 0.0) for group in groups),
+        weight_decays=tuple(float(group.get("weight_decay") or 0.0) for group in groups),
     )
 
 

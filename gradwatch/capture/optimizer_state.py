@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradwatch.capture.device_values import WHOLE_STEP, Ledger, Reading
+from gradwatch.capture.stepped_objects import find_class
 
 HOST = "cpu"
 """Type of the device whose tensors are read without a wait."""
@@ -66,7 +67,7 @@ def find_decoupled_decay(optimizer: Optimizer) -> dict[int, float]:
     decay: dict[int, float] = {}
     for group in optimizer.param_groups:
         if is_decoupled(optimizer, group):
-            rate = read_rate(group) * float(group.get("weight_decay", 0.0))
+            rate = read_rate(group) * float(group.get("weight_decay") or 0.0)
             decay.update({id(param): rate for param in group["params"] if rate > 0})
     return decay
 
@@ -83,13 +84,14 @@ def find_coupled_decay(optimizer: Optimizer) -> dict[int, float]:
 
 def is_decoupled(optimizer: Optimizer, group: dict[str, Any]) -> bool:
     """Whether decay acts on the weight itself and not through the gradient."""
-    named = type(optimizer).__name__.lower() in ("adamw", "lion", "adafactor", "lamb", "muon")
-    return bool(group.get("decoupled_weight_decay", False)) or named
+    name = find_class(optimizer).__name__.lower()
+    is_named = name in ("adamw", "lion", "adafactor", "lamb", "muon")
+    return bool(group.get("decoupled_weight_decay", False)) or is_named
 
 
 def read_rate(group: dict[str, Any]) -> float:
     """Learning rate of a parameter group; NaN while nobody knows it, or it lives on a device."""
-    rate = group.get("lr", 0.0)
+    rate = group.get("lr")
     return math.nan if rate is None or find_device_rate(group) is not None else float(rate)
 
 
