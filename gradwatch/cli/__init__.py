@@ -28,7 +28,17 @@ _INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is returned."""
+    """Run one command; the exit status is returned.
+
+    Args:
+        arguments: words after ``gradwatch``; ``None`` takes those of the process.
+
+    Returns:
+        0 healthy, 1 findings, 2 not judged or an error of ours, 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: what argparse ends with, for ``--help``, ``--version`` and unknown options.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     options = build_parser().parse_args(join_kinds(given))
     try:

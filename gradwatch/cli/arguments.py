@@ -14,18 +14,31 @@ _FAIL_ON = "--fail-on"
 
 
 def add_logdir(command: argparse.ArgumentParser) -> None:
-    """Where the runs are."""
+    """Where the runs are.
+
+    Args:
+        command: gets the positional argument ``LOGDIR``.
+    """
     command.add_argument("logdir", metavar="LOGDIR", help="a log directory, or one event file")
 
 
 def add_output(command: argparse.ArgumentParser, default: Path | None = None) -> None:
-    """Where the result goes."""
+    """Where the result goes.
+
+    Args:
+        command: gets the option ``-o``.
+        default: file that is written when the option is missing; ``None`` is the terminal.
+    """
     words = "(%(default)s)" if default else "write it there instead of to the terminal"
     command.add_argument("-o", "--output", type=Path, metavar="FILE", default=default, help=words)
 
 
 def add_selection(command: argparse.ArgumentParser) -> None:
-    """Which runs, and up to which step."""
+    """Which runs, and up to which step.
+
+    Args:
+        command: gets ``--run``, ``--last`` and ``--until``.
+    """
     group = command.add_argument_group("selection")
     group.add_argument(
         "--run",
@@ -42,7 +55,11 @@ def add_selection(command: argparse.ArgumentParser) -> None:
 
 
 def add_thresholds(command: argparse.ArgumentParser) -> None:
-    """When a measurement counts."""
+    """When a measurement counts.
+
+    Args:
+        command: gets ``--threshold``, which may be repeated.
+    """
     command.add_argument(
         "--threshold",
         action="append",
@@ -54,7 +71,11 @@ def add_thresholds(command: argparse.ArgumentParser) -> None:
 
 
 def add_fail_on(command: argparse.ArgumentParser) -> None:
-    """Which kinds of finding count."""
+    """Which kinds of finding count.
+
+    Args:
+        command: gets ``--fail-on``, for an ``arguments`` list that went through ``join_kinds``.
+    """
     command.add_argument(
         _FAIL_ON,
         action="extend",
@@ -67,7 +88,15 @@ def add_fail_on(command: argparse.ArgumentParser) -> None:
 
 
 def join_kinds(arguments: Sequence[str]) -> list[str]:
-    """``--fail-on a b runs/x`` as ``--fail-on=a,b runs/x``: the kinds end where no kind follows."""
+    """``--fail-on a b runs/x`` as ``--fail-on=a,b runs/x``: the kinds end where no kind follows.
+
+    Args:
+        arguments: of the command line, before argparse sees them.
+
+    Example:
+        >>> join_kinds(["check", "--fail-on", "dead", "vanishing", "runs/x"])
+        ['check', '--fail-on=dead,vanishing', 'runs/x']
+    """
     joined: list[str] = []
     words = list(arguments)
     while words:
@@ -84,7 +113,18 @@ def join_kinds(arguments: Sequence[str]) -> list[str]:
 
 
 def parse_kind_list(text: str) -> list[str]:
-    """Kinds with commas between them."""
+    """Kinds with commas between them.
+
+    Args:
+        text: of one ``--fail-on``; spaces around commas do not matter.
+
+    Raises:
+        argparse.ArgumentTypeError: no kind, or one that no rule here has.
+
+    Example:
+        >>> parse_kind_list("vanishing, dead")
+        ['vanishing', 'dead']
+    """
     kinds = [kind.strip() for kind in text.split(",") if kind.strip()]
     known = _list_kinds()
     unknown = [kind for kind in kinds if kind not in known]
@@ -110,7 +150,14 @@ def _suggest(given: Sequence[str], known: Sequence[str]) -> str:
 
 
 def parse_count(text: str) -> int:
-    """A whole number from 1."""
+    """A whole number from 1.
+
+    Args:
+        text: decimal digits.
+
+    Raises:
+        argparse.ArgumentTypeError: 0, or no whole number.
+    """
     count = int(text) if text.isdecimal() else 0
     if count < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
@@ -118,14 +165,35 @@ def parse_count(text: str) -> int:
 
 
 def parse_step(text: str) -> int:
-    """A global step, from 0."""
+    """A global step, from 0.
+
+    Args:
+        text: decimal digits.
+
+    Raises:
+        argparse.ArgumentTypeError: no whole number.
+    """
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a step, a whole number from 0, got {text!r}")
     return int(text)
 
 
 def parse_threshold(text: str) -> tuple[str, object]:
-    """``NAME=VALUE``, of the type of the threshold's default."""
+    """``NAME=VALUE``, of the type of the threshold's default.
+
+    Args:
+        text: of one ``--threshold``; a tuple's parts are separated by commas.
+
+    Returns:
+        Name and value.
+
+    Raises:
+        argparse.ArgumentTypeError: an unknown name, or a value that is no finite number.
+
+    Example:
+        >>> parse_threshold("dead_fraction=0.9")
+        ('dead_fraction', 0.9)
+    """
     from gradwatch.thresholds import Thresholds
 
     name, equals, value = text.partition("=")

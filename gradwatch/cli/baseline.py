@@ -13,7 +13,11 @@ _FILE = Path("gradwatch-baseline.json")
 
 
 def add_baseline(commands: Any) -> None:
-    """The command and its options."""
+    """The command and its options.
+
+    Args:
+        commands: what ``ArgumentParser.add_subparsers`` gave.
+    """
     text = "Write down the findings of now, for gradwatch check --baseline."
     baseline = commands.add_parser("baseline", help=text, description=text)
     add_logdir(baseline)

@@ -27,7 +27,11 @@ _SEVERITIES = ("warning", "critical")
 
 
 def add_check(commands: Any) -> None:
-    """The command and its options."""
+    """The command and its options.
+
+    Args:
+        commands: what ``ArgumentParser.add_subparsers`` gave.
+    """
     check = commands.add_parser(
         "check",
         help="Judge the runs under a log directory; the exit status tells the result.",

@@ -11,7 +11,11 @@ from gradwatch.cli.streams import draw, warn, write, write_file
 
 
 def add_compare(commands: Any) -> None:
-    """The command and its options."""
+    """The command and its options.
+
+    Args:
+        commands: what ``ArgumentParser.add_subparsers`` gave.
+    """
     compare = commands.add_parser(
         "compare",
         help="Tell which layers learn less in one log directory than in another.",

@@ -9,7 +9,11 @@ from gradwatch.cli.arguments import parse_count
 
 
 def add_demo(commands: Any) -> None:
-    """The command and its options."""
+    """The command and its options.
+
+    Args:
+        commands: what ``ArgumentParser.add_subparsers`` gave.
+    """
     text = "Train an unhealthy and a healthy network on handwritten digits, and judge both."
     demo = commands.add_parser("demo", help=text, description=text)
     demo.add_argument("--logdir", default="runs/demo", help="where the logs go (%(default)s)")

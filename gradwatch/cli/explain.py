@@ -12,7 +12,11 @@ from gradwatch.errors import GradWatchError
 
 
 def add_explain(commands: Any) -> None:
-    """The command and its options."""
+    """The command and its options.
+
+    Args:
+        commands: what ``ArgumentParser.add_subparsers`` gave.
+    """
     text = "Tell what a rule looks for and what to do; without CODE, list rules and thresholds."
     explain = commands.add_parser("explain", help=text, description=text)
     explain.add_argument("code", nargs="?", metavar="CODE", help="such as GW101")

@@ -14,7 +14,16 @@ from gradwatch.judgement import Judgement, judge_logdir
 def choose_overrides(
     options: argparse.Namespace, configuration: Configuration, speaks: bool = True
 ) -> dict[str, object]:
-    """Thresholds of the command line over the configuration's; what is overridden is said."""
+    """Thresholds of the command line over the configuration's; what is overridden is said.
+
+    Args:
+        options: of a command with ``add_thresholds``.
+        configuration: of the repository.
+        speaks: say on stderr which of the configuration's thresholds are overridden.
+
+    Returns:
+        Values by name of the threshold; the command line's win.
+    """
     given = dict(options.threshold)
     for name in sorted(configuration.thresholds.keys() & given.keys()):
         if speaks and configuration.thresholds[name] != given[name]:
@@ -41,6 +50,10 @@ def _warn_of_runs(judgement: Judgement) -> None:
 
 def judge(options: argparse.Namespace, configuration: Configuration) -> Judgement:
     """Judge the chosen runs, and say what could not be read.
+
+    Args:
+        options: of a command with ``add_logdir``, ``add_selection`` and ``add_thresholds``.
+        configuration: of the repository.
 
     Raises:
         NothingToJudge: no run has records, or none is chosen.

@@ -11,7 +11,11 @@ from gradwatch.cli.streams import write, write_file
 
 
 def add_report(commands: Any) -> None:
-    """The command and its options."""
+    """The command and its options.
+
+    Args:
+        commands: what ``ArgumentParser.add_subparsers`` gave.
+    """
     text = "Write the runs under a log directory as one HTML page."
     report = commands.add_parser("report", help=text, description=text)
     add_logdir(report)

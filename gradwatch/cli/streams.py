@@ -18,7 +18,12 @@ _PLAIN_WIDTH = 100  # columns where the output is no terminal, as in a CI log
 
 
 def draw(views: Iterable[RenderableType], to_stdout: bool = True) -> str:
-    """What rich makes of it for stdout or for a file, with an empty line between the pieces."""
+    """What rich makes of it for stdout or for a file, with an empty line between the pieces.
+
+    Args:
+        views: in the order in which they are shown.
+        to_stdout: with the terminal's width and colours; otherwise plain, 100 columns.
+    """
     from rich.console import Console
 
     file = sys.stdout if to_stdout else io.StringIO()
@@ -32,12 +37,20 @@ def draw(views: Iterable[RenderableType], to_stdout: bool = True) -> str:
 
 
 def show(*views: RenderableType) -> None:
-    """Print what rich draws."""
+    """Print what rich draws.
+
+    Args:
+        views: what rich can render, with an empty line between each two.
+    """
     write(draw(views))
 
 
 def write(text: str) -> None:
-    """Write to stdout; a reader that went away (``| head``) does not change the exit status."""
+    """Write to stdout; a reader that went away (``| head``) does not change the exit status.
+
+    Args:
+        text: characters that the terminal's encoding lacks are escaped; a line's end is added.
+    """
     if not text:
         return
     encoding = sys.stdout.encoding or "utf-8"
@@ -53,6 +66,10 @@ def write(text: str) -> None:
 def write_file(path: Path, text: str) -> None:
     """Write a result to a file, as UTF-8.
 
+    Args:
+        path: is overwritten; its folder must exist.
+        text: lone surrogates are escaped.
+
     Raises:
         GradWatchError: it cannot be written.
     """
@@ -66,7 +83,11 @@ def write_file(path: Path, text: str) -> None:
 
 
 def warn(message: str) -> None:
-    """One line to stderr."""
+    """One line to stderr.
+
+    Args:
+        message: line breaks in it become spaces.
+    """
     line = " ".join(message.split())
     encoding = sys.stderr.encoding or "utf-8"
     line = line.encode(encoding, "backslashreplace").decode(encoding)

@@ -39,6 +39,9 @@ _HERE = Path(__file__).parent / "static"
 def read_asset(name: str) -> bytes:
     """One of our own files.
 
+    Args:
+        name: in ``MODULES``, or ``STYLE``.
+
     Raises:
         KeyError: not one of them; no other path is ever opened.
     """

@@ -38,7 +38,11 @@ def _group(coverage: Coverage) -> dict[tuple[str, str], list[str]]:
 
 
 def say_healthy(verdict: Verdict) -> str:
-    """What a pass proves, and no more: ``"Every one of 24 weights learns"``."""
+    """What a pass proves, and no more: ``"Every one of 24 weights learns"``.
+
+    Args:
+        verdict: that has no finding.
+    """
     coverage = verdict.coverage
     if coverage is None or not coverage.params:
         return "No finding"
@@ -51,7 +55,11 @@ def say_healthy(verdict: Verdict) -> str:
 
 
 def say_not_judged(verdict: Verdict) -> str:
-    """Why nothing is proven: ``"Not judged: head.weight was not seen to learn"``."""
+    """Why nothing is proven: ``"Not judged: head.weight was not seen to learn"``.
+
+    Args:
+        verdict: without a finding, and not healthy.
+    """
     if verdict.failure:
         return "Not judged: gradwatch itself has failed"
     least = Thresholds().persistence

@@ -40,6 +40,16 @@ def name_group(
     """Layers of a finding in forward order: ``fc1 to fc7``, ``fc1 to fc40 and fc42 to fc88``.
 
     More than three stretches of neighbours become ``9 layers from fc1 to fc88``.
+
+    Args:
+        layers: names, in any order.
+        order: names of all layers in forward order; unknown ones come last.
+        types: by name, such as ``"Linear"``, for layers whose name is a number.
+
+    Example:
+        >>> order = [f"fc{number}" for number in range(1, 9)]
+        >>> "".join(piece.text for piece in name_group(["fc3", "fc1", "fc2", "fc8"], order))
+        'fc1 to fc3 and fc8'
     """
     position = {name: index for index, name in enumerate(order)}
     ranked = sorted(dict.fromkeys(layers), key=lambda name: position.get(name, len(position)))
@@ -88,7 +98,11 @@ def _join_stretches(stretches: Sequence[Sequence[str]], types: Mapping[str, str]
 
 
 def headline(verdict: Verdict) -> Sentence:
-    """The verdict in one sentence; the worst finding leads."""
+    """The verdict in one sentence; the worst finding leads.
+
+    Args:
+        verdict: of one run.
+    """
     if not verdict.records:
         return (Piece("No training step has been recorded yet"),)
     if verdict.healthy:
@@ -100,14 +114,22 @@ def headline(verdict: Verdict) -> Sentence:
 
 
 def weakest_ratio(verdict: Verdict) -> float:
-    """The least gradient of all layers, relative to the fullest; 1 where none was measured."""
+    """The least gradient of all layers, relative to the fullest; 1 where none was measured.
+
+    Args:
+        verdict: of one run.
+    """
     return min(
         (layer.grad_ratio for layer in verdict.layers if 0 < layer.grad_ratio < 1), default=1.0
     )
 
 
 def main_clause(message: str) -> str:
-    """A finding's message without its details."""
+    """A finding's message without its details.
+
+    Args:
+        message: of a finding.
+    """
     return _DETAILS.split(message, maxsplit=1)[0].rstrip(".")
 
 
@@ -165,7 +187,12 @@ def _say(verdict: Verdict, finding: Finding) -> Sentence:
 
 
 def name_region(verdict: Verdict, finding: Finding) -> Sentence:
-    """Where a finding is, in the fewest names: activations where the finding is of their units."""
+    """Where a finding is, in the fewest names: activations where the finding is of their units.
+
+    Args:
+        verdict: whose layers give the order, the roles and the types.
+        finding: of the same run.
+    """
     roles = {layer.fqn: layer.role for layer in verdict.layers}
     acts = [layer for layer in finding.layers if roles.get(layer) == "activation"]
     names = acts if acts and find_kind(finding.kind).units_do else list(finding.layers)
@@ -198,7 +225,12 @@ def _carries(layer: LayerSummary) -> bool:
 
 
 def since(finding: Finding, verdict: Verdict) -> str:
-    """When it began and whether it is still so, in words."""
+    """When it began and whether it is still so, in words.
+
+    Args:
+        finding: of the same run.
+        verdict: whose last step tells whether it is still so.
+    """
     began = say_begin(finding, verdict)
     if finding.last_step >= verdict.last_step:
         return f"{began}, still so at step {verdict.last_step:,}."
@@ -206,7 +238,12 @@ def since(finding: Finding, verdict: Verdict) -> str:
 
 
 def say_begin(finding: Finding, verdict: Verdict) -> str:
-    """``"Since step 61"``, or ``"Began between steps 201 and 210"`` where none between was seen."""
+    """``"Since step 61"``, or ``"Began between steps 201 and 210"`` where none between was seen.
+
+    Args:
+        finding: of the same run.
+        verdict: whose history tells the record before it; without one the step itself is named.
+    """
     if finding.first_step <= verdict.first_step:
         return "Since the first step"
     records = verdict.history.records if verdict.history is not None else ()
@@ -217,5 +254,9 @@ def say_begin(finding: Finding, verdict: Verdict) -> str:
 
 
 def write_headline(verdict: Verdict) -> str:
-    """The headline as plain text."""
+    """The headline as plain text.
+
+    Args:
+        verdict: of one run.
+    """
     return "".join(piece.text for piece in headline(verdict))

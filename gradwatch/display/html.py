@@ -63,7 +63,11 @@ def write_page(
 
 
 def write_fragment(verdict: Verdict) -> str:
-    """Words, findings and the cards of one run, styled inline and without scripts."""
+    """Words, findings and the cards of one run, styled inline and without scripts.
+
+    Args:
+        verdict: of one run.
+    """
     tone = _TONES["unhealthy" if verdict.findings else "well" if verdict.healthy else "none"]
     style = f"border-left:6px solid {tone};padding:6px 14px;max-width:960px;line-height:1.45"
     title = f'<div style="font-size:1.15em;font-weight:600">{_title(verdict)}</div>'

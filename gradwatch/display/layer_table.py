@@ -36,7 +36,11 @@ class Column:
     is_share: bool = False
 
     def write(self, layer: LayerSummary) -> str:
-        """The cell; empty where nothing was measured."""
+        """The cell; empty where nothing was measured.
+
+        Args:
+            layer: of the row.
+        """
         value = float(getattr(layer, self.field))
         return write_share(value) if self.is_share else write_number(value)
 
@@ -57,7 +61,11 @@ LEGEND = (
 
 
 def choose_columns(layers: Sequence[LayerSummary]) -> list[Column]:
-    """Columns in which at least one layer has a number."""
+    """Columns in which at least one layer has a number.
+
+    Args:
+        layers: of the table.
+    """
     return [
         column
         for column in COLUMNS
@@ -72,6 +80,10 @@ def choose_rows(
 
     Kept first are both ends of the network, then the borders of each flagged region with their
     neighbours, then flagged layers by how little gradient they get.
+
+    Args:
+        layers: in forward order.
+        limit: rows from which on the table is abbreviated; gaps are not counted.
     """
     if len(layers) <= limit:
         return list(layers)
@@ -109,7 +121,15 @@ def _fill_gaps(layers: Sequence[LayerSummary], kept: Sequence[int]) -> Iterator[
 
 
 def write_number(value: float) -> str:
-    """Two significant digits, at most seven characters: ``1``, ``0.22``, ``3.1e-07``."""
+    """Two significant digits, at most seven characters: ``1``, ``0.22``, ``3.1e-07``.
+
+    Args:
+        value: NaN gives an empty text.
+
+    Example:
+        >>> [write_number(value) for value in (1.0, 0.2213, 123.4, 3.14e-7)]
+        ['1', '0.22', '123', '3.1e-07']
+    """
     if math.isnan(value):
         return ""
     if value == 0 or 0.01 <= abs(value) < 1000:
@@ -118,7 +138,15 @@ def write_number(value: float) -> str:
 
 
 def write_share(value: float) -> str:
-    """A fraction in percent; a share that is not zero is never written as 0 %."""
+    """A fraction in percent; a share that is not zero is never written as 0 %.
+
+    Args:
+        value: from 0 to 1; NaN gives an empty text.
+
+    Example:
+        >>> [write_share(value) for value in (0.0, 0.001, 0.625, 1.0)]
+        ['0%', '<1%', '62%', '100%']
+    """
     if math.isnan(value):
         return ""
     if 0 < value < 0.01:
@@ -127,7 +155,11 @@ def write_share(value: float) -> str:
 
 
 def make_printable(text: str) -> str:
-    """Layer names are untrusted: control characters and direction marks are spelled out."""
+    """Layer names are untrusted: control characters and direction marks are spelled out.
+
+    Args:
+        text: untrusted.
+    """
     if text.isprintable():
         return text
     return "".join(
@@ -136,7 +168,17 @@ def make_printable(text: str) -> str:
 
 
 def shorten(name: str, width: int, dots: str = "…") -> str:
-    """Cut the middle out of a name; its end tells layers apart best."""
+    """Cut the middle out of a name; its end tells layers apart best.
+
+    Args:
+        name: of a layer.
+        width: most characters of the result.
+        dots: what stands for the part that is cut out.
+
+    Example:
+        >>> shorten("transformer.h.11.mlp.c_proj", 16)
+        'trans…mlp.c_proj'
+    """
     if len(name) <= width:
         return name
     tail = max((width - len(dots)) * 2 // 3, 1)
@@ -145,12 +187,21 @@ def shorten(name: str, width: int, dots: str = "…") -> str:
 
 
 def join_names(names: Iterable[str], limit: int = 6) -> str:
-    """Names separated by commas, the rest as a count."""
+    """Names separated by commas, the rest as a count.
+
+    Args:
+        names: in the order in which they are shown.
+        limit: most names.
+    """
     names = list(names)
     shown = ", ".join(names[:limit])
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
 
 
 def join_unique(words: Iterable[str]) -> str:
-    """Each word once, separated by commas, in their order."""
+    """Each word once, separated by commas, in their order.
+
+    Args:
+        words: with repetitions.
+    """
     return ", ".join(dict.fromkeys(words))

@@ -32,7 +32,12 @@ _HEALTHY_SIGN = "✅"
 
 
 def write_report(verdict: Verdict, *, max_rows: int = DEFAULT_ROWS) -> str:
-    """The whole verdict: headline, findings with cause and remedy, layer table, notes."""
+    """The whole verdict: headline, findings with cause and remedy, layer table, notes.
+
+    Args:
+        verdict: of one run.
+        max_rows: rows of the layer table beyond which its middle is left out.
+    """
     return "\n".join(_write_report(verdict, max_rows)).strip() + "\n"
 
 
@@ -95,7 +100,12 @@ def write_finding(finding: Finding, verdict: Verdict | None = None) -> str:
 
 
 def write_table(layers: Sequence[LayerSummary], max_rows: int = DEFAULT_ROWS) -> str:
-    """The layer table with its legend; flagged layers carry a cross."""
+    """The layer table with its legend; flagged layers carry a cross.
+
+    Args:
+        layers: in forward order.
+        max_rows: rows beyond which the middle is left out.
+    """
     columns = choose_columns(layers)
     lines = [
         "| | Layer | Type | " + " | ".join(column.title for column in columns) + " |",
@@ -138,7 +148,11 @@ def _write_names(names: Sequence[str]) -> str:
 
 
 def write_name(name: str) -> str:
-    """A name as code, or, where it holds what code cannot, with every mark of it escaped."""
+    """A name as code, or, where it holds what code cannot, with every mark of it escaped.
+
+    Args:
+        name: untrusted; empty for the model itself.
+    """
     name = make_printable(name)
     if not name.strip():
         return "(the model)"
@@ -146,7 +160,15 @@ def write_name(name: str) -> str:
 
 
 def escape_prose(text: str) -> str:
-    """A sentence whose code spans stay, as far as they hold plain names, and nothing else does."""
+    """A sentence whose code spans stay, as far as they hold plain names, and nothing else does.
+
+    Args:
+        text: with names between backticks.
+
+    Example:
+        >>> escape_prose("`fc1` is *dead*")
+        '`fc1` is &#42;dead&#42;'
+    """
     parts = _CODE.split(make_printable(text))
     return "".join(
         write_name(part) if place % 2 else _escape(part) for place, part in enumerate(parts)

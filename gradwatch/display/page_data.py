@@ -76,7 +76,11 @@ def write_brief(
 
 
 def write_rules(rules: Sequence[Rule] = DEFAULT_RULES) -> dict[str, dict[str, str]]:
-    """What ``gradwatch explain`` says of each rule, by code: a press on a code opens it."""
+    """What ``gradwatch explain`` says of each rule, by code: a press on a code opens it.
+
+    Args:
+        rules: whose pages the page can show.
+    """
     return {rule.code: {"title": rule.title, "doc": rule.doc} for rule in rules}
 
 

@@ -47,6 +47,13 @@ def describe_state(facts: RunFacts) -> dict[str, Any]:
     ``how`` is ``"ended"``, ``"crashed"``, ``"failed"``, ``"running"``, or ``"unknown"`` in logs
     without marks. A running one has stopped answering when its last record, written at ``last``, is
     older than ``patience`` seconds.
+
+    Args:
+        facts: of one log.
+
+    Returns:
+        ``how``, ``detail``, ``step`` of the end, ``last`` and ``started`` in seconds since 1970,
+        ``patience`` in seconds; ``None`` where unknown.
     """
     end, written = facts.end, facts.written_at
     gaps = [after - before for before, after in pairwise(written)]
@@ -62,7 +69,11 @@ def describe_state(facts: RunFacts) -> dict[str, Any]:
 
 
 def describe_gaps(facts: RunFacts) -> list[str]:
-    """What the log itself says is missing, a line for each gap."""
+    """What the log itself says is missing, a line for each gap.
+
+    Args:
+        facts: of one log.
+    """
     return [
         f"{gap.last - gap.first + 1:,} records could not be written ({gap.reason})"
         for gap in facts.gaps
@@ -70,7 +81,12 @@ def describe_gaps(facts: RunFacts) -> list[str]:
 
 
 def describe_facts(facts: RunFacts, verdict: Verdict) -> list[list[str]]:
-    """Label and text of each line of the information card; only what is known."""
+    """Label and text of each line of the information card; only what is known.
+
+    Args:
+        facts: of one log.
+        verdict: of the same run.
+    """
     rows = [
         ["Trains", describe_trained(verdict.trains)],
         ["Coverage", _say_coverage(verdict)],

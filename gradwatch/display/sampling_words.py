@@ -8,7 +8,11 @@ MILLION = 10**6
 
 
 def describe_pace(verdict: Verdict) -> str:
-    """Where a budget has widened the interval since the run began; else ``""``."""
+    """Where a budget has widened the interval since the run began; else ``""``.
+
+    Args:
+        verdict: whose records carry the interval in steps.
+    """
     if verdict.history is None or not verdict.records:
         return ""
     records = verdict.history.records
@@ -17,7 +21,11 @@ def describe_pace(verdict: Verdict) -> str:
 
 
 def describe_trained(trains: Trained) -> str:
-    """``"41 of 62 tensors train (0.8 of 12.3 million elements)"``; ``""`` without parameters."""
+    """``"41 of 62 tensors train (0.8 of 12.3 million elements)"``; ``""`` without parameters.
+
+    Args:
+        trains: counts of a verdict.
+    """
     if not trains.all_tensors:
         return ""
     elements = f"{trains.elements:,} of {trains.all_elements:,}"

@@ -24,7 +24,14 @@ _WORTH_DRAWING = 0.05
 
 
 def draw_cards(series: Series) -> str:
-    """All cards that have something to draw, side by side where there is room; ``""`` without."""
+    """All cards that have something to draw, side by side where there is room; ``""`` without.
+
+    Args:
+        series: of the run.
+
+    Returns:
+        HTML with inline styles, pictures as data URIs.
+    """
     if not series.steps or not series.names:
         return ""
     cards = [draw_card(name, series) for name in _CARDS]

@@ -17,7 +17,12 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def colour(logs: palette.Matrix, colours: palette.ColourRange) -> Pixels:
-    """``(rows, columns, 3)`` RGB of values, on the scale of the interactive heatmap."""
+    """``(rows, columns, 3)`` RGB of values, on the scale of the interactive heatmap.
+
+    Args:
+        logs: ``(rows, columns)``; grey where not finite.
+        colours: scale of hex colours, and the values at its two ends.
+    """
     scale, low, high = colours
     stops = [float(at) for at, _ in scale]
     share = (np.clip(np.nan_to_num(logs, nan=low), low, high) - low) / (high - low)
@@ -35,7 +40,11 @@ def _channel(hue: str, place: int) -> int:
 
 
 def write_png(pixels: Pixels) -> bytes:
-    """An RGB image as PNG (W3C PNG specification: signature, IHDR, IDAT, IEND)."""
+    """An RGB image as PNG (W3C PNG specification: signature, IHDR, IDAT, IEND).
+
+    Args:
+        pixels: uint8, ``(rows, columns, 3)``.
+    """
     height, width, _ = pixels.shape
     unfiltered = np.zeros((height, 1 + 3 * width), dtype=np.uint8)
     unfiltered[:, 1:] = pixels.reshape(height, -1)

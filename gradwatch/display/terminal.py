@@ -87,7 +87,12 @@ def write_text(
 
 
 def write_layers(verdict: Verdict, *, width: int = _DEFAULT_WIDTH) -> str:
-    """The layer table alone, as plain text."""
+    """The layer table alone, as plain text.
+
+    Args:
+        verdict: of one run.
+        width: columns of the terminal.
+    """
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None, legacy_windows=False)
     console.print(_draw_table(verdict.layers, console.options, DEFAULT_ROWS))

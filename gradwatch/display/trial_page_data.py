@@ -14,7 +14,11 @@ _WORKED = ("healthy", "better")
 
 
 def brief_trials(trials: Sequence[Trial]) -> dict[str, Any] | None:
-    """What the page shows of them; ``None`` when no remedy was tried."""
+    """What the page shows of them; ``None`` when no remedy was tried.
+
+    Args:
+        trials: ranked, best first.
+    """
     if not trials:
         return None
     return {

@@ -30,12 +30,21 @@ LEGEND = (
 
 
 def render_trials(trials: Iterable[Trial]) -> TrialsView:
-    """Trials as something that rich prints, in the order given."""
+    """Trials as something that rich prints, in the order given.
+
+    Args:
+        trials: ranked, best first.
+    """
     return TrialsView(tuple(trials))
 
 
 def write_trials(trials: Iterable[Trial], *, width: int = _DEFAULT_WIDTH) -> str:
-    """The table as plain text."""
+    """The table as plain text.
+
+    Args:
+        trials: ranked, best first.
+        width: columns of the terminal.
+    """
     out = io.StringIO()
     console = Console(file=out, width=width, color_system=None, legacy_windows=False)
     console.print(render_trials(trials))
@@ -103,7 +112,12 @@ def _write_cells(trial: Trial, ascii_only: bool) -> Iterator[Text]:
 
 
 def write_times(speedup: float, ascii_only: bool = False) -> str:
-    """``"×3.8 million"``; ``"from 0"`` where there was no movement at all before."""
+    """``"×3.8 million"``; ``"from 0"`` where there was no movement at all before.
+
+    Args:
+        speedup: how many times as far the early weights move; NaN gives an empty text.
+        ascii_only: write ``x`` for the sign of multiplication.
+    """
     if math.isnan(speedup):
         return ""
     if math.isinf(speedup):
@@ -112,14 +126,22 @@ def write_times(speedup: float, ascii_only: bool = False) -> str:
 
 
 def write_loss(loss: float) -> str:
-    """Three significant digits; ``"NaN"`` or ``"Inf"`` where training broke."""
+    """Three significant digits; ``"NaN"`` or ``"Inf"`` where training broke.
+
+    Args:
+        loss: mean over some batches.
+    """
     if math.isnan(loss):
         return "NaN"
     return f"{loss:.3g}" if math.isfinite(loss) else "Inf"
 
 
 def group_unfit(trials: Iterable[Trial]) -> list[tuple[str, list[str]]]:
-    """Reasons why remedies could not be tried, and for each the remedies."""
+    """Reasons why remedies could not be tried, and for each the remedies.
+
+    Args:
+        trials: in any order.
+    """
     names: dict[str, list[str]] = {}
     for trial in trials:
         if not trial.applicable:

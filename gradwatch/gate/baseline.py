@@ -39,7 +39,12 @@ class KnownFinding:
     threshold: float
 
     def is_exceeded_by(self, finding: Finding, thresholds: Thresholds) -> bool:
-        """Whether a finding is worse than this one, at ``baseline_worse`` or more."""
+        """Whether a finding is worse than this one, at ``baseline_worse`` or more.
+
+        Args:
+            finding: of the same kind, as it is now.
+            thresholds: whose ``baseline_worse`` is the factor from which a number counts as worse.
+        """
         if Severity[finding.severity.upper()] > Severity[self.severity.upper()]:
             return True
         old, new = _measure_badness(self.observed, self), _measure_badness(finding.observed, self)
@@ -77,7 +82,11 @@ class Baseline:
 
     @classmethod
     def of_verdicts(cls, verdicts: Sequence[Verdict]) -> Baseline:
-        """What these runs have now."""
+        """What these runs have now.
+
+        Args:
+            verdicts: of all runs, each under its own name.
+        """
         known = [
             _remember(finding, verdict.run) for verdict in verdicts for finding in verdict.findings
         ]
@@ -124,6 +133,10 @@ def find_known(finding: Finding, known: Sequence[KnownFinding]) -> tuple[KnownFi
     """The known findings of the same kind at a finding's worst layer; none where it is new.
 
     A layer that no known finding of this kind names makes the whole finding new.
+
+    Args:
+        finding: as it is now.
+        known: the baseline's findings of the same run.
     """
     same = [row for row in known if row.kind == finding.kind]
     covered = {layer for row in same for layer in row.layers}
@@ -134,6 +147,9 @@ def find_known(finding: Finding, known: Sequence[KnownFinding]) -> tuple[KnownFi
 
 def read_baseline(path: Path) -> Baseline:
     """Read what ``Baseline.to_json`` wrote.
+
+    Args:
+        path: of a JSON file.
 
     Raises:
         NothingToJudge: there is no such file.

@@ -36,7 +36,11 @@ class Measure:
     is_way: bool = False
 
     def scale(self, value: float) -> float:
-        """On the axis where distances mean the same everywhere: a share, or decades."""
+        """On the axis where distances mean the same everywhere: a share, or decades.
+
+        Args:
+            value: in the measure's own unit; anything below the smallest float32 counts as that.
+        """
         return value if self.is_share else float(np.log10(max(value, _LEAST)))
 
 
@@ -84,7 +88,14 @@ class ComparedRun(Protocol):
 
 
 def find_common_steps(runs: Sequence[ComparedRun]) -> tuple[int, ...]:
-    """Steps that all runs sampled, at most 96 of them, evenly spread."""
+    """Steps that all runs sampled, at most 96 of them, evenly spread.
+
+    Args:
+        runs: of either side; without any, no step is common.
+
+    Returns:
+        Global steps, ascending.
+    """
     steps = [{entry.global_step for entry in run.entries} for run in runs]
     common = sorted(set.intersection(*steps)) if steps else []
     places = np.unique(np.linspace(0, len(common) - 1, min(len(common), _MOST_STEPS)).round())
@@ -96,6 +107,10 @@ def measure_layers(run: ComparedRun, steps: Sequence[int]) -> LayerMeasures:
 
     How far a layer moved is the mean over all of them: a training that converges a little earlier
     has as far a way behind it. The others are medians of the later half: what came of it.
+
+    Args:
+        run: whose records are read once.
+        steps: global steps that are looked at.
     """
     wanted = set(steps)
     records = [record for record in run.records() if record.global_step in wanted]

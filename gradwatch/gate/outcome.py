@@ -109,7 +109,12 @@ class Gate:
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     def decide(self, judgement: Judgement, logdir: str = "") -> Outcome:
-        """The outcome of all runs; findings outrank what could not be judged."""
+        """The outcome of all runs; findings outrank what could not be judged.
+
+        Args:
+            judgement: the verdicts, and what could not be read.
+            logdir: as the user gave it, for the formats that name it.
+        """
         names = [verdict.run for verdict in judgement.verdicts]
         runs = tuple(
             self._rule_run(verdict, names, judgement.trials.get(verdict.run, ()))

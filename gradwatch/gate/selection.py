@@ -32,6 +32,9 @@ class Selection:
     def choose(self, runs: Sequence[Run]) -> list[Run]:
         """The runs to judge, with the records to judge.
 
+        Args:
+            runs: all runs of a log directory, those without records of gradwatch too.
+
         Raises:
             NothingToJudge: none is left.
         """

@@ -11,7 +11,12 @@ FORMATS = ("text", "json", "markdown", "github", "sarif", "junit")
 
 
 def write_outcome(outcome: Outcome, layout: str) -> str:
-    """An outcome in one of ``FORMATS`` other than ``"text"``, which a terminal dresses itself."""
+    """An outcome in one of ``FORMATS`` other than ``"text"``, which a terminal dresses itself.
+
+    Args:
+        outcome: of all runs.
+        layout: one of ``FORMATS``; what is none of the others is written as JUnit XML.
+    """
     writer: Callable[[Outcome], str]
     if layout == "json":
         from gradwatch.output.json_report import write_json as writer

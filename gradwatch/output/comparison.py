@@ -15,7 +15,11 @@ _MOST_LINES = 30
 
 
 def render_comparison(comparison: Comparison) -> Iterator[Text]:
-    """The result in one line, and one line for each regression."""
+    """The result in one line, and one line for each regression.
+
+    Args:
+        comparison: of two log directories; at most 30 regressions are shown.
+    """
     steps = comparison.steps
     window = f"{len(steps)} steps from {steps[0]:,} to {steps[-1]:,}"
     sides = f"{comparison.n_after} against {comparison.n_before} runs"
@@ -34,12 +38,23 @@ def render_comparison(comparison: Comparison) -> Iterator[Text]:
 
 
 def write_comparison_json(comparison: Comparison) -> str:
-    """One strict JSON object."""
+    """One strict JSON object.
+
+    Args:
+        comparison: of two log directories.
+    """
     return json.dumps(describe_comparison(comparison), indent=2, ensure_ascii=False)
 
 
 def describe_comparison(comparison: Comparison) -> dict[str, object]:
-    """Plain data, for JSON or a page."""
+    """Plain data, for JSON or a page.
+
+    Args:
+        comparison: of two log directories.
+
+    Returns:
+        Only types that JSON has; a distance that is not finite is ``None``.
+    """
     return {
         "schema_version": 1,
         "status": comparison.status,

@@ -19,7 +19,14 @@ _IN_PROPERTY = (*_IN_MESSAGE, (":", "%3A"), (",", "%2C"))
 
 
 def write_annotations(outcome: Outcome) -> str:
-    """One command a line, those that fail the job first: GitHub shows ten of a level in a step."""
+    """One command a line, those that fail the job first: GitHub shows ten of a level in a step.
+
+    Args:
+        outcome: of all runs.
+
+    Source:
+        GitHub Docs, "Workflow commands for GitHub Actions", and its limits on annotations.
+    """
     lines = sorted(_list_commands(outcome), key=_rank)
     n_failing = sum(run.fails for run in outcome.runs)
     words = f"gradwatch: {n_failing} of {len(outcome.runs)} runs fail, status {outcome.status}"
@@ -56,7 +63,17 @@ def _write_ruling(ruling: Ruling, run: RunOutcome) -> str:
 
 
 def write_command(level: str, message: str, **properties: str) -> str:
-    """One workflow command, such as ``::error title=...::message``."""
+    """One workflow command, such as ``::error title=...::message``.
+
+    Args:
+        level: ``"error"``, ``"warning"`` or ``"notice"``.
+        message: may have several lines.
+        **properties: ``title``, ``file``, ``line``; as text.
+
+    Example:
+        >>> write_command("notice", "50 % dead", title="act: 2")
+        '::notice title=act%3A 2::50 %25 dead'
+    """
     pairs = ",".join(
         f"{key}={_escape(make_printable(text), _IN_PROPERTY)}" for key, text in properties.items()
     )

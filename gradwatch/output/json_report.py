@@ -13,7 +13,11 @@ SCHEMA_VERSION = 1
 
 
 def write_json(outcome: Outcome) -> str:
-    """One object, whatever the number of runs."""
+    """One object, whatever the number of runs.
+
+    Args:
+        outcome: of all runs.
+    """
     content = {
         "schema_version": SCHEMA_VERSION,
         "gradwatch_version": outcome.version,

@@ -22,7 +22,11 @@ _COUNTS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 
 
 def write_junit(outcome: Outcome) -> str:
-    """The document, with its declaration."""
+    """The document, with its declaration.
+
+    Args:
+        outcome: of all runs; each is a test suite, and each kind of finding a test case of it.
+    """
     root = ElementTree.Element("testsuites", name="gradwatch")
     root.extend(_build_suites(outcome))
     _count(root)

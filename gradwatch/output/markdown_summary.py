@@ -11,7 +11,11 @@ from gradwatch.verdict.coverage import HEALTHY
 
 
 def write_summary(outcome: Outcome) -> str:
-    """A table of the runs where there are several, then each of them."""
+    """A table of the runs where there are several, then each of them.
+
+    Args:
+        outcome: of all runs.
+    """
     return "\n".join(_write_parts(outcome))
 
 
@@ -35,7 +39,11 @@ def _write_overview(outcome: Outcome) -> Iterator[str]:
 
 
 def name_result(run: RunOutcome) -> str:
-    """``"❌ fails"``, or the status of a run that does not."""
+    """``"❌ fails"``, or the status of a run that does not.
+
+    Args:
+        run: with its rulings.
+    """
     status = run.verdict.status
     if run.fails:
         return "❌ fails"

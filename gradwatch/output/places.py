@@ -22,7 +22,11 @@ class Place:
 
 
 def find_place(finding: Finding) -> Place | None:
-    """File and line that a finding carries as ``source``, ``"file:line"``; ``None`` without."""
+    """File and line that a finding carries as ``source``, ``"file:line"``; ``None`` without.
+
+    Args:
+        finding: on Windows its source has backslashes, which become ``/``.
+    """
     source = finding.source
     if not source:
         return None
@@ -33,7 +37,11 @@ def find_place(finding: Finding) -> Place | None:
 
 
 def describe_gone(known: KnownFinding) -> str:
-    """A known finding that is not there any more: ``vanishing at fc1 and 2 more``."""
+    """A known finding that is not there any more: ``vanishing at fc1 and 2 more``.
+
+    Args:
+        known: of a baseline.
+    """
     if not known.layers:
         return known.kind
     more = f" and {len(known.layers) - 1} more" if len(known.layers) > 1 else ""

@@ -36,7 +36,14 @@ _FINGERPRINT = "gradwatch/v1"
 
 
 def write_sarif(outcome: Outcome) -> str:
-    """One run of SARIF's, whatever the number of trainings."""
+    """One run of SARIF's, whatever the number of trainings.
+
+    Args:
+        outcome: of all runs.
+
+    Source:
+        OASIS, "Static Analysis Results Interchange Format (SARIF) Version 2.1.0", errata 01.
+    """
     driver = {
         "name": "gradwatch",
         "version": outcome.version,

@@ -116,7 +116,15 @@ class GradWatchFixture:
         return None
 
     def write_page(self, nodeid: str, failure: Failure) -> str:
-        """The HTML report of a failing test, where one was asked for; answers where it is."""
+        """The HTML report of a failing test, where one was asked for; answers where it is.
+
+        Args:
+            nodeid: of the test, from which the file's name is made.
+            failure: whose reports are written.
+
+        Returns:
+            ``"Report: PATH"``, why there is none, or ``""`` where none was asked for.
+        """
         folder = self.settings.report
         if folder is None or not failure.reports:
             return ""

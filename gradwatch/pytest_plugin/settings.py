@@ -57,7 +57,11 @@ class Settings:
         return find_configuration(self.start)
 
     def choose_thresholds(self, given: Thresholds | None) -> Thresholds:
-        """Those of the call; else the repository's with this test's changes."""
+        """Those of the call; else the repository's with this test's changes.
+
+        Args:
+            given: what the test passed itself; wins when it is not ``None``.
+        """
         from gradwatch.thresholds import Thresholds
 
         if given is not None:
@@ -68,7 +72,11 @@ class Settings:
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Options of the command line and of the ini file."""
+    """Options of the command line and of the ini file.
+
+    Args:
+        parser: pytest's, gets the options.
+    """
     kinds = "kind of finding that fails a test with the fixture gradwatch_check (default: all)"
     group = parser.getgroup("gradwatch", "gradients that do not reach every layer")
     group.addoption(
@@ -88,6 +96,9 @@ def add_options(parser: pytest.Parser) -> None:
 def check_options(config: pytest.Config) -> None:
     """Refuse what means nothing.
 
+    Args:
+        config: pytest's, with the command line and the ini file.
+
     Raises:
         pytest.UsageError: an unknown kind or threshold, or a count that is none.
     """
@@ -102,6 +113,10 @@ def check_options(config: pytest.Config) -> None:
 
 def read_settings(config: pytest.Config, node: pytest.Item) -> Settings:
     """The settings of one test.
+
+    Args:
+        config: pytest's, with the command line and the ini file.
+        node: the test, whose nearest marker wins.
 
     Raises:
         pytest.UsageError: its marker says something that means nothing.

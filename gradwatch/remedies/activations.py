@@ -18,6 +18,12 @@ def swap_activations(kind: type[nn.Module]) -> Callable[[nn.Module, Survey], Edi
     """A remedy that makes every hidden activation module one of this class.
 
     Gates and the activations of heads stay: being sure is their job.
+
+    Args:
+        kind: made without arguments, such as ``nn.GELU``.
+
+    Returns:
+        A ``Remedy.operate``, which raises ``NotApplicable`` where no such module is to be swapped.
     """
 
     def operate(model: nn.Module, survey: Survey) -> Edit:

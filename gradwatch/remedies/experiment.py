@@ -68,6 +68,12 @@ class Training:
 def measure_baseline(setup: Setup) -> tuple[Measurement, Topology]:
     """Train the untouched model.
 
+    Args:
+        setup: of all trials; its model stays as it is, a copy is trained.
+
+    Returns:
+        What was measured, and the topology that the last record shows.
+
     Raises:
         NothingToJudge: gradwatch itself failed, or saw no step.
     """
@@ -81,14 +87,26 @@ def measure_baseline(setup: Setup) -> tuple[Measurement, Topology]:
 
 
 def survey_setup(setup: Setup, topology: Topology) -> Survey:
-    """Look at a copy of the untouched model."""
+    """Look at a copy of the untouched model.
+
+    Args:
+        setup: of all trials.
+        topology: of the untouched model.
+    """
     _seed()
     twin = _copy(setup)
     return survey_model(twin.model, setup.batches[:LOSS_BATCHES], twin.loss_fn, topology)
 
 
 def try_remedy(setup: Setup, remedy: Remedy, survey: Survey, before: Measurement) -> Trial:
-    """Whatever a remedy breaks in a model that was not made for it is an answer, not an error."""
+    """Whatever a remedy breaks in a model that was not made for it is an answer, not an error.
+
+    Args:
+        setup: of all trials.
+        remedy: operates on a copy.
+        survey: of another copy, so that it holds no module of this one.
+        before: of the untouched model.
+    """
     edit = Edit(remedy.name, "")
     try:
         training, edit = _operate(setup, remedy, survey)
@@ -116,7 +134,16 @@ def describe(
     after: Measurement | None,
     reason: str = "",
 ) -> Trial:
-    """The trial as data; its outcome is known when all are ranked."""
+    """The trial as data; its outcome is known when all are ranked.
+
+    Args:
+        setup: of all trials.
+        remedy: that was tried.
+        edit: what it did to the copy.
+        before: of the untouched model.
+        after: of the changed copy; ``None`` when it could not be trained.
+        reason: why it could not; empty otherwise.
+    """
     return Trial(edit.name, remedy.change, edit.description, setup.steps, before, after, reason)
 
 

@@ -30,8 +30,16 @@ FollowingType = Callable[[int], str]
 def match_initialisation(model: nn.Module, survey: Survey) -> Edit:
     """He before the ReLU family, Xavier before sigmoid and tanh, LeCun before none.
 
+    Args:
+        model: a copy, changed in place.
+        survey: of the model.
+
     Raises:
         NotApplicable: there is no weight that can be re-initialised.
+
+    Source:
+        He et al. 2015 (arXiv 1502.01852), Glorot & Bengio 2010 (AISTATS), LeCun et al. 1998
+            ("Efficient BackProp").
     """
     scheme, description = initialise_weights(
         model, survey, lambda index: find_following_type(survey.topology, index)
@@ -43,6 +51,11 @@ def initialise_weights(
     model: nn.Module, survey: Survey, find_type: FollowingType
 ) -> tuple[str, str]:
     """Re-initialise all trainable weights; biases become 0.
+
+    Args:
+        model: a copy, changed in place.
+        survey: of the model.
+        find_type: says which activation follows a layer.
 
     Returns:
         The schemes' names, and what was done where.

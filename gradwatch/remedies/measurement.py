@@ -22,7 +22,14 @@ EARLY_SHARE = 1 / 3
 def measure_training(
     report: Report, thresholds: Thresholds, loss_start: float, loss_end: float
 ) -> Measurement:
-    """What ``Measurement`` says, from the records behind a report and the losses around them."""
+    """What ``Measurement`` says, from the records behind a report and the losses around them.
+
+    Args:
+        report: of the trial's training, every step recorded.
+        thresholds: whose ``weight_floor`` keeps a weight near zero from looking as if it moved.
+        loss_start: mean loss of some batches before the training.
+        loss_end: the same after it.
+    """
     records = report.history.records if report.history is not None else ()
     readings = read_flow(records)
     attenuations = np.array([measure_attenuation(reading) for reading in readings])
@@ -44,7 +51,11 @@ def _summarise(values: Array, reduce: Callable[[Array], Any]) -> float:
 
 
 def measure_attenuation(reading: Reading) -> float:
-    """Least relative gradient at the outputs of weights; NaN where no gradient arrived."""
+    """Least relative gradient at the outputs of weights; NaN where no gradient arrived.
+
+    Args:
+        reading: of one record.
+    """
     roles = [layer.role in ("weight", "recurrent") for layer in reading.topology.layers]
     values = reading.relative_gradient[np.array(roles, dtype=bool)]
     values = values[np.isfinite(values)]
@@ -52,7 +63,15 @@ def measure_attenuation(reading: Reading) -> float:
 
 
 def measure_early_update(reading: Reading, weight_floor: float) -> float:
-    """Median relative update of the first third of the weights; 0 for one without a gradient."""
+    """Median relative update of the first third of the weights; 0 for one without a gradient.
+
+    Args:
+        reading: of one record.
+        weight_floor: as in ``Thresholds``: a share of LeCun's scale.
+
+    Returns:
+        ``||dw|| / ||w||``; NaN where no weight was judged.
+    """
     early = find_early(reading)
     if not early:
         return math.nan
@@ -62,7 +81,14 @@ def measure_early_update(reading: Reading, weight_floor: float) -> float:
 
 
 def find_early(reading: Reading) -> list[int]:
-    """Trainable weights in use, by their first call; bare ones keep the order of the parameters."""
+    """Trainable weights in use, by their first call; bare ones keep the order of the parameters.
+
+    Args:
+        reading: of one record.
+
+    Returns:
+        Indices of parameters.
+    """
     topology = reading.topology
     has_gradient = ~np.isnan(reading.record.param("grad_l2_norm"))
     used = has_gradient | np.array([param.used for param in topology.params], dtype=bool)
@@ -72,5 +98,9 @@ def find_early(reading: Reading) -> list[int]:
 
 
 def has_nonfinite_gradient(change: Change) -> bool:
-    """Whether a finding that has just begun says that there are NaN or Inf."""
+    """Whether a finding that has just begun says that there are NaN or Inf.
+
+    Args:
+        change: as ``on_change`` gets it.
+    """
     return change.began and change.finding.kind == "nonfinite"

@@ -41,7 +41,12 @@ _CONVOLUTIONS = {
 
 
 def make_batch_norm(module: nn.Module, shape: tuple[int, ...]) -> nn.Module | None:
-    """Over samples and positions; ``None`` where the units' dimension is not the second."""
+    """Over samples and positions; ``None`` where the units' dimension is not the second.
+
+    Args:
+        module: whose output is normalised.
+        shape: of that output, samples first.
+    """
     for kind, norm in _CONVOLUTIONS.items():
         if isinstance(module, kind):
             return norm(shape[1])
@@ -49,14 +54,27 @@ def make_batch_norm(module: nn.Module, shape: tuple[int, ...]) -> nn.Module | No
 
 
 def make_layer_norm(module: nn.Module, shape: tuple[int, ...]) -> nn.Module | None:
-    """Over the units of each sample; of a convolution over channels and positions."""
+    """Over the units of each sample; of a convolution over channels and positions.
+
+    Args:
+        module: whose output is normalised.
+        shape: of that output, samples first.
+    """
     if isinstance(module, tuple(_CONVOLUTIONS)):
         return nn.GroupNorm(1, shape[1])
     return nn.LayerNorm(shape[-1])
 
 
 def insert_norms(name: str, make: MakeNorm) -> Callable[[nn.Module, Survey], Edit]:
-    """A remedy that normalises between each hidden weight and its activation."""
+    """A remedy that normalises between each hidden weight and its activation.
+
+    Args:
+        name: of the normalisation, for the words.
+        make: gives one for a module; ``None`` leaves the module as it is.
+
+    Returns:
+        A ``Remedy.operate``, which raises ``NotApplicable`` where nothing is to be normalised.
+    """
 
     def operate(model: nn.Module, survey: Survey) -> Edit:
         indices = _find_unnormalised(survey)
@@ -100,6 +118,10 @@ def _is_normalised(topology: Topology, index: int) -> bool:
 
 def normalise_inputs(model: nn.Module, survey: Survey) -> Edit:
     """Standardise each floating-point input of forward by the moments of the given batches.
+
+    Args:
+        model: a copy; gets a forward pre-hook.
+        survey: with the inputs of forward.
 
     Raises:
         NotApplicable: no floating-point input, or all of them are about standardised.

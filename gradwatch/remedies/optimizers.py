@@ -54,12 +54,21 @@ def _choose_defaults(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def scale_learning_rates(optimizer: Optimizer, factor: float) -> None:
-    """Multiply the learning rate of every group."""
+    """Multiply the learning rate of every group.
+
+    Args:
+        optimizer: a copy's, changed in place.
+        factor: 1 changes nothing.
+    """
     for group in optimizer.param_groups:
         if "lr" in group:
             group["lr"] = group["lr"] * factor
 
 
 def list_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """What an optimizer factory is called with: the trainable parameters."""
+    """What an optimizer factory is called with: the trainable parameters.
+
+    Args:
+        model: a copy.
+    """
     return [param for param in model.parameters() if param.requires_grad]

@@ -23,8 +23,15 @@ NAME = "residual connections"
 def add_residuals(model: nn.Module, survey: Survey) -> Edit:
     """Around each weight and its activation, or else around each smallest block that holds both.
 
+    Args:
+        model: a copy, changed in place.
+        survey: with the shapes of its modules' inputs and outputs.
+
     Raises:
         NotApplicable: no stage without a skip keeps the shape of its input.
+
+    Source:
+        He et al. 2016, "Deep Residual Learning for Image Recognition" (arXiv 1512.03385).
     """
     pairs = _find_pairs(survey)
     if pairs:

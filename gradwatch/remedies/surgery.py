@@ -48,6 +48,11 @@ class Remedy:
 def replace_module(model: nn.Module, fqn: str, make: Callable[[nn.Module], nn.Module]) -> None:
     """Put another module in a module's place, under each of its names.
 
+    Args:
+        model: a copy, changed in place.
+        fqn: of the module that goes.
+        make: gets that module and gives the new one.
+
     Raises:
         NotApplicable: the module is the model itself.
     """
@@ -80,7 +85,11 @@ class Entrance(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Any:
-        """As the layer; the input waits at the exit."""
+        """As the layer; the input waits at the exit.
+
+        Args:
+            x: ``(batch, ...)``.
+        """
         self.shortcut.waiting.append(x)
         return self.layer(x)
 
@@ -94,7 +103,11 @@ class Exit(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Any:
-        """The layer's output plus what waits here, if it has the same shape."""
+        """The layer's output plus what waits here, if it has the same shape.
+
+        Args:
+            x: ``(batch, ...)``.
+        """
         output = self.layer(x)
         if not self.shortcut.waiting:
             return output
@@ -110,5 +123,10 @@ class Residual(nn.Module):
         self.block = block
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """``x + block(x)``."""
+        """``x + block(x)``.
+
+        Args:
+            x: ``(batch, ...)``, of the shape of the block's output.
+            *args, **kwargs: what else the block takes.
+        """
         return x + self.block(x, *args, **kwargs)

@@ -27,7 +27,13 @@ _CODE = re.compile(r"\bGW\d{3}\b")
 def read_beginnings(
     provider: tb_provider.DataProvider, run: str, experiment: str = ""
 ) -> dict[str, list[int]]:
-    """Steps at which texts of ours name a finding's code, ascending, by code."""
+    """Steps at which texts of ours name a finding's code, ascending, by code.
+
+    Args:
+        provider: TensorBoard's data provider.
+        run: name of the run.
+        experiment: its id; TensorBoard itself has only the empty one.
+    """
     only = tb_provider.RunTagFilter(runs=[run])
     place = {"experiment_id": experiment, "plugin_name": text_metadata.PLUGIN_NAME}
     listed = provider.list_tensors(tb_context.RequestContext(), run_tag_filter=only, **place)
@@ -45,7 +51,15 @@ def read_beginnings(
 
 
 def gather_codes(texts: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
-    """Steps by code, from ``(step, text)`` pairs."""
+    """Steps by code, from ``(step, text)`` pairs.
+
+    Args:
+        texts: Markdown of ``EventLog.write_text``.
+
+    Example:
+        >>> gather_codes([(9, "GW101"), (3, "GW101, GW401")])
+        {'GW101': [3, 9], 'GW401': [3]}
+    """
     steps: dict[str, set[int]] = {}
     for step, text in texts:
         for code in _CODE.findall(text):
@@ -64,6 +78,11 @@ def restore_first_step(
     """The finding with the step of its text, where that lies in the gap before its first record.
 
     A text from before that gap belongs to an earlier episode that had ended.
+
+    Args:
+        finding: of the tab's verdict, which sees a part of the records.
+        sampled_steps: global steps of the records that were judged, ascending.
+        began: as ``read_beginnings`` gives it.
     """
     place = bisect_left(sampled_steps, finding.first_step)
     before = sampled_steps[place - 1] if place > 0 else -1

@@ -17,13 +17,21 @@ class GradWatchLoader(base_plugin.TBLoader):  # type: ignore[misc]
     """Loads the plugin, or says in one line why the tab is missing."""
 
     def fix_flags(self, flags: argparse.Namespace) -> None:
-        """Ask for more than TensorBoard's ten samples; a user's own choice stays."""
+        """Ask for more than TensorBoard's ten samples; a user's own choice stays.
+
+        Args:
+            flags: TensorBoard's, changed in place.
+        """
         samples = getattr(flags, "samples_per_plugin", None)
         if isinstance(samples, dict):
             samples.setdefault("gradwatch", SAMPLES)
 
     def load(self, context: base_plugin.TBContext) -> base_plugin.TBPlugin | None:
-        """The plugin; ``None`` leaves TensorBoard without our tab, and otherwise whole."""
+        """The plugin; ``None`` leaves TensorBoard without our tab, and otherwise whole.
+
+        Args:
+            context: TensorBoard's, with the data provider.
+        """
         try:
             from gradwatch.tensorboard_plugin.plugin import GradWatchPlugin
 

@@ -38,7 +38,11 @@ class Keeper:
         self._settled = threading.Event()
 
     def poke(self, patience_seconds: float = 0.0) -> None:
-        """Look for new data in the background; returns at once."""
+        """Look for new data in the background; returns at once.
+
+        Args:
+            patience_seconds: how long to look on while there is no run at all.
+        """
         with self._lock:
             self._again = True
             if self._thread is None or not self._thread.is_alive():
@@ -49,7 +53,11 @@ class Keeper:
                 self._thread.start()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until the background is done, so long at most; whether it is."""
+        """Wait until the background is done, so long at most; whether it is.
+
+        Args:
+            seconds: at most.
+        """
         return self._settled.wait(seconds)
 
     def count_unhealthy(self) -> int:
@@ -76,6 +84,9 @@ class Keeper:
     def draw(self, name: str) -> bytes:
         """The figures of a run, gzipped JSON.
 
+        Args:
+            name: of the run.
+
         Raises:
             KeyError: no such run.
         """
@@ -89,7 +100,11 @@ class Keeper:
         return snapshot.draw() if snapshot else b""
 
     def knows(self, name: str) -> bool:
-        """Whether there is such a run."""
+        """Whether there is such a run.
+
+        Args:
+            name: of a run, as a request gives it.
+        """
         return name in self._runs
 
     def _work(self, patience_seconds: float) -> None:

@@ -22,6 +22,9 @@ AnyMark = TypeVar("AnyMark", RunHeader, RunEnd, RunGap)
 def read_header(data: Data) -> RunHeader | None:
     """The start mark that was written last.
 
+    Args:
+        data: of one run, by tag.
+
     Raises:
         UnreadableLog: it is damaged.
     """
@@ -30,6 +33,10 @@ def read_header(data: Data) -> RunHeader | None:
 
 def read_end(data: Data, header: RunHeader | None) -> RunEnd | None:
     """The end mark of the newest watch; ``None`` when that one has not ended.
+
+    Args:
+        data: of one run, by tag.
+        header: of the newest watch, whose session an end must have.
 
     Raises:
         UnreadableLog: it is damaged.
@@ -42,6 +49,9 @@ def read_end(data: Data, header: RunHeader | None) -> RunEnd | None:
 def read_gaps(data: Data) -> list[RunGap]:
     """Records that could not be written, in the order of the marks.
 
+    Args:
+        data: of one run, by tag.
+
     Raises:
         UnreadableLog: a mark is damaged.
     """
@@ -50,6 +60,10 @@ def read_gaps(data: Data) -> list[RunGap]:
 
 def gather_facts(data: Data, columns: Sequence[Column]) -> RunFacts:
     """What the page says of a run besides its verdict.
+
+    Args:
+        data: of one run, by tag.
+        columns: in order of their steps.
 
     Raises:
         UnreadableLog: a mark is damaged.

@@ -7,7 +7,7 @@ small: the words, at most 600 columns and the doctor's bounded history, for a fe
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -19,19 +19,18 @@ from gradwatch.display.figures.series import Column, Histograms, Series, columns
 from gradwatch.display.page_data import write_brief
 from gradwatch.display.run_facts import RunFacts
 from gradwatch.errors import GradWatchError
-from gradwatch.log.limits import require_columns
-from gradwatch.log.summaries import (
-    PLUGIN_NAME,
-    RECORD_PREFIX,
-    TRIALS_TAG,
-    UNITS_PREFIX,
-    unpack_layer_set,
-    unpack_units,
-)
+from gradwatch.log.summaries import PLUGIN_NAME, TRIALS_TAG, unpack_layer_set
 from gradwatch.log.trial_summaries import unpack_trials
-from gradwatch.records import LayerSet, StepRecord
 from gradwatch.run_marks import RunHeader
 from gradwatch.tensorboard_plugin.first_steps import read_beginnings, restore_first_step
+from gradwatch.tensorboard_plugin.recorded import (
+    Data,
+    Recorded,
+    gather_histograms,
+    gather_records,
+    has_layers,
+    list_record_tags,
+)
 from gradwatch.tensorboard_plugin.run_state import gather_facts, read_header
 from gradwatch.tensorboard_plugin.snapshot import Snapshot
 from gradwatch.thresholds import Thresholds
@@ -44,12 +43,15 @@ MAX_JUDGED_NUMBERS = 400_000  # layers x steps judged at one reading: a few seco
 logger = logging.getLogger("gradwatch")
 
 Tags = Mapping[str, tb_provider.TensorTimeSeries]
-Data = dict[str, list[tb_provider.TensorDatum]]
 Signature = tuple[tuple[str, int, float], ...]
 
 
 def sign(tags: Tags) -> Signature:
-    """Changes when a run has new data."""
+    """Changes when a run has new data.
+
+    Args:
+        tags: of one run.
+    """
     return tuple(
         sorted((tag, series.max_step, series.max_wall_time) for tag, series in tags.items())
     )
@@ -82,17 +84,29 @@ class WatchedRun:
         return self.header.thresholds if self.header else Thresholds()
 
     def follow(self, header: RunHeader | None) -> None:
-        """Take the newest start mark; other thresholds than before begin the judging again."""
+        """Take the newest start mark; other thresholds than before begin the judging again.
+
+        Args:
+            header: the newest; ``None`` in logs from before there were marks.
+        """
         before, self.header = self.thresholds, header
         if self.thresholds != before:
             self.doctor, self.last_judged = None, -1
 
     def began_again(self, steps: Sequence[int]) -> bool:
-        """Whether the log is another training's, or was cut off behind what has been judged."""
+        """Whether the log is another training's, or was cut off behind what has been judged.
+
+        Args:
+            steps: global steps of the log as it is now, ascending.
+        """
         return bool(steps) and steps[-1] < self.last_judged
 
     def known_columns(self, steps: Sequence[int]) -> Sequence[Column]:
-        """Columns that can be used again."""
+        """Columns that can be used again.
+
+        Args:
+            steps: global steps of the log as it is now, ascending.
+        """
         return () if self.snapshot is None or self.began_again(steps) else self.snapshot.columns
 
     @property
@@ -113,25 +127,6 @@ class Drawn(NamedTuple):
     histograms: Histograms
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """Records of a run as they came, unpacked only when they are needed.
-
-    Attributes:
-        steps: global steps, ascending.
-        vectors: for each its layer set and numbers.
-    """
-
-    steps: tuple[int, ...]
-    vectors: tuple[tuple[LayerSet, Any], ...]
-
-    def unpack(self, places: Iterable[int]) -> Iterator[StepRecord]:
-        """The records at these places."""
-        for place in places:
-            layer_set, vector = self.vectors[place]
-            yield StepRecord.from_vector(self.steps[place], layer_set, vector)
-
-
 class RunReader:
     """Lists and reads runs.
 
@@ -147,19 +142,24 @@ class RunReader:
         found = self._provider.list_tensors(
             tb_context.RequestContext(), experiment_id="", plugin_name=PLUGIN_NAME
         )
-        return {run: tags for run, tags in sorted(found.items()) if _records_in(tags)}
+        return {run: tags for run, tags in sorted(found.items()) if list_record_tags(tags)}
 
     def read(self, run: WatchedRun, tags: Tags) -> None:
-        """Bring a run up to date; an unreadable one gets a brief that says why."""
+        """Bring a run up to date; an unreadable one gets a brief that says why.
+
+        Args:
+            run: gets another snapshot and signature; its doctor sees the new records.
+            tags: of the run, as ``list_runs`` gives them.
+        """
         signature = sign(tags)
         try:
             data = self._read_tensors(run.name, tags)
             tried = _unpack_latest(data.pop(TRIALS_TAG, []))
             marked = data
-            data = {tag: series for tag, series in data.items() if _has_layers(tag)}
+            data = {tag: series for tag, series in data.items() if has_layers(tag)}
             sets = {tag: unpack_layer_set(tags[tag].plugin_content) for tag in data}
             began = read_beginnings(self._provider, run.name)
-            recorded, histograms = _gather(data, sets), _histograms(data, sets)
+            recorded, histograms = gather_records(data, sets), gather_histograms(data, sets)
             run.follow(read_header(marked))
             columns = _columns(recorded, run.known_columns(recorded.steps))
             facts = gather_facts(marked, columns)
@@ -187,41 +187,6 @@ class RunReader:
 def _give_up(run: WatchedRun, reason: str) -> None:
     run.forget()
     run.snapshot = Snapshot({"error": reason, "severity": "error"})
-
-
-def _records_in(tags: Iterable[str]) -> list[str]:
-    return [tag for tag in tags if tag.startswith(RECORD_PREFIX)]
-
-
-def _gather(data: Data, sets: Mapping[str, LayerSet]) -> Recorded:
-    """Records in order of their steps; where a resumed run wrote a step twice, the later.
-
-    Raises:
-        UnreadableLog: a few bytes stand for more columns than any record has.
-    """
-    newest: dict[int, tuple[float, str, Any]] = {}
-    for tag in _records_in(data):
-        for datum in data[tag]:
-            if datum.step not in newest or datum.wall_time >= newest[datum.step][0]:
-                newest[datum.step] = (datum.wall_time, tag, datum.numpy)
-    steps = tuple(sorted(newest))
-    recorded = Recorded(steps, tuple((sets[newest[s][1]], newest[s][2]) for s in steps))
-    require_columns(recorded.vectors)
-    return recorded
-
-
-def _histograms(data: Data, sets: Mapping[str, LayerSet]) -> Histograms:
-    found: Histograms = {}
-    for tag, series in data.items():
-        if tag.startswith(UNITS_PREFIX):
-            for datum in series:
-                for key, counts in unpack_units(sets[tag], datum.numpy).items():
-                    found.setdefault(key, {})[datum.step] = counts
-    return found
-
-
-def _has_layers(tag: str) -> bool:
-    return tag.startswith((RECORD_PREFIX, UNITS_PREFIX))
 
 
 def _unpack_latest(written: Sequence[tb_provider.TensorDatum]) -> tuple[Trial, ...]:

@@ -50,14 +50,28 @@ FIGURES: dict[str, Callable[[Series], Figure | None]] = {
 
 
 def build_figures(series: Series) -> dict[str, Figure | None]:
-    """All pictures of one run; empty when nothing was recorded."""
+    """All pictures of one run; empty when nothing was recorded.
+
+    Args:
+        series: of one run.
+
+    Returns:
+        Figures by name, in the order of ``FIGURES``; ``None`` for what was not measured.
+    """
     if not series.steps or not series.names:
         return {}
     return {name: build(series) for name, build in FIGURES.items()}
 
 
 def build_payload(series: Series) -> dict[str, Any]:
-    """What the page fetches of one run: the pictures, and the cards in order with their words."""
+    """What the page fetches of one run: the pictures, and the cards in order with their words.
+
+    Args:
+        series: of one run.
+
+    Returns:
+        Plain data for JSON, arrays as base64; NaN occurs inside these only.
+    """
     figures = build_figures(series)
     cards = [
         {
@@ -76,7 +90,12 @@ def build_payload(series: Series) -> dict[str, Any]:
 
 
 def series_of_verdict(verdict: Verdict, limit: int = MAX_COLUMNS) -> Series:
-    """What is drawn of a verdict: the records that its history kept."""
+    """What is drawn of a verdict: the records that its history kept.
+
+    Args:
+        verdict: without records when it came from JSON: then the series is empty.
+        limit: most columns; the records between are left out evenly.
+    """
     records = verdict.history.records if verdict.history is not None else ()
     limits = verdict.history.thresholds if verdict.history is not None else None
     return series_of(records, limit, limits)
@@ -84,6 +103,10 @@ def series_of_verdict(verdict: Verdict, limit: int = MAX_COLUMNS) -> Series:
 
 def draw_figure(verdict: Verdict, name: str = "profile") -> Any:
     """A ``plotly.graph_objects.Figure`` of one picture, for notebooks.
+
+    Args:
+        verdict: with its history.
+        name: a key of ``FIGURES``.
 
     Raises:
         InvalidInput: no picture of that name.

@@ -18,6 +18,9 @@ def build_loss(series: Series) -> Figure | None:
     """Loss above, learning rate below; ``None`` when neither is known.
 
     The loss is the value that backward was called on, before clipping and without a loss scale.
+
+    Args:
+        series: whose ``loss`` and ``learning_rate`` are ``(columns,)``.
     """
     has_loss = bool(np.isfinite(series.loss).any())
     has_rate = bool(np.isfinite(series.learning_rate).any())

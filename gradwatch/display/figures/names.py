@@ -20,6 +20,17 @@ def shorten(names: Sequence[str], longest: int = LONGEST) -> list[str]:
     """Leave out what all names share, then all but the initials, then the middle, until each fits.
 
     Names are cut at ``.``, ``_`` and ``/``; words with a digit tell layers apart and stay whole.
+
+    Args:
+        names: of the rows of one axis; what they share is left out of all.
+        longest: characters.
+
+    Returns:
+        A label for each name, in the same order.
+
+    Example:
+        >>> shorten(["encoder.layers.0.attention.weight", "encoder.layers.1.attention.weight"], 20)
+        ['…layers.0…', '…layers.1…']
     """
     words = [_WORD.findall(name) for name in names]
     head, tail = _shared(words), _shared([word[::-1] for word in words])
@@ -60,13 +71,22 @@ def _join(words: Sequence[str]) -> str:
 
 
 def cut_middle(text: str, longest: int) -> str:
-    """Both ends of a text, and a sign for what lies between."""
+    """Both ends of a text, and a sign for what lies between.
+
+    Args:
+        text: of any length.
+        longest: characters of the result, the sign included.
+    """
     left = (longest - 1) // 2
     return text if len(text) <= longest else f"{text[:left]}…{text[-(longest - 1 - left) :]}"
 
 
 def plot_height(rows: int) -> int:
-    """Pixels of a plot with this many rows, without its margins."""
+    """Pixels of a plot with this many rows, without its margins.
+
+    Args:
+        rows: of the layer axis.
+    """
     return max(SHORTEST_PLOT, min(TALLEST_PLOT, rows * ROW_PIXELS))
 
 
@@ -74,6 +94,13 @@ def layer_axis(names: Sequence[str], height: int) -> dict[str, Any]:
     """A category axis, input layer on top; the page picks other ticks when one zooms in.
 
     Categories are the full names, so that hovering shows them in full; only labels are short.
+
+    Args:
+        names: of the rows, input layer first.
+        height: of the plot in pixels, from which the ticks' distance is chosen.
+
+    Returns:
+        A ``layout.yaxis`` of Plotly.
     """
     stride = max(1, -(-len(names) * TICK_PIXELS // max(height, 1)))
     full = [escape(name) for name in names]
@@ -95,7 +122,11 @@ def layer_axis(names: Sequence[str], height: int) -> dict[str, Any]:
 
 
 def axis_meta(names: Sequence[str]) -> dict[str, Any]:
-    """What the page needs to filter rows and to label them again after zooming."""
+    """What the page needs to filter rows and to label them again after zooming.
+
+    Args:
+        names: of the rows, as in ``layer_axis``.
+    """
     return {
         "names": list(names),
         "labels": [escape(name) for name in shorten(names)],

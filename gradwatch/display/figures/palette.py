@@ -55,6 +55,10 @@ def gradient_scale(explodes: bool, thresholds: Thresholds | None = None) -> Colo
 
     Blue ends where the rule of vanishing gradients begins to look (``profile``), violet begins
     where that of exploding ones does (``exploding_growth``).
+
+    Args:
+        explodes: goes on above a full gradient, up to 10^8.
+        thresholds: in force; the defaults when ``None``.
     """
     limits = thresholds or Thresholds()
     fading = fade_below(limits.profile)
@@ -78,7 +82,12 @@ def fade_below(limit: float) -> Scale:
 
 
 def share_scale(limit: float, dark: bool = False) -> Scale:
-    """From 0 to 1: grey up to the share from which it counts as a finding, orange from there."""
+    """From 0 to 1: grey up to the share from which it counts as a finding, orange from there.
+
+    Args:
+        limit: share from 0 to 1, kept within 0.01 and 0.99.
+        dark: for a dark page.
+    """
     edge = min(max(limit, 0.01), 0.99)
     below = _SHARE_BELOW_DARK if dark else _SHARE_BELOW
     above = _SHARE_ABOVE_DARK if dark else _SHARE_ABOVE
@@ -86,7 +95,11 @@ def share_scale(limit: float, dark: bool = False) -> Scale:
 
 
 def encode(values: npt.NDArray[Any]) -> dict[str, Any]:
-    """A typed array as Plotly reads it: base64, little-endian, with its shape."""
+    """A typed array as Plotly reads it: base64, little-endian, with its shape.
+
+    Args:
+        values: float32, int16, int32 or uint8, of any shape.
+    """
     kinds = {"float32": "f4", "int16": "i2", "int32": "i4", "uint8": "u1"}
     plain = np.ascontiguousarray(values)
     shape = ", ".join(str(size) for size in plain.shape)
@@ -95,7 +108,12 @@ def encode(values: npt.NDArray[Any]) -> dict[str, Any]:
 
 
 def log10(values: npt.NDArray[Any], decimals: int = 2) -> Matrix:
-    """log10 rounded to what a picture can show; 0 becomes float32's smallest decade."""
+    """log10 rounded to what a picture can show; 0 becomes float32's smallest decade.
+
+    Args:
+        values: of any shape; only their magnitudes matter. Infinity becomes 10^39, NaN stays.
+        decimals: that are kept.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log10(np.abs(values, dtype=np.float64))
     finite = np.where(np.isneginf(logs), -45.0, logs)
@@ -103,18 +121,33 @@ def log10(values: npt.NDArray[Any], decimals: int = 2) -> Matrix:
 
 
 def milli_log10(values: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
-    """log10 in thousandths; -32768 where unknown. Half the bytes for what only bars show."""
+    """log10 in thousandths; -32768 where unknown. Half the bytes for what only bars show.
+
+    Args:
+        values: as of ``log10``.
+    """
     logs = np.clip(log10(values, 3).astype(np.float64) * 1000, -32000, 32000)
     return np.where(np.isnan(logs), -32768, np.round(logs)).astype(np.int16)
 
 
 def escape(text: str) -> str:
-    """Layer names as Plotly shows them: its texts are HTML-like, and names are untrusted."""
+    """Layer names as Plotly shows them: its texts are HTML-like, and names are untrusted.
+
+    Args:
+        text: untrusted.
+    """
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def step_axis(steps: Sequence[int]) -> Figure:
-    """An axis of exactly these steps; a single one gets a width of one step."""
+    """An axis of exactly these steps; a single one gets a width of one step.
+
+    Args:
+        steps: global steps of the columns, ascending, at least one.
+
+    Returns:
+        A ``layout.xaxis`` of Plotly.
+    """
     first, last = steps[0], steps[-1]
     axis: Figure = {"title": {"text": "step"}, "showgrid": False, "autorange": False, "nticks": 7,
                     "range": [first - 0.5, last + 0.5], "tickformat": ",d"}  # fmt: skip
@@ -122,7 +155,12 @@ def step_axis(steps: Sequence[int]) -> Figure:
 
 
 def frame(height: int, **layout: Any) -> Figure:
-    """Layout that all pictures share; backgrounds are transparent so that they follow the page."""
+    """Layout that all pictures share; backgrounds are transparent so that they follow the page.
+
+    Args:
+        height: pixels, margins included.
+        **layout: entries of ``layout`` that replace the shared ones.
+    """
     base: Figure = {
         "height": height,
         "margin": {"l": 8, "r": 12, "t": 30, "b": 44},
@@ -136,7 +174,15 @@ def frame(height: int, **layout: Any) -> Figure:
 
 
 def draw_backdrop(values: npt.NDArray[Any], steps: Sequence[int]) -> list[Figure]:
-    """Grey behind a heatmap that has gaps: white would look like a value."""
+    """Grey behind a heatmap that has gaps: white would look like a value.
+
+    Args:
+        values: of the heatmap, ``(rows, columns)``.
+        steps: global steps of its columns.
+
+    Returns:
+        Shapes for ``layout.shapes``; none where every value is finite.
+    """
     if np.isfinite(values).all():
         return []
     whole = {"xref": "x", "x0": steps[0] - 0.5, "x1": steps[-1] + 0.5}
@@ -146,6 +192,11 @@ def draw_backdrop(values: npt.NDArray[Any], steps: Sequence[int]) -> list[Figure
 
 
 def mark_gaps(values: npt.NDArray[Any], steps: Sequence[int]) -> Figure:
-    """For ``layout.meta``: whether there are gaps, and what the page draws behind them."""
+    """For ``layout.meta``: whether there are gaps, and what the page draws behind them.
+
+    Args:
+        values: of the heatmap, ``(rows, columns)``.
+        steps: global steps of its columns.
+    """
     backdrop = draw_backdrop(values, steps)
     return {"gaps": bool(backdrop), "backdrop": backdrop}

@@ -28,6 +28,10 @@ def build_profile(series: Series, column: int = -1) -> Figure:
 
     ``layout.meta`` holds what the step slider needs: the steps, the names and all gains
     (int16, thousandths of log10, ``shares x rows x columns``).
+
+    Args:
+        series: with at least one row and one column.
+        column: whose gains the bars show; the last by default.
     """
     plot = plot_height(len(series.names))
     logs = palette.log10(series.relative)
@@ -175,7 +179,11 @@ def _meta(series: Series, used: list[int]) -> Figure:
 
 
 def find_last(values: Matrix) -> int:
-    """The last column in which most layers have a finite value, at which the page opens."""
+    """The last column in which most layers have a finite value, at which the page opens.
+
+    Args:
+        values: ``(rows, columns)``, NaN or infinite where unknown.
+    """
     counts = np.isfinite(values).sum(axis=0)
     whole = np.flatnonzero(2 * counts > counts.max(initial=0))
     return int(whole[-1]) if whole.size else max(values.shape[1] - 1, 0)

@@ -58,6 +58,9 @@ def plan_rows(layer_set: LayerSet) -> Plan:
     """Choose the rows of a layer set and what counts for each.
 
     Remembered by identity: hashing thousands of layers for each record would cost more.
+
+    Args:
+        layer_set: of a record.
     """
     for known, plan in tuple(_known_plans):
         if known is layer_set:

@@ -43,7 +43,11 @@ class Column:
 
     @classmethod
     def from_reading(cls, reading: flow.Reading) -> Column:
-        """Keep of a record, and of what diagnosis read from it, what is drawn."""
+        """Keep of a record, and of what diagnosis read from it, what is drawn.
+
+        Args:
+            reading: of one record; nothing of it is kept but what the column names.
+        """
         record, plan = reading.record, plan_rows(reading.record.layer_set)
         acts = list(plan.activations)
         return cls(
@@ -60,7 +64,11 @@ class Column:
 
 
 def columns_of(records: Sequence[StepRecord]) -> list[Column]:
-    """Columns of many records; reading them together is what makes it fast."""
+    """Columns of many records; reading them together is what makes it fast.
+
+    Args:
+        records: of any layer sets, in order of their steps.
+    """
     return [Column.from_reading(reading) for reading in flow.read_flow(records)]
 
 
@@ -152,7 +160,13 @@ class Series:
         histograms: Histograms | None = None,
         thresholds: Thresholds | None = None,
     ) -> Series:
-        """Put columns side by side; layers that come and go leave gaps (NaN)."""
+        """Put columns side by side; layers that come and go leave gaps (NaN).
+
+        Args:
+            columns: in order of their steps.
+            histograms: counts of pre-activations; none when ``None``.
+            thresholds: in force; the defaults when ``None``.
+        """
         plans = list({id(column.plan): column.plan for column in reversed(columns)}.values())
         names = _union(plans, lambda plan: plan.rows)
         acts = _union(plans, lambda plan: plan.activations)
@@ -219,7 +233,19 @@ def _union(plans: Iterable[Plan], pick: Callable[[Plan], tuple[int, ...]]) -> di
 
 
 def thin(steps: Sequence[int], limit: int = MAX_COLUMNS) -> list[int]:
-    """Indices of at most ``limit`` steps: the first, the last, and evenly between."""
+    """Indices of at most ``limit`` steps: the first, the last, and evenly between.
+
+    Args:
+        steps: ascending.
+        limit: most indices.
+
+    Returns:
+        Indices, ascending; all of them where there are no more than the limit.
+
+    Example:
+        >>> thin(range(100), 4)
+        [0, 33, 66, 99]
+    """
     if len(steps) <= limit:
         return list(range(len(steps)))
     places = np.unique(np.linspace(0, len(steps) - 1, limit).round().astype(np.int64))
@@ -231,7 +257,13 @@ def series_of(
     limit: int = MAX_COLUMNS,
     thresholds: Thresholds | None = None,
 ) -> Series:
-    """The series of records in order of their steps."""
+    """The series of records in order of their steps.
+
+    Args:
+        records: in order of their steps.
+        limit: most columns.
+        thresholds: in force; the defaults when ``None``.
+    """
     chosen = thin([record.global_step for record in records], limit)
     histograms: Histograms = {}
     for record in records:

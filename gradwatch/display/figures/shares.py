@@ -19,7 +19,11 @@ _MARGIN_TOP, _MARGIN_BOTTOM = 10, 46
 
 
 def build_saturated(series: Series) -> Figure | None:
-    """Share of elements with a derivative near zero; ``None`` when there are none."""
+    """Share of elements with a derivative near zero; ``None`` when there are none.
+
+    Args:
+        series: whose ``saturated`` is ``(activations, columns)``.
+    """
     return _build(series, series.saturated, "saturated")
 
 
@@ -27,12 +31,19 @@ def build_dead(series: Series) -> Figure | None:
     """Share of units that never fired over the window; ``None`` when there are none.
 
     Zeros as such are no disease: half of a healthy ReLU's outputs are zero.
+
+    Args:
+        series: whose ``dead`` is ``(activations, columns)``.
     """
     return _build(series, series.dead, "dead")
 
 
 def largest_share(values: Matrix) -> float | None:
-    """The largest share anywhere; ``None`` when no layer has units of this kind."""
+    """The largest share anywhere; ``None`` when no layer has units of this kind.
+
+    Args:
+        values: shares from 0 to 1 of any shape, NaN where unknown.
+    """
     known = values[np.isfinite(values)]
     return float(known.max()) if known.size else None
 

@@ -35,6 +35,10 @@ def build_units(series: Series, activation: str | None = None) -> Figure | None:
     """The distribution of one activation's inputs over phi and phi'; ``None`` without histograms.
 
     ``layout.meta.units`` holds all activations and sampled steps, so that the page can switch.
+
+    Args:
+        series: of one run; the histogram of its latest step is drawn.
+        activation: key of the one to draw first; the first one with histograms when unknown.
     """
     known = [name for name in series.activations if series.histograms.get(name)][:MAX_ACTIVATIONS]
     if not known:
@@ -112,7 +116,14 @@ def _grid() -> npt.NDArray[np.float64]:
 
 
 def shares_of(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Counts as shares of all; what lies beyond the outer edges counts for the outer bins."""
+    """Counts as shares of all; what lies beyond the outer edges counts for the outer bins.
+
+    Args:
+        counts: ``(bins,)``; NaN counts as 0.
+
+    Returns:
+        ``(bins,)``, adding up to 1; zeros where nothing was counted.
+    """
     counts = np.nan_to_num(np.asarray(counts, dtype=np.float64))
     total = counts.sum()
     shares: npt.NDArray[np.float64] = counts / total if total > 0 else counts
@@ -132,7 +143,11 @@ def _bars(counts: npt.NDArray[np.float64]) -> Figure:
 
 
 def curves_of(layer_type: str) -> dict[str, Any]:
-    """phi and phi' over the shown range, and where units are saturated; empty when unknown."""
+    """phi and phi' over the shown range, and where units are saturated; empty when unknown.
+
+    Args:
+        layer_type: of an activation, such as ``"Sigmoid"``.
+    """
     row = find_activation(layer_type)
     if row is None or row.curve is None:
         return {}
@@ -149,7 +164,13 @@ def curves_of(layer_type: str) -> dict[str, Any]:
 
 
 def slope(curve: Curve, z: npt.NDArray[np.float64], width: float = 1e-4) -> npt.NDArray[np.float64]:
-    """phi' by central differences, exact enough to draw."""
+    """phi' by central differences, exact enough to draw.
+
+    Args:
+        curve: phi, vectorised.
+        z: of any shape.
+        width: half the distance of the two points.
+    """
     slopes: npt.NDArray[np.float64] = (curve(z + width) - curve(z - width)) / (2 * width)
     return slopes
 

@@ -15,7 +15,12 @@ _FLOOR = 1e-9  # smaller ratios are drawn at the left edge
 
 
 def build_updates(series: Series, column: int = -1) -> Figure | None:
-    """A dot per layer at one step, a line over the middle 80 % of steps; ``None`` if unknown."""
+    """A dot per layer at one step, a line over the middle 80 % of steps; ``None`` if unknown.
+
+    Args:
+        series: whose ``updates`` is ``(rows, columns)``.
+        column: whose step the dots belong to; the last by default.
+    """
     finite = np.where(np.isfinite(series.updates), series.updates, np.nan)
     measured = np.flatnonzero(np.isfinite(finite).any(axis=1))
     if not measured.size:

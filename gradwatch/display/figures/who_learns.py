@@ -21,6 +21,9 @@ def build_who_learns(series: Series) -> Figure | None:
 
     A smaller share is drawn as 1e-8. A gap: the layer has no weight that
     an optimizer holds, or got no gradient or no step.
+
+    Args:
+        series: whose ``learning`` is ``(rows, columns)``, shares from 0 to 1.
     """
     rows = np.flatnonzero(series.has_weight)
     names, shares = [series.names[row] for row in rows], series.learning[rows]
