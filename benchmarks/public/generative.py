@@ -17,6 +17,14 @@ BLOCKS = {
     "norm_num_groups": 4,
     "layers_per_block": 1,
 }
+CODER = {
+    "in_channels": 1,
+    "out_channels": 1,
+    "down_block_types": ("DownEncoderBlock2D", "DownEncoderBlock2D"),
+    "up_block_types": ("UpDecoderBlock2D", "UpDecoderBlock2D"),
+    "latent_channels": 2,
+    **BLOCKS,
+}
 
 
 def _diffuse(predict: Any) -> Any:
@@ -86,15 +94,7 @@ def build_unet_1d() -> Recipe:
 
 @enter("AutoencoderKL", "diffusers")
 def build_autoencoder() -> Recipe:
-    model = import_module("diffusers").AutoencoderKL(
-        in_channels=1,
-        out_channels=1,
-        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
-        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
-        latent_channels=2,
-        sample_size=16,
-        **BLOCKS,
-    )
+    model = import_module("diffusers").AutoencoderKL(**CODER, sample_size=16)
 
     def measure(model: Any, batch: Batch) -> Tensor:
         latents = model.encode(batch[0]).latent_dist
@@ -107,15 +107,7 @@ def build_autoencoder() -> Recipe:
 
 @enter("VQModel", "diffusers")
 def build_quantized() -> Recipe:
-    model = import_module("diffusers").VQModel(
-        in_channels=1,
-        out_channels=1,
-        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
-        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
-        latent_channels=2,
-        num_vq_embeddings=32,
-        **BLOCKS,
-    )
+    model = import_module("diffusers").VQModel(**CODER, num_vq_embeddings=32)
 
     def measure(model: Any, batch: Batch) -> Tensor:
         quantized, commitment, _ = model.quantize(model.encode(batch[0]).latents)

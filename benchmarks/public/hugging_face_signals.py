@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.public.hugging_face import PACKAGE, TRANSLATOR, WIDTH, make_model
 from benchmarks.public.losses import classify_with
 from benchmarks.public.recipe import Batch, Recipe, enter
 from benchmarks.public.tasks import (
-    PAD,
     VOCABULARY,
     Draw,
     draw_digits,
@@ -20,8 +19,6 @@ from benchmarks.public.tasks import (
     draw_waves,
 )
 
-PACKAGE = "transformers"
-WIDTH = 48
 SIZES = {
     "hidden_size": WIDTH,
     "num_hidden_layers": 3,
@@ -31,14 +28,9 @@ SIZES = {
 PATCHES = {"image_size": 32, "patch_size": 8, "num_labels": 10}
 
 
-def _make(name: str, **config: Any) -> Any:
-    model = getattr(import_module(PACKAGE), name)
-    return model(model.config_class(**config))
-
-
 def _enter_image_classifier(name: str, **config: Any) -> None:
     def build() -> Recipe:
-        return Recipe(_make(name, **config), draw_digits(), classify_with("pixel_values"))
+        return Recipe(make_model(name, **config), draw_digits(), classify_with("pixel_values"))
 
     enter(name, PACKAGE)(build)
 
@@ -89,7 +81,7 @@ _enter_image_classifier(
 
 @enter("SegformerForSemanticSegmentation", PACKAGE)
 def build_segformer() -> Recipe:
-    model = _make(
+    model = make_model(
         "SegformerForSemanticSegmentation",
         hidden_sizes=[8, 16, 24, 32],
         depths=[1, 1, 1, 1],
@@ -108,7 +100,7 @@ def build_segformer() -> Recipe:
 def build_clip() -> Recipe:
     sizes = {**SIZES, "projection_dim": 32}
     text = {"vocab_size": VOCABULARY, "max_position_embeddings": 16, "eos_token_id": 2}
-    model = _make(
+    model = make_model(
         "CLIPModel",
         projection_dim=32,
         text_config={**sizes, **text, "bos_token_id": 1, "pad_token_id": 0},
@@ -141,7 +133,7 @@ HEARING = {
 
 def _enter_listener(name: str) -> None:
     enter(name, PACKAGE)(
-        lambda: Recipe(_make(name, **HEARING), draw_sounds(), classify_with("input_values"))
+        lambda: Recipe(make_model(name, **HEARING), draw_sounds(), classify_with("input_values"))
     )
 
 
@@ -151,22 +143,13 @@ _enter_listener("HubertForSequenceClassification")
 
 @enter("WhisperForConditionalGeneration", PACKAGE)
 def build_whisper() -> Recipe:
-    model = _make(
+    model = make_model(
         "WhisperForConditionalGeneration",
         vocab_size=VOCABULARY,
         num_mel_bins=16,
-        d_model=WIDTH,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=96,
-        decoder_ffn_dim=96,
+        **TRANSLATOR,
         max_source_positions=32,
         max_target_positions=16,
-        pad_token_id=PAD,
-        bos_token_id=1,
-        eos_token_id=1,
         decoder_start_token_id=2,
         suppress_tokens=None,
         begin_suppress_tokens=None,
@@ -182,7 +165,7 @@ def build_whisper() -> Recipe:
 
 @enter("PatchTSTForPrediction", PACKAGE)
 def build_patch_tst() -> Recipe:
-    model = _make(
+    model = make_model(
         "PatchTSTForPrediction",
         num_input_channels=1,
         context_length=32,
@@ -205,7 +188,7 @@ def build_patch_tst() -> Recipe:
 
 def _enter_forecaster(name: str, draw: Draw, **more: Any) -> None:
     def build() -> Recipe:
-        model = _make(
+        model = make_model(
             name,
             prediction_length=8,
             context_length=24,

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
+from benchmarks.public.hugging_face import PACKAGE, TRANSLATOR, WIDTH, make_model
 from benchmarks.public.losses import classify_with, continue_text, fill_in, repeat_text
 from benchmarks.public.recipe import Recipe, enter
 from benchmarks.public.tasks import PAD, VOCABULARY, draw_labelled_tokens, draw_tokens
-
-PACKAGE = "transformers"
-WIDTH = 48
-
-
-def _load() -> Any:
-    return import_module(PACKAGE)
 
 
 def _size(**more: Any) -> dict[str, Any]:
@@ -33,20 +26,17 @@ def _size(**more: Any) -> dict[str, Any]:
     }
 
 
-def _make(name: str, **config: Any) -> Any:
-    """A model by the name of its class, whose configuration class torch finds for it."""
-    model = getattr(_load(), name)
-    return model(model.config_class(**config))
-
-
 def _enter_causal(name: str, **config: Any) -> None:
-    enter(name, PACKAGE)(lambda: Recipe(_make(name, **config), draw_tokens(), continue_text))
+    enter(name, PACKAGE)(lambda: Recipe(make_model(name, **config), draw_tokens(), continue_text))
 
 
 def _enter_classifier(name: str, **config: Any) -> None:
     def build() -> Recipe:
         return Recipe(
-            _make(name, **config), draw_labelled_tokens(), classify_with("input_ids"), steps=150
+            make_model(name, **config),
+            draw_labelled_tokens(),
+            classify_with("input_ids"),
+            steps=150,
         )
 
     enter(name, PACKAGE)(build)
@@ -54,15 +44,24 @@ def _enter_classifier(name: str, **config: Any) -> None:
 
 def _enter_masked(name: str, **config: Any) -> None:
     enter(name, PACKAGE)(
-        lambda: Recipe(_make(name, **config), draw_tokens(), fill_in(VOCABULARY), steps=150)
+        lambda: Recipe(make_model(name, **config), draw_tokens(), fill_in(VOCABULARY), steps=150)
     )
 
 
 def _enter_translator(name: str, **config: Any) -> None:
-    enter(name, PACKAGE)(lambda: Recipe(_make(name, **config), draw_tokens(12), repeat_text))
+    enter(name, PACKAGE)(lambda: Recipe(make_model(name, **config), draw_tokens(12), repeat_text))
 
 
 GROUPED = _size(num_key_value_heads=2)
+T5 = {
+    "vocab_size": 33,
+    "d_model": WIDTH,
+    "d_kv": 12,
+    "d_ff": 96,
+    "num_layers": 2,
+    "num_heads": 4,
+    "decoder_start_token_id": PAD,
+}
 
 _enter_causal(
     "GPT2LMHeadModel",
@@ -140,43 +139,19 @@ _enter_masked("ElectraForMaskedLM", **_size(embedding_size=24))
 _enter_masked("RobertaForMaskedLM", **_size())
 _enter_masked("BigBirdForMaskedLM", **_size(attention_type="original_full"))
 
-_enter_translator(
-    "T5ForConditionalGeneration",
-    vocab_size=33,
-    d_model=WIDTH,
-    d_kv=12,
-    d_ff=96,
-    num_layers=2,
-    num_heads=4,
-    decoder_start_token_id=PAD,
-)
+_enter_translator("T5ForConditionalGeneration", **T5)
 _enter_translator(
     "SwitchTransformersForConditionalGeneration",
-    vocab_size=33,
-    d_model=WIDTH,
-    d_kv=12,
-    d_ff=96,
-    num_layers=2,
-    num_heads=4,
+    **T5,
     num_experts=4,
     num_sparse_encoder_layers=1,
     num_sparse_decoder_layers=1,
-    decoder_start_token_id=PAD,
 )
 _enter_translator(
     "BartForConditionalGeneration",
     vocab_size=33,
-    d_model=WIDTH,
-    encoder_layers=2,
-    decoder_layers=2,
-    encoder_attention_heads=4,
-    decoder_attention_heads=4,
-    encoder_ffn_dim=96,
-    decoder_ffn_dim=96,
+    **TRANSLATOR,
     max_position_embeddings=64,
-    pad_token_id=PAD,
-    bos_token_id=1,
-    eos_token_id=1,
     decoder_start_token_id=PAD,
     forced_eos_token_id=1,
 )

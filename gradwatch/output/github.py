@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from gradwatch.display.layer_table import make_printable
 from gradwatch.gate.outcome import Outcome, Ruling, RunOutcome
-from gradwatch.output.places import describe_gone, find_place
+from gradwatch.output.places import find_place
+from gradwatch.output.ruling_words import describe_gone
 from gradwatch.schema.kinds import find_kind
 from gradwatch.verdict.coverage import NOT_JUDGED
 

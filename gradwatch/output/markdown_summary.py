@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from gradwatch.display.markdown import escape_prose, write_name, write_report
 from gradwatch.gate.outcome import Outcome, RunOutcome
-from gradwatch.output.places import describe_gone
+from gradwatch.output.ruling_words import list_rulings
 from gradwatch.verdict.coverage import HEALTHY
 
 
@@ -24,7 +24,8 @@ def _write_parts(outcome: Outcome) -> Iterator[str]:
         yield from _write_overview(outcome)
     for run in outcome.runs:
         yield write_report(run.verdict)
-        yield from _write_rulings(run)
+        rulings = [f"- {escape_prose(line)}" for line in list_rulings(run)]
+        yield from (*rulings, "") if rulings else ()
 
 
 def _write_overview(outcome: Outcome) -> Iterator[str]:
@@ -49,15 +50,3 @@ def name_result(run: RunOutcome) -> str:
         return "❌ fails"
     words = "passes" if run.rulings else status.replace("_", " ")
     return f"✅ {words}" if run.rulings or status == HEALTHY else f"⚠️ {words}"
-
-
-def _write_rulings(run: RunOutcome) -> Iterator[str]:
-    for ruling in run.rulings:
-        if ruling.reason:
-            words = "fails" if ruling.fails else "passes"
-            finding = f"{ruling.finding.kind} ({ruling.finding.code})"
-            yield f"- {finding} {words}: {escape_prose(ruling.reason)}"
-    for known in run.gone:
-        yield f"- Gone since the baseline: {escape_prose(describe_gone(known))}"
-    if run.gone or any(ruling.reason for ruling in run.rulings):
-        yield ""

@@ -1,10 +1,9 @@
-"""Where a finding is in the source, and how its text is made fit for a machine."""
+"""Where a finding is in the source."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gradwatch.gate.baseline import KnownFinding
 from gradwatch.verdict.findings import Finding
 
 
@@ -34,15 +33,3 @@ def find_place(finding: Finding) -> Place | None:
     if file and line.isdecimal() and int(line):
         return Place(file.replace("\\", "/"), int(line))
     return Place(str(source).replace("\\", "/"))
-
-
-def describe_gone(known: KnownFinding) -> str:
-    """A known finding that is not there any more: ``vanishing at fc1 and 2 more``.
-
-    Args:
-        known: of a baseline.
-    """
-    if not known.layers:
-        return known.kind
-    more = f" and {len(known.layers) - 1} more" if len(known.layers) > 1 else ""
-    return f"{known.kind} at {known.layers[0]}{more}"

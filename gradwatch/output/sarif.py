@@ -24,7 +24,8 @@ from gradwatch.gate.outcome import (
     Ruling,
     RunOutcome,
 )
-from gradwatch.output.places import Place, describe_gone, find_place
+from gradwatch.output.places import Place, find_place
+from gradwatch.output.ruling_words import describe_gone
 from gradwatch.verdict.own_rules import list_rules
 from gradwatch.verdict.rule import Rule
 

@@ -10,8 +10,8 @@ from rich.text import Text
 from gradwatch.display.layer_table import DEFAULT_ROWS, make_printable
 from gradwatch.display.terminal import render_report
 from gradwatch.display.trial_table import render_trials
-from gradwatch.gate.outcome import Outcome, RunOutcome
-from gradwatch.output.places import describe_gone
+from gradwatch.gate.outcome import Outcome
+from gradwatch.output.ruling_words import list_rulings
 
 
 def render_outcome(outcome: Outcome, max_rows: int = DEFAULT_ROWS) -> Iterator[RenderableType]:
@@ -25,16 +25,6 @@ def render_outcome(outcome: Outcome, max_rows: int = DEFAULT_ROWS) -> Iterator[R
         yield render_report(run.verdict, max_rows=max_rows)
         if run.trials and run.verdict.findings:
             yield render_trials(run.trials)
-        lines = list(_list_rulings(run))
+        lines = [make_printable(line) for line in list_rulings(run)]
         if lines:
             yield Text("\n".join(lines))
-
-
-def _list_rulings(run: RunOutcome) -> Iterator[str]:
-    for ruling in run.rulings:
-        if ruling.reason:
-            words = "Fails" if ruling.fails else "Passes"
-            text = f"{ruling.finding.kind} [{ruling.finding.code}]: {ruling.reason}"
-            yield f"{words}: {make_printable(text)}"
-    for known in run.gone:
-        yield make_printable(f"Gone since the baseline: {describe_gone(known)}")

@@ -98,13 +98,13 @@ class TestBaseline:
         assert "gradwatch-baseline.json: 1 known findings of 1 run" in capsys.readouterr().out
         known = ("--baseline", "gradwatch-baseline.json")
         assert check(*known) == 0
-        assert "Passes: vanishing [GW101]: in the baseline" in capsys.readouterr().out
+        assert "vanishing (GW101) passes: in the baseline" in capsys.readouterr().out
         write_run(here / "later", HEALTHY)
         assert main(["check", "later", *known]) == 0
         assert "Gone since the baseline: vanishing at fc1" in capsys.readouterr().out
         write_run(here / "worse", UNHEALTHY / 4)
         assert main(["check", "worse", *known]) == 1
-        assert "Fails: vanishing [GW101]" in capsys.readouterr().out
+        assert "vanishing (GW101) fails: " in capsys.readouterr().out
 
     def test_a_missing_file_is_no_pass(self, here: Path) -> None:
         write_run(here / "runs", HEALTHY)
@@ -140,7 +140,7 @@ class TestConfiguration:
     def test_ignores(self, here: Path, capsys) -> None:
         self.write(here, "ignore = [{kind = 'vanishing', layers = '*', reason = 'legacy'}]")
         assert check() == 0
-        assert "Passes: vanishing [GW101]: legacy" in capsys.readouterr().out
+        assert "vanishing (GW101) passes: legacy" in capsys.readouterr().out
 
     def test_a_severity(self) -> None:
         assert check("--min-severity", "critical") == 1

@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.zoo.case import Case, Training
 from tests.zoo.healthy_models import relu_mlp
-from tests.zoo.healthy_tasks import healthy, spirals
+from tests.zoo.healthy_tasks import healthy, spirals, train
 
 _cases: list[Case] = []
 _cross_entropy = nn.CrossEntropyLoss()
@@ -20,37 +20,14 @@ def restarts_from_zero() -> Training:
     model = relu_mlp(2, 48, 3, 2)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step % 25 / 24)
-
-    def run() -> list[float]:
-        losses = []
-        for x, y in islice(cycle(spirals()), 150):
-            optimizer.zero_grad()
-            loss = _cross_entropy(model(x), y)
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-            losses.append(loss.item())
-        return losses
-
-    return Training(model=model, optimizers=(optimizer,), run=run)
+    return train(model, optimizer, spirals(), _cross_entropy, 150, scheduler)
 
 
 @healthy(_cases, "a wide body of random features is handed to no optimizer, and the head learns")
 def body_handed_to_no_optimizer() -> Training:
     model = nn.Sequential(nn.Linear(2, 256), nn.ReLU(), nn.Linear(256, 2))
     optimizer = torch.optim.Adam(model[2].parameters(), lr=0.05)
-
-    def run() -> list[float]:
-        losses = []
-        for x, y in islice(cycle(spirals()), 150):
-            optimizer.zero_grad()
-            loss = _cross_entropy(model(x), y)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        return losses
-
-    return Training(model=model, optimizers=(optimizer,), run=run)
+    return train(model, optimizer, spirals(), _cross_entropy, 150)
 
 
 def _scaled(clips_early: bool) -> Training:
@@ -90,19 +67,7 @@ def rate_zero_when_learned() -> Training:
     model = relu_mlp(2, 48, 3, 2)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(1 - step / 140, 0.0))
-
-    def run() -> list[float]:
-        losses = []
-        for x, y in islice(cycle(spirals()), 200):
-            optimizer.zero_grad()
-            loss = _cross_entropy(model(x), y)
-            loss.backward()
-            optimizer.step()
-            rates.step()
-            losses.append(loss.item())
-        return losses
-
-    return Training(model=model, optimizers=(optimizer,), run=run)
+    return train(model, optimizer, spirals(), _cross_entropy, 200, rates)
 
 
 CASES: tuple[Case, ...] = tuple(_cases)

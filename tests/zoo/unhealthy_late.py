@@ -10,10 +10,36 @@ from torch import Tensor, nn
 
 from tests.zoo import data, models
 from tests.zoo.case import Case, Training
-from tests.zoo.loops import adam, sgd, supervised
+from tests.zoo.loops import Loss, adam, sgd, supervised
 
 mse = nn.functional.mse_loss
 cross_entropy = nn.functional.cross_entropy
+
+
+def change_on_the_way(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    change: Callable[[int], None],
+    *,
+    steps: int,
+    pairs: tuple[Tensor, Tensor] | None = None,
+    loss_fn: Loss = cross_entropy,
+) -> Training:
+    """An ordinary loop, of digits where no pairs are given; `change` is called before each step."""
+
+    def run() -> list[float]:
+        losses = []
+        batches = data.batches(*(pairs or data.digits()), 64, steps)
+        for step, (x, y) in enumerate(batches):
+            change(step)
+            optimizer.zero_grad()
+            loss = loss_fn(model(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    return Training(model, (optimizer,), run)
 
 
 def decayed_away(fixed: bool = False) -> Training:
@@ -22,19 +48,11 @@ def decayed_away(fixed: bool = False) -> Training:
     model = models.initialise(models.mlp([64] + [32] * 7 + [10]), models.he)
     optimizer = sgd(model, 0.05)
 
-    def run() -> list[float]:
-        losses = []
-        for step, (x, y) in enumerate(data.batches(*data.digits(), 64, 200)):
-            if step == 60 and not fixed:
-                optimizer.param_groups[0]["weight_decay"] = 2.0
-            optimizer.zero_grad()
-            loss = cross_entropy(model(x), y)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        return losses
+    def decay(step: int) -> None:
+        if step == 60 and not fixed:
+            optimizer.param_groups[0]["weight_decay"] = 2.0
 
-    return Training(model, (optimizer,), run)
+    return change_on_the_way(model, optimizer, decay, steps=200)
 
 
 class Faded(nn.Module):
@@ -56,19 +74,11 @@ def faded_branch(fixed: bool = False) -> Training:
     model = Faded()
     optimizer = sgd(model, 0.05)
 
-    def run() -> list[float]:
-        losses = []
-        for step, (x, y) in enumerate(data.batches(*data.digits(), 64, 160)):
-            if step >= 40 and not fixed:
-                model.fade.mul_(0.7)
-            optimizer.zero_grad()
-            loss = cross_entropy(model(x), y)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        return losses
+    def fade(step: int) -> None:
+        if step >= 40 and not fixed:
+            model.fade.mul_(0.7)
 
-    return Training(model, (optimizer,), run)
+    return change_on_the_way(model, optimizer, fade, steps=160)
 
 
 class Binary(nn.Module):
@@ -90,21 +100,13 @@ def annealed_code(fixed: bool = False) -> Training:
     torch.manual_seed(2)
     model = Binary()
     optimizer = adam(model, 5e-3)
-    x = data.digits()[0]
 
-    def run() -> list[float]:
-        losses = []
-        for step, (a, _) in enumerate(data.batches(x, x, 64, 160)):
-            if step >= 20 and not fixed:
-                model.sharpness = min(1.1 * model.sharpness, 1e5)
-            optimizer.zero_grad()
-            loss = mse(model(a), a)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        return losses
+    def sharpen(step: int) -> None:
+        if step >= 20 and not fixed:
+            model.sharpness = min(1.1 * model.sharpness, 1e5)
 
-    return Training(model, (optimizer,), run)
+    x, _ = data.digits()
+    return change_on_the_way(model, optimizer, sharpen, steps=160, pairs=(x, x), loss_fn=mse)
 
 
 def burst_saturates_tanh(fixed: bool = False) -> Training:
@@ -141,18 +143,10 @@ def detached_later(fixed: bool = False) -> Training:
     model = Freezing()
     optimizer = sgd(model, 0.05, momentum=0.9)
 
-    def run() -> list[float]:
-        losses = []
-        for step, (x, y) in enumerate(data.batches(*data.digits(), 64, 150)):
-            model.detached = step >= 6 and not fixed
-            optimizer.zero_grad()
-            loss = cross_entropy(model(x), y)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        return losses
+    def detach(step: int) -> None:
+        model.detached = step >= 6 and not fixed
 
-    return Training(model, (optimizer,), run)
+    return change_on_the_way(model, optimizer, detach, steps=150)
 
 
 class Freezing(nn.Module):
