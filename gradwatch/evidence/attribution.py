@@ -102,12 +102,39 @@ class Attribution:
         return self.weight + self.other - self.shift
 
     def list_gains(self, layers: Sequence[Layer], role: str) -> list[float]:
-        """What each layer of a role on the path multiplies the gradient by, as measured."""
+        """What each layer of a role on the path multiplies the gradient by, as measured.
+
+        Args:
+            layers: of the layer set, in order.
+            role: as in ``Layer.role``.
+
+        Returns:
+            Factors of the gradient's norm, 1 for a layer that changes nothing, in the path's order.
+        """
         return [math.exp(log) for i, log in self.factors.items() if layers[i].role == role]
 
 
 def attribute(reading: Reading, start: int) -> Attribution:
-    """Split the attenuation between ``start`` and its reference."""
+    """Split the attenuation between a layer and its reference, in natural logarithms.
+
+    A layer's factor is its gain ``||dL/dx|| / ||dL/dy||``; what is lost between one layer's output
+    and the next one's input is "other", a constant factor in forward.
+
+    Args:
+        reading: of one record.
+        start: index of the layer that gets too little.
+
+    Source:
+        He et al. (2015), section 2.2, for the half that a rectifier drops.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> split = attribute(make_reading(), 0)  # fc0 gets 1/32 of what arrives at fc1
+        >>> split.path, round(1 / math.exp(split.total), 3)
+        ((1, 2), 32.0)
+        >>> split.list_gains(make_reading().topology.layers, "activation")
+        [0.25]
+    """
     path = find_path(reading, start)
     shares = {"activation": 0.0, "weight": 0.0, "norm": 0.0, "other": 0.0}
     counts = {"activation": 0, "weight": 0, "norm": 0, "other": 0}
@@ -137,8 +164,19 @@ def attribute(reading: Reading, start: int) -> Attribution:
 def attribute_by_slopes(reading: Reading) -> Attribution | None:
     """The same where it is not known which layer feeds which: activations by their mean slope.
 
-    What the slopes of all hidden activations do not account for is the weights' business. ``None``
-    where no activation was measured, or no gradient.
+    What the slopes of all hidden activations do not account for is the weights' business.
+
+    Args:
+        reading: of one record.
+
+    Returns:
+        ``None`` where no activation was measured, or no gradient.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> split = attribute_by_slopes(make_reading())
+        >>> round(1 / math.exp(split.activation)), round(1 / math.exp(split.weight))
+        (4, 8)
     """
     layers, mean = reading.topology.layers, reading.record.layer("derivative_mean")
     inner = [i for i, layer in enumerate(layers) if layer.role == "activation" and mean[i] > 0]
@@ -155,7 +193,15 @@ def attribute_by_slopes(reading: Reading) -> Attribution | None:
 
 
 def find_culprit(factors: dict[int, float]) -> int:
-    """Layer that takes most of what is lost on a path of several; -1 when they share it."""
+    """Layer that takes ``DOMINANT`` of what is lost on a path; -1 when they share it.
+
+    Args:
+        factors: by layer of the path, the natural logarithm of what it multiplies the gradient by.
+
+    Example:
+        >>> find_culprit({4: -0.1, 5: -9.0, 6: 0.2}), find_culprit({4: -3.0, 5: -3.0, 6: -3.0})
+        (5, -1)
+    """
     lost = {index: log for index, log in factors.items() if log < 0}
     if len(factors) < MANY_STAGES or not lost:
         return -1

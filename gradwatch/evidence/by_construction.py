@@ -24,6 +24,15 @@ def find_idle(reading: Reading, profile: float) -> dict[str, list[int]]:
     Args:
         reading: of one record.
         profile: see ``Thresholds.profile``; more gradient than that is no rounding.
+
+    Returns:
+        Indices of parameters by ``NO_CHOICE`` or ``CANCELS``; a reason without any is left out.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_layer_set, make_reading
+        >>> no_choice = {"derivative_mean": (np.nan, 0.0, np.nan), "grad_output_l2_norm": (0, 0, 1)}
+        >>> find_idle(make_reading(layer=no_choice, layer_set=make_layer_set("Softmax")), 1e-3)
+        {'its softmax has one key to choose from, so that queries and keys change nothing': [0]}
     """
     params = reading.topology.params
     with np.errstate(invalid="ignore"):

@@ -16,7 +16,18 @@ from gradwatch.schema.cut import Cut
 def find_calls(topology: Topology, index: int) -> tuple[int, ...]:
     """Calls that speak of a parameter: its module's own, or those inside the module that holds it.
 
-    Empty for one that the model itself holds, of which any call or none may speak.
+    Args:
+        topology: of the network.
+        index: of the parameter.
+
+    Returns:
+        Indices of layers; empty for a parameter that the model itself holds, of which any call or
+        none may speak.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> find_calls(make_reading().topology, 1)
+        (2,)
     """
     own = topology.calls[index] or topology.inner_layers.get(index, ())
     module = topology.params[index].module
@@ -31,7 +42,24 @@ def find_calls(topology: Topology, index: int) -> tuple[int, ...]:
 
 
 def find_cuts(reading: Reading, indices: Iterable[int]) -> list[Cut]:
-    """Calls at which the gradient of these parameters ends, the nearest to the loss first."""
+    """Calls at which the gradient of these parameters ends, the nearest to the loss first.
+
+    Args:
+        reading: of one record, at which forward was followed call by call.
+        indices: of the parameters.
+
+    Returns:
+        One per line of code; empty where none was noted.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from gradwatch.evidence.worked_example import make_layer_set, make_reading
+        >>> cut = Cut("detach", "model.py:42", layers=("act",))
+        >>> arriving = {"grad_output_l2_norm": (np.nan, np.nan, 1.0)}
+        >>> cut_off = make_reading(layer=arriving, layer_set=replace(make_layer_set(), cuts=(cut,)))
+        >>> [cut.source for cut in find_cuts(cut_off, [0])]
+        ['model.py:42']
+    """
     topology, cuts = reading.topology, reading.topology.layer_set.cuts
     found: dict[Cut, bool] = {}
     for index in indices if cuts else ():
@@ -71,6 +99,17 @@ def is_unused(reading: Reading, index: int) -> bool:
     No gradient arrives at any of its calls, nor at anything that takes their outputs in; or only at
     modules around it, which return several values: with no call found there that lets no gradient
     through, the loss has no use for the value that it is in.
+
+    Args:
+        reading: of one record.
+        index: of the parameter.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> is_unused(make_reading(), 0)
+        False
+        >>> is_unused(make_reading(layer={"grad_output_l2_norm": np.nan}), 0)
+        True
     """
     topology = reading.topology
     calls = find_calls(topology, index)

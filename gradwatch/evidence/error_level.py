@@ -27,7 +27,19 @@ class ErrorLevels:
     _first_step: int = 0
 
     def add(self, global_step: int, error: float) -> None:
-        """Take in the next error signal; NaN where it is not known."""
+        """Take in the next error signal.
+
+        Args:
+            global_step: of the record; rises.
+            error: gradient norm at the outputs; NaN where it is not known.
+
+        Example:
+            >>> levels = ErrorLevels()
+            >>> for step, error in enumerate([4.0, 4.0, 4.0, 1.0, 1.0, 1.0]):
+            ...     levels.add(step, error)
+            >>> levels.beginning, levels.now, levels.largest
+            (4.0, 1.0, 4.0)
+        """
         if not self.latest:
             self._first_step = global_step
         if len(self.first) < FIRST_READINGS:

@@ -37,7 +37,11 @@ class FirstLevels:
     seen: int = 0
 
     def add(self, reading: Reading) -> None:
-        """Take in the next reading; only the first ones count."""
+        """Take in the next reading; only the first ``FIRST_READINGS`` count.
+
+        Args:
+            reading: of the next record.
+        """
         if self.seen >= FIRST_READINGS:
             return
         if not self.seen:
@@ -58,6 +62,15 @@ class FirstLevels:
 
         A few units of a layer whose inputs are far too large may be open for a while, because their
         weights happen to be small.
+
+        Args:
+            key: of the layer.
+            thresholds: ``dead_collapse_from`` for rectifiers, ``input_scale`` and
+                ``saturated_fraction`` for the others.
+
+        Example:
+            >>> FirstLevels(saturated={"act": 0.1}).was_open("act", Thresholds())
+            True
         """
         zeros = self.zeros.get(key)
         if zeros is not None:
@@ -78,7 +91,21 @@ def measure_input_scale(reading: Reading) -> Array:
     """Root mean square of what a weight takes in, as its output shows, by activation behind it.
 
     A weight ``W`` of ``m`` rows that does not know its input ``x`` makes of it an output with a
-    root mean square of ``||W|| rms(x) / sqrt(m)``; a bias counts as an input. NaN elsewhere.
+    root mean square of ``||W|| rms(x) / sqrt(m)``; a bias counts as an input.
+
+    Args:
+        reading: of one record.
+
+    Returns:
+        float64 ``(n_layers,)``; NaN but for activations right behind a weight.
+
+    Source:
+        LeCun et al. (1998), section 4.6, for the scale of a weight of ``m`` rows.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> measure_input_scale(make_reading()).tolist()  # of fc0: rms 1, ||W|| / sqrt(m) is 1
+        [nan, 1.0, nan]
     """
     topology, rms = reading.topology, measure_rms(reading)
     size = reading.record.param("weight_l2_norm") / topology.lecun_norm

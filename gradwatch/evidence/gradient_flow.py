@@ -24,7 +24,17 @@ UNDERFLOW = 1e-25
 
 @dataclass(frozen=True)
 class Reading:
-    """A record with what follows from it; everything is per layer or per parameter.
+    """A record with what follows from it; float64 ``(n_layers,)`` or ``(n_params,)``.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> reading = make_reading()
+        >>> reading.relative_gradient.tolist(), reading.gains.tolist()
+        ([0.03125, 0.125, 1.0], [nan, 0.25, 0.125])
+        >>> reading.param_gradient.tolist(), reading.update_ratio.tolist()
+        ([0.03125, 1.0], [0.00390625, 0.25])
+        >>> reading.error_signal, reading.output_gain
+        (1.0, 1.0)
 
     Attributes:
         record: the numbers as measured.
@@ -44,14 +54,15 @@ class Reading:
 
     @cached_property
     def relative_gradient(self) -> Array:
-        """Gradient at each layer's output against the largest further down; 1 is full."""
+        """``||dL/dy||`` at each layer's output against the largest at or behind it; 1 is full."""
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             ratio: Array = self.grad / self.reference
         return np.minimum(ratio, 1.0)
 
     @cached_property
     def gains(self) -> Array:
-        """What each layer multiplies the gradient's norm by on its way back; NaN when unknown."""
+        """``||dL/dx|| / ||dL/dy||``: what each layer multiplies the gradient's norm by; NaN when
+        unknown. Source: Glorot & Bengio (2010), section 4.2.1."""
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             gains: Array = self.record.layer("grad_input_l2_norm") / self.grad
         return gains
@@ -122,7 +133,19 @@ class Reading:
         return inner / largest if largest > 0 else float("nan")
 
     def measure_update(self, weight_floor: float) -> Array:
-        """Update ratio per parameter, small weights judged by LeCun's scale."""
+        """Update ratio ``||dw|| / max(||w||, floor)`` per parameter.
+
+        Args:
+            weight_floor: share of LeCun's norm ``sqrt(rows)`` that a smaller weight counts as.
+
+        Returns:
+            float64 ``(n_params,)``; NaN without an update. The array is kept: do not write to it.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_reading
+            >>> make_reading().measure_update(0.1).tolist()
+            [0.00390625, 0.25]
+        """
         known = self._updates.get(weight_floor)
         if known is not None:
             return known
@@ -135,7 +158,17 @@ class Reading:
 
 
 def read_flow(records: Sequence[StepRecord]) -> list[Reading]:
-    """Readings of many records at once; those of one layer set in a row share the walk."""
+    """Readings of many records at once; those of one layer set in a row share the walk.
+
+    Args:
+        records: in order.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_record
+        >>> (reading,) = read_flow([make_record()])
+        >>> reading.relative_gradient.tolist(), reading.sensitivity.round(3).tolist()
+        ([0.03125, 0.125, 1.0], [0.062, 1.0])
+    """
     readings: list[Reading] = []
     for _, group in groupby(records, key=lambda record: id(record.layer_set)):
         readings.extend(_read_group(list(group)))
@@ -184,7 +217,14 @@ def _read_grad(record: StepRecord) -> Array:
 
 
 def read_param_gradients(record: StepRecord) -> Array:
-    """The same for the parameters' gradients."""
+    """Gradient norms of the parameters; one that float32 rounded to zero counts as ``UNDERFLOW``.
+
+    Args:
+        record: of one step.
+
+    Returns:
+        float64 ``(n_params,)``; 0 where every element sampled is 0, NaN without a gradient.
+    """
     grad: Array = record.param("grad_l2_norm").copy()
     grad[(grad == 0) & (record.param("zero_fraction") < 1)] = UNDERFLOW
     return grad
@@ -202,7 +242,16 @@ def spread_back(topology: Topology, values: Array) -> Array:
     """Largest value at or behind each layer: one walk from the loss back, in place.
 
     Args:
-        values: ``(steps, layers)``, not NaN.
+        topology: of the network.
+        values: float64 ``(steps, n_layers)``, not NaN; is written to.
+
+    Returns:
+        The same array.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> spread_back(make_reading().topology, np.array([[1.0, 3.0, 2.0]])).tolist()
+        [[3.0, 3.0, 2.0]]
     """
     for index in range(len(topology.layers) - 1, -1, -1):
         for source in topology.layers[index].inputs:
@@ -212,21 +261,18 @@ def spread_back(topology: Topology, values: Array) -> Array:
 
 
 def measure_rms(reading: Reading) -> Array:
-    """Root mean square of each layer's output."""
+    """Root mean square ``||y|| / sqrt(n)`` of each layer's output.
+
+    Args:
+        reading: of one record.
+
+    Returns:
+        float64 ``(n_layers,)``; NaN where no output was measured.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> measure_rms(make_reading()).round(2).tolist()
+        [1.0, 0.5, 1.41]
+    """
     rms: Array = reading.record.layer("output_l2_norm") / np.sqrt(reading.topology.output_numel)
     return rms
-
-
-def relative_gradient(record: StepRecord) -> Array:
-    """Gradient at each layer's output against the largest further down, ``(n_layers,)``."""
-    return read_flow([record])[0].relative_gradient
-
-
-def gains(record: StepRecord) -> Array:
-    """What each layer multiplies the gradient's norm by, ``(n_layers,)``; NaN when unknown."""
-    return read_flow([record])[0].gains
-
-
-def update_ratios(record: StepRecord) -> Array:
-    """``||dw||/||w||`` of each parameter, ``(n_params,)``."""
-    return read_flow([record])[0].update_ratio

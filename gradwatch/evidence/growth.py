@@ -9,7 +9,20 @@ from gradwatch.records import Array
 
 
 def measure_output_growth(reading: Reading) -> Array:
-    """Root mean square of each hidden layer's output against the first layer's."""
+    """Root mean square of each hidden layer's output against the larger of the first one's and 1.
+
+    Args:
+        reading: of one record.
+
+    Returns:
+        float64 ``(n_layers,)``; 1 for heads and where no output was measured.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> grown = make_reading(layer={"output_l2_norm": (4.0, 400.0, 4.0)})
+        >>> measure_output_growth(grown).tolist()
+        [1.0, 100.0, 1.0]
+    """
     rms = measure_rms(reading)
     known = np.flatnonzero(np.isfinite(rms) & (rms > 0))
     if not known.size:
@@ -25,6 +38,23 @@ def measure_gradient_growth(reading: Reading, threshold: float) -> Array:
 
     A loss on a hidden layer (an auxiliary head, a penalty) also makes its gradient larger than the
     one at the output; only growth that the layers' own gains account for is explosion.
+
+    Args:
+        reading: of one record.
+        threshold: growth below which the gains are not asked.
+
+    Returns:
+        float64 ``(n_layers,)``; 1 where no gradient arrived.
+
+    Source:
+        Pascanu, Mikolov & Bengio (2013), section 2, for the product of gains.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> arriving, handed_on = (900.0, 30.0, 1.0), (np.nan, 900.0, 30.0)
+        >>> rows = {"grad_output_l2_norm": arriving, "grad_input_l2_norm": handed_on}
+        >>> measure_gradient_growth(make_reading(layer=rows), 10.0).round(2).tolist()
+        [30.0, 1.0, 0.03]
     """
     growth: Array = reading.grad / _measure_reference(reading)
     growth = np.where(np.isfinite(growth), growth, 1.0)

@@ -14,8 +14,25 @@ def find_flushed(reading: Reading, thresholds: Thresholds, from_start: bool) -> 
     """Layers in float16 most of whose output gradient was rounded to zero.
 
     Args:
+        reading: of one record.
+        thresholds: ``underflow_zero_fraction`` of zeros, ``underflow_rms`` of what is left.
         from_start: the error signal has been zero since the first record: there is no loss that
             is exactly zero before any training, so that zeros everywhere are flushed ones.
+
+    Returns:
+        Indices of layers, in the order of forward.
+
+    Source:
+        Micikevicius et al. (2018), "Mixed precision training", section 3.2.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> from gradwatch.records import Layer, LayerSet
+        >>> layers = Layer("fc", dtype="float16", output_numel=1000), Layer("out", inputs=(0,))
+        >>> rows = {"grad_output_l2_norm": (1e-6, 1.0), "grad_zero_fraction": (0.95, 0.0)}
+        >>> reading = make_reading(rows, layer_set=LayerSet(layers))
+        >>> find_flushed(reading, Thresholds(), from_start=False)
+        [0]
     """
     record = reading.record
     zeros = record.layer("grad_zero_fraction")
@@ -66,7 +83,20 @@ def _is_fed(reading: Reading, index: int) -> bool:
 
 
 def find_behind(reading: Reading, flushed: list[int]) -> npt.NDArray[np.bool_]:
-    """Parameters whose gradient had to pass a flushed layer and lost most of its elements."""
+    """Parameters whose gradient had to pass a flushed layer and lost most of its elements.
+
+    Args:
+        reading: of one record.
+        flushed: layers, as ``find_flushed`` found them.
+
+    Returns:
+        bool ``(n_params,)``.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> find_behind(make_reading(param={"zero_fraction": 0.9}), [1]).tolist()  # act was flushed
+        [True, False]
+    """
     lost: set[int] = set(flushed)
     for index in range(len(reading.topology.layers) - 1, -1, -1):
         if index in lost:

@@ -95,12 +95,30 @@ class History:
         return self.count
 
     def append(self, record: StepRecord) -> None:
-        """Take in the next record."""
+        """Take in the next record.
+
+        Args:
+            record: newer than all before; of any layer set.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_record
+            >>> history = History()
+            >>> for step in range(5):
+            ...     history.append(make_record(step, step={"loss": 1.0 - 0.1 * step}))
+            >>> history.count, history.losses.beginning
+            (5, 0.8)
+        >>> history.loss_change.peak_share.round(3).tolist()
+        [0.001, 0.999]
+        """
         self.extend_with(read_flow([record])[0])
 
     @np.errstate(all="ignore")
     def extend_with(self, reading: Reading) -> None:
-        """Take in a reading whose flow has been computed already."""
+        """Take in a reading whose flow has been computed already.
+
+        Args:
+            reading: of a record newer than all before.
+        """
         if not self.count:
             self.first_step = reading.record.global_step
         self._kept.add(reading.record)
@@ -146,12 +164,20 @@ class History:
         """Whether the outputs have never let through what they get: closed since the first record.
 
         A training that has become sure began with outputs that were not.
+
+        Args:
+            thresholds: ``patience`` in steps, ``output_gain`` of the gradient.
         """
         made = self.last_step - self.first_step
         return made >= thresholds.patience and self.output_gain < thresholds.output_gain
 
     def broke_layers(self, layers: Iterable[Layer], thresholds: Thresholds) -> bool:
-        """Whether a step has replaced weights, and some of these activations were open before."""
+        """Whether a step has replaced weights, and some of these activations were open before.
+
+        Args:
+            layers: of any role; activations count.
+            thresholds: see ``FirstLevels.was_open``.
+        """
         return self.has_replaced_weights and any(
             self.first_levels.was_open(layer.key, thresholds)
             for layer in layers
@@ -159,10 +185,18 @@ class History:
         )
 
     def measure_motion(self, now: bool) -> float:
-        """Loss change of a step against the loss at the start; NaN where either is not known.
+        """Loss change ``sum |g . dw|`` of a step against the loss at the start.
 
         Args:
             now: of the latest records; else the largest of the whole run.
+
+        Returns:
+            A share of the first loss; NaN where either is not known.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_history, make_record
+            >>> round(make_history([make_record()]).measure_motion(now=True), 4)
+            0.5005
         """
         levels, change = self.losses, self.loss_change
         total = change.recent_total if now else change.largest_total
@@ -173,6 +207,9 @@ class History:
 
         From the start, or since the activations on its outputs have closed: at the bottom of a loss
         that is not 0, as of noise, gradients of samples cancel in the weights and nowhere else.
+
+        Args:
+            thresholds: ``loss_progress`` of a step, ``unfinished`` of the loss, ``output_gain``.
         """
         if self.rates.is_warming_up or not self.rates.decay > 0:
             return False
@@ -186,7 +223,11 @@ class History:
         return never_moved or has_closed
 
     def was_diverging(self, thresholds: Thresholds) -> bool:
-        """Whether the error signal had been growing far beyond its first values."""
+        """Whether the error signal had been growing far beyond its first values.
+
+        Args:
+            thresholds: ``divergence``, times the first values.
+        """
         first = self.errors.beginning
         return bool(first > 0 and self.errors.largest > thresholds.divergence * first)
 
@@ -195,6 +236,9 @@ class History:
 
         What is saturated or still then, and was not before, is so because there is nothing to
         learn.
+
+        Args:
+            thresholds: ``converged`` of the error signal or of the loss.
         """
         has_fallen = (
             self.errors.now < thresholds.converged * self.errors.beginning

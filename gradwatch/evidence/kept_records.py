@@ -18,7 +18,19 @@ class KeptRecords:
         self._stride = 1
 
     def add(self, record: StepRecord) -> None:
-        """Take in the next record."""
+        """Take in the next record.
+
+        Args:
+            record: newer than all before.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_record
+            >>> kept = KeptRecords()
+            >>> for step in range(2000):
+            ...     kept.add(make_record(step))
+            >>> [record.global_step for record in kept.list_all()][:3], len(kept.list_all())
+            ([0, 4, 8], 501)
+        """
         self._newest = record
         if self._count % self._stride == 0:
             self._kept.append(record)

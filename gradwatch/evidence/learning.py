@@ -34,7 +34,11 @@ class LearningEvidence:
     called: Counts = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def realign(self, places: list[int]) -> None:
-        """Carry the counts over to a new layer set; ``places``: old index or -1."""
+        """Carry the counts over to a new layer set.
+
+        Args:
+            places: for each of its parameters, the index in the old one, or -1.
+        """
         self.learned = np.append(self.learned, 0)[places]
         self.called = np.append(self.called, 0)[places]
 
@@ -62,7 +66,7 @@ def _find_used(topology: Topology) -> Mask:
 
 
 def find_learning(reading: Reading, change: LossChange, limits: Thresholds) -> Mask:
-    """Parameters that this record shows to learn.
+    """Parameters that this record shows to learn: by a part in the loss's change, or by a move.
 
     Args:
         reading: of the record.
@@ -71,6 +75,15 @@ def find_learning(reading: Reading, change: LossChange, limits: Thresholds) -> M
 
     Returns:
         bool ``(n_params,)``.
+
+    Example:
+        >>> from gradwatch.evidence.loss_change import measure_loss_change
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> still = {"update_l2_norm": (1e-9, 0.25), "loss_change": (-1e-9, -0.5)}
+        >>> reading = make_reading(param=still)
+        >>> change = measure_loss_change(reading.record, reading.topology)
+        >>> find_learning(reading, change, Thresholds()).tolist()
+        [False, True]
     """
     grad = reading.record.param("grad_l2_norm")
     moved: Array = reading.measure_update(limits.weight_floor)

@@ -37,7 +37,19 @@ class Rates:
     _stride: int = 1
 
     def add(self, global_step: int, rate: float) -> None:
-        """Take in the learning rate of a step; NaN where it is not known."""
+        """Take in the learning rate of a step.
+
+        Args:
+            global_step: of the record; rises.
+            rate: largest of the optimizers' groups; NaN where it is not known, which is left out.
+
+        Example:
+            >>> rates = Rates()
+            >>> for step in range(100):
+            ...     rates.add(step, 0.1 if step < 50 else 0.01)
+            >>> rates.highest, rates.decay, rates.is_warming_up
+            (0.1, 10.0, False)
+        """
         if not math.isfinite(rate):
             return
         self.latest.append(rate)

@@ -66,11 +66,21 @@ class LossChange:
 
 
 def measure_loss_change(record: StepRecord, topology: Topology) -> LossChange:
-    """Allocate a step's loss change to the parameters.
+    """Allocate a step's loss change to the parameters: ``|g . dw|``, ``g`` before any clipping.
 
     Args:
         record: one sampled step.
         topology: of its layer set.
+
+    Source:
+        Lan, Liu, Zhou & Yosinski (2019), "LCA: Loss Change Allocation", equation 2.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> reading = make_reading()
+        >>> change = measure_loss_change(reading.record, reading.topology)
+        >>> change.size.round(4).tolist(), change.share.round(4).tolist(), round(change.total, 4)
+        ([0.0005, 0.5], [0.001, 0.999], 0.5005)
     """
     size = np.abs(record.param("loss_change")) * measure_clipping(record)
     return LossChange(size, *_find_pools(topology))
@@ -83,7 +93,14 @@ def _find_pools(topology: Topology) -> tuple[npt.NDArray[np.int64], Mask]:
 
 
 def find_counted(topology: Topology) -> Mask:
-    """Matrices that an optimizer holds and that can learn; of a model without any, all tensors."""
+    """Matrices that an optimizer holds and that can learn; of a model without any, all tensors.
+
+    Args:
+        topology: of the network.
+
+    Returns:
+        bool ``(n_params,)``.
+    """
     learns = np.array(
         [param.trainable and param.optimized for param in topology.params], dtype=bool
     )
@@ -92,9 +109,18 @@ def find_counted(topology: Topology) -> Mask:
 
 
 def measure_clipping(record: StepRecord) -> float:
-    """Norm of the gradient that arrived over that of the one the optimizer got; 1 when unknown.
+    """Norm of the gradient that arrived over that of the one the optimizer got.
 
-    Above 1 where gradients were clipped between backward and step.
+    Args:
+        record: one sampled step.
+
+    Returns:
+        Above 1 where gradients were clipped between backward and step; 1 when unknown.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_record
+        >>> measure_clipping(make_record(param={"step_grad_l2_norm": (0.03125, 1.0)}))
+        2.0
     """
     arrived, used = record.param("grad_l2_norm"), record.param("step_grad_l2_norm")
     known = np.isfinite(arrived) & np.isfinite(used)
@@ -107,6 +133,21 @@ def pool_optimizers(params: tuple[Param, ...], counted: Mask) -> npt.NDArray[np.
 
     Several optimizers of one matrix each are one optimizer written another way; the players of a
     game, whose losses have nothing to do with each other, hold several.
+
+    Args:
+        params: of the layer set.
+        counted: bool ``(n_params,)``, the parameters that shares are made of.
+
+    Returns:
+        int64 ``(n_params,)``, from 0.
+
+    Example:
+        >>> each_its_own = tuple(Param(f"fc{i}.weight", optimizer=i) for i in range(3))
+        >>> pool_optimizers(each_its_own, np.array([True] * 3)).tolist()
+        [0, 0, 0]
+        >>> players = tuple(Param(f"fc{i}.weight", optimizer=i // 2) for i in range(4))
+        >>> pool_optimizers(players, np.array([True] * 4)).tolist()
+        [0, 0, 1, 1]
     """
     group = np.array([param.optimizer for param in params], dtype=np.int64)
     if not group.size:
@@ -134,7 +175,15 @@ class LossChangeHistory:
     _latest: tuple[int, float] | None = None
 
     def add(self, record: StepRecord, topology: Topology) -> LossChange:
-        """Take in the next record; answers its loss change, also where it does not count."""
+        """Take in the next record.
+
+        Args:
+            record: newer than all before.
+            topology: of its layer set, to which ``realign`` has carried over.
+
+        Returns:
+            Its loss change, also where it does not count.
+        """
         self._width = len(topology.params)
         change = measure_loss_change(record, topology)
         self._sum_up(record, change)
@@ -161,7 +210,11 @@ class LossChangeHistory:
         return float("nan") if self._latest is None else self._made + self._latest[1]
 
     def realign(self, places: list[int]) -> None:
-        """Carry the shares over to a new layer set; ``places``: old index or -1."""
+        """Carry the shares over to a new layer set.
+
+        Args:
+            places: for each of its parameters, the index in the old one, or -1.
+        """
         carried = [np.append(share, np.nan)[places] for share in self.recent]
         self.recent = deque(carried, maxlen=RECENT)
 

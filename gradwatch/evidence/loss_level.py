@@ -45,7 +45,11 @@ class LossLevels:
     _first_step: int = 0
 
     def add(self, record: StepRecord) -> None:
-        """Take in the loss of the next record."""
+        """Take in the loss of the next record; one without a finite loss changes nothing.
+
+        Args:
+            record: newer than all before.
+        """
         loss = record.step("loss")
         if not isfinite(loss):
             return

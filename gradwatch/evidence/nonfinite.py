@@ -30,7 +30,11 @@ class Break:
     lasted: int = 0
 
     def add(self, reading: Reading) -> None:
-        """Take in the next reading."""
+        """Take in the next reading.
+
+        Args:
+            reading: of the next record.
+        """
         if not is_hurt(reading):
             self.first, self.before, self.lasted = None, reading, 0
             return
@@ -61,7 +65,18 @@ class Origin:
 
 
 def is_hurt(reading: Reading) -> bool:
-    """Whether a gradient, an update, a weight or the loss is NaN or Inf."""
+    """Whether a gradient, an update, a weight or the loss is NaN or Inf.
+
+    Args:
+        reading: of one record, in which NaN is "not measured" and a norm that is not finite is Inf.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> is_hurt(make_reading(layer={"output_l2_norm": np.inf}))  # masked scores are -inf
+        False
+        >>> is_hurt(make_reading(param={"grad_l2_norm": np.inf}))
+        True
+    """
     record = reading.record
     everything = record.param_values, record.layer_values, record.step_values
     if not any(np.isinf(values).any() for values in everything):
@@ -75,13 +90,32 @@ def is_hurt(reading: Reading) -> bool:
 
 
 def has_reached_weights(reading: Reading) -> bool:
-    """Whether a weight is broken, or has been by this record's step."""
+    """Whether a weight is broken, or has been by this record's step.
+
+    Args:
+        reading: of one record.
+    """
     names = ("update_l2_norm", "weight_l2_norm")
     return any(bool(np.isinf(reading.record.param(name)).any()) for name in names)
 
 
 def find_broken_outputs(reading: Reading, before: Reading | None) -> Indices:
-    """Layers whose output is not finite, but those where that was so while all was whole."""
+    """Layers whose output is not finite, but those where that was so while all was whole.
+
+    Args:
+        reading: of one record.
+        before: the last reading in which nothing was hurt; ``None`` where there is none.
+
+    Returns:
+        Indices of layers, int64, in the order of forward.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> masked = make_reading(layer={"output_l2_norm": (4.0, np.inf, 4.0)})
+        >>> broken = make_reading(layer={"output_l2_norm": (4.0, np.inf, np.inf)})
+        >>> find_broken_outputs(broken, masked).tolist()
+        [2]
+    """
     broken = np.flatnonzero(np.isinf(reading.record.layer("output_l2_norm")))
     if before is None:
         return broken
@@ -96,7 +130,13 @@ def find_origin(first: Reading, before: Reading | None) -> Origin:
 
     Args:
         first: reading in which something was hurt for the first time.
-        before: the last reading before it.
+        before: the last reading before it; ``None`` where there is none.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> rows = {"output_l2_norm": (4.0, 2.0, np.inf), "grad_output_l2_norm": np.inf}
+        >>> find_origin(make_reading(layer=rows), make_reading())
+        Origin(layers=('fc1',), what='output', behind=())
     """
     record, topology = first.record, first.topology
     if np.isinf(record.param("weight_l2_norm")).any():

@@ -57,7 +57,11 @@ class ParamHistory:
     largest_update: Array = field(default_factory=lambda: np.zeros(0))
 
     def realign(self, places: list[int]) -> None:
-        """Carry all over to a new layer set; ``places``: old index or -1."""
+        """Carry all over to a new layer set.
+
+        Args:
+            places: for each of its parameters, the index in the old one, or -1.
+        """
         self.without_gradient = np.append(self.without_gradient, 0)[places]
         self.with_zeros = np.append(self.with_zeros, 0)[places]
         self.unmoved = np.append(self.unmoved, 0)[places]

@@ -12,7 +12,20 @@ from gradwatch.records import Param
 
 
 def find_path(reading: Reading, start: int) -> tuple[int, ...]:
-    """Layers from one behind ``start`` to its reference, each time the best-fed consumer."""
+    """Layers from one behind ``start`` to its reference, each time the best-fed consumer.
+
+    Args:
+        reading: of one record.
+        start: index of a layer.
+
+    Returns:
+        Indices of layers, without ``start``; empty where it is its own reference.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> find_path(make_reading(), 0)
+        (1, 2)
+    """
     reference, here = reading.reference[start], start
     path: list[int] = []
     seen = {start}
@@ -31,7 +44,19 @@ def _rank(value: float) -> float:
 
 
 def has_way_around(topology: Topology, layer: int) -> bool:
-    """Whether what comes before a layer reaches what comes behind it without passing through it."""
+    """Whether what comes before a layer reaches what comes behind it without passing through it.
+
+    Args:
+        topology: of the network.
+        layer: its index.
+
+    Example:
+        >>> from gradwatch.evidence.topology import map_topology
+        >>> from gradwatch.records import Layer, LayerSet
+        >>> fc, act, add = Layer("fc"), Layer("act", inputs=(0,)), Layer("add", inputs=(0, 1))
+        >>> has_way_around(map_topology(LayerSet((fc, act, add))), 1)
+        True
+    """
     before = reach([layer], lambda index: topology.layers[index].inputs)
     behind = reach([layer], lambda index: topology.consumers[index])
     around = reach(before - {layer}, lambda index: topology.consumers[index], avoid=layer)
@@ -41,7 +66,17 @@ def has_way_around(topology: Topology, layer: int) -> bool:
 def reach(
     starts: Iterable[int], follow: Callable[[int], Iterable[int]], avoid: int = -1
 ) -> set[int]:
-    """These layers and all that following from them leads to, never through ``avoid``."""
+    """These layers and all that following from them leads to.
+
+    Args:
+        starts: indices of layers.
+        follow: from a layer to the next ones.
+        avoid: layer that is never passed.
+
+    Example:
+        >>> sorted(reach([0], {0: (1, 2), 1: (3,), 2: (4,), 3: (), 4: ()}.__getitem__, avoid=1))
+        [0, 2, 4]
+    """
     found = set(starts)
     ahead = list(found)
     while ahead:
@@ -57,6 +92,17 @@ def find_opening(reading: Reading, indices: Iterable[int], opening: float) -> se
     A branch that begins at zero (ReZero, a zero-initialised last layer, LayerScale) lets nothing
     through at first, but its factor moves fast against its own size: it is made to open. The
     weights of a network that gets no gradient stand still where it is lost.
+
+    Args:
+        reading: of one record.
+        indices: of parameters.
+        opening: update ``||dw|| / ||w||`` from which the factor is one that opens.
+
+    Returns:
+        Indices of parameters.
+
+    Source:
+        Bachlechner et al. (2021), ReZero; Touvron et al. (2021), LayerScale.
     """
     topology = reading.topology
     return {
@@ -68,7 +114,20 @@ def find_opening(reading: Reading, indices: Iterable[int], opening: float) -> se
 
 
 def find_bottleneck(reading: Reading, calls: Iterable[int]) -> int:
-    """Layer that takes most of what is lost on the way to the loss; -1 when none takes half."""
+    """Layer that takes most of what is lost on the way to the loss, in logarithms.
+
+    Args:
+        reading: of one record.
+        calls: indices of layers; the best-fed one is looked from.
+
+    Returns:
+        Its index; -1 when none takes half.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> find_bottleneck(make_reading(), [0])  # fc1 passes 1/8 of the 1/32 that is left
+        2
+    """
     known = [call for call in calls if np.isfinite(reading.relative_gradient[call])]
     if not known:
         return -1

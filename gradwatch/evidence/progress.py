@@ -9,7 +9,12 @@ from gradwatch.thresholds import Thresholds
 
 
 def is_at_rest(history: History, thresholds: Thresholds) -> bool:
-    """Whether no weight moves, and the network stands still although its loss is not low."""
+    """Whether no weight moves, and the network stands still although its loss is not low.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``update_ratio`` of a weight that moves; see ``History.stands_still``.
+    """
     reading = history.latest
     update = reading.measure_update(thresholds.weight_floor)[reading.judged] * history.rates.decay
     is_still = update.size > 0 and bool(np.all(update < thresholds.update_ratio))
@@ -19,8 +24,14 @@ def is_at_rest(history: History, thresholds: Thresholds) -> bool:
 def has_gone_nowhere(history: History, thresholds: Thresholds) -> bool:
     """Whether all steps so far together could not have changed the loss, and it has not fallen.
 
-    The sum of ``|g . dw|`` bounds what the loss can fall by, to first order. Source: Lan, Liu, Zhou
-    & Yosinski (2019), "LCA: Loss Change Allocation", equation 2.
+    The sum of ``|g . dw|`` bounds what the loss can fall by, to first order.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``patience`` in steps, ``progress`` of the loss, ``run_progress`` of the sum.
+
+    Source:
+        Lan, Liu, Zhou & Yosinski (2019), "LCA: Loss Change Allocation", equation 2.
     """
     if history.last_step - history.first_step < thresholds.patience or history.rates.is_warming_up:
         return False
@@ -29,16 +40,39 @@ def has_gone_nowhere(history: History, thresholds: Thresholds) -> bool:
 
 
 def measure_way(history: History) -> float:
-    """Sum of ``|g . dw|`` over the run against the loss at its start; NaN where not known."""
+    """Sum of ``|g . dw|`` over the run against the loss at its start.
+
+    Args:
+        history: of the run so far.
+
+    Returns:
+        A share of the first loss; NaN where it is not known.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> round(measure_way(make_history(make_record(step) for step in range(10))), 3)
+        5.005
+    """
     beginning = abs(history.losses.beginning)
     return history.loss_change.run_total / beginning if beginning > 0 else float("nan")
 
 
 def measure_elasticity(history: History) -> float:
-    """Median ``||g||*||w||`` of the weights against the loss at the start; 0 where not known.
+    """Median ``||g|| * ||w||`` of the weights against the loss at the start.
 
     What a weight that grows by its own size would change of the loss: about 1 in a network through
     which gradients get, whatever the learning rate.
+
+    Args:
+        history: of the run so far.
+
+    Returns:
+        A share of the first loss; 0 where it is not known.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> measure_elasticity(make_history([make_record()]))
+        1.0625
     """
     record, beginning = history.latest.record, abs(history.losses.beginning)
     product = record.param("grad_l2_norm") * record.param("weight_l2_norm")
@@ -47,14 +81,31 @@ def measure_elasticity(history: History) -> float:
 
 
 def lacks_rate(history: History, thresholds: Thresholds) -> bool:
-    """Whether it is the steps that are too small, and not the gradient."""
+    """Whether it is the steps that are too small, and not the gradient.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``elasticity`` of a gradient that is there.
+    """
     return measure_elasticity(history) >= thresholds.elasticity
 
 
 def measure_scaled_clipping(history: History) -> tuple[float, float]:
-    """Gradient at the step against the one that arrived, and its own norm times the loss scale.
+    """What clipping leaves of the gradient where a ``GradScaler`` still has it scaled.
 
-    NaN without a loss scale, or where nothing was clipped.
+    Args:
+        history: of the run so far.
+
+    Returns:
+        Norm of the gradient at the step against that of the one that arrived, and the former times
+        the loss scale. NaN without a loss scale, or where nothing was clipped.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> clipped = {"step_grad_l2_norm": (0.0625 / 1024, 2 / 1024)}
+        >>> record = make_record(param=clipped, step={"loss_scale": 1024.0})
+        >>> [round(number, 5) for number in measure_scaled_clipping(make_history([record]))]
+        [0.00098, 2.00098]
     """
     record = history.latest.record
     scale, arrived = record.step("loss_scale"), record.param("grad_l2_norm")

@@ -27,7 +27,12 @@ class RankSpreads:
     _were_apart: bool = False
 
     def add(self, record: StepRecord, thresholds: Thresholds) -> None:
-        """Take in the next record."""
+        """Take in the next record.
+
+        Args:
+            record: merged over ranks; one without comparisons changes nothing.
+            thresholds: ``rank_spread`` from which weights are apart.
+        """
         spread = record.param("rank_weight_spread")
         if not np.isfinite(spread).any():
             return

@@ -53,7 +53,11 @@ class Standstill:
     _size: Array = field(default_factory=lambda: np.zeros(0))
 
     def realign(self, places: list[int]) -> None:
-        """Carry all over to a new layer set; ``places``: old index or -1."""
+        """Carry all over to a new layer set.
+
+        Args:
+            places: for each of its parameters, the index in the old one, or -1.
+        """
         self.records, self.since, self.stepped = (
             np.append(kept, 0)[places] for kept in (self.records, self.since, self.stepped)
         )
@@ -62,7 +66,11 @@ class Standstill:
         self._size = np.append(self._size, np.nan)[places]
 
     def add(self, reading: Reading) -> None:
-        """Take in the next reading of a layer set to which all has been carried over."""
+        """Take in the next reading.
+
+        Args:
+            reading: of a layer set to which all has been carried over.
+        """
         record = reading.record
         size, update = record.param("weight_l2_norm"), record.param("update_l2_norm")
         moves = (update > 0) | ~np.isfinite(size)
@@ -90,14 +98,38 @@ class Standstill:
 
 
 def find_fed(record: StepRecord) -> Mask:
-    """Parameters with a finite gradient above zero, also where samples are taken of it."""
+    """Parameters with a finite gradient above zero, also where samples are taken of it.
+
+    Args:
+        record: of one step.
+
+    Returns:
+        bool ``(n_params,)``.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_record
+        >>> find_fed(make_record(param={"grad_l2_norm": (0.0, 2.0)})).tolist()
+        [False, True]
+    """
     grad = record.param("grad_l2_norm")
     fed: Mask = (grad > 0) & np.isfinite(grad) & ~(record.param("zero_fraction") >= 1)
     return fed
 
 
 def find_cleared(record: StepRecord) -> Mask:
-    """Parameters at which a gradient arrived, and whose optimizer found none when it stepped."""
+    """Parameters at which a gradient arrived, and whose optimizer found none when it stepped.
+
+    Args:
+        record: of one step.
+
+    Returns:
+        bool ``(n_params,)``; false throughout in logs that lack the optimizer's gradient.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_record
+        >>> find_cleared(make_record(param={"step_grad_l2_norm": (0.0, 2.0)})).tolist()
+        [True, False]
+    """
     if "step_grad_l2_norm" not in record.layer_set.rows.param:
         return np.zeros(len(record.layer_set.params), dtype=bool)
     used, update = record.param("step_grad_l2_norm"), record.param("update_l2_norm")
@@ -109,6 +141,14 @@ def has_overflown(record: StepRecord) -> bool:
     """Whether the squares of a step's gradients leave float32, so that a norm of all is infinite.
 
     Clipping by it then multiplies every gradient by 0: the training has diverged.
+
+    Args:
+        record: of one step.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_record
+        >>> has_overflown(make_record(param={"grad_l2_norm": (1.0, 1e20)}))
+        True
     """
     grad = record.param("grad_l2_norm")
     total = float(np.linalg.norm(grad[~np.isnan(grad)]))
@@ -133,9 +173,20 @@ def find_lost(standstill: Standstill, reading: Reading, thresholds: Thresholds) 
 
 
 def find_sure(record: StepRecord) -> Mask:
-    """Parameters whose gradient and rate make a step that float32 cannot round away.
+    """Parameters with ``rate * ||g|| > 2^-22 ||w||``: a step that float32 cannot round away.
 
     What half precision rounds away is an underflow, and of a sparse gradient nothing is known.
+
+    Args:
+        record: of one step.
+
+    Returns:
+        bool ``(n_params,)``.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_record
+        >>> find_sure(make_record(param={"learning_rate": (1e-9, 0.125)})).tolist()
+        [False, True]
     """
     grad, size = record.param("step_grad_l2_norm"), record.param("weight_l2_norm")
     is_whole = np.array(
@@ -152,6 +203,14 @@ def find_kept(record: StepRecord, highest: float) -> Mask:
     Args:
         record: of the step.
         highest: learning rate of the run so far.
+
+    Returns:
+        bool ``(n_params,)``.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_record
+        >>> find_kept(make_record(param={"update_l2_norm": (0.0, 0.25)}), highest=0.125).tolist()
+        [True, False]
     """
     still, rests = (
         record.param("update_l2_norm") == 0,
@@ -162,11 +221,18 @@ def find_kept(record: StepRecord, highest: float) -> Mask:
 
 
 def is_resting(rates: Array, highest: float) -> Mask:
-    """Learning rates that move nothing: 0, or next to nothing of the highest so far.
+    """Learning rates that move nothing: 0, or ``REST_RATE`` of the highest so far.
 
     Args:
         rates: of the parameters ``(n_params,)``; NaN where not known.
         highest: rate of the run so far.
+
+    Returns:
+        bool ``(n_params,)``.
+
+    Example:
+        >>> is_resting(np.array([0.0, 1e-12, 0.1]), highest=0.1).tolist()
+        [True, True, False]
     """
     rest: Mask = (rates == 0) | (rates <= REST_RATE * highest)
     return rest

@@ -41,7 +41,14 @@ class TimeProfile:
     growth: float
 
     def list_layers(self, reading: Reading) -> tuple[str, ...]:
-        """The layer itself, and those that feed it step by step."""
+        """The layer itself, and those that feed it step by step.
+
+        Args:
+            reading: that the profile was made from.
+
+        Returns:
+            Fully qualified names.
+        """
         topology, layers = reading.topology, reading.topology.layers
         if layers[self.calls[0]].role == "activation":
             return (*(topology.params[i].fqn for i in find_matrices(topology)), self.fqn)
@@ -51,7 +58,21 @@ class TimeProfile:
 
 
 def find_chains(topology: Topology) -> dict[str, tuple[int, ...]]:
-    """Entries of each recurrent layer in time order: cells called in a loop, or time buckets."""
+    """Entries of each recurrent layer in time order: cells called in a loop, or time buckets.
+
+    Args:
+        topology: of the network.
+
+    Returns:
+        By fqn of the layer, indices of its calls.
+
+    Example:
+        >>> from gradwatch.evidence.topology import map_topology
+        >>> from gradwatch.records import Layer, LayerSet
+        >>> calls = [Layer("cell", i, "recurrent", inputs=(i - 1,) if i else ()) for i in range(5)]
+        >>> find_chains(map_topology(LayerSet(tuple(calls))))
+        {'cell': (0, 1, 2, 3, 4)}
+    """
     calls: dict[str, list[int]] = defaultdict(list)
     is_written_out = bool(find_matrices(topology))
     for index, layer in enumerate(topology.layers):
@@ -77,7 +98,14 @@ def _is_chain(topology: Topology, calls: list[int]) -> bool:
 
 
 def find_matrices(topology: Topology) -> list[int]:
-    """Weights that no module of their own applies, as in a loop written out by hand."""
+    """Weights that no module of their own applies, as in a loop written out by hand.
+
+    Args:
+        topology: of the network.
+
+    Returns:
+        Indices of parameters.
+    """
     return [i for i in topology.inner_layers if topology.params[i].role == "weight"]
 
 
@@ -115,10 +143,36 @@ def _profile(reading: Reading) -> list[TimeProfile]:
 
 
 def measure_time_share(reading: Reading) -> list[TimeProfile]:
-    """All recurrent layers through which a gradient passed."""
+    """Profiles of all recurrent layers through which a gradient passed.
+
+    ``share`` is the median gradient norm of the first quarter of the time steps against the
+    largest of all.
+
+    Args:
+        reading: of one record.
+
+    Source:
+        Bengio, Simard & Frasconi (1994); Pascanu, Mikolov & Bengio (2013), section 2.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> from gradwatch.records import Layer, LayerSet
+        >>> calls = [Layer("cell", i, "recurrent", inputs=(i - 1,) if i else ()) for i in range(8)]
+        >>> halves = {"grad_output_l2_norm": [0.5**i for i in range(8)][::-1]}
+        >>> reading = make_reading(layer=halves, layer_set=LayerSet(tuple(calls)))
+        >>> [(profile.fqn, profile.steps, profile.share) for profile in measure_time_share(reading)]
+        [('cell', 8, 0.01171875)]
+    """
     return _profile(reading)
 
 
 def measure_time_growth(reading: Reading) -> list[TimeProfile]:
-    """The same, where growth is known."""
+    """Profiles of the recurrent layers whose growth is known.
+
+    ``growth`` is the median gradient norm of the first quarter of the time steps against that of
+    the last quarter.
+
+    Args:
+        reading: of one record.
+    """
     return [profile for profile in _profile(reading) if np.isfinite(profile.growth)]

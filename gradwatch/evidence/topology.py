@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gradwatch.evidence.own_calls import find_inner_layers, find_own_calls
 from gradwatch.records import Layer, LayerSet, Param
 from gradwatch.schema.activations import Flat, find_activation
 from gradwatch.schema.layer_set import OUTSIDE
@@ -31,6 +32,10 @@ def is_flat(layer: Layer, *where: Flat) -> bool:
     Args:
         layer: of any role.
         where: see ``schema.activations.Flat``; ``"zero"`` is the ReLU family.
+
+    Example:
+        >>> is_flat(Layer("act", type="ReLU"), "zero"), is_flat(Layer("act", type="ReLU"), "both")
+        (True, False)
     """
     row = find_activation(layer.type)
     return row is not None and row.is_elementwise and row.flat in where
@@ -109,24 +114,34 @@ class Topology:
         return self._find_hidden("one")
 
     @cached_property
-    def outputs(self) -> tuple[int, ...]:
-        """Activations of the network's outputs that can saturate."""
-        rows = [(layer, find_activation(layer.type)) for layer in self.layers]
-        return tuple(
-            index
-            for index, (layer, row) in enumerate(rows)
-            if layer.is_head and layer.role == "activation" and row and row.flat == "both"
+    def is_output(self) -> Mask:
+        """Activations with no weight behind them: on the network's outputs, or in the loss."""
+        return np.array(
+            [layer.is_head and layer.role == "activation" for layer in self.layers], dtype=bool
         )
 
+    @cached_property
+    def is_outside(self) -> Mask:
+        """Activations that are called between forward and the loss, and belong to the loss."""
+        return np.array([layer.fqn.startswith(OUTSIDE) for layer in self.layers], dtype=bool)
+
+    @cached_property
+    def outputs(self) -> tuple[int, ...]:
+        """Activations of the network's outputs that can saturate."""
+        rows = [find_activation(layer.type) for layer in self.layers]
+        found = np.flatnonzero(self.is_output).tolist()
+        return tuple(i for i in found if (row := rows[i]) and row.flat == "both")
+
+    @cached_property
+    def is_hidden(self) -> Mask:
+        """Activations inside the network, which are no gates and on no output."""
+        acts = [layer.role == "activation" for layer in self.layers]
+        inner = [not layer.is_gate and not layer.is_head for layer in self.layers]
+        return np.logical_and(acts, inner)
+
     def _find_hidden(self, flat: Flat) -> tuple[int, ...]:
-        return tuple(
-            index
-            for index, layer in enumerate(self.layers)
-            if layer.role == "activation"
-            and is_flat(layer, flat)
-            and not layer.is_gate
-            and not layer.is_head
-        )
+        hidden = np.flatnonzero(self.is_hidden).tolist()
+        return tuple(index for index in hidden if is_flat(self.layers[index], flat))
 
     @cached_property
     def lost_update(self) -> npt.NDArray[np.float64]:
@@ -144,7 +159,19 @@ class Topology:
         return tuple(i for i, layer in enumerate(self.layers) if layer.dtype == "float16")
 
     def count_units(self, activation: int) -> int | None:
-        """Units of an activation: rows of the one matrix that feeds it, where there is one."""
+        """Units of an activation: rows of the one matrix that feeds it, where there is one.
+
+        Args:
+            activation: index of a layer.
+
+        Returns:
+            ``None`` where several matrices feed it, or none.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_reading
+            >>> make_reading().topology.count_units(1)  # fc0 has four rows
+            4
+        """
         sources = self.layers[activation].inputs
         feeder = _find_weight(self, sources[0]) if len(sources) == 1 else ""
         shapes = [
@@ -155,7 +182,20 @@ class Topology:
         return shapes[0][0] if feeder and len(shapes) == 1 else None
 
     def gather(self, values: npt.NDArray[Any], missing: Any) -> npt.NDArray[Any]:
-        """A layer quantity at the calls of each parameter's module, padded with ``missing``."""
+        """A layer quantity at the calls of each parameter's module.
+
+        Args:
+            values: ``(n_layers,)``.
+            missing: pads the rows of parameters with fewer calls than the one with most.
+
+        Returns:
+            ``(n_params, most_calls)``.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_reading
+            >>> make_reading().topology.gather(np.array([10.0, 11.0, 12.0]), np.nan).tolist()
+            [[10.0], [12.0]]
+        """
         padded = np.append(values, missing)
         result: npt.NDArray[Any] = padded[self.call_table]
         return result
@@ -176,7 +216,17 @@ _KEPT = 16
 
 
 def map_topology(layer_set: LayerSet) -> Topology:
-    """The topology of a layer set; the latest ones are kept."""
+    """The topology of a layer set; the latest ``_KEPT`` are kept.
+
+    Args:
+        layer_set: of a record.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_layer_set
+        >>> topology = map_topology(make_layer_set())
+        >>> topology.consumers, topology.calls, topology.saturable
+        (((1,), (2,), ()), ((0,), (2,)), (1,))
+    """
     found = _known.get(layer_set.digest)
     if found is None:
         found = _known[layer_set.digest] = _build(layer_set)
@@ -187,19 +237,10 @@ def map_topology(layer_set: LayerSet) -> Topology:
 
 def _build(layer_set: LayerSet) -> Topology:
     consumers: list[list[int]] = [[] for _ in layer_set.layers]
-    calls: dict[str, list[int]] = defaultdict(list)
     for index, layer in enumerate(layer_set.layers):
-        calls[layer.fqn].append(index)
         for source in layer.inputs:
             consumers[source].append(index)
-    within, functions = _count_inside(layer_set.layers), _list_functions(layer_set.layers)
-    composite = {
-        fqn for fqn in calls if _is_composite(layer_set, fqn, calls[fqn], within, functions)
-    }
-    owned = tuple(
-        () if param.module in composite else tuple(calls.get(param.module, ()))
-        for param in layer_set.params
-    )
+    owned = find_own_calls(layer_set)
     return Topology(
         layer_set,
         tuple(map(tuple, consumers)),
@@ -207,7 +248,7 @@ def _build(layer_set: LayerSet) -> Topology:
         _find_references(layer_set.layers),
         np.array([_is_judged(param) for param in layer_set.params], dtype=bool),
         np.array([_measure_lecun_norm(param) for param in layer_set.params], dtype=np.float64),
-        _find_inner_layers(layer_set, owned, functions),
+        find_inner_layers(layer_set, owned),
     )
 
 
@@ -216,60 +257,6 @@ def _find_references(layers: tuple[Layer, ...]) -> Mask:
     behind = ("activation", "container", "other")
     chosen = [not (has_weights and layer.is_head and layer.role in behind) for layer in layers]
     return np.array(chosen, dtype=bool)
-
-
-def _find_inner_layers(
-    layer_set: LayerSet, calls: tuple[tuple[int, ...], ...], functions: dict[str, list[int]]
-) -> dict[int, tuple[int, ...]]:
-    found = {}
-    for index, param in enumerate(layer_set.params):
-        owner = param.module
-        while not calls[index] and index not in found:
-            if functions.get(owner):
-                found[index] = tuple(functions[owner])
-            if not owner:
-                break
-            owner = owner.rpartition(".")[0]
-    return found
-
-
-def _count_inside(layers: tuple[Layer, ...]) -> Counter[str]:
-    """By name of a module, the calls of what stands below it; one pass over the layers."""
-    within: Counter[str] = Counter()
-    for layer in layers:
-        parts = layer.fqn.split(".") if layer.fqn else []
-        within.update(".".join(parts[:depth]) for depth in range(len(parts)))
-    return within
-
-
-def _is_composite(
-    layer_set: LayerSet,
-    fqn: str,
-    calls: list[int],
-    within: Counter[str],
-    functions: dict[str, list[int]],
-) -> bool:
-    """Whether one call of a module with matrices of its own is a network in itself.
-
-    Its output says nothing of where its matrices stand: activations are called inside it, or
-    modules that have entries of their own.
-    """
-    if len(calls) > 1 or layer_set.layers[calls[0]].role != "weight":
-        return False
-    return within[fqn] > 0 or len(functions.get(fqn, ())) > 1
-
-
-def _list_functions(layers: tuple[Layer, ...]) -> dict[str, list[int]]:
-    """By name of a module, the activations that it calls as functions."""
-    found: dict[str, list[int]] = defaultdict(list)
-    for index, layer in enumerate(layers):
-        if layer.role != "activation":
-            continue
-        if layer.fqn == layer.type:
-            found[""].append(index)
-        for place in (i for i, letter in enumerate(layer.fqn) if letter == ":" and i):
-            found[layer.fqn[:place]].append(index)
-    return found
 
 
 def _is_judged(param: Param) -> bool:
@@ -283,7 +270,20 @@ def _measure_lecun_norm(param: Param) -> float:
 
 
 def name_with_feeders(topology: Topology, activations: Iterable[int]) -> tuple[str, ...]:
-    """Names of activations, each followed by the weight that feeds it: there one can act."""
+    """Names of activations, each followed by the weight that feeds it: there one can act.
+
+    Args:
+        topology: of the network.
+        activations: indices of layers.
+
+    Returns:
+        Fully qualified names, each once.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> name_with_feeders(make_reading().topology, [1])
+        ('act', 'fc0')
+    """
     names: list[str] = []
     for index in activations:
         feeders = [_find_weight(topology, source) for source in topology.layers[index].inputs]

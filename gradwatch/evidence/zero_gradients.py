@@ -18,6 +18,16 @@ def find_walled(reading: Reading, indices: Iterable[int]) -> set[int]:
 
     Neither an activation that can be saturated or dead nor a weight that can be zero blocks it, but
     an operation such as ``round``: these parameters are as good as disconnected.
+
+    Args:
+        reading: of one record.
+        indices: of parameters.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> rows = {"grad_output_l2_norm": (0.0, 0.0, 1.0), "grad_zero_fraction": (1.0, 1.0, 0.0)}
+        >>> find_walled(make_reading(layer=rows), [0])  # fc1 hands on what act never gets
+        {0}
     """
     found: set[int] = set()
     if not _has_wall(reading):
@@ -55,6 +65,20 @@ def find_shut(reading: Reading, indices: Iterable[int]) -> set[int]:
     """Parameters of one of several experts, of which the layer behind them wants nothing now.
 
     A router's choice leaves an expert out, and may choose it another time.
+
+    Args:
+        reading: of one record.
+        indices: of parameters.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> from gradwatch.records import Layer, LayerSet, Param
+        >>> experts = Layer("experts.0", role="weight"), Layer("experts.1", role="weight")
+        >>> weights = Param("experts.0.weight", "experts.0"), Param("experts.1.weight", "experts.1")
+        >>> layer_set = LayerSet((*experts, Layer("mix", inputs=(0, 1))), weights)
+        >>> rows = {"grad_output_l2_norm": (0.0, 1.0, 1.0), "grad_zero_fraction": (1.0, 0.0, 0.0)}
+        >>> find_shut(make_reading(rows, layer_set=layer_set), [0, 1])
+        {0}
     """
     zero = np.flatnonzero(reading.grad == 0)
     consumers = {consumer for index in zero for consumer in reading.topology.consumers[index]}
@@ -83,7 +107,18 @@ def _name_list(reading: Reading, layer: int) -> str:
 
 
 def find_unasked(reading: Reading, indices: Iterable[int]) -> set[int]:
-    """Parameters whose output nothing wants: the gradient is zero all the way from the loss."""
+    """Parameters whose output nothing wants: the gradient is zero all the way from the loss.
+
+    Args:
+        reading: of one record.
+        indices: of parameters.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> rows = {"grad_output_l2_norm": 0.0, "grad_zero_fraction": 1.0}
+        >>> find_unasked(make_reading(layer=rows), [0, 1])
+        {0, 1}
+    """
     return {
         index
         for index in indices
@@ -100,7 +135,21 @@ def _look_ahead(reading: Reading, calls: Iterable[int]) -> set[int]:
 
 
 def find_shut_activations(reading: Reading, saturated_fraction: float) -> list[int]:
-    """Activations that get a gradient and let nothing of it through, because they are saturated."""
+    """Activations that get a gradient and let nothing of it through, because they are saturated.
+
+    Args:
+        reading: of one record.
+        saturated_fraction: share of their elements from which they are.
+
+    Returns:
+        Indices of layers.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> shut = {"saturated_fraction": (np.nan, 1.0, np.nan), "grad_input_l2_norm": 0.0}
+        >>> find_shut_activations(make_reading(layer=shut), 0.8)
+        [1]
+    """
     is_shut = reading.record.layer("saturated_fraction") >= saturated_fraction
     is_shut &= (reading.grad > 0) & (reading.gains == 0)
     roles = [layer.role == "activation" for layer in reading.topology.layers]
@@ -112,6 +161,12 @@ def find_zero_bare(reading: Reading) -> list[int]:
     """Parameters of no module's own, such as prompts and gates, whose gradient is exactly zero.
 
     Where they enter is not known: any layer behind may have stopped it.
+
+    Args:
+        reading: of one record.
+
+    Returns:
+        Indices of parameters.
     """
     is_zero = reading.record.param("grad_l2_norm") == 0
     found: list[int] = np.flatnonzero(reading.topology.is_bare & is_zero).tolist()
@@ -123,6 +178,18 @@ def find_zero_factors(record: StepRecord, indices: Iterable[int]) -> list[int]:
 
     In a product ``A @ B`` the gradient of one factor is proportional to the other. One may begin
     at zero; both together never leave it.
+
+    Args:
+        record: of one step.
+        indices: of parameters.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_record
+        >>> from gradwatch.records import LayerSet, Param
+        >>> pair = LayerSet(params=(Param("q.lora_A.weight"), Param("q.lora_B.weight")))
+        >>> zeros = {"weight_l2_norm": 0.0, "grad_l2_norm": 0.0}
+        >>> find_zero_factors(make_record(param=zeros, layer_set=pair), [0, 1])
+        [0, 1]
     """
     weight, grad = (record.param(name) for name in ("weight_l2_norm", "grad_l2_norm"))
     params = record.layer_set.params
@@ -132,6 +199,14 @@ def find_zero_factors(record: StepRecord, indices: Iterable[int]) -> list[int]:
 
 
 def find_factor_owner(fqn: str) -> str:
-    """The module around a factor: of ``"q.lora_A.weight"`` as of ``"q.lora_A"`` it is ``"q"``."""
+    """The module around a factor of a product.
+
+    Args:
+        fqn: of a weight, or of a module that holds it.
+
+    Example:
+        >>> find_factor_owner("q.lora_A.weight"), find_factor_owner("q.lora_A")
+        ('q', 'q')
+    """
     name = fqn.removesuffix(".weight")
     return name.rpartition(".")[0]

@@ -21,10 +21,8 @@ def join_schemes(schemes: Iterable[str]) -> str:
 
 def is_hidden_activation(topology: Topology, index: int) -> bool:
     """Whether the layer is an elementwise activation inside the network, no gate and no head."""
-    layer = topology.layers[index]
-    hidden = layer.role == "activation" and not layer.is_gate and not layer.is_head
-    row = find_activation(layer.type)
-    return hidden and (row is None or row.is_elementwise)
+    row = find_activation(topology.layers[index].type)
+    return bool(topology.is_hidden[index]) and (row is None or row.is_elementwise)
 
 
 def find_following(topology: Topology, index: int) -> int | None:

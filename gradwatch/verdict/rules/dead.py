@@ -9,7 +9,6 @@ import numpy as np
 from gradwatch.evidence.history import History
 from gradwatch.evidence.paths import has_way_around
 from gradwatch.evidence.topology import name_with_feeders
-from gradwatch.schema.layer_set import OUTSIDE
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.phrases import name_percent, name_region
@@ -41,9 +40,9 @@ def _is_margin(history: History, index: int, thresholds: Thresholds) -> bool:
     Outside of forward it belongs to the loss, and inside where nearly nothing of the loss is left.
     A network whose outputs are silent although the loss is high is at rest: see GW101.
     """
-    layer = history.latest.topology.layers[index]
+    topology = history.latest.topology
     is_solved = history.losses.remaining < thresholds.solved_loss
-    return layer.is_head and (layer.fqn.startswith(OUTSIDE) or is_solved)
+    return bool(topology.is_output[index] and (topology.is_outside[index] or is_solved))
 
 
 def _is_harmless(history: History, index: int, thresholds: Thresholds) -> bool:
