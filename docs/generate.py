@@ -145,7 +145,7 @@ def _quote_figures(page: Path) -> str:
     text = re.sub(
         r"\d+ unhealthy and \d+ healthy", f"{unhealthy} unhealthy and {well} healthy", text
     )
-    text = re.sub(r"\d+ with a disease and \d+", f"{unhealthy} with a disease and {well}", text)
+
     text = re.sub(r"finds \d+ of the \d+", f"finds {ours[1]} of the {unhealthy}", text)
     text = re.sub(r"lasting alarm on the \d+", f"lasting alarm on the {well}", text)
     return _quote_costs(text)

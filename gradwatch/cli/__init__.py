@@ -19,8 +19,8 @@ from gradwatch.cli.check import add_check
 from gradwatch.cli.compare import add_compare
 from gradwatch.cli.demo import add_demo
 from gradwatch.cli.explain import add_explain
+from gradwatch.cli.printing import print_warning
 from gradwatch.cli.report import add_report
-from gradwatch.cli.streams import warn
 from gradwatch.errors import GradWatchError
 
 _NOTHING_TO_JUDGE = 2
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except GradWatchError as error:
-        warn(str(error))
+        print_warning(str(error))
         return _NOTHING_TO_JUDGE
     except KeyboardInterrupt:
         return _INTERRUPTED

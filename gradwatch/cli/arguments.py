@@ -149,7 +149,7 @@ def _suggest(given: Sequence[str], known: Sequence[str]) -> str:
     return f"; did you mean {', '.join(near)}?" if near else ""
 
 
-def parse_count(text: str) -> int:
+def parse_positive(text: str) -> int:
     """A whole number from 1.
 
     Args:

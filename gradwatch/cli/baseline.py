@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gradwatch.cli.arguments import add_logdir, add_output, add_selection, add_thresholds
-from gradwatch.cli.streams import write, write_file
+from gradwatch.cli.printing import write, write_file
 
 _FILE = Path("gradwatch-baseline.json")
 

@@ -16,7 +16,7 @@ from gradwatch.cli.arguments import (
     add_thresholds,
     parse_step,
 )
-from gradwatch.cli.streams import draw, write, write_file
+from gradwatch.cli.printing import draw, write, write_file
 
 if TYPE_CHECKING:
     from gradwatch.configuration import Configuration

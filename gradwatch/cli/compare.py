@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from gradwatch.cli.arguments import add_output, add_thresholds
-from gradwatch.cli.streams import draw, warn, write, write_file
+from gradwatch.cli.printing import draw, print_warning, write, write_file
 
 
 def add_compare(commands: Any) -> None:
@@ -60,7 +60,7 @@ def _run_compare(options: argparse.Namespace) -> int:
         options.before, options.after, thresholds, factor=options.fail_on_worse
     )
     for words in comparison.warnings:
-        warn(words)
+        print_warning(words)
     if options.format == "json":
         text = write_comparison_json(comparison)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gradwatch.cli.arguments import parse_count
+from gradwatch.cli.arguments import parse_positive
 
 
 def add_demo(commands: Any) -> None:
@@ -18,7 +18,10 @@ def add_demo(commands: Any) -> None:
     demo = commands.add_parser("demo", help=text, description=text)
     demo.add_argument("--logdir", default="runs/demo", help="where the logs go (%(default)s)")
     demo.add_argument(
-        "--steps", type=parse_count, default=600, help="optimizer steps per network (%(default)s)"
+        "--steps",
+        type=parse_positive,
+        default=600,
+        help="optimizer steps per network (%(default)s)",
     )
     demo.set_defaults(run=_run_demo)
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import fields
 from typing import Any
 
-from gradwatch.cli.streams import show, write
+from gradwatch.cli.printing import show, write
 from gradwatch.errors import GradWatchError
 
 

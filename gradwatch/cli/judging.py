@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gradwatch.cli.streams import warn
+from gradwatch.cli.printing import print_warning
 from gradwatch.configuration import Configuration
 from gradwatch.errors import NothingToJudge
 from gradwatch.gate.selection import Selection
@@ -28,7 +28,9 @@ def choose_overrides(
     for name in sorted(configuration.thresholds.keys() & given.keys()):
         if speaks and configuration.thresholds[name] != given[name]:
             old, new = configuration.thresholds[name], given[name]
-            warn(f"threshold {name}: {new} from the command line, {old} in {configuration.path}")
+            print_warning(
+                f"threshold {name}: {new} from the command line, {old} in {configuration.path}"
+            )
     return {**configuration.thresholds, **given}
 
 
@@ -36,16 +38,18 @@ def _warn_of_runs(judgement: Judgement) -> None:
     """What is no proof, what is overridden, and what is worth a line."""
     if judgement.overrides:
         given = ", ".join(f"{name} = {value}" for name, value in judgement.overrides.items())
-        warn(f"thresholds given instead of the training's: {given}")
+        print_warning(f"thresholds given instead of the training's: {given}")
     for run, reason in judgement.unreadable.items():
         is_shown = any(verdict.run == run for verdict in judgement.verdicts)
-        warn(f"run {run!r} is {'judged in part' if is_shown else 'not judged'}: {reason}")
+        print_warning(f"run {run!r} is {'judged in part' if is_shown else 'not judged'}: {reason}")
     for run, note in judgement.notes.items():
-        warn(f"run {run!r}: {note}")
+        print_warning(f"run {run!r}: {note}")
     if judgement.allow_unfinished:
         for found in judgement.outcomes:
             if found.unfinished and not found.problem:
-                warn(f"run {found.run!r} is judged up to its last record: {found.unfinished}")
+                print_warning(
+                    f"run {found.run!r} is judged up to its last record: {found.unfinished}"
+                )
 
 
 def judge(options: argparse.Namespace, configuration: Configuration) -> Judgement:
@@ -65,7 +69,7 @@ def judge(options: argparse.Namespace, configuration: Configuration) -> Judgemen
     judgement = judge_logdir(options.logdir, overrides, allow_unfinished, choose=selection.choose)
     _warn_of_runs(judgement)
     if judgement.without_records and judgement.verdicts:
-        warn(f"no gradwatch records in {', '.join(map(repr, judgement.without_records))}")
+        print_warning(f"no gradwatch records in {', '.join(map(repr, judgement.without_records))}")
     if not judgement.verdicts and not judgement.unreadable:
         raise NothingToJudge(
             f"Expected records of gradwatch under {options.logdir!r}, got event files without any "

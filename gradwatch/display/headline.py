@@ -160,7 +160,7 @@ def _say_none(verdict: Verdict, finding: Finding) -> Sentence:
         return ()
     amount = "no gradient at all" if finding.observed <= 0 else "practically no gradient"
     get = "gets" if len(finding.layers) == 1 else "get"
-    return (*name_region(verdict, finding), Piece(f" {get} {amount}"))
+    return (*say_region(verdict, finding), Piece(f" {get} {amount}"))
 
 
 def _say_share(verdict: Verdict, finding: Finding) -> Sentence:
@@ -186,7 +186,7 @@ def _say(verdict: Verdict, finding: Finding) -> Sentence:
     return _say_share(verdict, finding) if kind.units_do else ()
 
 
-def name_region(verdict: Verdict, finding: Finding) -> Sentence:
+def say_region(verdict: Verdict, finding: Finding) -> Sentence:
     """Where a finding is, in the fewest names: activations where the finding is of their units.
 
     Args:

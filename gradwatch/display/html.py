@@ -18,8 +18,8 @@ from typing import Any
 from gradwatch.display import assets
 from gradwatch.display.figures import build_payload, series_of_verdict
 from gradwatch.display.figures.events import find_events
-from gradwatch.display.figures.series import MAX_COLUMNS
-from gradwatch.display.headline import Sentence, headline, name_region, since
+from gradwatch.display.figures.series import MAX_DRAWN_COLUMNS
+from gradwatch.display.headline import Sentence, headline, say_region, since
 from gradwatch.display.page_data import write_brief, write_rules
 from gradwatch.display.run_facts import RunFacts
 from gradwatch.display.sampling_words import describe_trained
@@ -54,7 +54,7 @@ def write_page(
         facts: what the logs say besides the records, by the name of the run.
     """
     fixed = _write_frame(verdicts, title, trials or {}, facts or {})
-    columns = MAX_COLUMNS
+    columns = MAX_DRAWN_COLUMNS
     figures = _write_figures(verdicts, columns)
     while len(fixed) + sum(map(len, figures)) > MAX_PAGE_BYTES and columns > _FEWEST_COLUMNS:
         columns //= 2
@@ -93,7 +93,7 @@ def _write_finding(finding: Finding, verdict: Verdict) -> str:
     cause = describe_cause(finding.cause)
     lines = [
         f"{escape(title)} ({escape(finding.code)}, {escape(finding.severity)}). "
-        f"{escape(when)}, in {_dress(name_region(verdict, finding))}.",
+        f"{escape(when)}, in {_dress(say_region(verdict, finding))}.",
         f"<strong>Cause:</strong> {_prose(': '.join(filter(None, (cause, finding.message))))}",
         f"<strong>Remedy:</strong> {_prose(finding.remedy)}",
     ]

@@ -28,7 +28,7 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """One statistic: its heading and how it is written."""
 
     title: str
@@ -46,11 +46,11 @@ class Column:
 
 
 COLUMNS = (
-    Column("Gradient", "grad_ratio"),
-    Column("Gain", "gain"),
-    Column("Satur.", "saturated_fraction", is_share=True),
-    Column("Dead", "dead_fraction", is_share=True),
-    Column("Update", "update_ratio"),
+    TableColumn("Gradient", "grad_ratio"),
+    TableColumn("Gain", "gain"),
+    TableColumn("Satur.", "saturated_fraction", is_share=True),
+    TableColumn("Dead", "dead_fraction", is_share=True),
+    TableColumn("Update", "update_ratio"),
 )
 
 LEGEND = (
@@ -60,7 +60,7 @@ LEGEND = (
 )
 
 
-def choose_columns(layers: Sequence[LayerSummary]) -> list[Column]:
+def choose_columns(layers: Sequence[LayerSummary]) -> list[TableColumn]:
     """Columns in which at least one layer has a number.
 
     Args:
@@ -73,7 +73,7 @@ def choose_columns(layers: Sequence[LayerSummary]) -> list[Column]:
     ]
 
 
-def choose_rows(
+def abridge_rows(
     layers: Sequence[LayerSummary], limit: int = DEFAULT_ROWS
 ) -> list[LayerSummary | Gap]:
     """At most about ``limit`` layers in order, with gaps: the ends, and the flagged regions.
@@ -167,7 +167,7 @@ def make_printable(text: str) -> str:
     )
 
 
-def shorten(name: str, width: int, dots: str = "…") -> str:
+def cut_name(name: str, width: int, dots: str = "…") -> str:
     """Cut the middle out of a name; its end tells layers apart best.
 
     Args:
@@ -176,7 +176,7 @@ def shorten(name: str, width: int, dots: str = "…") -> str:
         dots: what stands for the part that is cut out.
 
     Example:
-        >>> shorten("transformer.h.11.mlp.c_proj", 16)
+        >>> cut_name("transformer.h.11.mlp.c_proj", 16)
         'trans…mlp.c_proj'
     """
     if len(name) <= width:

@@ -15,8 +15,8 @@ from gradwatch.display.layer_table import (
     LEGEND,
     MAX_NOTES,
     Gap,
+    abridge_rows,
     choose_columns,
-    choose_rows,
     make_printable,
 )
 from gradwatch.display.sampling_words import describe_pace, describe_trained
@@ -111,7 +111,7 @@ def write_table(layers: Sequence[LayerSummary], max_rows: int = DEFAULT_ROWS) ->
         "| | Layer | Type | " + " | ".join(column.title for column in columns) + " |",
         "|---|---|---|" + "---:|" * len(columns),
     ]
-    for row in choose_rows(layers, max_rows):
+    for row in abridge_rows(layers, max_rows):
         if isinstance(row, Gap):
             cells = ["", f"… {row}", "", *("" for _ in columns)]
         else:

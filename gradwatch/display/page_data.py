@@ -16,7 +16,7 @@ from gradwatch.display.headline import (
     Sentence,
     headline,
     main_clause,
-    name_region,
+    say_region,
     since,
     weakest_ratio,
 )
@@ -191,7 +191,7 @@ def _finding(finding: Finding, verdict: Verdict, short: Mapping[str, str]) -> di
         "kind": finding.kind,
         "title": find_kind(finding.kind).title,
         "severity": finding.severity,
-        "where": _pieces(name_region(verdict, finding), short),
+        "where": _pieces(say_region(verdict, finding), short),
         "layers": list(finding.layers[:MAX_NAMED_LAYERS]),
         "source": finding.source,
         "cause": describe_cause(finding.cause),

@@ -20,13 +20,13 @@ from gradwatch.display.layer_table import (
     DEFAULT_ROWS,
     LEGEND,
     MAX_NOTES,
-    Column,
     Gap,
+    TableColumn,
+    abridge_rows,
     choose_columns,
-    choose_rows,
+    cut_name,
     join_names,
     make_printable,
-    shorten,
 )
 from gradwatch.display.sampling_words import describe_pace, describe_trained
 from gradwatch.schema.kinds import describe_cause
@@ -180,7 +180,7 @@ def _draw_prose(text: str, style: str = "") -> Text:
 
 def _draw_table(layers: Sequence[LayerSummary], options: ConsoleOptions, max_rows: int) -> Table:
     columns = choose_columns(layers)
-    rows = choose_rows(layers, max_rows)
+    rows = abridge_rows(layers, max_rows)
     style = _TableStyle(
         with_bar=options.max_width >= _BAR_FROM_WIDTH,
         with_type=options.max_width >= _TYPE_FROM_WIDTH,
@@ -198,7 +198,7 @@ def _draw_table(layers: Sequence[LayerSummary], options: ConsoleOptions, max_row
     name_width = _measure_names(rows, columns, options.max_width, style)
     for row in rows:
         if isinstance(row, Gap):
-            table.add_row("", Text(shorten(f"... {row}", name_width), style="dim"))
+            table.add_row("", Text(cut_name(f"... {row}", name_width), style="dim"))
         else:
             table.add_row(*_write_cells(row, columns, name_width, style))
     return table
@@ -213,7 +213,7 @@ class _TableStyle:
 
 def _measure_names(
     rows: Sequence[LayerSummary | Gap],
-    columns: Sequence[Column],
+    columns: Sequence[TableColumn],
     max_width: int,
     style: _TableStyle,
 ) -> int:
@@ -229,14 +229,14 @@ def _measure_names(
 
 
 def _write_cells(
-    layer: LayerSummary, columns: Sequence[Column], name_width: int, style: _TableStyle
+    layer: LayerSummary, columns: Sequence[TableColumn], name_width: int, style: _TableStyle
 ) -> Iterator[Text]:
     signs, dots = (_ASCII_SIGNS, "...") if style.ascii_only else (_SIGNS, "…")
     weight = "bold" if layer.flagged else ""
     yield Text(signs["critical"] if layer.flagged else "", style=_STYLES["critical"])
-    yield Text(shorten(make_printable(layer.fqn), name_width, dots), style=weight)
+    yield Text(cut_name(make_printable(layer.fqn), name_width, dots), style=weight)
     if style.with_type:
-        yield Text(shorten(make_printable(layer.type), _TYPE_WIDTH, dots), style="dim")
+        yield Text(cut_name(make_printable(layer.type), _TYPE_WIDTH, dots), style="dim")
     if style.with_bar:
         yield _draw_bar(layer, style.ascii_only)
     for column in columns:

@@ -22,7 +22,7 @@ _STYLES = {"healthy": "bold green", "better": "yellow", "blew up": "red"}
 _SIGNS = {"healthy": "✓", "better": "+", "blew up": "✗"}
 _ASCII_SIGNS = {"healthy": "OK", "better": "+", "blew up": "X"}
 
-LEGEND = (
+_LEGEND = (
     "Update: change of the first third of the weights per step, relative to their size, and how "
     "many times that of the model as it is. Gradient: least relative gradient of all layers "
     "(1 = full)."
@@ -64,7 +64,7 @@ class TrialsView:
         yield _draw_advice(self.trials[0])
         yield _draw_table([trial for trial in self.trials if trial.applicable], options)
         yield from _draw_unfit(self.trials)
-        yield Text(LEGEND, style="dim")
+        yield Text(_LEGEND, style="dim")
 
     def __str__(self) -> str:
         return write_trials(self.trials)

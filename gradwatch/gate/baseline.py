@@ -13,7 +13,7 @@ from gradwatch.errors import InvalidInput, NothingToJudge
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.findings import Finding, Severity, Verdict
 
-SCHEMA_VERSION = 1
+BASELINE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Baseline:
     def to_json(self) -> str:
         """The file's content; the same for the same findings."""
         content = {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": BASELINE_VERSION,
             "runs": list(self.runs),
             "findings": [
                 {**asdict(finding), "layers": list(finding.layers)} for finding in self.findings
@@ -166,13 +166,13 @@ def read_baseline(path: Path) -> Baseline:
         return _parse(json.loads(text))
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput(
-            f"Expected a baseline of schema version {SCHEMA_VERSION} in {str(path)!r}, got "
+            f"Expected a baseline of schema version {BASELINE_VERSION} in {str(path)!r}, got "
             f"something else ({error!r}). Write it again with: gradwatch baseline LOGDIR -o FILE."
         ) from error
 
 
 def _parse(content: Any) -> Baseline:
-    if content["schema_version"] != SCHEMA_VERSION:
+    if content["schema_version"] != BASELINE_VERSION:
         raise ValueError(f"schema_version {content['schema_version']!r}")
     rows = [KnownFinding(**{**row, "layers": tuple(row["layers"])}) for row in content["findings"]]
     return Baseline(tuple(content["runs"]), tuple(rows))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from gradwatch.display.layer_table import make_printable
 from gradwatch.gate.outcome import Outcome, Ruling, RunOutcome
-from gradwatch.output.places import find_place
+from gradwatch.output.locations import find_location
 from gradwatch.output.ruling_words import describe_gone
 from gradwatch.schema.kinds import find_kind
 from gradwatch.verdict.coverage import NOT_JUDGED
@@ -51,7 +51,7 @@ def _list_commands(outcome: Outcome) -> Iterator[str]:
 
 
 def _write_ruling(ruling: Ruling, run: RunOutcome) -> str:
-    finding, place = ruling.finding, find_place(ruling.finding)
+    finding, place = ruling.finding, find_location(ruling.finding)
     words = find_kind(finding.kind).title
     properties = {"title": f"{words} ({finding.code}) in {run.verdict.run or 'the model'}"}
     if place is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gradwatch.gate.outcome import Outcome, Ruling, RunOutcome
 
-SCHEMA_VERSION = 1
+REPORT_VERSION = 1
 """Rises when a key goes or changes its meaning; a new key does not raise it."""
 
 
@@ -19,7 +19,7 @@ def write_json(outcome: Outcome) -> str:
         outcome: of all runs.
     """
     content = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": REPORT_VERSION,
         "gradwatch_version": outcome.version,
         "status": outcome.status,
         "runs": [_write_run(run) for run in outcome.runs],

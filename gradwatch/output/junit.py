@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from gradwatch.display.coverage_words import describe_coverage
 from gradwatch.display.headline import write_headline
 from gradwatch.gate.outcome import Outcome, Ruling, RunOutcome
-from gradwatch.output.places import find_place
+from gradwatch.output.locations import find_location
 from gradwatch.verdict.coverage import NOT_JUDGED
 from gradwatch.verdict.own_rules import list_kinds
 
@@ -92,7 +92,7 @@ def _build_case(kind: str, run: RunOutcome) -> ElementTree.Element:
 
 def _add_result(case: ElementTree.Element, tag: str, rulings: list[Ruling]) -> None:
     worst = rulings[0]
-    place = find_place(worst.finding)
+    place = find_location(worst.finding)
     if place is not None:
         case.set("file", _clean(place.file))
         if place.line is not None:

@@ -24,7 +24,7 @@ from gradwatch.gate.outcome import (
     Ruling,
     RunOutcome,
 )
-from gradwatch.output.places import Place, find_place
+from gradwatch.output.locations import Location, find_location
 from gradwatch.output.ruling_words import describe_gone
 from gradwatch.verdict.own_rules import list_rules
 from gradwatch.verdict.rule import Rule
@@ -106,7 +106,7 @@ def _describe_finding(ruling: Ruling, run: RunOutcome, outcome: Outcome) -> dict
         **_point_to_rule(finding.code),
         "level": _LEVELS.get(finding.severity, "warning") if ruling.fails else "note",
         "message": {"text": _clean(f"{finding.message}\nRemedy: {finding.remedy}")},
-        "locations": [_locate(find_place(finding), run, outcome, finding.layers)],
+        "locations": [_locate(find_location(finding), run, outcome, finding.layers)],
         "partialFingerprints": {_FINGERPRINT: _fingerprint(run, finding.kind, finding.layers)},
         "properties": {"run": _clean(run.verdict.run), "ruling": ruling.ruling},
     }
@@ -143,9 +143,9 @@ def _point_to_rule(code: str) -> dict[str, int]:
 
 
 def _locate(
-    place: Place | None, run: RunOutcome, outcome: Outcome, layers: tuple[str, ...]
+    place: Location | None, run: RunOutcome, outcome: Outcome, layers: tuple[str, ...]
 ) -> dict[str, Any]:
-    found = place or Place(_name_log(run, outcome))
+    found = place or Location(_name_log(run, outcome))
     physical: dict[str, Any] = {"artifactLocation": {"uri": quote(_clean(found.file))}}
     if found.line is not None:
         physical["region"] = {"startLine": found.line}

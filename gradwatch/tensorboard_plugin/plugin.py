@@ -1,4 +1,4 @@
-"""The tab's server side: a handful of WSGI routes over the runs that the keeper has judged."""
+"""The tab's server side: a handful of WSGI routes over the runs that the monitor has judged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from werkzeug import wrappers
 from gradwatch.display import assets
 from gradwatch.display.page_data import write_rules
 from gradwatch.log.summaries import PLUGIN_NAME
-from gradwatch.tensorboard_plugin.run_monitor import STARTUP_SECONDS, Keeper
+from gradwatch.tensorboard_plugin.run_monitor import STARTUP_SECONDS, RunMonitor
 from gradwatch.tensorboard_plugin.runs import RunReader
 
 LISTING_WAITS_SECONDS = 0.3
@@ -34,12 +34,12 @@ class GradWatchPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     def __init__(self, context: base_plugin.TBContext) -> None:
         """Read through the context's data provider; without one the tab stays inactive."""
         provider = context.data_provider
-        self._keeper = Keeper(RunReader(provider)) if provider is not None else None
+        self._monitor = RunMonitor(RunReader(provider)) if provider is not None else None
 
     def get_plugin_apps(self) -> Mapping[str, Application]:
         """Routes: our own files, plotly.js, the verdicts of all runs, the figures of one."""
-        if self._keeper is not None:
-            self._keeper.poke(STARTUP_SECONDS)
+        if self._monitor is not None:
+            self._monitor.poke(STARTUP_SECONDS)
         files = {f"/{name}": _serve_file(name) for name in (*assets.MODULES, assets.STYLE)}
         return {
             **files,
@@ -59,10 +59,10 @@ class GradWatchPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         or the number would lag one reload behind.
         """
         unhealthy = 0
-        if self._keeper is not None:
-            self._keeper.poke()
-            self._keeper.wait(LISTING_WAITS_SECONDS)
-            unhealthy = self._keeper.count_unhealthy()
+        if self._monitor is not None:
+            self._monitor.poke()
+            self._monitor.wait(LISTING_WAITS_SECONDS)
+            unhealthy = self._monitor.count_unhealthy()
         name = f"GradWatch ({unhealthy})" if unhealthy else "GradWatch"
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name=name)
 
@@ -71,10 +71,10 @@ class GradWatchPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         known = request.args.get("since", "0")
         since = int(known) if known.isascii() and known.isdigit() and len(known) < 10 else 0
         answer: dict[str, Any] = {"runs": [], "names": [], "revision": 0, "settled": True}
-        if self._keeper is not None:
-            self._keeper.poke()
-            settled = self._keeper.wait(LISTING_WAITS_SECONDS)
-            answer = {**self._keeper.list_news(since), "settled": settled}
+        if self._monitor is not None:
+            self._monitor.poke()
+            settled = self._monitor.wait(LISTING_WAITS_SECONDS)
+            answer = {**self._monitor.list_news(since), "settled": settled}
         answer |= {"plotly": assets.find_plotly() is not None, "now": round(time.time(), 1)}
         if not since:
             answer["rules"] = write_rules()
@@ -85,9 +85,9 @@ class GradWatchPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         name = request.args.get("run", "")
         if len(request.args) > 2 or not 0 < len(name) <= MAX_NAME_LENGTH:
             return _refuse(request, 400, f"expected one run of 1 to {MAX_NAME_LENGTH} characters")
-        if self._keeper is None or not self._keeper.knows(name):
+        if self._monitor is None or not self._monitor.knows(name):
             return _refuse(request, 404, "no such run with gradwatch's data; reload the page")
-        content = self._keeper.draw(name)
+        content = self._monitor.draw(name)
         return _respond(request, content, "application/json", content_encoding="gzip")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from gradwatch.log.limits import require_columns
 from gradwatch.log.summaries import RECORD_PREFIX, UNITS_PREFIX, unpack_units
 from gradwatch.records import LayerSet, StepRecord
 
-Data = dict[str, list[tb_provider.TensorDatum]]
+Data = Mapping[str, Sequence[tb_provider.TensorDatum]]
+"""What was written under each tag of a run."""
 
 
 @dataclass(frozen=True)

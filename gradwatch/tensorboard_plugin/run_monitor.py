@@ -18,7 +18,7 @@ PAUSE_SECONDS = 0.5
 logger = logging.getLogger("gradwatch")
 
 
-class Keeper:
+class RunMonitor:
     """The runs of one TensorBoard, brought up to date in the background.
 
     Args:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 from tensorboard.data import provider as tb_provider
 
 from gradwatch.display.figures.series import Column
 from gradwatch.display.run_facts import RunFacts
 from gradwatch.log.summaries import END_TAG, GAP_TAG, RECORD_PREFIX, START_TAG
-from gradwatch.run_marks import RunEnd, RunGap, RunHeader, unpack_end, unpack_gap, unpack_header
+from gradwatch.run_marks import (
+    AnyMark,
+    RunEnd,
+    RunGap,
+    RunHeader,
+    unpack_end,
+    unpack_gap,
+    unpack_header,
+)
+from gradwatch.tensorboard_plugin.recorded import Data
 
 _LATEST = 20  # records whose wall times tell how long one has to wait for the next
-
-Data = Mapping[str, Sequence[tb_provider.TensorDatum]]
-AnyMark = TypeVar("AnyMark", RunHeader, RunEnd, RunGap)
 
 
 def read_header(data: Data) -> RunHeader | None:

@@ -24,7 +24,6 @@ from gradwatch.log.trial_summaries import unpack_trials
 from gradwatch.run_marks import RunHeader
 from gradwatch.tensorboard_plugin.first_steps import read_beginnings, restore_first_step
 from gradwatch.tensorboard_plugin.recorded import (
-    Data,
     Recorded,
     gather_histograms,
     gather_records,
@@ -67,7 +66,7 @@ class WatchedRun:
         snapshot: ``None`` before the first reading.
         doctor: has seen all records up to ``last_judged``; used by the reading thread only.
         header: the start mark; ``None`` in logs from before there were marks.
-        revision: of the keeper when the snapshot was made.
+        revision: of the monitor when the snapshot was made.
     """
 
     name: str
@@ -173,7 +172,9 @@ class RunReader:
             _give_up(run, f"gradwatch failed on it: {type(error).__name__}: {error}")
         run.signature = signature
 
-    def _read_tensors(self, name: str, tags: Iterable[str]) -> Data:
+    def _read_tensors(
+        self, name: str, tags: Iterable[str]
+    ) -> dict[str, list[tb_provider.TensorDatum]]:
         found = self._provider.read_tensors(
             tb_context.RequestContext(),
             experiment_id="",

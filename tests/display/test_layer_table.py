@@ -9,11 +9,11 @@ import pytest
 
 from gradwatch.display.layer_table import (
     Gap,
+    abridge_rows,
     choose_columns,
-    choose_rows,
+    cut_name,
     join_names,
     make_printable,
-    shorten,
     write_number,
     write_share,
 )
@@ -52,13 +52,13 @@ def test_columns_without_a_number_are_left_out() -> None:
 
 def test_a_short_table_is_whole() -> None:
     layers = make_layers(24, 3)
-    assert choose_rows(layers, 24) == list(layers)
+    assert abridge_rows(layers, 24) == list(layers)
 
 
 @pytest.mark.parametrize("n_flagged", [0, 1, 40, 500])
 def test_a_long_table_keeps_ends_and_borders_and_counts_the_rest(n_flagged: int) -> None:
     layers = make_layers(500, n_flagged)
-    rows = choose_rows(layers, 24)
+    rows = abridge_rows(layers, 24)
     shown = [row for row in rows if not isinstance(row, Gap)]
     gaps = [row for row in rows if isinstance(row, Gap)]
     assert {layers[0], layers[1], layers[498], layers[499]} <= set(shown)
@@ -73,7 +73,7 @@ def test_a_long_table_keeps_ends_and_borders_and_counts_the_rest(n_flagged: int)
 def test_a_flagged_layer_in_the_middle_is_shown_with_its_neighbours() -> None:
     layers = list(make_layers(300))
     layers[150] = dataclasses.replace(layers[150], flagged=True)
-    rows = choose_rows(layers, 24)
+    rows = abridge_rows(layers, 24)
     assert all(layers[index] in rows for index in (149, 150, 151))
 
 
@@ -87,8 +87,8 @@ def test_gap_says_what_it_hides() -> None:
 
 def test_names_are_shortened_in_the_middle() -> None:
     name = "model.encoder.blocks.11.attention.projection"
-    assert shorten(name, 99) == name
-    short = shorten(name, 20)
+    assert cut_name(name, 99) == name
+    short = cut_name(name, 20)
     assert len(short) == 20
     assert short.startswith("model")
     assert short.endswith("projection")

@@ -13,7 +13,7 @@ from gradwatch.display.figures.card import Card
 from gradwatch.display.figures.events import find_events
 from gradwatch.display.figures.palette import Figure
 from gradwatch.display.figures.profile import build_profile
-from gradwatch.display.figures.series import MAX_COLUMNS, Series, series_of
+from gradwatch.display.figures.series import MAX_DRAWN_COLUMNS, Series, series_of
 from gradwatch.errors import GradWatchError, InvalidInput, NothingToJudge
 from gradwatch.verdict.findings import Verdict
 
@@ -89,7 +89,7 @@ def build_payload(series: Series) -> dict[str, Any]:
     return {"figures": figures, "cards": cards, "events": events, "compare": compare}
 
 
-def series_of_verdict(verdict: Verdict, limit: int = MAX_COLUMNS) -> Series:
+def series_of_verdict(verdict: Verdict, limit: int = MAX_DRAWN_COLUMNS) -> Series:
     """What is drawn of a verdict: the records that its history kept.
 
     Args:

@@ -18,7 +18,7 @@ _ROW_ROLES = ("weight", "recurrent", "embedding")
 
 
 @dataclass(frozen=True)
-class Plan:
+class RowPlan:
     """Which layers of a layer set make which rows.
 
     Attributes:
@@ -51,10 +51,10 @@ class Plan:
         return [self.layers[i].key for i in self.activations]
 
 
-_known_plans: deque[tuple[LayerSet, Plan]] = deque(maxlen=64)
+_known_plans: deque[tuple[LayerSet, RowPlan]] = deque(maxlen=64)
 
 
-def plan_rows(layer_set: LayerSet) -> Plan:
+def plan_rows(layer_set: LayerSet) -> RowPlan:
     """Choose the rows of a layer set and what counts for each.
 
     Remembered by identity: hashing thousands of layers for each record would cost more.
@@ -70,7 +70,7 @@ def plan_rows(layer_set: LayerSet) -> Plan:
     return plan
 
 
-def _plan(layer_set: LayerSet) -> Plan:
+def _plan(layer_set: LayerSet) -> RowPlan:
     layers = layer_set.layers
     rows = [i for i, layer in enumerate(layers) if layer.role in _ROW_ROLES]
     rows = rows or [i for i, layer in enumerate(layers) if layer.role != "container"]
@@ -80,7 +80,7 @@ def _plan(layer_set: LayerSet) -> Plan:
     modules: dict[str, int] = {}
     same = [modules.setdefault(layers[i].fqn, row) for row, i in enumerate(rows)]
     params = [modules.get(param.module, -1) for param in layer_set.params]
-    return Plan(
+    return RowPlan(
         rows=tuple(rows),
         owner=owner,
         share=share,

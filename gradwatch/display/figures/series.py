@@ -1,7 +1,7 @@
 """Records to the matrices that the pictures draw: one row per layer, one column per step.
 
 A column is a few small arrays made from one record, so that a server keeps columns, not records.
-At most ``MAX_COLUMNS`` columns are kept: more than a screen has pixels for.
+At most ``MAX_DRAWN_COLUMNS`` columns are kept: more than a screen has pixels for.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.display.figures.palette import Matrix
-from gradwatch.display.figures.rows import SHARES, Plan, plan_rows
+from gradwatch.display.figures.rows import SHARES, RowPlan, plan_rows
 from gradwatch.evidence import gradient_flow as flow
 from gradwatch.evidence.loss_change import measure_loss_change
 from gradwatch.records import StepRecord
 from gradwatch.thresholds import Thresholds
 
-MAX_COLUMNS = 600
+MAX_DRAWN_COLUMNS = 600
 Histograms = dict[str, dict[int, npt.NDArray[np.float64]]]
 """Counts of pre-activations, by activation and global step."""
 
@@ -30,7 +30,7 @@ class Column:
     """What the pictures need of one record: float32 arrays, in the order of its plan."""
 
     global_step: int
-    plan: Plan
+    plan: RowPlan
     relative: Matrix  # (rows,) gradient relative to the last layers; 1 is full
     gains: Matrix  # (len(SHARES), rows) log10 of the gain; NaN unknown
     saturated: Matrix  # (activations,)
@@ -98,7 +98,7 @@ def _take(values: npt.NDArray[np.float64], index: npt.NDArray[np.int64]) -> Matr
     return padded[index].astype(np.float32)
 
 
-def _share_loss_change(reading: flow.Reading, plan: Plan) -> Matrix:
+def _share_loss_change(reading: flow.Reading, plan: RowPlan) -> Matrix:
     """Of each row's module, its weights together; every call of a module has the same."""
     change = measure_loss_change(reading.record, reading.topology)
     known = np.isfinite(change.share) & change.counted & (plan.param_rows >= 0)
@@ -108,7 +108,7 @@ def _share_loss_change(reading: flow.Reading, plan: Plan) -> Matrix:
     return shares[plan.same_rows].astype(np.float32)
 
 
-def _gain_shares(gains: npt.NDArray[np.float64], plan: Plan) -> Matrix:
+def _gain_shares(gains: npt.NDArray[np.float64], plan: RowPlan) -> Matrix:
     shares = np.full((len(SHARES), len(plan.rows)), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.clip(np.log10(gains), -45, 39)
@@ -209,7 +209,7 @@ def _blank(rows: int, columns: int) -> Matrix:
     return np.full((rows, columns), np.nan, np.float32)
 
 
-def _find_owners(plans: Iterable[Plan], names: Iterable[str]) -> npt.NDArray[np.bool_]:
+def _find_owners(plans: Iterable[RowPlan], names: Iterable[str]) -> npt.NDArray[np.bool_]:
     owners = {
         key
         for plan in plans
@@ -223,7 +223,7 @@ def _line(columns: Sequence[Column], name: str) -> Matrix:
     return np.array([getattr(column, name) for column in columns], dtype=np.float32)
 
 
-def _union(plans: Iterable[Plan], pick: Callable[[Plan], tuple[int, ...]]) -> dict[str, str]:
+def _union(plans: Iterable[RowPlan], pick: Callable[[RowPlan], tuple[int, ...]]) -> dict[str, str]:
     """Keys to types of the picked layers of all plans, the newest one's order first."""
     found: dict[str, str] = {}
     for plan in plans:
@@ -232,7 +232,7 @@ def _union(plans: Iterable[Plan], pick: Callable[[Plan], tuple[int, ...]]) -> di
     return found
 
 
-def thin(steps: Sequence[int], limit: int = MAX_COLUMNS) -> list[int]:
+def thin(steps: Sequence[int], limit: int = MAX_DRAWN_COLUMNS) -> list[int]:
     """Indices of at most ``limit`` steps: the first, the last, and evenly between.
 
     Args:
@@ -254,7 +254,7 @@ def thin(steps: Sequence[int], limit: int = MAX_COLUMNS) -> list[int]:
 
 def series_of(
     records: Sequence[StepRecord],
-    limit: int = MAX_COLUMNS,
+    limit: int = MAX_DRAWN_COLUMNS,
     thresholds: Thresholds | None = None,
 ) -> Series:
     """The series of records in order of their steps.

@@ -20,7 +20,7 @@ EDGES: npt.NDArray[np.float64] = np.array(HISTOGRAM_EDGES)
 """Edges of the bins of a record's histograms, in units of the pre-activation z."""
 
 MAX_ACTIVATIONS = 200  # the page's list; each costs a few kilobytes
-MAX_SAMPLES = 12  # sampled steps shown per activation
+MAX_DRAWN_SAMPLES = 12  # sampled steps shown per activation
 
 _HEIGHT = 320
 _REACHES = (4.0, 6.0)  # of z to each side, before all that was counted is shown
@@ -205,7 +205,7 @@ def _samples(by_step: dict[int, npt.NDArray[np.float64]]) -> list[list[Any]]:
     steps = sorted(by_step)
     return [
         [step, _rounded(shares_of(by_step[step]))]
-        for step in (steps[i] for i in thin(steps, MAX_SAMPLES))
+        for step in (steps[i] for i in thin(steps, MAX_DRAWN_SAMPLES))
     ]
 
 

@@ -82,7 +82,7 @@ def write_file(path: Path, text: str) -> None:
         ) from error
 
 
-def warn(message: str) -> None:
+def print_warning(message: str) -> None:
     """One line to stderr.
 
     Args:

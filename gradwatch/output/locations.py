@@ -8,7 +8,7 @@ from gradwatch.verdict.findings import Finding
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """A line of a file.
 
     Attributes:
@@ -20,7 +20,7 @@ class Place:
     line: int | None = None
 
 
-def find_place(finding: Finding) -> Place | None:
+def find_location(finding: Finding) -> Location | None:
     """File and line that a finding carries as ``source``, ``"file:line"``; ``None`` without.
 
     Args:
@@ -31,5 +31,5 @@ def find_place(finding: Finding) -> Place | None:
         return None
     file, _, line = str(source).rpartition(":")
     if file and line.isdecimal() and int(line):
-        return Place(file.replace("\\", "/"), int(line))
-    return Place(str(source).replace("\\", "/"))
+        return Location(file.replace("\\", "/"), int(line))
+    return Location(str(source).replace("\\", "/"))
