@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -158,29 +157,6 @@ class Topology:
         """Layers whose output is in float16: bfloat16 has float32's range."""
         return tuple(i for i, layer in enumerate(self.layers) if layer.dtype == "float16")
 
-    def count_units(self, activation: int) -> int | None:
-        """Units of an activation: rows of the one matrix that feeds it, where there is one.
-
-        Args:
-            activation: index of a layer.
-
-        Returns:
-            ``None`` where several matrices feed it, or none.
-
-        Example:
-            >>> from gradwatch.evidence.worked_example import make_reading
-            >>> make_reading().topology.count_units(1)  # fc0 has four rows
-            4
-        """
-        sources = self.layers[activation].inputs
-        feeder = _find_weight(self, sources[0]) if len(sources) == 1 else ""
-        shapes = [
-            param.shape
-            for param in self.params
-            if param.module == feeder and param.role == "weight"
-        ]
-        return shapes[0][0] if feeder and len(shapes) == 1 else None
-
     def gather(self, values: npt.NDArray[Any], missing: Any) -> npt.NDArray[Any]:
         """A layer quantity at the calls of each parameter's module.
 
@@ -267,37 +243,3 @@ def _is_judged(param: Param) -> bool:
 def _measure_lecun_norm(param: Param) -> float:
     """Weights of variance 1/fan_in have a norm of the root of their number of outputs."""
     return float(np.sqrt(param.shape[0])) if len(param.shape) >= 2 else 0.0
-
-
-def name_with_feeders(topology: Topology, activations: Iterable[int]) -> tuple[str, ...]:
-    """Names of activations, each followed by the weight that feeds it: there one can act.
-
-    Args:
-        topology: of the network.
-        activations: indices of layers.
-
-    Returns:
-        Fully qualified names, each once.
-
-    Example:
-        >>> from gradwatch.evidence.worked_example import make_reading
-        >>> name_with_feeders(make_reading().topology, [1])
-        ('act', 'fc0')
-    """
-    names: list[str] = []
-    for index in activations:
-        feeders = [_find_weight(topology, source) for source in topology.layers[index].inputs]
-        fqn = topology.layers[index].fqn
-        owner = fqn.rpartition(":")[0].removeprefix(OUTSIDE)
-        names += [fqn, *(name for name in (*feeders, owner) if name)]
-    return tuple(dict.fromkeys(names))
-
-
-def _find_weight(topology: Topology, index: int) -> str:
-    """The weight behind a layer's input, through normalisation and the like."""
-    while topology.layers[index].role not in ("weight", "recurrent"):
-        inputs = [source for source in topology.layers[index].inputs if source < index]
-        if len(inputs) != 1:
-            return ""
-        index = inputs[0]
-    return topology.layers[index].fqn

@@ -100,13 +100,24 @@ class Place:
         return self.topology
 
     def choose_activations(self, is_meant: Callable[[Activation], bool]) -> list[Layer]:
-        """Hidden activations of the region whose rows are meant."""
+        """Hidden activations of the region whose rows are meant.
+
+        Args:
+            is_meant: of a row in ``schema.activations``.
+        """
         layers = [self._known.layers[index] for index in self.activations]
         rows = [(layer, find_activation(layer.type)) for layer in layers]
         return [layer for layer, row in rows if row is not None and is_meant(row)]
 
     def find_feeding(self, activations: Sequence[Layer]) -> list[Layer]:
-        """Weights whose output reaches one of the activations with no weight between."""
+        """Weights whose output reaches one of the activations with no weight between.
+
+        Args:
+            activations: of the network.
+
+        Returns:
+            In the order of forward; empty where the network is not known.
+        """
         if self.topology is None:
             return []
         wanted = {layer.key for layer in activations}
@@ -128,7 +139,14 @@ class Place:
         return self.describe([self._known.layers[i] for i in self.weights]) or self.region
 
     def describe(self, layers: Sequence[Layer]) -> str:
-        """``"all 11 Sigmoid modules"``; empty without layers."""
+        """Modules as a person would say them.
+
+        Args:
+            layers: of the network.
+
+        Returns:
+            Such as ``"all 11 Sigmoid modules"``; empty without layers.
+        """
         return describe_layers(layers, () if self.topology is None else self.topology.layers)
 
     def name_scheme(self) -> str:
@@ -254,6 +272,13 @@ def suggest_remedy(
         layers: fully qualified names of the finding, worst first.
         topology: of the network; without it only the layers can be named.
         faults: keys of the layers to blame, which alone a remedy changes; empty: not known.
+
+    Returns:
+        One sentence or two.
+
+    Example:
+        >>> suggest_remedy("exploding", None, ["fc1", "fc2"])
+        'Lower the scale of the weights at `fc1` and `fc2`, clip gradients, add normalisation.'
     """
     place = Place(tuple(layers), topology, tuple(faults))
     write = _BY_CAUSE.get(cause or "") or _BY_KIND.get(kind)

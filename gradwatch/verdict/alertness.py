@@ -48,6 +48,15 @@ class Alertness:
 
         Returns:
             0 where the schedule is enough.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_record
+            >>> alertness = Alertness()
+            >>> [alertness.count_samples(make_record(step), has_sign=False) for step in range(3)]
+            [0, 0, 0]
+            >>> jump = make_record(3, step={"loss": 9.0})  # it was 1
+            >>> alertness.count_samples(jump, has_sign=False)
+            4
         """
         self._records += 1
         jumps = self._find_jump(record) | self._find_turn(record)

@@ -15,6 +15,13 @@ def drop_consequences(findings: Sequence[Finding], reading: Reading) -> list[Fin
 
     Such a layer is one call with its activations inside: the gradient arrives at it and ends there,
     and its own finding says why. What follows it is healthy.
+
+    Args:
+        findings: of the verdict.
+        reading: of the newest record.
+
+    Returns:
+        Those that are left, in the same order.
     """
     walls = _find_dead_recurrent(findings, reading)
     if not walls:
@@ -27,7 +34,14 @@ def drop_consequences(findings: Sequence[Finding], reading: Reading) -> list[Fin
 
 
 def inherit_mishandling(findings: Sequence[Finding]) -> list[Finding]:
-    """Gradients that pile up break a run as a rate that is too high does: that is their cause."""
+    """Gradients that pile up break a run as a rate that is too high does: that is their cause.
+
+    Args:
+        findings: of the verdict.
+
+    Returns:
+        The same findings, those without a better cause with that one and its remedy.
+    """
     piled = next((finding for finding in findings if finding.cause == "not_cleared"), None)
     if piled is None:
         return list(findings)

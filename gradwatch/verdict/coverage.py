@@ -48,7 +48,11 @@ class Coverage:
     records: int = 0
 
     def of_state(self, state: str) -> tuple[ParamState, ...]:
-        """Parameters in one state."""
+        """Parameters in one state.
+
+        Args:
+            state: such as ``"learns"``, see ``ParamState``.
+        """
         return tuple(param for param in self.params if param.state == state)
 
     @property

@@ -59,7 +59,20 @@ class Doctor:
         return self._tracker.is_waiting
 
     def observe(self, record: StepRecord) -> tuple[Change, ...]:
-        """Take in the next record; answers what began or ended with it."""
+        """Take in the next record.
+
+        Args:
+            record: newer than all before.
+
+        Returns:
+            What began or ended with it.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_record
+            >>> doctor = Doctor()
+            >>> [doctor.observe(make_record(step)) for step in range(3)]
+            [(), (), ()]
+        """
         return self._examine(read_flow([record])[0])
 
     def _examine(self, reading: Reading) -> tuple[Change, ...]:
@@ -102,7 +115,12 @@ class Doctor:
         return sign if len(kept) == len(sign.layers) else None if not kept else _trim(sign, kept)
 
     def judge(self, run: str = "", failure: str = "") -> Verdict:
-        """The verdict over all records so far; ``failure`` is passed on."""
+        """The verdict over all records so far.
+
+        Args:
+            run: its name; ``""`` where it has none.
+            failure: error of gradwatch's own that ended the watching early; ``""``: none.
+        """
         history, current = self.history, self._tracker.current
         findings = [episode.describe() for episode in current if episode.sign.severity != "note"]
         findings = drop_consequences(findings, history.latest) if findings else findings
@@ -159,7 +177,21 @@ def _rank(finding: Finding) -> tuple[int, int]:
 def diagnose(
     records: Iterable[StepRecord], thresholds: Thresholds | None = None, run: str = ""
 ) -> Verdict:
-    """Judge a finished run: the same verdict as ``Doctor.observe`` on each record in turn."""
+    """Judge a finished run: the same verdict as ``Doctor.observe`` on each record in turn.
+
+    Args:
+        records: in order of training.
+        thresholds: when a measurement counts; the defaults fit most runs.
+        run: its name.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_record
+        >>> diagnose((make_record(step) for step in range(10)), run="example")
+        <Verdict of example: healthy; 10 records, steps 0 to 9>
+        >>> left = {"stale_grad_l2_norm": 0.5}  # gradients that nobody clears
+        >>> diagnose(make_record(step, param=left) for step in range(10))
+        <Verdict: unhealthy, GW802 mishandled; 10 records, steps 0 to 9>
+    """
     doctor = Doctor(thresholds)
     batch: list[StepRecord] = []
     for record in records:

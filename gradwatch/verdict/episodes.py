@@ -46,7 +46,11 @@ class Episode:
     ended: bool = False
 
     def describe(self, severity: str = "") -> Finding:
-        """As a finding."""
+        """As a finding.
+
+        Args:
+            severity: in place of the sign's own; empty: that one.
+        """
         cause, sign = self.causes.most_common(1)[0][0], self.sign.explained()
         return Finding(
             code=self.rule.code,
@@ -107,7 +111,13 @@ class Tracker:
         """Take in what one rule saw at one step.
 
         Args:
+            rule: that was asked.
+            signs: what it saw, one per region.
+            global_step: of the record; rises.
             sees: whether the step shows anything of a sign's layers: otherwise nothing is missed.
+
+        Returns:
+            Findings that began or ended with this step.
         """
         if not (signs or self._open):
             return []
@@ -120,7 +130,14 @@ class Tracker:
         return [change for change in changes if change is not None]
 
     def confirm(self, kind: str) -> list[Change]:
-        """Believe what has shown so far of a kind: no further step can show more."""
+        """Believe what has shown so far of a kind: no further step can show more.
+
+        Args:
+            kind: of rules.
+
+        Returns:
+            Findings that began by that.
+        """
         found = [
             episode for episode in self._open if episode.rule.kind == kind and not episode.confirmed
         ]

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
 from gradwatch.verdict.coverage import HEALTHY, NOT_JUDGED, UNHEALTHY, Coverage
+from gradwatch.verdict.layer_rows import LayerSummary, Trained
 from gradwatch.verdict.own_rules import list_kinds
 
 if TYPE_CHECKING:
     from gradwatch.evidence.history import History
+
+__all__ = ["Finding", "LayerSummary", "Severity", "Trained", "Verdict", "announce", "describe"]
 
 
 class Severity(IntEnum):
@@ -65,49 +68,6 @@ class Finding:
         return {**asdict(self), "layers": list(self.layers)}
 
 
-@dataclass(frozen=True)
-class LayerSummary:
-    """One row of the layer table: what the last window says of one layer.
-
-    Attributes:
-        fqn: of the module (with ``#k`` for its further calls).
-        type: such as ``"Linear"``.
-        grad_ratio: gradient at its output relative to the largest further down; 1 is full.
-        gain: what the layer multiplies the gradient's norm by on its way back; NaN when unknown.
-        saturated_fraction: of an activation that is no rectifier, else NaN.
-        dead_fraction: of a ReLU-family activation, else NaN.
-        update_ratio: ||dw||/||w|| of its weight, else NaN.
-        flagged: the layer is named by a finding.
-    """
-
-    fqn: str
-    type: str
-    role: str
-    grad_ratio: float
-    gain: float
-    saturated_fraction: float
-    dead_fraction: float
-    update_ratio: float
-    flagged: bool = False
-
-
-@dataclass(frozen=True)
-class Trained:
-    """How much of the model trains: held by an optimizer, and moved at some recorded step.
-
-    Attributes:
-        tensors: parameters that train.
-        all_tensors: parameters of the model.
-        elements: numbers in those that train.
-        all_elements: numbers in all of them.
-    """
-
-    tensors: int = 0
-    all_tensors: int = 0
-    elements: int = 0
-    all_elements: int = 0
-
-
 @dataclass(frozen=True, repr=False)
 class Verdict:
     """What diagnosis says of a run so far, as data; ``gradwatch.Report`` adds ways to show it.
@@ -133,7 +93,7 @@ class Verdict:
     last_step: int = 0
     records: int = 0
     layers: tuple[LayerSummary, ...] = ()
-    trains: Trained = Trained()
+    trains: Trained = field(default_factory=Trained)
     unseen: tuple[str, ...] = ()
     failure: str = ""
     coverage: Coverage | None = None
@@ -222,7 +182,11 @@ class Verdict:
         }
 
     def to_json(self, indent: int | None = 2) -> str:
-        """``to_dict`` as strict JSON: a number that is not finite becomes ``null``."""
+        """``to_dict`` as strict JSON: a number that is not finite becomes ``null``.
+
+        Args:
+            indent: spaces a level; ``None``: all in one line.
+        """
         text = json.dumps(_finite(self.to_dict()), indent=indent, ensure_ascii=False)
         return text.encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates
 
@@ -269,7 +233,11 @@ def announce(findings: Sequence[Finding], step: int, logdir: str = "") -> str:
 
 
 def describe(findings: Sequence[Finding]) -> str:
-    """Findings as plain text: message, remedy and code of each."""
+    """Findings as plain text: message, remedy and code of each.
+
+    Args:
+        findings: any number of them, worst first.
+    """
     lines = [f"{len(findings)} finding{'s' if len(findings) != 1 else ''}:"]
     for finding in findings:
         lines.append(f"- [{finding.code} {finding.kind}, {finding.severity}] {finding.message}")

@@ -10,7 +10,17 @@ from gradwatch.verdict.findings import LayerSummary, Trained
 
 
 def summarise_layers(reading: Reading, flagged: set[str]) -> tuple[LayerSummary, ...]:
-    """One row per layer of the newest step."""
+    """One row per layer of the newest step.
+
+    Args:
+        reading: of the newest record.
+        flagged: fully qualified names that findings give.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> [(row.fqn, row.gain, row.flagged) for row in summarise_layers(make_reading(), {"act"})]
+        [('fc0', nan, False), ('act', 0.25, True), ('fc1', 0.125, False)]
+    """
     update = _spread_updates(reading)
     record = reading.record
     rectifies = np.isfinite(record.layer("zero_fraction"))  # its flat half is no saturation
@@ -46,6 +56,14 @@ def count_trained(history: History) -> Trained:
     """Parameters that an optimizer holds and that have moved at some record.
 
     Where no update can be known, as without an optimizer, one that had a gradient counts.
+
+    Args:
+        history: of the run, with one record at least.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> count_trained(make_history([make_record()]))
+        Trained(tensors=2, all_tensors=2, elements=24, all_elements=24)
     """
     reading = history.latest
     params = reading.topology.params

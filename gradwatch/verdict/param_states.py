@@ -34,6 +34,12 @@ def measure_coverage(
         notes: of the verdict; a parameter that one of them names is explained.
         ignored: layers of findings that are silenced by kind.
         thresholds: ``persistence`` records make evidence; ``allow_unjudged`` patterns waive it.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> history = make_history(make_record(step) for step in range(5))
+        >>> [state.state for state in measure_coverage(history, (), (), (), Thresholds()).params]
+        ['learns', 'learns']
     """
     if not history.count:
         return Coverage()

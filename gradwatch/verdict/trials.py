@@ -162,7 +162,15 @@ class Trial:
 
 
 def name_times(speedup: float) -> str:
-    """``"early layers move 3.8 million times as much"``."""
+    """How much more the early layers move, as a phrase.
+
+    Args:
+        speedup: see ``Trial.speedup``; NaN: not measured; infinite: they stood still.
+
+    Example:
+        >>> name_times(3.8e6)
+        'early layers move 3.8 million times as much'
+    """
     if math.isnan(speedup):
         return "early layers not measured"
     if math.isinf(speedup):
@@ -175,6 +183,10 @@ def rank_trials(trials: Iterable[Trial], thresholds: Thresholds) -> list[Trial]:
 
     By outcome; then those that learn before those that hardly do; among these the smaller change
     first, and of the same size the one whose loss fell furthest.
+
+    Args:
+        trials: in any order.
+        thresholds: see ``judge_trial``.
     """
     judged = [replace(trial, outcome=judge_trial(trial, thresholds)) for trial in trials]
     best: dict[str, float] = {}
@@ -189,7 +201,22 @@ def _key(trial: Trial, best: float) -> tuple[int, bool, int, float]:
 
 
 def judge_trial(trial: Trial, thresholds: Thresholds) -> str:
-    """One of ``OUTCOMES``; the untouched model is judged like any other."""
+    """What became of a trial; the untouched model is judged like any other.
+
+    Args:
+        trial: of a remedy.
+        thresholds: ``update_ratio`` of early layers that move.
+
+    Returns:
+        One of ``OUTCOMES``.
+
+    Example:
+        >>> before = Measurement(1e-6, 1e-9, loss_start=2.3, loss_end=2.3)
+        >>> after = Measurement(0.4, 1e-3, loss_start=2.3, loss_end=0.7)
+        >>> trial = Trial("ReLU + He", "activation", "all sigmoids", 50, before, after)
+        >>> judge_trial(trial, Thresholds()), name_times(trial.speedup)
+        ('healthy', 'early layers move 1 million times as much')
+    """
     after = trial.after
     if after is None:
         return "not applicable"

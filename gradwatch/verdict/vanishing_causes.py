@@ -41,7 +41,7 @@ def explain(
         history: of the run so far.
         reading: of the record that is judged.
         layers: names of the layers that get too little.
-        unreached: their parameters, the one with the least gradient first.
+        unreached: indices of their parameters, the one with the least gradient first.
         thresholds: of the run.
     """
     zeros = find_zero_factors(reading.record, unreached)

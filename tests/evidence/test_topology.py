@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradwatch.evidence.topology import map_topology, name_with_feeders
+from gradwatch.evidence.feeders import name_with_feeders
+from gradwatch.evidence.topology import map_topology
 from gradwatch.records import Layer, LayerSet, Param
 from tests.records_builder import WIDTH, Network, build_chain
 

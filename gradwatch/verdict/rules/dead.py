@@ -6,16 +6,28 @@ import math
 
 import numpy as np
 
+from gradwatch.evidence.feeders import count_units, name_with_feeders
 from gradwatch.evidence.history import History
 from gradwatch.evidence.paths import has_way_around
-from gradwatch.evidence.topology import name_with_feeders
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.phrases import name_percent, name_region
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
-    """Rectifiers most of whose units are silent; a note where that does no harm."""
+    """Rectifiers most of whose units are silent; a note where that does no harm.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``dead_*`` decide, and ``solved_loss``.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_layer_set, make_record
+        >>> silent = {"dead_fraction": (np.nan, 1.0, np.nan), "unit_samples": 500.0}
+        >>> record = make_record(layer=silent, layer_set=make_layer_set("ReLU"))
+        >>> examine(make_history([record]), Thresholds())[0].message
+        '100 % of the units of act fired for none of the last 500 samples (act).'
+    """
     dead = history.latest.record.layer("dead_fraction")
     found = [
         i
@@ -59,7 +71,7 @@ def _is_most(history: History, index: int, thresholds: Thresholds) -> bool:
     """
     reading = history.latest
     share = float(reading.record.layer("dead_fraction")[index])
-    units = reading.topology.count_units(index)
+    units = count_units(reading.topology, index)
     if share >= 1 or units is None:  # nothing passes, however narrow it is
         return True
     least, deviations = thresholds.dead_least, thresholds.dead_quantile

@@ -26,7 +26,12 @@ from gradwatch.wording.phrases import name_region
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
-    """Parameters without any gradient over the whole window, although forward used them."""
+    """Parameters without any gradient over the whole window, although forward used them.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``disconnected_records`` make the window; ``patience`` where the gradient is 0.
+    """
     if history.count < thresholds.disconnected_records:
         return []
     reading, params = history.latest, history.latest.topology.params

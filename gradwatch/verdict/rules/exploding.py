@@ -23,7 +23,12 @@ SQUASHING = frozenset(("softmax", "sigmoid", "logsigmoid"))
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
-    """Growth over depth, over time steps, or over optimizer steps at the newest record."""
+    """Growth over depth, over time steps, or over optimizer steps at the newest record.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``exploding_growth``, ``divergence``, ``output_growth``, ``weight_growth``.
+    """
     signs = (
         *(_look_over_time, _look_over_depth, _look_over_steps),
         *(_look_at_weights, _look_at_outputs, _look_at_loss),

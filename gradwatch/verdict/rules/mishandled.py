@@ -14,7 +14,19 @@ from gradwatch.wording.phrases import name_number, name_region
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
-    """Gradients that are not cleared, cleared too early, or clipped while they are scaled."""
+    """Gradients that are not cleared, cleared too early, or clipped while they are scaled.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``clipped``; ``update_ratio``, ``patience`` and ``progress`` of a clipping that
+            does harm.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> record = make_record(param={"stale_grad_l2_norm": 0.5})
+        >>> [sign.cause for sign in examine(make_history([record]), Thresholds())]
+        ['not_cleared']
+    """
     return [
         *_look_at_leftovers(history),
         *_look_at_cleared(history),

@@ -29,6 +29,10 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 
     A non-finite gradient alone may have been kept from the weights by the training loop; it
     counts when it lasts.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``overflow_rms`` of float16's range, and ``divergence``.
     """
     first = history.broken.first
     lasts = history.broken.lasted >= LASTING_RECORDS
@@ -100,7 +104,13 @@ def _advise(origin: Origin) -> str:
 def has_overflowed_float16(
     reading: Reading, thresholds: Thresholds, before: Reading | None = None
 ) -> bool:
-    """Whether float16 stands at the break, with values before it that may leave its range."""
+    """Whether float16 stands at the break, with values before it that may leave its range.
+
+    Args:
+        reading: of the record of the break.
+        thresholds: ``overflow_rms`` of an output that may.
+        before: the last reading without it; ``None`` where there is none.
+    """
     layers, params = reading.topology.layers, reading.topology.params
     norm = reading.record.layer("output_l2_norm")
     broken = find_broken_outputs(reading, before)

@@ -38,7 +38,18 @@ _REMEDIES = {
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
-    """Parameters of which ranks have different gradients or weights."""
+    """Parameters of which ranks have different gradients or weights.
+
+    Args:
+        history: of the run so far, records merged over ranks.
+        thresholds: ``rank_spread`` from which norms are apart.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> record = make_record(param={"rank_grad_spread": (0.0, 0.25)})
+        >>> [sign.cause for sign in examine(make_history([record]), Thresholds())]
+        ['not_reduced']
+    """
     if history.ranks.have_met:  # they train on their own and are averaged now and then
         return []
     record = history.latest.record

@@ -6,9 +6,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from gradwatch.evidence.feeders import name_with_feeders
 from gradwatch.evidence.gradient_flow import measure_rms
 from gradwatch.evidence.history import History
-from gradwatch.evidence.topology import Topology, name_with_feeders
+from gradwatch.evidence.topology import Topology
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.phrases import name_percent, name_region
@@ -19,7 +20,19 @@ there, by their largest weight, so that many keys do not make it large."""
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
-    """Hidden activations with most of their elements saturated at the newest step."""
+    """Hidden activations with most of their elements saturated at the newest step.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``saturated_fraction``, ``flat_fraction``; ``stuck`` and ``rare_output`` of
+            outputs and attention; ``converged``.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> record = make_record(layer={"saturated_fraction": (np.nan, 0.9, np.nan)})
+        >>> [sign.layers for sign in examine(make_history([record]), Thresholds())]
+        [('act', 'fc0')]
+    """
     reading = history.latest
     fraction = reading.record.layer("saturated_fraction")
     topology, usual, whole = (

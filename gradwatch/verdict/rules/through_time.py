@@ -16,6 +16,10 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 
     The shared weight learns from the last time steps whatever becomes of the first, and forgetting
     is right where the past does not matter; so it is the lack of progress that shows harm.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``time_gain`` of the gradient; ``patience``, ``least_fall`` and ``progress``.
     """
     reading = history.latest
     profiles = measure_time_share(reading)
@@ -66,6 +70,10 @@ def has_stalled(history: History, thresholds: Thresholds) -> bool | None:
 
     By the loss, whose scatter from batch to batch is known; where no loss is, by the gradient at
     the output.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``patience`` in steps, ``least_fall`` of the loss, ``progress`` of the gradient.
     """
     if history.last_step - history.first_step < thresholds.patience:
         return False

@@ -12,7 +12,12 @@ from gradwatch.wording.phrases import name_percent, name_region
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
-    """Half-precision gradients rounded to zero, or updates lost in half-precision weights."""
+    """Half-precision gradients rounded to zero, or updates lost in half-precision weights.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``underflow_zero_fraction``, ``underflow_rms`` and ``lost_records``.
+    """
     return _look_at_gradients(history, thresholds) or _look_at_updates(history, thresholds)
 
 

@@ -24,7 +24,12 @@ from gradwatch.wording.phrases import name_number, name_region
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
-    """Parameters that do not move, by what keeps them from it; else steps that are too small."""
+    """Parameters that do not move, by what keeps them from it; else steps that are too small.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``still_*``, ``unstepped_steps``, ``run_progress``, ``elasticity``.
+    """
     found = _find_still(history, thresholds)
     params = history.latest.topology.params
     held = found & _mark(params, "optimized")

@@ -25,8 +25,18 @@ def examine(
 
     Args:
         history: of the run so far.
-        thresholds: of the run.
+        thresholds: of the run; see ``find_unreached``.
         guards: what spares a weight that the criterion has found.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> faint = {"grad_l2_norm": (1e-7, 2.0), "update_l2_norm": (1e-8, 0.25)}
+        >>> faint |= {"loss_change": (-1e-15, -0.5), "step_grad_l2_norm": (1e-7, 2.0)}
+        >>> arriving = {"grad_output_l2_norm": (1e-7, 0.125, 1.0), "grad_input_l2_norm": np.nan}
+        >>> history = make_history([make_record(param=faint, layer=arriving)])
+        >>> (sign,) = examine(history, Thresholds())
+        >>> sign.layers, sign.explained().cause
+        (('fc0',), 'activation_derivative')
     """
     unreached = find_unreached(history, thresholds)
     for guard in guards:
@@ -79,7 +89,14 @@ def _find_partless(history: History, faint: Mask, thresholds: Thresholds) -> Mas
 
 
 def measure_share(reading: Reading) -> Array:
-    """Share of the full gradient that reaches each parameter, by the fainter of both signals."""
+    """Share of the full gradient that reaches each parameter, by the fainter of both signals.
+
+    Args:
+        reading: of one record.
+
+    Returns:
+        float64 ``(n_params,)``: the less of ``Reading.param_gradient`` and ``sensitivity``.
+    """
     return np.fmin(reading.param_gradient, reading.sensitivity)
 
 
@@ -137,7 +154,11 @@ def _describe_outputs(
 
 
 def list_guards(guards: tuple[Guard, ...]) -> str:
-    """What the guards spare, as a list in Markdown."""
+    """What the guards spare, as a list in Markdown.
+
+    Args:
+        guards: of a rule.
+    """
     return "\n".join(f"- {guard.name}: {guard.why}" for guard in guards)
 
 
