@@ -79,13 +79,13 @@ class Configuration:
 
         One layer that nothing matches keeps the whole finding.
         """
-        rows = [one for one in self.ignore if one.kind == finding.kind]
+        rows = [row for row in self.ignore if row.kind == finding.kind]
         reasons: list[str] = []
         for layer in finding.layers or ("",):
-            row = next((one for one in rows if fnmatchcase(layer, one.layers)), None)
-            if row is None:
+            found = next((row for row in rows if fnmatchcase(layer, row.layers)), None)
+            if found is None:
                 return ""
-            reasons.append(row.reason)
+            reasons.append(found.reason)
         return "; ".join(dict.fromkeys(reasons))
 
     def choose_thresholds(self, given: Thresholds | None = None) -> Thresholds:
@@ -242,7 +242,7 @@ def parse_thresholds(value: object) -> dict[str, object]:
 
 def _convert(name: str, value: object, default: object) -> object:
     if isinstance(default, tuple):
-        if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
+        if isinstance(value, (list, tuple)) and all(isinstance(entry, str) for entry in value):
             return tuple(value)
         raise InvalidInput(f"Expected a list of names for {name}, got {value!r}. Write ['...'].")
     wanted = (int,) if isinstance(default, int) else (int, float)
@@ -269,7 +269,7 @@ def parse_ignores(value: object) -> tuple[Ignore, ...]:
 
 def _parse_ignore(row: object) -> Ignore:
     content = _expect_table(row, "ignore")
-    names = [one.name for one in fields(Ignore)]
+    names = [column.name for column in fields(Ignore)]
     refuse_unknown(content, names, f"[[{TABLE}.ignore]]")
     for name in names:
         given = content.get(name)

@@ -70,7 +70,9 @@ def run_demo(logdir: str, steps: int, console: Console | None = None) -> tuple[R
     )
     root = Path(logdir).expanduser()
     with _use_one_thread():
-        shown = [_train_and_show(one, images, labels, root, steps, console) for one in RECIPES]
+        shown = [
+            _train_and_show(recipe, images, labels, root, steps, console) for recipe in RECIPES
+        ]
     _show_commands(root, console)
     return tuple(shown)
 

@@ -37,11 +37,11 @@ def forget_frames(error: BaseException) -> BaseException:
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
-        one = waiting.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            one.__traceback__ = None
-            waiting += [one.__cause__, one.__context__]
+        cause = waiting.pop()
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            cause.__traceback__ = None
+            waiting += [cause.__cause__, cause.__context__]
     return error
 
 
@@ -60,7 +60,7 @@ def _is_given(frame: FrameType, interrupted: FrameType) -> bool:
     for value in frame.f_locals.values():
         if value is interrupted:
             return True
-        if type(value) is tuple and any(one is interrupted for one in value):
+        if type(value) is tuple and any(item is interrupted for item in value):
             return True
     return False
 

@@ -135,7 +135,9 @@ def judge_logdir(
 def _find_overrides(runs: Sequence[Run], given: Mapping[str, object]) -> dict[str, object]:
     """What some run was not trained with."""
     trained = [choose_thresholds(run.header, {}) for run in runs]
-    return {k: v for k, v in given.items() if any(getattr(one, k) != v for one in trained)}
+    return {
+        k: v for k, v in given.items() if any(getattr(thresholds, k) != v for thresholds in trained)
+    }
 
 
 def judge_latest(directory: str | os.PathLike[str]) -> RunJudgement | None:

@@ -236,7 +236,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         """Where records go; never a second file into a directory that the logger writes to."""
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return {}
-        shared = next((one for one in trainer.loggers if _is_tensorboard(one)), None)
+        shared = next((logger for logger in trainer.loggers if _is_tensorboard(logger)), None)
         if self.logdir is None:
             return {} if shared is None else {"writer": shared}
         if shared is not None and Path(shared.log_dir).resolve() == Path(self.logdir).resolve():
@@ -255,7 +255,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
 
     def _log_scalars(self, trainer: Any) -> None:
         rows, self._scalars = self._scalars, []
-        loggers = [one for one in trainer.loggers if not _is_tensorboard(one)]
+        loggers = [logger for logger in trainer.loggers if not _is_tensorboard(logger)]
         try:
             for global_step, scalars in rows:
                 for logger in loggers:
@@ -279,4 +279,4 @@ def _find_trials(callback: object, trainer: object) -> Callable[[], bool]:
 
 
 def _is_tensorboard(logger: object) -> bool:
-    return any(one.__name__ == "TensorBoardLogger" for one in type(logger).__mro__)
+    return any(base.__name__ == "TensorBoardLogger" for base in type(logger).__mro__)

@@ -17,8 +17,8 @@ def merge_reports(reports: Sequence[Report]) -> Report:
     """
     count = len(reports)
     unhealthy = [report for report in reports if report.findings]
-    if any(_is_nonfinite(one) for one in unhealthy):
-        chosen = next(one for one in unhealthy if _is_nonfinite(one))
+    if any(_is_nonfinite(report) for report in unhealthy):
+        chosen = next(report for report in unhealthy if _is_nonfinite(report))
     elif any(report.status == NOT_JUDGED for report in reports):
         chosen = next(report for report in reports if report.status == NOT_JUDGED)
     elif 2 * len(unhealthy) > count:

@@ -35,7 +35,7 @@ def check_trial(batches: object, loss_fn: object, count: object) -> None:
             "Pass loss_fn(output, target), such as torch.nn.functional.cross_entropy."
         )
     is_one_batch = isinstance(batches, (Tensor, Mapping, str)) or (
-        isinstance(batches, tuple) and all(isinstance(one, Tensor) for one in batches)
+        isinstance(batches, tuple) and all(isinstance(part, Tensor) for part in batches)
     )
     if is_one_batch or not isinstance(batches, Iterable):
         raise InvalidInput(
@@ -167,5 +167,5 @@ def keep_random_state(batches: object) -> Iterator[None]:
 def _find_generators(batches: object) -> list[torch.Generator]:
     """A DataLoader shuffles with generators of its own where it was given them."""
     sampler = getattr(batches, "sampler", None)
-    found = (getattr(one, "generator", None) for one in (batches, sampler))
-    return [one for one in found if isinstance(one, torch.Generator)]
+    found = (getattr(owner, "generator", None) for owner in (batches, sampler))
+    return [generator for generator in found if isinstance(generator, torch.Generator)]

@@ -96,9 +96,9 @@ class Assembler:
         calls = [call for call in sample.calls if call.roots & roots]
         columns = self._registry.place(calls, sample.gates)
         self.used |= {
-            one.fqn
-            for one in sample.watched
-            if one.fqn not in self.used and one.is_read(sample.used_modules, sample.operands)
+            entry.fqn
+            for entry in sample.watched
+            if entry.fqn not in self.used and entry.is_read(sample.used_modules, sample.operands)
         }
         self._notes.update(dict.fromkeys(sample.notes))
         params = describe_parameters(sample.watched, sample.optimized, self.used, sample.strangers)
@@ -123,7 +123,7 @@ class Assembler:
 def join_cuts(known: dict[tuple[str, str], Cut], sample: Sample) -> None:
     """Add what a step has found, by names; what a place in the code was given adds up."""
     calls = {call.index: call.layer.fqn for call in sample.calls}
-    params = {id(one.param): one.fqn for one in sample.watched}
+    params = {id(entry.param): entry.fqn for entry in sample.watched}
     for found in sample.cuts:
         key = found.function, found.source
         before = known.get(key) or Cut(*key, found.line, found.caller, is_flat=found.is_flat)
@@ -239,7 +239,7 @@ def _fill_histograms(
     """Counts by bin of the activations that were counted this step, by layer key."""
     bins = [merged.get(f"{UNITS_PREFIX}{place}", {}) for place in range(HISTOGRAM_BINS)]
     return {
-        layer_set.layers[column].key: np.array([one[index] for one in bins])
+        layer_set.layers[column].key: np.array([counts[index] for counts in bins])
         for index, column in columns.items()
         if index in bins[0]
     }

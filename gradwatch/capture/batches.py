@@ -57,7 +57,7 @@ class Batches:
         self, index: int, activation: Activation, x: Tensor | None, y: Tensor, options: Options
     ) -> bool:
         """Take in an activation's call; ``False`` where it cannot be reduced with others."""
-        if not all(one is None or isinstance(one, _PLAIN) for one in options.values()):
+        if not all(value is None or isinstance(value, _PLAIN) for value in options.values()):
             return False
         inputs, outputs = sample_activation(x, y)
         settings = tuple(sorted(options.items()))
@@ -78,7 +78,7 @@ class Batches:
     def flush(self) -> None:
         """Reduce all that waits."""
         for group in self._scores.values():
-            self._put_attention([place for place, _ in group], [one for _, one in group])
+            self._put_attention([place for place, _ in group], [sample for _, sample in group])
         for key, waiting in self._activations.items():
             self._put_activations(*self._facts[key], waiting)
         self._scores.clear()

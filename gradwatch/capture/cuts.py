@@ -155,7 +155,7 @@ class CutFinder:
             own = tensor.untyped_storage()._cdata
         except (RuntimeError, NotImplementedError):
             return set()
-        return {call for one, call in self._outputs if one == own}
+        return {call for storage, call in self._outputs if storage == own}
 
     def _note(
         self,
@@ -215,7 +215,9 @@ class CutResults:
 
     def _find(self, values: Any) -> list[FoundCut]:
         entries = [(tensor, self._kept.get(id(tensor))) for tensor in collect_tensors(values)]
-        return [cut for one, entry in entries if entry and entry[0]() is one for cut in entry[1]]
+        return [
+            cut for tensor, entry in entries if entry and entry[0]() is tensor for cut in entry[1]
+        ]
 
 
 def _mark(cuts: Iterable[FoundCut]) -> None:

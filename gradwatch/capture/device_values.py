@@ -107,7 +107,7 @@ class Ledger:
         for number, value in enumerate(self.values):
             by_device[value.device].append(number)
         with torch.no_grad():
-            parts = [self._send_from(*one) for one in by_device.items()]
+            parts = [self._send_from(*group) for group in by_device.items()]
         places = self.statistics, self.indices, self.roots
         return Transfer(*places, np.array(self.kinds), np.array(self.divisors), parts)
 

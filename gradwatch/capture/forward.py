@@ -273,7 +273,7 @@ class ForwardTracker:
 
     def _pop(self, module: nn.Module) -> Frame | None:
         if self.stack[-1].module is not module and all(
-            one.module is not module for one in self.stack
+            running.module is not module for running in self.stack
         ):
             return None
         frame = self.stack.pop()

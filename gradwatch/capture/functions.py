@@ -28,7 +28,7 @@ _HOMES: tuple[Any, ...] = (F, torch, Tensor, torch.special)
 
 def _list_callables(homes: Iterable[Any], names: Iterable[str]) -> list[Any]:
     found = [getattr(home, name, None) for home in homes for name in names]
-    return [one for one in found if one is not None]
+    return [function for function in found if function is not None]
 
 
 def _map_functions() -> dict[Any, Activation]:
@@ -207,10 +207,10 @@ class FunctionMode(TorchFunctionMode):
     def _follow_gates(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
         tensors = collect_tensors(args, depth=2)
         gates = [(tensor, self._find_gate(tensor)) for tensor in tensors]
-        for one, index in gates:
+        for gate, index in gates:
             if index is None:
                 continue
-            partners = [other for other in tensors if other is not one]
+            partners = [other for other in tensors if other is not gate]
             if func in PRODUCTS and any(p.grad_fn is not None and p.dim() > 0 for p in partners):
                 self._observer.mark_gate(index)
             elif func in CARRIERS and not partners:

@@ -29,9 +29,9 @@ class InsideRecorder:
     def end_pass(self) -> None:
         """A backward pass has run: the gradients of the recurrent modules are known."""
         unrollings, self._unrollings = self._unrollings, {}
-        for fqn, (one, root) in unrollings.items():
+        for fqn, (unrolling, root) in unrollings.items():
             if root in self._gradients.reached_roots:
-                self._table.add_parts(fqn, self._take_fired(fqn, one.measure()), root)
+                self._table.add_parts(fqn, self._take_fired(fqn, unrolling.measure()), root)
 
     def record_recurrent(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None:
         """A recurrent module's or cell's call has returned."""
@@ -57,26 +57,26 @@ class InsideRecorder:
         if frame.fqn in self._unrollings:
             self._say(frame, "gates and time steps are seen for its first call only")
             return
-        one = Unrolling.begin(module, args)
-        if isinstance(one, str):
-            self._say(frame, f"gates and time steps are not seen, {one}")
+        unrolling = Unrolling.begin(module, args)
+        if isinstance(unrolling, str):
+            self._say(frame, f"gates and time steps are not seen, {unrolling}")
             return
         if module.dropout and module.num_layers > 1:
             self._say(frame, "gates and time steps are computed without its dropout")
-        self._follow(one, result)
-        self._unrollings[frame.fqn] = one, self._table.root
-        for part in one.list_parts():
+        self._follow(unrolling, result)
+        self._unrollings[frame.fqn] = unrolling, self._table.root
+        for part in unrolling.list_parts():
             self._table.find_part(frame.fqn, part, self._table.root)
 
-    def _follow(self, one: Unrolling, result: Any) -> None:
+    def _follow(self, unrolling: Unrolling, result: Any) -> None:
         output, final = result
         states = final if isinstance(final, tuple) else (final,)
-        one.keep_output(output)
-        output = output.data if one.packed is not None else output
+        unrolling.keep_output(output)
+        output = output.data if unrolling.packed is not None else output
         for slot, tensor in zip(("output", "h_n", "c_n"), (output, *states), strict=False):
             edge = find_edge(tensor)
             if edge is not None:
-                self._gradients.tell(edge, partial(one.keep, slot))
+                self._gradients.tell(edge, partial(unrolling.keep, slot))
 
     def record_attention(self, frame: Frame, scores: Scores | str) -> None:
         """An attention runs inside the running module; its softmax is computed again."""

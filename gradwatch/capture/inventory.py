@@ -65,7 +65,7 @@ class Inventory:
 
     def _is_current(self, model: nn.Module) -> bool:
         is_same = bool(self._seen) and self._seen[0].module() is model
-        return is_same and all(one.is_same() for one in self._seen)
+        return is_same and all(snapshot.is_same() for snapshot in self._seen)
 
     def _list(self, model: nn.Module) -> list[Watched]:
         modules = name_modules(model)
@@ -74,8 +74,11 @@ class Inventory:
         watched = list_parameters(modules)
         self._seen = [_look(module) for _, module in modules]
         self._params = [
-            (weakref.ref(one.param), (one.fqn, one.module, one.aliases, one.role, one.is_leaf))
-            for one in watched
+            (
+                weakref.ref(entry.param),
+                (entry.fqn, entry.module, entry.aliases, entry.role, entry.is_leaf),
+            )
+            for entry in watched
         ]
         if any(_is_lazy(module) for _, module in modules):
             self._seen = []  # what it becomes is still the same object
@@ -86,7 +89,7 @@ def _look(module: nn.Module) -> _Seen:
     members = (*module._parameters.items(), *module._modules.items())
     return _Seen(
         weakref.ref(module),
-        tuple((name, None if one is None else weakref.ref(one)) for name, one in members),
+        tuple((name, None if member is None else weakref.ref(member)) for name, member in members),
     )
 
 

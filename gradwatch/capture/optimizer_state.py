@@ -119,7 +119,9 @@ def read_rates(optimizers: Iterable[Optimizer], ledger: Ledger) -> float:
         if rate is not None:
             reading = Reading(rate.detach().reshape(()))
             ledger.add("step.learning_rate", number, WHOLE_STEP, reading)
-    return max((one for one in map(read_rate, groups) if not math.isnan(one)), default=math.nan)
+    return max(
+        (value for value in map(read_rate, groups) if not math.isnan(value)), default=math.nan
+    )
 
 
 def map_optimizers(optimizers: Sequence[Optimizer]) -> dict[int, int] | None:

@@ -51,24 +51,28 @@ def list_statistics(further: Sequence[OwnStatistic] = ()) -> tuple[OwnStatistic,
             or its name is taken.
     """
     found: dict[Statistic, OwnStatistic] = {}
-    for one in load_plugins(STATISTICS, OwnStatistic):
+    for statistic in load_plugins(STATISTICS, OwnStatistic):
         try:
-            found.setdefault(_adopt(one), one)
+            found.setdefault(_adopt(statistic), statistic)
         except InvalidInput as error:
             warn_once(f"gradwatch goes on without the statistic of a package: {error}")
-    for one in further:
-        found.setdefault(_adopt(one), one)
+    for statistic in further:
+        found.setdefault(_adopt(statistic), statistic)
     return tuple(found.values())
 
 
-def _adopt(one: OwnStatistic) -> Statistic:
-    if not isinstance(one, OwnStatistic) or one.row.scope not in _SCOPES:
-        came = repr(one.row.scope) if isinstance(one, OwnStatistic) else type(one).__name__
+def _adopt(statistic: OwnStatistic) -> Statistic:
+    if not isinstance(statistic, OwnStatistic) or statistic.row.scope not in _SCOPES:
+        came = (
+            repr(statistic.row.scope)
+            if isinstance(statistic, OwnStatistic)
+            else type(statistic).__name__
+        )
         raise InvalidInput(
             "Expected gradwatch.capture.own_statistics.OwnStatistic of the scope 'layer' or "
             f"'param', got {came}. Pass OwnStatistic(Statistic(...), measure)."
         )
-    return adopt(one.row)
+    return adopt(statistic.row)
 
 
 @dataclass
@@ -92,34 +96,34 @@ class OwnMeasures:
         self, watched: Sequence[Watched], ledger: Ledger, indices: Collection[int] | None = None
     ) -> None:
         """Of each parameter with a gradient of which this rank holds anything, or of some."""
-        for one in self._list_working("param"):
+        for statistic in self._list_working("param"):
             for index, seen in enumerate(watched):
                 grad = seen.param.grad
                 if grad is None or grad.is_sparse or not (indices is None or index in indices):
                     continue
                 given = localise(seen.param.detach()), localise(grad.detach())
-                value = self._measure(one, given) if given[1].numel() else None
+                value = self._measure(statistic, given) if given[1].numel() else None
                 if value is not None:
-                    ledger.add(PARAM_PREFIX + one.row.name, index, WHOLE_STEP, Reading(value))
+                    ledger.add(PARAM_PREFIX + statistic.row.name, index, WHOLE_STEP, Reading(value))
 
     def measure_output(self, output: Tensor) -> Iterable[tuple[str, Reading]]:
         """Names and values of one output of one call of a layer."""
-        for one in self._list_working("layer"):
-            value = self._measure(one, (output.detach(),)) if output.numel() else None
+        for statistic in self._list_working("layer"):
+            value = self._measure(statistic, (output.detach(),)) if output.numel() else None
             if value is not None:
-                yield one.row.name, Reading(value)
+                yield statistic.row.name, Reading(value)
 
     def _list_working(self, scope: str) -> list[OwnStatistic]:
         mine = (statistic for statistic in self.statistics if statistic.row.scope == scope)
-        return [one for one in mine if one.row not in self._failed]
+        return [statistic for statistic in mine if statistic.row not in self._failed]
 
-    def _measure(self, one: OwnStatistic, given: tuple[Tensor, ...]) -> Tensor | None:
-        if one.row in self._failed:
+    def _measure(self, statistic: OwnStatistic, given: tuple[Tensor, ...]) -> Tensor | None:
+        if statistic.row in self._failed:
             return None
         versions = [tensor._version for tensor in given]
         try:
             with torch.no_grad(), torch._C.DisableTorchFunction():
-                value = one.measure(*given).detach()
+                value = statistic.measure(*given).detach()
             if value.dim() or value.is_complex() or value.device != given[0].device:
                 raise InvalidInput(
                     f"Expected a real tensor of no dimensions on {given[0].device}, got shape "
@@ -134,9 +138,9 @@ class OwnMeasures:
         except Exception as error:
             if is_foreign(error):
                 raise
-            self._failed.add(one.row)
+            self._failed.add(statistic.row)
             warn_once(
-                f"gradwatch goes on without the statistic {one.row.name!r}, whose function raised "
-                f"{type(error).__name__}: {error}"
+                f"gradwatch goes on without the statistic {statistic.row.name!r}, whose function "
+                f"raised {type(error).__name__}: {error}"
             )
             return None

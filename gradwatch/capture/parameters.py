@@ -116,21 +116,21 @@ def describe_parameters(
     """
     return tuple(
         Param(
-            fqn=one.fqn,
-            module=one.module,
-            shape=tuple(one.param.shape),
-            role=one.role,
-            dtype=str(one.param.dtype).removeprefix("torch."),
-            trainable=one.was_trainable,
-            optimized=optimized is None or id(one.param) in optimized,
-            optimizer=(optimized or {}).get(id(one.param), 0),
-            used=one.fqn in used,
-            aliases=tuple(one.aliases),
+            fqn=entry.fqn,
+            module=entry.module,
+            shape=tuple(entry.param.shape),
+            role=entry.role,
+            dtype=str(entry.param.dtype).removeprefix("torch."),
+            trainable=entry.was_trainable,
+            optimized=optimized is None or id(entry.param) in optimized,
+            optimizer=(optimized or {}).get(id(entry.param), 0),
+            used=entry.fqn in used,
+            aliases=tuple(entry.aliases),
             replaced=optimized is not None
-            and id(one.param) not in optimized
-            and any(is_resized(tuple(one.param.shape), shape) for shape in strangers),
+            and id(entry.param) not in optimized
+            and any(is_resized(tuple(entry.param.shape), shape) for shape in strangers),
         )
-        for one in watched
+        for entry in watched
     )
 
 
@@ -178,7 +178,7 @@ def is_resized(shape: tuple[int, ...], before: tuple[int, ...]) -> bool:
     """
     if len(shape) != len(before):
         return False
-    changed = sum(one != other for one, other in zip(shape, before, strict=True))
+    changed = sum(size != other for size, other in zip(shape, before, strict=True))
     return changed <= (1 if len(shape) > 1 else 0)
 
 
@@ -186,8 +186,8 @@ def read_gradients(
     watched: Sequence[Watched], ledger: Ledger, indices: Container[int] | None = None
 ) -> GradientReading:
     """Norm, zeros and non-finite elements of each gradient there is, of all or some parameters."""
-    for one in watched:
-        one.note_trainable()
+    for entry in watched:
+        entry.note_trainable()
     with torch.no_grad():
         present = list_gradients(watched, indices)
         norms = measure_norms([grad for _, grad in present])
@@ -211,7 +211,7 @@ def _is_aligned(watched: Sequence[Watched], grads: Sequence[tuple[int, Tensor]])
 
 def stamp_gradients(watched: Sequence[Watched]) -> dict[int, tuple[int, int]]:
     """By index, what tells whether somebody has written to a gradient or put another there."""
-    grads = ((i, one.param.grad) for i, one in enumerate(watched))
+    grads = ((i, entry.param.grad) for i, entry in enumerate(watched))
     return {i: (id(grad), grad._version) for i, grad in grads if grad is not None}
 
 
@@ -220,7 +220,7 @@ def list_gradients(
 ) -> list[tuple[int, Tensor]]:
     """Gradients of which this rank holds anything, with the index of their parameter."""
     grads = (
-        (i, one.param.grad) for i, one in enumerate(watched) if indices is None or i in indices
+        (i, entry.param.grad) for i, entry in enumerate(watched) if indices is None or i in indices
     )
     local = ((i, localise(grad)) for i, grad in grads if grad is not None)
     return [(i, _take_values(grad)) for i, grad in local if grad.numel()]
@@ -251,7 +251,7 @@ def measure_residue(watched: Sequence[Watched]) -> Reading:
 def read_weights(watched: Sequence[Watched], ledger: Ledger) -> None:
     """Norm of each parameter."""
     with torch.no_grad():
-        norms = measure_norms([_take_values(localise(one.param)) for one in watched])
+        norms = measure_norms([_take_values(localise(entry.param)) for entry in watched])
     for index, norm in enumerate(norms):
         ledger.add("param.weight_l2_norm", index, WHOLE_STEP, norm)
 

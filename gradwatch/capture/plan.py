@@ -58,7 +58,7 @@ class Tap(NamedTuple):
 
 def name_below(node: Node) -> tuple[str, ...]:
     """Names of the nodes behind a node."""
-    return tuple(["" if one is None else one.name() for one, _ in node.next_functions])
+    return tuple(["" if below is None else below.name() for below, _ in node.next_functions])
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ class Plan:
     def needs_mode(self) -> bool:
         """Whether functions have to be seen, and not modules only."""
         return any(
-            one.activation or one.attention is not None for each in self.passes for one in each
+            slot.activation or slot.attention is not None for each in self.passes for slot in each
         )
 
     def is_known(self, linked: Container[CallKey]) -> bool:
         """Whether a record has described all its calls."""
-        return all(one.key is None or one.key in linked for each in self.passes for one in each)
+        return all(slot.key is None or slot.key in linked for each in self.passes for slot in each)
 
 
 @dataclass
@@ -171,7 +171,7 @@ class Draft:
             _describe_output(number, *output, inputs)
             for number, output in enumerate(outputs.items())
         ]
-        below = [_describe_slot(nodes, *one) for one in find_input_slots(tuple(outputs), inputs)]
+        below = [_describe_slot(nodes, *slot) for slot in find_input_slots(tuple(outputs), inputs)]
         taps = [tap for tap in (*above, *below) if tap is not None]
         if len(taps) < len(above) + len(below):
             self.reject("a gradient that is read far from its call")
@@ -188,10 +188,10 @@ class Draft:
 
     def finish(self) -> Plan | None:
         """The plan, or ``None`` where there is none."""
-        passes = [tuple(one) for one in self._passes]
+        passes = [tuple(slots) for slots in self._passes]
         if self.obstacle or not all(passes):
             return None
-        same = all(one == passes[0] for one in passes)
+        same = all(slots == passes[0] for slots in passes)
         return Plan(tuple(passes[:1]) if same else tuple(passes))
 
 

@@ -52,7 +52,7 @@ class LayerSets:
 
     def join(self, sets: Sequence[LayerSet], notes: tuple[str, ...]) -> LayerSet:
         """One set for several, the same object for the same ones."""
-        key = (*(one.digest for one in sets), *notes)
+        key = (*(layer_set.digest for layer_set in sets), *notes)
         if key not in self._joined:
             whole = join_layer_sets(sets)
             notes = tuple(dict.fromkeys((*whole.notes, *notes)))
@@ -72,20 +72,22 @@ def join_layer_sets(sets: Sequence[LayerSet]) -> LayerSet:
 
     Rows that some rank does not measure are left out.
     """
-    whole = next((one for one in sets if one.layers), sets[0])
+    whole = next((layer_set for layer_set in sets if layer_set.layers), sets[0])
     layers: list[Layer] = list(whole.layers)
     positions = {layer.key: index for index, layer in enumerate(layers)}
-    for one in sets:
-        for layer in one.layers:
+    for layer_set in sets:
+        for layer in layer_set.layers:
             if layer.key not in positions:
-                keys = (one.layers[source].key for source in layer.inputs)
+                keys = (layer_set.layers[source].key for source in layer.inputs)
                 inputs = tuple(sorted(positions[key] for key in keys if key in positions))
                 positions[layer.key] = len(layers)
                 layers.append(dataclasses.replace(layer, inputs=inputs))
-    notes = dict.fromkeys(note for one in sets for note in one.notes)
-    used = {param.fqn for one in sets for param in one.params if param.used}
+    notes = dict.fromkeys(note for layer_set in sets for note in layer_set.notes)
+    used = {param.fqn for layer_set in sets for param in layer_set.params if param.used}
     params = tuple(dataclasses.replace(param, used=param.fqn in used) for param in whole.params)
-    return LayerSet(tuple(layers), params, tuple(notes), _share_rows([one.rows for one in sets]))
+    return LayerSet(
+        tuple(layers), params, tuple(notes), _share_rows([layer_set.rows for layer_set in sets])
+    )
 
 
 def _share_rows(rows: Sequence[Rows]) -> Rows:

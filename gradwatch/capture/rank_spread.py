@@ -50,7 +50,7 @@ class Wrappers:
 
     def meet_other(self, module: nn.Module, model: nn.Module | None) -> None:
         """A module that is none of torch's wrappers is called, outside of the model."""
-        self.is_enclosed = self.is_enclosed or any(one is model for one in module.modules())
+        self.is_enclosed = self.is_enclosed or any(part is model for part in module.modules())
 
     def keep_equal(self, world: int) -> bool:
         """Whether the ranks are to be equal: gradients are reduced over all of them.
@@ -58,7 +58,7 @@ class Wrappers:
         Not where the last forward ran under ``no_sync``, as steps between averages do, nor where a
         group of ranks works together.
         """
-        groups = (getattr(one, "process_group", None) for one in self._found)
+        groups = (getattr(wrapper, "process_group", None) for wrapper in self._found)
         sizes = [group.size() for group in groups if group is not None]
         return bool(sizes) and not self._is_local and all(size == world for size in sizes)
 
@@ -69,7 +69,7 @@ def _list_hooks(wrapper: nn.Module) -> list[Any]:
 
 
 def _averages_weights(state: object) -> bool:
-    return any(one.__name__ == _LOCAL for one in type(state).__mro__)
+    return any(base.__name__ == _LOCAL for base in type(state).__mro__)
 
 
 def fill_spreads(

@@ -132,8 +132,8 @@ class RankMerger:
         """
         exchange = self._exchange
         assert exchange is not None
-        for one in self._waiting:
-            one.age += 1
+        for waiting in self._waiting:
+            waiting.age += 1
         self._waiting.append(Waiting(global_step, record, parts))
         if exchange.rank != 0:
             exchange.put(f"{global_step}/{exchange.rank}", self._sets.encode(record, exchange))
@@ -178,11 +178,11 @@ class RankMerger:
             exchange.wait(hoped)
         sent = {rank: exchange.take(key) for rank, key in keys.items()}
         records = {
-            rank: self._sets.decode(one, own.global_step, exchange)
-            for rank, one in sent.items()
-            if one is not None
+            rank: self._sets.decode(message, own.global_step, exchange)
+            for rank, message in sent.items()
+            if message is not None
         }
-        self._note_absent(rank for rank, one in sent.items() if one is None)
+        self._note_absent(rank for rank, message in sent.items() if message is None)
         merged = self._join(own, records, exchange.world)
         self._publish(own.global_step, merged, exchange)
         for rank in records:
@@ -193,7 +193,7 @@ class RankMerger:
         self, own: Waiting, others: dict[int, StepRecord | None], world: int
     ) -> StepRecord | None:
         present = [own.record, *others.values()]
-        records = [one for one in present if one is not None]
+        records = [record for record in present if record is not None]
         if own.record is None or len(records) < len(present):
             return None
         layout = self._sets.join(

@@ -107,31 +107,31 @@ def _run_cell_states(c: Tensor, forget: Tensor, added: Tensor) -> Tensor:
     return torch.stack(states)
 
 
-def _fill_gates(one: Unrolled, x: Tensor, c: Tensor | None) -> None:
-    if one.kind in ("tanh", "relu"):
-        one.gates = {"hidden": one.hidden[1:]}
+def _fill_gates(layer: Unrolled, x: Tensor, c: Tensor | None) -> None:
+    if layer.kind in ("tanh", "relu"):
+        layer.gates = {"hidden": layer.hidden[1:]}
         return
-    w_ih, w_hh, b_ih, b_hh = one.weights
+    w_ih, w_hh, b_ih, b_hh = layer.weights
     from_input = torch.nn.functional.linear(x, w_ih, b_ih)
-    from_hidden = torch.nn.functional.linear(one.hidden[:-1], w_hh, b_hh)
+    from_hidden = torch.nn.functional.linear(layer.hidden[:-1], w_hh, b_hh)
     if c is not None:
         parts = from_hidden.add_(from_input).chunk(4, -1)
         i, f, o = (parts[n].sigmoid() for n in (0, 1, 3))
         g = parts[2].tanh()
-        one.cell = _run_cell_states(c, f, i * g)
-        gates = i, f, g, o, one.cell[1:].tanh()
-        one.gates = dict(zip(GATES["lstm"], gates, strict=True))
+        layer.cell = _run_cell_states(c, f, i * g)
+        gates = i, f, g, o, layer.cell[1:].tanh()
+        layer.gates = dict(zip(GATES["lstm"], gates, strict=True))
         return
     (xr, xz, xn), (hr, hz, hn) = from_input.chunk(3, -1), from_hidden.chunk(3, -1)
     reset, update = (xr + hr).sigmoid(), (xz + hz).sigmoid()
-    one.recurrent = hn
+    layer.recurrent = hn
     candidate = (xn + reset * hn).tanh()
-    one.gates = dict(zip(GATES["gru"], (reset, update, candidate), strict=True))
+    layer.gates = dict(zip(GATES["gru"], (reset, update, candidate), strict=True))
 
 
-def _backpropagate_plain(one: Unrolled, external: Tensor) -> tuple[Tensor, Tensor]:
-    y, w_hh = one.hidden[1:], one.weights[1]
-    derivative = 1 - y * y if one.kind == "tanh" else (y > 0).to(y.dtype)
+def _backpropagate_plain(layer: Unrolled, external: Tensor) -> tuple[Tensor, Tensor]:
+    y, w_hh = layer.hidden[1:], layer.weights[1]
+    derivative = 1 - y * y if layer.kind == "tanh" else (y > 0).to(y.dtype)
     total, into_gates = external.clone(), torch.empty_like(external)
     totals, gates, local = total.unbind(), into_gates.unbind(), derivative.unbind()
     for t in range(len(totals) - 1, -1, -1):
@@ -142,13 +142,13 @@ def _backpropagate_plain(one: Unrolled, external: Tensor) -> tuple[Tensor, Tenso
 
 
 def _backpropagate_lstm(
-    one: Unrolled, external: Tensor, external_cell: Tensor | None
+    layer: Unrolled, external: Tensor, external_cell: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    assert one.cell is not None
-    i, f, g, o, squashed = one.gates.values()
+    assert layer.cell is not None
+    i, f, g, o, squashed = layer.gates.values()
     into_cell, forget = (o * (1 - squashed * squashed)).unbind(), f.unbind()
     into_output = (squashed * o * (1 - o)).unbind()
-    from_cell = torch.stack((g * i * (1 - i), one.cell[:-1] * f * (1 - f), i * (1 - g * g)), 2)
+    from_cell = torch.stack((g * i * (1 - i), layer.cell[:-1] * f * (1 - f), i * (1 - g * g)), 2)
     total, into_gates = external.clone(), external.new_empty(*external.shape[:2], 4, i.shape[-1])
     totals, gates = total.unbind(), into_gates.flatten(2).unbind()
     inner, last, local = (
@@ -165,21 +165,21 @@ def _backpropagate_lstm(
         torch.mul(totals[t], into_output[t], out=last[t])
         carried = carried * forget[t]
         if t:
-            totals[t - 1].addmm_(gates[t], one.weights[1])
+            totals[t - 1].addmm_(gates[t], layer.weights[1])
     return total, into_gates.flatten(2)
 
 
-def _backpropagate_gru(one: Unrolled, external: Tensor) -> tuple[Tensor, Tensor]:
-    assert one.recurrent is not None
-    r, z, n = one.gates.values()
+def _backpropagate_gru(layer: Unrolled, external: Tensor) -> tuple[Tensor, Tensor]:
+    assert layer.recurrent is not None
+    r, z, n = layer.gates.values()
     into_candidate = (1 - z) * (1 - n * n)
-    into_reset = into_candidate * one.recurrent * r * (1 - r)
-    into_update = (one.hidden[:-1] - n) * z * (1 - z)
+    into_reset = into_candidate * layer.recurrent * r * (1 - r)
+    into_update = (layer.hidden[:-1] - n) * z * (1 - z)
     backward = torch.stack((into_reset, into_update, into_candidate * r), 2).unbind()
     total, update = external.clone(), z.unbind()
     totals = total.unbind()
     for t in range(len(totals) - 1, 0, -1):
         through = (totals[t].unsqueeze(1) * backward[t]).flatten(1)
-        totals[t - 1].addmm_(through, one.weights[1]).addcmul_(totals[t], update[t])
+        totals[t - 1].addmm_(through, layer.weights[1]).addcmul_(totals[t], update[t])
     into_gates = torch.cat((total * into_reset, total * into_update, total * into_candidate), -1)
     return total, into_gates

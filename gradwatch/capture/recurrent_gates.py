@@ -51,10 +51,10 @@ def _make_part(kind: str, gate: str, suffix: str) -> Part:
     return Part(gate + suffix, 0, "activation", function, is_gate)
 
 
-def measure_gates(one: Unrolled, suffix: str = "", valid: Tensor | None = None) -> Measured:
+def measure_gates(layer: Unrolled, suffix: str = "", valid: Tensor | None = None) -> Measured:
     """Saturation of each gate; ``valid`` are the steps that exist, in the flattened ``(T, B)``."""
-    for gate, values in one.gates.items():
-        part = _make_part(one.kind, gate, suffix)
+    for gate, values in layer.gates.items():
+        part = _make_part(layer.kind, gate, suffix)
         y = values if valid is None else values.flatten(0, 1)[valid]
         activation = ACTIVATIONS[part.kind]
         saturated, derivative = statistics.measure_saturation(activation, None, y, {})
@@ -73,12 +73,12 @@ def measure_cell(module: nn.Module, args: tuple[Any, ...]) -> Measured:
     state = args[1] if len(args) > 1 else None
     states = state if isinstance(state, tuple) else (state, state)
     rows, size = choose_rows(len(x)), int(module.hidden_size)  # type: ignore[arg-type]
-    h, c = (_read_state(one, x, size)[rows] for one in states)
+    h, c = (_read_state(initial, x, size)[rows] for initial in states)
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     weights = convert([getattr(module, name) for name in names], x.dtype)
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        one = unroll(kind, x[rows].unsqueeze(0), h, c if kind == "lstm" else None, weights, None)
-        yield from measure_gates(one)
+        layer = unroll(kind, x[rows].unsqueeze(0), h, c if kind == "lstm" else None, weights, None)
+        yield from measure_gates(layer)
 
 
 def choose_rows(batch_size: int, is_sorted: bool = False) -> slice:
@@ -90,7 +90,7 @@ def choose_rows(batch_size: int, is_sorted: bool = False) -> slice:
 def convert(found: list[Any], dtype: torch.dtype) -> Weights:
     """Two weights, and two biases where there are any, in one dtype."""
     w_ih, w_hh, b_ih, b_hh = (
-        None if one is None else one.detach().to(dtype) for one in (*found, None, None)[:4]
+        None if weight is None else weight.detach().to(dtype) for weight in (*found, None, None)[:4]
     )
     assert w_ih is not None
     assert w_hh is not None

@@ -110,7 +110,7 @@ class SampledStep:
 
     def arm(self, used: Container[str], sees_layers: bool) -> None:
         """Begin to see; nobody looks for what forward uses where all of that is known."""
-        if all(one.fqn in used for one in self._watched):
+        if all(entry.fqn in used for entry in self._watched):
             self.recorder.operands = None
         if sees_layers:
             self.recorder.arm()
@@ -197,7 +197,7 @@ class SampledStep:
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self.recorder.forward.leave_after_forward()
-        has_closure = any(callable(one) for one in (*args, *kwargs.values()))
+        has_closure = any(callable(value) for value in (*args, *kwargs.values()))
         if has_closure:
             self._stepping = optimizer
             self._params.forget_backward()
@@ -243,7 +243,7 @@ class SampledStep:
         if optimizer is None or len(self.optimizers) == 1:
             return set(range(len(self._watched)))
         ids = {id(param) for group in optimizer.param_groups for param in group["params"]}
-        return {i for i, one in enumerate(self._watched) if id(one.param) in ids}
+        return {i for i, entry in enumerate(self._watched) if id(entry.param) in ids}
 
     def _find_waiting(self) -> set[int]:
         """Parameters of optimizers that have not stepped, as where two of them take turns."""
@@ -277,19 +277,19 @@ class SampledStep:
             cuts=self._list_cuts(),
             watched=self._watched,
             optimized=map_optimizers(self.optimizers),
-            coupled_decay=[coupled.get(id(one.param), 0.0) for one in self._watched],
-            rates=list_rates(self.optimizers, [one.param for one in self._watched]),
-            strangers=find_strangers(self.optimizers, [one.param for one in self._watched]),
+            coupled_decay=[coupled.get(id(entry.param), 0.0) for entry in self._watched],
+            rates=list_rates(self.optimizers, [entry.param for entry in self._watched]),
+            strangers=find_strangers(self.optimizers, [entry.param for entry in self._watched]),
             transfer=self._ledger.send(),
         )
 
     def _list_cuts(self) -> list[FoundCut]:
         finder = self.recorder.cut_finder
-        return [] if finder is None else [one for one in finder.found.values() if one.goes_on]
+        return [] if finder is None else [cut for cut in finder.found.values() if cut.goes_on]
 
     def _note_silent_units(self) -> None:
         calls, counts = self.recorder.table.calls, self.firing.close_step()
-        found = {calls[key].index: one for key, one in counts.items() if key in calls}
+        found = {calls[key].index: summary for key, summary in counts.items() if key in calls}
         for index, (share, _) in found.items():
             self._ledger.add("dead_fraction", index, WHOLE_STEP, share)
         if found:

@@ -50,7 +50,7 @@ class Schedule:
         """The first sampled step from this number on."""
         if global_step < self.first_steps:
             return global_step
-        early = next((one for one in self._list_early() if one >= global_step), None)
+        early = next((step for step in self._list_early() if step >= global_step), None)
         regular = -(-global_step // self.every_n_steps) * self.every_n_steps
         return regular if early is None else early
 

@@ -304,11 +304,11 @@ class Session:
     def _build(self, sample: Sample, interval: int) -> None:
         is_lost = sample.global_step in self._lost
         self._lost.discard(sample.global_step)
-        parts = count_parts(self.model, [one.param for one in sample.watched])
+        parts = count_parts(self.model, [entry.param for entry in sample.watched])
         self._ranks.is_wanted |= any(part > 1 for part in parts)
         sample.notes += self._ranks.describe_alone()
         record = None if is_lost else self._assembler.build(sample, interval)
-        if self._ranks.connect(one.fqn for one in sample.watched):
+        if self._ranks.connect(entry.fqn for entry in sample.watched):
             self._ranks.put(sample.global_step, record, parts)
         elif record is not None:
             self._hand_on(record)

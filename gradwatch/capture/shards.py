@@ -33,11 +33,13 @@ def count_parts(model: nn.Module | None, params: Iterable[nn.Parameter]) -> list
     counts: dict[int, int] = {}
     for handle in _find_handles(model) if model is not None else ():
         originals = getattr(handle.flat_param, "_params", None) or ()
-        for one in (handle.flat_param, *originals):
-            counts[id(one)] = int(handle.world_size)
+        for param in (handle.flat_param, *originals):
+            counts[id(param)] = int(handle.world_size)
     return [counts.get(id(param)) or _count_shards(param) for param in params]
 
 
 def _count_shards(param: Any) -> int:
     placements = enumerate(getattr(param, "placements", ()))
-    return math.prod(param.device_mesh.size(dim) for dim, one in placements if one.is_shard())
+    return math.prod(
+        param.device_mesh.size(dim) for dim, placement in placements if placement.is_shard()
+    )

@@ -23,7 +23,7 @@ def is_inner_step(optimizer: Optimizer) -> bool:
     The stack is asked, and only where two classes have a wrapped ``step``: a count that a hook
     before the step raises would stay raised after a step that fails.
     """
-    if sum(_is_wrapped(one) for one in type(optimizer).__mro__) < 2:
+    if sum(_is_wrapped(base) for base in type(optimizer).__mro__) < 2:
         return False
     found, frame = 0, sys._getframe()
     while frame is not None and found < 2:
@@ -39,5 +39,5 @@ def _is_wrapped(owner: type) -> bool:
 
 def remove_hook(table: dict[int, Any], hook: Any) -> None:
     """Remove a hook by itself, and not by a handle that a signal may have cut off."""
-    for number in [number for number, one in table.items() if one == hook]:
+    for number in [number for number, kept in table.items() if kept == hook]:
         del table[number]

@@ -26,7 +26,7 @@ HAS_KWARGS = hasattr(module_hooks, "_global_forward_hooks_with_kwargs")
 
 
 def is_entered(mode: TorchFunctionMode) -> bool:
-    return any(one is mode for one in _get_current_function_mode_stack())
+    return any(entered is mode for entered in _get_current_function_mode_stack())
 
 
 def is_lowest(modes: Iterable[TorchFunctionMode]) -> bool:
@@ -56,7 +56,7 @@ def take_off(mode: TorchFunctionMode) -> bool:
 def remove_global_hook(hook: Callable[..., None]) -> None:
     """By itself and not by a handle, which a signal may have cut off."""
     for table in (module_hooks._global_forward_pre_hooks, module_hooks._global_forward_hooks):
-        for number in [number for number, one in table.items() if one is hook]:
+        for number in [number for number, kept in table.items() if kept is hook]:
             module_hooks._global_forward_hooks_always_called.pop(number, None)
             if HAS_KWARGS:  # which torch's own handles leave
                 module_hooks._global_forward_hooks_with_kwargs.pop(number, None)

@@ -88,8 +88,8 @@ def _find(edge: Edge, known: Mapping[EdgeKey, int], depth: int) -> int | None:
     if name in _PRODUCTS:
         return None
     below = [function for function in node.next_functions if function[0] is not None]
-    for one in sorted(below, key=lambda one: -prod(_get_shape(one) or (0,))):
-        axis, before = _find(one, known, depth + 1), _get_shape(one)
+    for source in sorted(below, key=lambda source: -prod(_get_shape(source) or (0,))):
+        axis, before = _find(source, known, depth + 1), _get_shape(source)
         if axis is not None and before is not None:
             return axis if axis == SINGLE else _move(node, name, axis, before, shape)
     return len(shape) - 1 if name.endswith(("LayerNorm", "RmsNorm")) else None
@@ -115,14 +115,14 @@ def _is_weight(edge: Edge, known: Mapping[EdgeKey, int]) -> bool:
     """Whether an operand is made of leaves alone: a weight, as it is or scaled, or a constant."""
     pending, seen = [edge], 0
     while pending and seen < MAX_WEIGHT_NODES:
-        one = pending.pop()
-        if one[0] is None:
+        operand = pending.pop()
+        if operand[0] is None:
             continue
         seen += 1
-        name = _SUFFIX.sub("", one[0].name())
-        if identify(one) in known or name in _PRODUCTS or "onvolution" in name:
+        name = _SUFFIX.sub("", operand[0].name())
+        if identify(operand) in known or name in _PRODUCTS or "onvolution" in name:
             return False
-        pending.extend(one[0].next_functions)
+        pending.extend(operand[0].next_functions)
     return not pending
 
 
@@ -144,7 +144,7 @@ def _move(
     """Where an operation puts a dimension of what it was given."""
     n_dims = len(before)
     if name == "Permute":
-        dims = [one % n_dims for one in map(_make_signed, node._saved_dims)]
+        dims = [dim % n_dims for dim in map(_make_signed, node._saved_dims)]
         return dims.index(axis)
     if name in ("Transpose", "T"):
         first, second = (0, 1) if name == "T" else map(_make_signed, _get_swapped(node))
@@ -156,7 +156,7 @@ def _move(
         return _match_view(axis, before, after)
     if name == "Squeeze":
         dims = _read_dims(node, n_dims) if hasattr(node, "_saved_dim") else list(range(n_dims))
-        removed = [one for one in dims if before[one] == 1] if len(after) < n_dims else []
+        removed = [dim for dim in dims if before[dim] == 1] if len(after) < n_dims else []
         return _close_gap(axis, removed, SINGLE)
     if name in _REMOVING:
         return _close_gap(axis, _read_dims(node, n_dims), SINGLE)
@@ -174,7 +174,7 @@ def _get_swapped(node: Node) -> tuple[int, int]:
 
 
 def _close_gap(axis: int, removed: list[int], when_removed: int | None) -> int | None:
-    return when_removed if axis in removed else axis - sum(one < axis for one in removed)
+    return when_removed if axis in removed else axis - sum(dim < axis for dim in removed)
 
 
 def _reduce(node: Node, axis: int, before: tuple[int, ...], after: tuple[int, ...]) -> int | None:

@@ -72,13 +72,13 @@ class Unrolling:
         rows = choose_rows(x.shape[1], packed is not None)
         batch_size, x = x.shape[1], widen(x.detach())[:, rows].clone()
         states = state if isinstance(state, tuple) else (state, state)
-        one = cls(module, x, [], _list_weights(module, x.dtype), batch_size, packed)
+        unrolling = cls(module, x, [], _list_weights(module, x.dtype), batch_size, packed)
         if lengths is not None:
-            one.lengths = lengths[rows].to(x.device, non_blocking=True)
+            unrolling.lengths = lengths[rows].to(x.device, non_blocking=True)
             exists = torch.arange(len(x))[:, None] < lengths[rows]
-            one.valid = exists.flatten().nonzero().squeeze(1).to(x.device, non_blocking=True)
-        one.states = [one._choose_state(s, batch_size) for s in states]
-        return one
+            unrolling.valid = exists.flatten().nonzero().squeeze(1).to(x.device, non_blocking=True)
+        unrolling.states = [unrolling._choose_state(s, batch_size) for s in states]
+        return unrolling
 
     @property
     def _directions(self) -> int:
@@ -144,8 +144,8 @@ class Unrolling:
         """Run the sequences again and take their gradients back through time."""
         with torch.no_grad(), torch.autocast(self.x.device.type, enabled=False):
             layers = self._run()
-            for number, one in enumerate(layers):
-                yield from measure_gates(one, self._name_suffix(number), self.valid)
+            for number, layer in enumerate(layers):
+                yield from measure_gates(layer, self._name_suffix(number), self.valid)
             if self.grads and len(self.x) > 1:
                 for direction, (squares, zeros) in enumerate(self._go_back(layers)):
                     yield from self._fill_buckets(direction, squares, zeros)

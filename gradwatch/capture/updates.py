@@ -50,7 +50,7 @@ class StepGradients:
             ledger: takes ``step_grad_l2_norm``.
             known: what was read before, of gradients that nobody has touched since.
         """
-        present = [(i, one.param) for i, one in enumerate(watched) if i in indices]
+        present = [(i, entry.param) for i, entry in enumerate(watched) if i in indices]
         fresh = [i for i, param in present if i not in known.norms and param.grad is not None]
         norms = dict(known.norms)
         if fresh or not known.is_aligned:

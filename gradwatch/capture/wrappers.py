@@ -35,5 +35,5 @@ def list_parallel_parts(model: nn.Module) -> list[nn.Module]:
 
 
 def _find_inner(module: nn.Module | None) -> str | None:
-    found = (_INNER.get(one.__name__) for one in type(module).__mro__)
-    return next((one for one in found if one is not None), None)
+    found = (_INNER.get(base.__name__) for base in type(module).__mro__)
+    return next((name for name in found if name is not None), None)

@@ -55,10 +55,10 @@ def test_scaled_gradients_are_divided_by_the_scale(
 
     scaled, plain = assert_harmless(build_with(True)), assert_harmless(build_with(False))
     assert len(scaled) == 3
-    for one, other in zip(scaled, plain, strict=True):
-        assert one.step("loss_scale") == 1024.0
-        assert one.layer_values == pytest.approx(other.layer_values, rel=1e-4, nan_ok=True)
-        grads = one.param("grad_l2_norm"), other.param("grad_l2_norm")
+    for record, other in zip(scaled, plain, strict=True):
+        assert record.step("loss_scale") == 1024.0
+        assert record.layer_values == pytest.approx(other.layer_values, rel=1e-4, nan_ok=True)
+        grads = record.param("grad_l2_norm"), other.param("grad_l2_norm")
         assert grads[0] == pytest.approx(grads[1], rel=1e-4)
 
 

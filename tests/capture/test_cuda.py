@@ -152,17 +152,17 @@ def test_statistics_agree_with_float64_on_the_host() -> None:
     exact = copy.deepcopy(model).cpu().double()
     x = torch.randn(8, 6, 16, dtype=torch.float64)
     found = []
-    for one, batch in ((model, x.float().cuda()), (exact, x)):
-        optimizer = torch.optim.SGD(one.parameters(), lr=0.1)
+    for network, batch in ((model, x.float().cuda()), (exact, x)):
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
 
-        def step(one: nn.Module = one, batch: torch.Tensor = batch) -> None:
-            one(batch).square().mean().backward()
+        def step(network: nn.Module = network, batch: torch.Tensor = batch) -> None:
+            network(batch).square().mean().backward()
 
         def loop(step=step, optimizer=optimizer) -> None:
             step()
             optimizer.step()
 
-        found += watch_run(one, optimizer, loop)
+        found += watch_run(network, optimizer, loop)
     on_device, on_host = found
     for statistic in ("output_l2_norm", "grad_output_l2_norm", "grad_input_l2_norm"):
         assert on_device.layer(statistic) == pytest.approx(

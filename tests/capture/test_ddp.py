@@ -184,9 +184,9 @@ def test_equal_to_one_process_on_the_same_batch(world: str, request: pytest.Fixt
         assert len(records) == 5
     for step, single in enumerate(expected):
         merged = [records[step] for records, *_ in results]
-        for one in merged:
-            assert one.to_vector() == pytest.approx(merged[0].to_vector(), nan_ok=True, abs=0)
-            assert one.layer_set == merged[0].layer_set
+        for record in merged:
+            assert record.to_vector() == pytest.approx(merged[0].to_vector(), nan_ok=True, abs=0)
+            assert record.layer_set == merged[0].layer_set
         assert list_keys(merged[0]) == list_keys(single)
         for row, name in enumerate(LAYER_STATISTICS):
             if name == "dead_fraction":  # each rank knows its own units only: an upper bound
@@ -223,7 +223,9 @@ def test_wrappers_inside_the_model_are_merged_and_no_part_of_names(
         assert failure is None
         for merged, single in zip(records, expected, strict=True):
             assert list_keys(merged) == list_keys(single)
-            names = [[param.fqn for param in one.layer_set.params] for one in (merged, single)]
+            names = [
+                [param.fqn for param in record.layer_set.params] for record in (merged, single)
+            ]
             assert names[0] == names[1]
             grads = merged.layer("grad_output_l2_norm")
             assert grads == pytest.approx(single.layer("grad_output_l2_norm"), rel=1e-5)

@@ -132,7 +132,7 @@ def compare(merged: StepRecord, plain: StepRecord, kind: str) -> None:
     for name in ("grad_l2_norm", "weight_l2_norm", "update_l2_norm"):
         found, wanted = merged.param(name), plain.param(name)
         if kind == "flat parameters":  # all parameters of a wrapped part are one
-            found, wanted = (np.array([np.linalg.norm(one)]) for one in (found, wanted))
+            found, wanted = (np.array([np.linalg.norm(value)]) for value in (found, wanted))
         assert found == pytest.approx(wanted, rel=1e-5), name
     if kind == "fully_shard":  # the older kind tells the shape of the local part only
         shapes = [param.shape for param in merged.layer_set.params]

@@ -51,9 +51,9 @@ def test_a_changed_model_is_listed_as_it_is(change: Callable[[nn.Sequential], No
 def assert_lists(inventory: Inventory, model: nn.Module) -> None:
     modules = name_modules(model)
     found, expected = inventory.list_watched(model), list_parameters(modules)
-    assert [one.fqn for one in found] == [one.fqn for one in expected]
-    assert all(one.param is other.param for one, other in zip(found, expected, strict=True))
-    assert [one.was_trainable for one in found] == [one.was_trainable for one in expected]
+    assert [entry.fqn for entry in found] == [entry.fqn for entry in expected]
+    assert all(entry.param is other.param for entry, other in zip(found, expected, strict=True))
+    assert [entry.was_trainable for entry in found] == [entry.was_trainable for entry in expected]
     assert inventory.modules == {id(module): fqn for fqn, module in modules}
 
 
@@ -61,7 +61,7 @@ def test_a_lazy_parameter_is_listed_once_it_exists() -> None:
     model, inventory = nn.Sequential(nn.LazyLinear(4)), Inventory()
     assert inventory.list_watched(model) == []
     model[0].initialize_parameters(nn.Linear(3, 1).weight.new_zeros(5, 3))
-    assert [one.fqn for one in inventory.list_watched(model)] == ["0.weight", "0.bias"]
+    assert [entry.fqn for entry in inventory.list_watched(model)] == ["0.weight", "0.bias"]
 
 
 def test_an_inventory_keeps_nothing_alive() -> None:
@@ -70,4 +70,4 @@ def test_an_inventory_keeps_nothing_alive() -> None:
     seen = weakref.ref(model), weakref.ref(model[0].weight)
     del model
     gc.collect()
-    assert [one() for one in seen] == [None, None]
+    assert [ref() for ref in seen] == [None, None]

@@ -121,17 +121,17 @@ def launch(name: str, world: int = 2, is_watched: bool = True) -> dict[int, dict
 
 
 def test_ranks_that_come_are_merged_whole() -> None:
-    for one in launch("all").values():
-        assert one["failure"] is None
-        assert one["steps"] == list(range(STEPS))
-        assert one["notes"] == ()
+    for outcome in launch("all").values():
+        assert outcome["failure"] is None
+        assert outcome["steps"] == list(range(STEPS))
+        assert outcome["notes"] == ()
 
 
 def test_a_rank_that_skips_a_step_stays_in_the_records() -> None:
-    for one in launch("skip").values():
-        assert one["failure"] is None
+    for outcome in launch("skip").values():
+        assert outcome["failure"] is None
         common = STEPS - 1  # rank 1 takes a step less; the last is merged if it comes in time
-        assert one["steps"][:common] == list(range(common))
+        assert outcome["steps"][:common] == list(range(common))
 
 
 @pytest.mark.parametrize("name", ["join", "rank 0 only"])

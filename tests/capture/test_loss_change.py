@@ -35,7 +35,7 @@ def draw(step: int) -> tuple[Tensor, Tensor]:
     return torch.randn(16, 8, generator=generator), torch.randint(0, 3, (16,), generator=generator)
 
 
-def record(
+def record_steps(
     model: nn.Module, optimizer: torch.optim.Optimizer, step: Callable[[int], None]
 ) -> tuple[StepRecord, ...]:
     with gradwatch.watch(model, optimizer, every_n_steps=1) as watch:
@@ -80,10 +80,10 @@ def test_loss_change_and_loss(name: str) -> None:
             ]
         )
 
-    records = record(model, optimizer, step)
-    assert [one.step("loss") for one in records] == pytest.approx(losses, rel=1e-6)
-    for one, expected in zip(records, changes, strict=True):
-        np.testing.assert_allclose(one.param("loss_change"), expected, rtol=2e-3, atol=1e-9)
+    records = record_steps(model, optimizer, step)
+    assert [record.step("loss") for record in records] == pytest.approx(losses, rel=1e-6)
+    for record, expected in zip(records, changes, strict=True):
+        np.testing.assert_allclose(record.param("loss_change"), expected, rtol=2e-3, atol=1e-9)
 
 
 def test_gradient_at_the_step_is_the_clipped_one() -> None:
@@ -97,9 +97,9 @@ def test_gradient_at_the_step_is_the_clipped_one() -> None:
         nn.utils.clip_grad_norm_(model.parameters(), 0.01)
         optimizer.step()
 
-    for one in record(model, optimizer, step):
-        assert np.linalg.norm(one.param("step_grad_l2_norm")) == pytest.approx(0.01, rel=1e-3)
-        assert np.linalg.norm(one.param("grad_l2_norm")) > 0.1
+    for record in record_steps(model, optimizer, step):
+        assert np.linalg.norm(record.param("step_grad_l2_norm")) == pytest.approx(0.01, rel=1e-3)
+        assert np.linalg.norm(record.param("grad_l2_norm")) > 0.1
 
 
 def test_sampled_dot_product_is_close_for_heavy_tails() -> None:
@@ -115,7 +115,7 @@ def test_sampled_dot_product_is_close_for_heavy_tails() -> None:
         optimizer.step()
         exact.append(float(((model.weight.detach() - before) * model.weight.grad).sum()))
 
-    records = record(model, optimizer, step)
+    records = record_steps(model, optimizer, step)
     measured = np.array([float(seen.param("loss_change")[0]) for seen in records])
     ratios = measured / np.array(exact)
     assert np.median(ratios) == pytest.approx(1, rel=0.3)
@@ -135,12 +135,12 @@ def test_gradients_by_autograd_grad() -> None:
             param.grad = grad
         optimizer.step()
 
-    first, *rest = record(model, optimizer, step)
+    first, *rest = record_steps(model, optimizer, step)
     assert (first.param("loss_change") < 0).all()
-    for one in rest:
-        assert (one.param("loss_change") < 0).all()
-        assert np.isfinite(one.layer("grad_output_l2_norm")).all()
-        assert np.isfinite(one.step("loss"))
+    for record in rest:
+        assert (record.param("loss_change") < 0).all()
+        assert np.isfinite(record.layer("grad_output_l2_norm")).all()
+        assert np.isfinite(record.step("loss"))
 
 
 def test_loss_of_reentrant_checkpoints_is_the_outermost() -> None:
@@ -157,8 +157,8 @@ def test_loss_of_reentrant_checkpoints_is_the_outermost() -> None:
         loss.backward()
         optimizer.step()
 
-    records = record(model, optimizer, step)
-    assert [one.step("loss") for one in records] == pytest.approx(losses, rel=1e-6)
+    records = record_steps(model, optimizer, step)
+    assert [record.step("loss") for record in records] == pytest.approx(losses, rel=1e-6)
 
 
 def test_loss_of_accumulated_passes_is_their_sum() -> None:
@@ -177,8 +177,8 @@ def test_loss_of_accumulated_passes_is_their_sum() -> None:
         losses.append(sum(parts))
         optimizer.step()
 
-    records = record(model, optimizer, step)
-    assert [one.step("loss") for one in records] == pytest.approx(losses, rel=1e-6)
+    records = record_steps(model, optimizer, step)
+    assert [record.step("loss") for record in records] == pytest.approx(losses, rel=1e-6)
 
 
 def test_several_roots_leave_the_loss_unknown() -> None:
@@ -192,4 +192,4 @@ def test_several_roots_leave_the_loss_unknown() -> None:
         torch.autograd.backward([out.sum(), out.square().sum()])
         optimizer.step()
 
-    assert all(np.isnan(one.step("loss")) for one in record(model, optimizer, step))
+    assert all(np.isnan(record.step("loss")) for record in record_steps(model, optimizer, step))

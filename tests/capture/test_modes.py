@@ -69,14 +69,14 @@ def test_evaluation_passes_are_not_counted(kind: str, when: str) -> None:
 
     records = assert_harmless(build)
     expected = assert_harmless(lambda: build(False))
-    for one, other in zip(records, expected, strict=True):
+    for record, other in zip(records, expected, strict=True):
         for key in list_keys(other):
             for name in ("grad_output_l2_norm", "output_l2_norm", "zero_fraction"):
-                found, wanted = read(one, name, key), read(other, name, key)
+                found, wanted = read(record, name, key), read(other, name, key)
                 if when != "between" or kind != "eval only":
                     assert found == pytest.approx(wanted, rel=1e-9, nan_ok=True), (key, name)
-        assert one.step("passes") == 1
-        assert one.param_values == pytest.approx(other.param_values, rel=1e-9, nan_ok=True)
+        assert record.step("passes") == 1
+        assert record.param_values == pytest.approx(other.param_values, rel=1e-9, nan_ok=True)
 
 
 def test_training_in_eval_mode_is_training() -> None:
@@ -194,7 +194,7 @@ def test_functional_call_and_vmap_and_func_grad() -> None:
                 params = dict(model.named_parameters())
                 single = torch.func.vmap(
                     torch.func.grad(
-                        lambda p, one: torch.func.functional_call(model, p, (one,)).sum()
+                        lambda p, sample: torch.func.functional_call(model, p, (sample,)).sum()
                     ),
                     in_dims=(None, 0),
                 )(params, x)

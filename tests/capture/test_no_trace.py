@@ -166,7 +166,7 @@ def test_a_sampled_step_leaves_nothing_for_the_cycle_collector() -> None:
         del parts
         model(torch.randn(3, 4)).sum().backward()
         optimizer.step()
-        assert [one() for one in held] == [None] * 3
+        assert [ref() for ref in held] == [None] * 3
     finally:
         gc.enable()
         session.stop()

@@ -172,19 +172,19 @@ def test_two_networks_that_take_turns(n_critic: int) -> None:
     records = assert_harmless(build)
     assert records
     for name in ("critic.0", "generator.0"):
-        values = [value for one, value in truth if one == name]
+        values = [value for owner, value in truth if owner == name]
         found = [read_param(record, "grad_l2_norm", f"{name}.weight") for record in records]
-        found = [one for one in found if not math.isnan(one)]
+        found = [norm for norm in found if not math.isnan(norm)]
         assert found
-        for one in found:
-            assert min(abs(one - value) for value in values) <= 1e-6 * one
+        for norm in found:
+            assert min(abs(norm - value) for value in values) <= 1e-6 * norm
 
 
 def test_every_step_of_a_critic_is_recorded() -> None:
     """Once it is known that the generator comes after the fifth: the first four are two records."""
     generator, critic = nn.Linear(4, 4), nn.Linear(4, 1)
     pair = nn.ModuleDict({"generator": generator, "critic": critic})
-    slow, fast = (torch.optim.SGD(one.parameters(), lr=0.01) for one in (generator, critic))
+    slow, fast = (torch.optim.SGD(network.parameters(), lr=0.01) for network in (generator, critic))
     x, truth = torch.randn(8, 4), []
     with gradwatch.watch(pair, [fast, slow], every_n_steps=1) as watching:
         for step in range(30):
@@ -515,7 +515,7 @@ def test_what_both_steps_share_is_seen_at_every_interval(order: tuple[str, str])
     """A generator runs once for two steps: sampling must not begin between them."""
     torch.manual_seed(0)
     model = Adversaries()
-    optimizers = [torch.optim.SGD(getattr(model, one).parameters(), lr=0.01) for one in order]
+    optimizers = [torch.optim.SGD(getattr(model, name).parameters(), lr=0.01) for name in order]
 
     def loop() -> None:
         for _ in range(20):

@@ -71,11 +71,11 @@ class Run:
 
 
 def assert_alike(left: list[StepRecord], right: list[StepRecord]) -> None:
-    assert [one.global_step for one in left] == [one.global_step for one in right]
-    for one, other in zip(left, right, strict=True):
-        assert one.layer_set == other.layer_set
+    assert [record.global_step for record in left] == [record.global_step for record in right]
+    for record, other in zip(left, right, strict=True):
+        assert record.layer_set == other.layer_set
         for name in ("layer_values", "param_values", "step_values"):
-            np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-6)
+            np.testing.assert_allclose(getattr(record, name), getattr(other, name), rtol=1e-6)
 
 
 @pytest.fixture(autouse=True)

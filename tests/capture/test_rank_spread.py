@@ -194,6 +194,6 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 def test_both_ranks_say_what_differs(reports: list[Any], name: str) -> None:
     for report in reports:
         found, unseen = report[name]
-        assert [one for one in found if one[0] in KINDS] == SCENES[name][1]
+        assert [finding for finding in found if finding[0] in KINDS] == SCENES[name][1]
         says = any("judged by itself" in note for note in unseen)
         assert says == (name == "unwrapped")

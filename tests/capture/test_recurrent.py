@@ -30,11 +30,11 @@ def run_cells(rnn: nn.RNNBase, x: Tensor, lengths: list[int] | None = None) -> l
         h = torch.zeros(x.shape[1], H, dtype=x.dtype)
         c = torch.zeros_like(h)
         states = []
-        for one in x.flip(0) if suffix else x:
+        for inputs in x.flip(0) if suffix else x:
             if isinstance(rnn, nn.LSTM):
-                h, c = cell(one, (h, c), *weights)
+                h, c = cell(inputs, (h, c), *weights)
             else:
-                h = cell(one, h, *weights)
+                h = cell(inputs, h, *weights)
             h.retain_grad()
             states.append(h)
         found.append(states)
@@ -112,8 +112,8 @@ def test_layers_are_summed_over() -> None:
 
     record = watch_run(model, optimizer, loop)[0]
     lower, upper, h0, h1 = [], [], torch.zeros(B, H).double(), torch.zeros(B, H).double()
-    for one in x.unbind(1):
-        h0 = torch.gru_cell(one, h0, *(getattr(rnn, f"{n}_l0") for n in _NAMES))
+    for inputs in x.unbind(1):
+        h0 = torch.gru_cell(inputs, h0, *(getattr(rnn, f"{n}_l0") for n in _NAMES))
         h1 = torch.gru_cell(h0, h1, *(getattr(rnn, f"{n}_l1") for n in _NAMES))
         for h, into in ((h0, lower), (h1, upper)):
             h.retain_grad()
@@ -200,11 +200,11 @@ def test_gates_of_an_lstm() -> None:
     hidden = torch.zeros(B, H).double()
     cell = torch.zeros_like(hidden)
     derivatives = []
-    for one in x:
-        gates = one @ rnn.weight_ih_l0.T + rnn.bias_ih_l0 + hidden @ rnn.weight_hh_l0.T
+    for inputs in x:
+        gates = inputs @ rnn.weight_ih_l0.T + rnn.bias_ih_l0 + hidden @ rnn.weight_hh_l0.T
         y = (gates + rnn.bias_hh_l0)[:, H : 2 * H].sigmoid()
         derivatives.append(y * (1 - y))
-        hidden, cell = torch.lstm_cell(one, (hidden, cell), *rnn._flat_weights)
+        hidden, cell = torch.lstm_cell(inputs, (hidden, cell), *rnn._flat_weights)
     expected = torch.stack(derivatives).mean().item()
     assert read(record, "derivative_mean", "rnn:forget_gate") == pytest.approx(expected, rel=1e-6)
 
@@ -257,8 +257,8 @@ def test_cells_in_a_loop_have_an_entry_per_call(kind: str) -> None:
         def forward(self, x: Tensor) -> Tensor:
             state = None
             self.kept.clear()
-            for one in x:
-                state = self.cell(one, state)
+            for inputs in x:
+                state = self.cell(inputs, state)
                 h = state[0] if isinstance(state, tuple) else state
                 if h.requires_grad:
                     h.retain_grad()

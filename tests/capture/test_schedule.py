@@ -42,7 +42,7 @@ def test_the_next_sampled_step_is_the_first_that_is_sampled() -> None:
     schedule = Schedule(20)
     steps = list_steps(schedule, 200)
     for step in range(150):
-        assert schedule.find_next(step) == next(one for one in steps if one >= step)
+        assert schedule.find_next(step) == next(sampled for sampled in steps if sampled >= step)
 
 
 def test_without_growth_only_multiples_follow_the_first_steps() -> None:

@@ -138,10 +138,10 @@ if __name__ == "__main__":
     import tempfile
 
     warnings.simplefilter("error")
-    for one in (EnoughError, TimeoutError, RuntimeError, KeyboardInterrupt):
-        counter = Counted(one)
+    for error in (EnoughError, TimeoutError, RuntimeError, KeyboardInterrupt):
+        counter = Counted(error)
         signal.signal(signal.SIGALRM, counter)
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as place:
             found = count_caught(counter, int(sys.argv[1]), Path(place))
-        print(one.__name__, found, counter.raised, f"{time.perf_counter() - began:.1f} s")
+        print(error.__name__, found, counter.raised, f"{time.perf_counter() - began:.1f} s")

@@ -171,6 +171,6 @@ def test_updates_leave_decay_out() -> None:
 @pytest.mark.parametrize("shape", [(7,), (64, 3, 3, 3), (128, 96, 3, 3), (300, 300), ()])
 def test_a_view_of_a_sample_has_the_elements_of_the_sample(shape: tuple[int, ...]) -> None:
     tensor = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
-    for one in (tensor, tensor.transpose(0, -1) if shape else tensor):
-        expected = statistics.take_sample(one).reshape(-1)
-        assert torch.equal(statistics.view_sample(one).reshape(-1), expected)
+    for view in (tensor, tensor.transpose(0, -1) if shape else tensor):
+        expected = statistics.take_sample(view).reshape(-1)
+        assert torch.equal(statistics.view_sample(view).reshape(-1), expected)

@@ -98,8 +98,8 @@ def assert_same(left: Any, right: Any, path: str = "") -> None:
             assert_same(left[key], right[key], f"{path}.{key}")
     elif isinstance(left, (list, tuple)):
         assert len(left) == len(right), path
-        for index, (one, other) in enumerate(zip(left, right, strict=True)):
-            assert_same(one, other, f"{path}[{index}]")
+        for index, (item, other) in enumerate(zip(left, right, strict=True)):
+            assert_same(item, other, f"{path}[{index}]")
     else:
         assert left == right, path
 
