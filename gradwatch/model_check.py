@@ -103,7 +103,7 @@ def _check_plan(plan: _Plan, model: object, batches: object) -> None:
         check_model(model)
     elif isinstance(plan.optimizer, Optimizer):
         raise InvalidInput(
-            "Expected a function of the parameters for a model that is built anew, got the "
+            "Expected a function of the parameters for a model that a factory builds, got the "
             f"optimizer {type(plan.optimizer).__name__} of another model. "
             "Pass for instance lambda params: Adam(params, lr=1e-3)."
         )

@@ -2,7 +2,7 @@
 
 Plain data, no torch. ``RunHeader`` is written when a journal opens, ``RunEnd`` when it closes,
 ``RunGap`` when writing works again after records were lost. Each carries the name of its session,
-which every record carries as well, so that the parts of a log are told apart and none is missed.
+which every record carries as well, so that the parts of a log are distinguished and none is missed.
 """
 
 from __future__ import annotations

@@ -216,8 +216,8 @@ def watch(
         per_layer_scalars: also write a scalar per layer and statistic (many charts).
         run: name of the run, for reports.
         global_step: number of the first step, when a run is resumed.
-        on_change: told when a finding begins or ends, on the training's thread.
-        on_scalars: told the step and the run-level scalars of each record, likewise.
+        on_change: called with a finding that begins or ends, on the training's thread.
+        on_scalars: called with the step and the run-level scalars of each record, likewise.
         rules: that judge besides gradwatch's own and those of installed packages. What judges the
             log later knows those of packages only (entry points ``gradwatch.rules``).
         statistics: that are measured besides gradwatch's own and those of installed packages
@@ -242,8 +242,8 @@ def watch(
     if (logdir is not None or writer is not None) and is_first:
         about = describe_training(model, optimizers, every_n_steps, global_step)
         journal = Journal(logdir, writer, per_layer_scalars, judged_by, about)
-    told = on_change, on_scalars, log_findings and is_first
-    judgement = LiveJudgement(run, judged_by, rules, journal, *told)
+    listeners = on_change, on_scalars, log_findings and is_first
+    judgement = LiveJudgement(run, judged_by, rules, journal, *listeners)
     return Watch(model, optimizers, schedule, judgement, global_step, budget, measured)
 
 
@@ -293,7 +293,7 @@ def unwatch(model: nn.Module) -> None:
 
 
 def _end_earlier(model: nn.Module) -> None:
-    """A cell that is run again begins anew; a watch inside another one's ``with`` is a mistake."""
+    """A cell that is run again starts over; a watch inside another one's ``with`` is a mistake."""
     earlier = find_watch(model)
     if earlier is None:
         return
@@ -314,5 +314,5 @@ def _end(found: weakref.ref[Watch]) -> None:
     """A model is gone, or the process ends."""
     watching = found()
     if watching is not None:
-        with suppress(Exception):  # nobody is left to be told
+        with suppress(Exception):  # nobody is left to hear of it
             watching.abandon()

@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-import torch._dynamo  # noqa: F401  # torch cannot be loaded anew by each suite in this process
+import torch._dynamo  # noqa: F401  # torch cannot be loaded again by each suite in this process
 
 import gradwatch.display.html
 import gradwatch.display.terminal

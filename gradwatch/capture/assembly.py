@@ -140,7 +140,7 @@ def join_cuts(known: dict[tuple[str, str], Cut], sample: Sample) -> None:
 def find_kept_passes(events: Sequence[int], residues: dict[int, float]) -> list[int]:
     """Passes whose gradients an optimizer has used.
 
-    A pass that begins with no gradient left begins anew: what was before it was thrown away, as
+    A pass that begins with no gradient left starts over: what was before it was discarded, as
     after a step that a GradScaler has skipped, or belongs to an optimizer that has taken it.
     """
     kept: list[int] = []

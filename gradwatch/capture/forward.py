@@ -111,7 +111,7 @@ class ForwardTracker:
     Args:
         names: fqn by ``id`` of each watched module.
         guard: calls a function of ours so that its exceptions never reach the training.
-        observer: is told of the calls.
+        observer: is called with each of them.
         make_mode: makes the mode that is active while the outermost watched module runs.
         notice: is shown the modules outside the watched ones, such as a parallel wrapper.
     """

@@ -148,7 +148,7 @@ class LayerRecorder:
         return self.draft if self.execution is None else self.execution
 
     def abandon_root(self) -> None:
-        """Forward ended with an exception: the next one begins anew."""
+        """Forward ended with an exception: the next one starts over."""
         self._pass_is_over = True
         self._events.reject("an exception")
 

@@ -23,7 +23,7 @@ class CallRegistry:
         self.layers: tuple[Layer, ...] = ()
 
     def forget(self) -> None:
-        """Begin anew, also for a step that is armed and knows what is linked."""
+        """Start over, also for a step that is armed and knows what is linked."""
         for table in (self._order, self._layers, self._sources, self._gates, self._parts):
             table.clear()
         self.layers = ()

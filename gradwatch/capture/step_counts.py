@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_MOST_STEPS = 64  # of one optimizer between two of another that are told apart
+_MOST_STEPS = 64  # of one optimizer between two of another that are distinguished
 
 
 class StepCounts:

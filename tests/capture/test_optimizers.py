@@ -382,7 +382,7 @@ def test_a_step_that_fails_is_no_step_and_hides_no_later_one() -> None:
 
 
 def test_an_optimizer_inside_another_counts_its_own_steps() -> None:
-    """A wrapper that is an optimizer itself: each of the two is told apart from the other."""
+    """A wrapper that is an optimizer itself: each of the two is distinguished from the other."""
 
     class Wrapper(torch.optim.Optimizer):
         def __init__(self, inner: torch.optim.Optimizer) -> None:
