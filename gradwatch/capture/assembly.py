@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 
 import numpy as np
 
 from gradwatch.capture.calls import CallKey
 from gradwatch.capture.device_values import WHOLE_STEP, Transfer
+from gradwatch.capture.kept_passes import add_losses, find_kept_passes, find_kept_roots
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.parameters import describe_parameters
 from gradwatch.capture.registry import CallRegistry
-from gradwatch.capture.sample import CLAIM, Sample
+from gradwatch.capture.sample import Sample
 from gradwatch.capture.statistics import (
     HISTOGRAM_BINS,
     PARAM_PREFIX,
@@ -49,7 +50,11 @@ class Assembler:
         self._layer_set = LayerSet()
 
     def begin(self, modules: dict[int, str]) -> None:
-        """A step is about to be sampled; a changed set of modules begins a new layer set."""
+        """A step is about to be sampled; a changed set of modules begins a new layer set.
+
+        Args:
+            modules: fqn by ``id`` of each watched module, as they are now.
+        """
         current = frozenset(modules)
         if current != self._modules:
             self._modules = current
@@ -64,13 +69,18 @@ class Assembler:
         return self._registry.linked
 
     def build(self, sample: Sample, interval: int) -> StepRecord | None:
-        """The record, or ``None`` when the optimizer skipped this step."""
+        """The record, or ``None`` when the optimizer skipped this step.
+
+        Args:
+            sample: of the step; its values are waited for where they are still on their way.
+            interval: longest wait between two sampled steps that was in force, optimizer steps.
+        """
         values = _mark_broken(sample.transfer.read())
         whole = _merge(sample.transfer, values, {WHOLE_STEP})
         if whole.get("step.found_inf", {}).get(0, 0.0) > 0:
             return None
         passes = find_kept_passes(sample.events, whole.get("pass.residue", {}))
-        roots = _find_kept_roots(sample, passes)
+        roots = find_kept_roots(sample, passes)
         merged = _merge(sample.transfer, values, roots | {WHOLE_STEP})
         scale = whole.get("step.loss_scale", {}).get(0, 1.0)
         rates = sample.learning_rate, *whole.get("step.learning_rate", {}).values()
@@ -81,7 +91,7 @@ class Assembler:
             "nonfinite_passes": float(_count_broken_passes(sample, values)),
             "learning_rate": float(np.fmax.reduce(rates)),
             "interval": float(interval),
-            "loss": _add_losses(whole.get("pass.loss", {}), passes) / scale,
+            "loss": add_losses(whole.get("pass.loss", {}), passes) / scale,
         }
         return StepRecord(
             sample.global_step,
@@ -121,7 +131,12 @@ class Assembler:
 
 
 def join_cuts(known: dict[tuple[str, str], Cut], sample: Sample) -> None:
-    """Add what a step has found, by names; what a place in the code was given adds up."""
+    """Add what a step has found, by names; what a place in the code was given adds up.
+
+    Args:
+        known: by function and source; changed in place.
+        sample: of the step.
+    """
     calls = {call.index: call.layer.fqn for call in sample.calls}
     params = {id(entry.param): entry.fqn for entry in sample.watched}
     for found in sample.cuts:
@@ -135,37 +150,6 @@ def join_cuts(known: dict[tuple[str, str], Cut], sample: Sample) -> None:
                 layers=tuple(sorted({*before.layers, *layers})),
                 params=tuple(sorted({*before.params, *fed})),
             )
-
-
-def find_kept_passes(events: Sequence[int], residues: dict[int, float]) -> list[int]:
-    """Passes whose gradients an optimizer has used.
-
-    A pass that begins with no gradient left starts over: what was before it was discarded, as
-    after a step that a GradScaler has skipped, or belongs to an optimizer that has taken it.
-    """
-    kept: list[int] = []
-    waiting: list[int] = []
-    for event in events:
-        if event == CLAIM:
-            kept, waiting = kept + waiting, []
-            continue
-        if residues.get(event, 1.0) == 0:
-            waiting = []
-        waiting.append(event)
-    return kept
-
-
-def _add_losses(losses: dict[int, float], passes: Sequence[int]) -> float:
-    """Loss of a step, summed over its passes; NaN where that of a pass is not known."""
-    known = [losses.get(number, np.nan) for number in passes]
-    return float(np.sum(known)) if known else float("nan")
-
-
-def _find_kept_roots(sample: Sample, passes: list[int]) -> set[int]:
-    """Outermost calls that belong to the step; all of them if no backward was seen."""
-    if not sample.reached_roots:
-        return set(range(len(sample.root_passes)))
-    return {root for root in sample.reached_roots if sample.root_passes[root] in passes}
 
 
 def _count_broken_passes(sample: Sample, values: Array) -> int:

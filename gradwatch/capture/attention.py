@@ -45,7 +45,14 @@ class Scores(NamedTuple):
 
 
 def find_attention(func: Any) -> Callable[..., Scores | str] | None:
-    """What samples this function's arguments, if it is an attention."""
+    """What samples this function's arguments, if it is an attention.
+
+    Args:
+        func: that forward calls, as a torch function mode sees it.
+
+    Returns:
+        A function of the call's own arguments; ``None`` for what is no fused attention.
+    """
     if func is F.scaled_dot_product_attention:
         return sample_attention
     return sample_multi_head if func is F.multi_head_attention_forward else None
@@ -61,7 +68,22 @@ def sample_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Scores | str:
-    """The arguments' sample, or why there is none."""
+    """The arguments' sample, or why there is none.
+
+    Args:
+        query: ``(..., H, L, E)``, any float dtype.
+        key: ``(..., H, S, E)``; with ``enable_gqa`` of fewer heads.
+        value, dropout_p: have no part in the weights.
+        attn_mask: broadcast to ``(..., L, S)``: boolean, ``True`` takes part; or to be added.
+        is_causal: a query sees no key after its own place.
+        scale: of the scores; ``None``: ``E ** -0.5``.
+        enable_gqa: several heads of queries share one of keys.
+
+    Returns:
+        Float32 copies of at most ``MAX_HEADS`` heads and ``MAX_QUERIES`` queries; or a remark.
+
+    Source: arguments as in the documentation of ``scaled_dot_product_attention``.
+    """
     if not (is_readable(query) and is_readable(key)) or not query.numel() or not key.numel():
         return "its attention is not seen, its inputs cannot be read"
     length, size = query.shape[-2:]
@@ -83,7 +105,15 @@ def sample_attention(
 
 
 def sample_multi_head(*args: Any, **kwargs: Any) -> Scores | str:
-    """Arguments of ``multi_head_attention_forward``."""
+    """Arguments of ``multi_head_attention_forward``.
+
+    Args:
+        *args: in the order of ``torch.nn.functional.multi_head_attention_forward``.
+        **kwargs: the rest of them by name.
+
+    Returns:
+        As ``sample_attention``, of the projected queries and keys; or why there is none.
+    """
     given = {**dict(zip(_MULTI_HEAD, args, strict=False)), **kwargs}
     if given.get("add_zero_attn") or any(
         given.get(name) is not None for name in ("bias_k", "bias_v", "static_k", "static_v")
@@ -194,6 +224,11 @@ def measure_scores(samples: Sequence[Scores]) -> list[Measured]:
 
     Args:
         samples: of one shape, and with one mask, that of the first.
+
+    Returns:
+        For each sample its saturated fraction and mean derivative, on the device.
+
+    Source: the derivative of a softmax at its largest weight ``w`` is ``w (1 - w)``.
     """
     mask = samples[0].mask
     q, k = (

@@ -101,7 +101,11 @@ def is_in_backward() -> bool:
 
 
 def run_after_backward(callback: Callable[[], None]) -> None:
-    """Call at the end of the running backward pass."""
+    """Call at the end of the running backward pass.
+
+    Args:
+        callback: run in the engine's thread; what it raises is raised by ``backward``.
+    """
     _queue(callback)
 
 
@@ -113,6 +117,9 @@ def is_training_pass(model: nn.Module, counts_grad: bool = False) -> bool:
     Args:
         model: whose parameters are the leaves.
         counts_grad: ``autograd.grad`` that was asked for one of them counts as well.
+
+    Returns:
+        ``False`` outside of any backward.
     """
     params = chain(model.parameters(), find_flat_parameters(model))
     leaves = (_find_leaf(param) for param in params if param.requires_grad)

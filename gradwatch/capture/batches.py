@@ -44,7 +44,12 @@ class Batches:
         self._facts: dict[Any, tuple[Activation, Options]] = {}
 
     def add_attention(self, fqn: str, scores: Scores) -> None:
-        """Take in an attention inside a module."""
+        """Take in an attention inside a module.
+
+        Args:
+            fqn: of the module inside which it is called.
+            scores: its sample; copied.
+        """
         place = fqn, 0, self._table.root
         if scores.k.numel() > MAX_ELEMENTS or (scores.mask is not None and not scores.causal):
             self._put_attention([place], [scores])
@@ -56,7 +61,15 @@ class Batches:
     def add_activation(
         self, index: int, activation: Activation, x: Tensor | None, y: Tensor, options: Options
     ) -> bool:
-        """Take in an activation's call; ``False`` where it cannot be reduced with others."""
+        """Take in an activation's call; ``False`` where it cannot be reduced with others.
+
+        Args:
+            index: of the call's entry.
+            activation: that was called.
+            x: its input; ``None`` where its derivative follows from the output.
+            y: its output.
+            options: the call's arguments by name; calls with the same ones are reduced together.
+        """
         if not all(value is None or isinstance(value, _PLAIN) for value in options.values()):
             return False
         inputs, outputs = sample_activation(x, y)

@@ -42,7 +42,12 @@ class CallMeasures:
         self._batches = batches
 
     def measure_output(self, call: Call, output: Tensor) -> None:
-        """Norm of one output of one call, and what else is asked for."""
+        """Norm of one output of one call, and what else is asked for.
+
+        Args:
+            call: that has returned it.
+            output: of any shape and dtype; not kept.
+        """
         self._table.note("output_l2_norm", call, statistics.measure_l2_norm(output))
         for name, reading in self._own.measure_output(output):
             self._table.note(name, call, reading)
@@ -55,6 +60,11 @@ class CallMeasures:
         Args:
             x: its input, which may be its output too if it works in place.
             options: the call's arguments by name.
+
+        Args:
+            call: its entry.
+            activation: that was called.
+            y: its output; nothing is measured of an empty one.
         """
         if not y.numel():
             return
@@ -85,7 +95,12 @@ class CallMeasures:
             self._table.note(name, call, Reading(y.new_zeros(())))
 
     def measure_attention(self, fqn: str, scores: Scores) -> None:
-        """How saturated the softmax of a fused attention is."""
+        """How saturated the softmax of a fused attention is.
+
+        Args:
+            fqn: of the module inside which it is called.
+            scores: its sample.
+        """
         if self._batches is not None:
             self._batches.add_attention(fqn, scores)
 
@@ -99,6 +114,10 @@ class CallMeasures:
 
         Args:
             axis: dimension of ``y`` that counts units; negative where all of it is one unit.
+
+        Args:
+            call: its entry.
+            y: its output; a unit has fired where it is above 0.
         """
         fired = statistics.find_fired_units(y, axis)
         key = call.layer.fqn, call.layer.call

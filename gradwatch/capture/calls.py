@@ -84,6 +84,9 @@ class CallTable:
 
         Calls in evaluation mode are counted by themselves, so that an evaluation with a graph
         between two training calls does not change their numbers.
+
+        Args:
+            is_training: mode of the outermost module.
         """
         self._counter = self._counters[is_training]
         self.root_passes.append(self.pass_number)
@@ -97,7 +100,11 @@ class CallTable:
         self.axes.clear()
 
     def count_calls(self, fqn: str) -> int:
-        """Calls of this name in the running pass."""
+        """Calls of this name in the running pass.
+
+        Args:
+            fqn: of a module, or of an activation inside it.
+        """
         return self._counter[fqn]
 
     def add(
@@ -133,30 +140,63 @@ class CallTable:
         return call
 
     def link(self, edge: Edge, call: Call) -> None:
-        """The call's output is at this edge; the call that gave it first keeps it."""
+        """The call's output is at this edge; the call that gave it first keeps it.
+
+        Args:
+            edge: of the output in this pass's graph.
+            call: that returned it.
+        """
         self.known.setdefault(identify(edge), call.index)
 
     def note_axis(self, edge: Edge, axis: int | None) -> None:
-        """The tensor at this edge counts units in this dimension, if it is known."""
+        """The tensor at this edge counts units in this dimension, if it is known.
+
+        Args:
+            edge: of the tensor.
+            axis: dimension, ``unit_axes.SINGLE``, or ``None`` where it is not known.
+        """
         if axis is not None:
             self.axes[identify(edge)] = axis
 
     def note(self, statistic: str, call: Call, reading: Reading) -> None:
-        """Take in one value of a call that is running."""
+        """Take in one value of a call that is running.
+
+        Args:
+            statistic: a key under which values are merged (``statistics.find_merge``).
+            call: that was measured.
+            reading: value on its device.
+        """
         self.ledger.add(statistic, call.index, self.root, reading)
 
     def note_histogram(self, call: Call, counts: Tensor) -> None:
-        """Take in the counts by bin of a call that is running."""
+        """Take in the counts by bin of a call that is running.
+
+        Args:
+            call: that was measured.
+            counts: elements by bin ``(64,)``, on the device.
+        """
         places = [(f"units.{place}", call.index, self.root) for place in range(len(counts))]
         self.ledger.add_row(places, counts, [1.0] * len(places))
 
     def add_parts(self, fqn: str, measured: Measured, root: int) -> None:
-        """Take in what was measured inside a module."""
+        """Take in what was measured inside a module.
+
+        Args:
+            fqn: of the module.
+            measured: read to its end.
+            root: number of the outermost call in which the module ran.
+        """
         for part, statistic, reading in measured:
             self.ledger.add(statistic, self.find_part(fqn, part, root).index, root, reading)
 
     def find_part(self, fqn: str, part: Part, root: int) -> Call:
-        """The entry of something inside a module."""
+        """The entry of something inside a module.
+
+        Args:
+            fqn: of the module.
+            part: inside it; its entry is made where it is the first.
+            root: number of the outermost call in which the module ran.
+        """
         key = f"{fqn}:{part.name}".lstrip(":"), part.call
         call = self.calls.get(key)
         if call is None:

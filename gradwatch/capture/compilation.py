@@ -26,7 +26,11 @@ UNSEEN = "layers in compiled code are not seen: that needs torch 2.6 or newer"
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether any part of the model runs through ``torch.compile``."""
+    """Whether any part of the model runs through ``torch.compile``.
+
+    Args:
+        model: or a part of one.
+    """
     return any(
         type(module).__name__ == "OptimizedModule"
         or getattr(module, "_compiled_call_impl", None) is not None

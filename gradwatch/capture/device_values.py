@@ -64,7 +64,14 @@ class Ledger:
     starts: list[int] = field(default_factory=list)  # place of each tensor's first value
 
     def add(self, statistic: str, index: int, root: int, reading: Reading) -> None:
-        """Note one value; it stays on its device."""
+        """Note one value; it stays on its device.
+
+        Args:
+            statistic: a key under which values are merged (``statistics.find_merge``).
+            index: of the call or the parameter.
+            root: number of the outermost call, or ``WHOLE_STEP``.
+            reading: of no dimensions.
+        """
         value, kind, divisor = reading
         self.starts.append(len(self.statistics))
         self.values.append(value)
@@ -77,7 +84,14 @@ class Ledger:
     def add_row(
         self, places: Sequence[Place], values: Tensor, divisors: Sequence[float], kind: int = PLAIN
     ) -> None:
-        """Note the values ``(len(places),)`` of one tensor."""
+        """Note the values ``(len(places),)`` of one tensor.
+
+        Args:
+            places: of each value.
+            values: raw, on their device.
+            divisors: of each value.
+            kind: ``PLAIN``, ``ROOT`` or ``REST``, for all of them.
+        """
         self.starts.append(len(self.statistics))
         self.values.append(values)
         for statistic, index, root in places:
@@ -88,7 +102,13 @@ class Ledger:
         self.divisors.extend(divisors)
 
     def take(self, other: Ledger, indices: Container[int], suffix: str = "") -> None:
-        """Take over what another ledger holds of some indices; a suffix marks its statistics."""
+        """Take over what another ledger holds of some indices; a suffix marks its statistics.
+
+        Args:
+            other: stays as it is.
+            indices: of those to be taken; the rest travels without a name.
+            suffix: ``""`` for none.
+        """
         first = len(self.statistics)
         self.starts.extend(first + start for start in other.starts)
         self.values.extend(other.values)
@@ -102,7 +122,11 @@ class Ledger:
         self.divisors.extend(other.divisors)
 
     def send(self) -> Transfer:
-        """Start the one copy to the host."""
+        """Start the one copy to the host.
+
+        Returns:
+            On a GPU a float64 copy that goes to pinned memory without a wait.
+        """
         by_device: dict[torch.device, list[int]] = defaultdict(list)
         for number, value in enumerate(self.values):
             by_device[value.device].append(number)

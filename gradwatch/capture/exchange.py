@@ -62,23 +62,53 @@ class Exchange:
         self._store: Any = distributed.PrefixStore(name, _get_store())
 
     def put(self, key: str, content: bytes) -> None:
-        """Leave a message."""
+        """Leave a message.
+
+        Args:
+            key: within this channel.
+            content: replaces what was there.
+        """
         self._ask(lambda: self._store.set(key, content), None)
 
     def has(self, *keys: str) -> bool:
-        """Whether all of these messages have come."""
+        """Whether all of these messages have come.
+
+        Args:
+            *keys: within this channel; of none all have come.
+
+        Returns:
+            ``False`` also where the channel is closed.
+        """
         return not keys or self._ask(lambda: self._store.check(list(keys)), False)
 
     def take(self, key: str) -> bytes | None:
-        """A message, if it has come."""
+        """A message, if it has come.
+
+        Args:
+            key: within this channel; the message stays.
+
+        Returns:
+            ``None`` where it has not come, or the channel is closed.
+        """
         return self._ask(lambda: self._store.get(key), None) if self.has(key) else None
 
     def forget(self, key: str) -> None:
-        """Free the store's memory."""
+        """Free the store's memory.
+
+        Args:
+            key: of a message that nobody needs any more; harmless where there is none.
+        """
         self._ask(lambda: self._store.delete_key(key), None)
 
     def wait(self, keys: Sequence[str]) -> bool:
-        """Wait for all of these, no longer than is left of ``MAX_WAIT_S``."""
+        """Wait for all of these, no longer than is left of ``MAX_WAIT_S``.
+
+        Args:
+            keys: within this channel.
+
+        Returns:
+            Whether all have come.
+        """
         while not self.has(*keys):
             if not self.is_open or self._patience_s <= 0:
                 return False

@@ -66,7 +66,11 @@ class Execution:
         return not self.mismatch and at_end and several in (1, self._passes)
 
     def reject(self, mismatch: str) -> None:
-        """Reality is not as planned: nothing more is read."""
+        """Reality is not as planned: nothing more is read.
+
+        Args:
+            mismatch: why, in a word or two; the first one stays.
+        """
         self.mismatch = self.mismatch or mismatch
 
     def begin_pass(self) -> None:
@@ -79,7 +83,11 @@ class Execution:
         self._passes += 1
 
     def begin_root(self, module: nn.Module) -> None:
-        """The outermost watched module is about to run."""
+        """The outermost watched module is about to run.
+
+        Args:
+            module: that is watched.
+        """
         if not self._passes:
             self.begin_pass()
         if self._at >= len(self._slots) or self._slots[self._at].root != id(module):
@@ -99,7 +107,14 @@ class Execution:
     def take_module(
         self, fqn: str, module: nn.Module, args: tuple[Any, ...], kwargs: Any, result: Any
     ) -> None:
-        """A watched module's call has returned."""
+        """A watched module's call has returned.
+
+        Args:
+            fqn: of the module.
+            module: that was called.
+            args, kwargs: that it was called with.
+            result: what it returned.
+        """
         slot = self._next()
         if slot is None:
             return
@@ -123,7 +138,14 @@ class Execution:
     def take_activation(
         self, activation: Activation, x: Tensor, y: Tensor, options: dict[str, Any]
     ) -> None:
-        """An activation has returned."""
+        """An activation has returned.
+
+        Args:
+            activation: that was called.
+            x: its input.
+            y: its output; one without a graph is passed over.
+            options: the call's arguments by name.
+        """
         if y.grad_fn is None or not is_readable(y):
             return
         slot = self._next()
@@ -139,7 +161,11 @@ class Execution:
                 self._measures.observe_fired(call, y, slot.axis)
 
     def take_attention(self, scores: Scores | str) -> None:
-        """A fused attention is called."""
+        """A fused attention is called.
+
+        Args:
+            scores: sample of what it was given, or why there is none.
+        """
         slot = self._next()
         if slot is None:
             return

@@ -52,14 +52,24 @@ class FiringHistory:
     _fresh: dict[CallKey, tuple[Tensor, int]] = field(default_factory=dict)
 
     def observe(self, key: CallKey, fired: Tensor, samples: int) -> None:
-        """Note one call; calls of one step merge (a unit fired if it did in any)."""
+        """Note one call; calls of one step merge (a unit fired if it did in any).
+
+        Args:
+            key: of the call.
+            fired: bool ``(units,)``, on the device.
+            samples: behind each unit in this call.
+        """
         earlier = self._fresh.get(key)
         if earlier is not None and earlier[0].shape == fired.shape:
             fired, samples = fired | earlier[0], samples + earlier[1]
         self._fresh[key] = fired, samples
 
     def close_step(self) -> dict[CallKey, tuple[Reading, int]]:
-        """End the step: share of units that fired for no sample of the window, and its samples."""
+        """End the step: share of units that fired for no sample of the window, and its samples.
+
+        Returns:
+            By call; without those whose window is still too short.
+        """
         fresh, self._fresh = self._fresh, {}
         return {
             key: summary

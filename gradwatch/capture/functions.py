@@ -76,6 +76,12 @@ def find_call(
 
     Returns:
         ``None`` for a call that is no activation, such as a clamp to -1 and 1; its arguments.
+
+    Example:
+        >>> import torch
+        >>> activation, _ = find_call(torch.nn.functional.hardtanh, (torch.zeros(1), 0.0, 6.0), {})
+        >>> activation.name
+        'relu6'
     """
     spelled = FUNCTIONS[func]
     options = {**dict(zip(spelled.options, args[1:], strict=False)), **kwargs}
@@ -114,13 +120,32 @@ class FunctionObserver(Protocol):
         y: Tensor,
         options: dict[str, Any],
     ) -> int | None:
-        """Take one call in; answer its index among the calls of this step."""
+        """Take one call in; answer its index among the calls of this step.
+
+        Args:
+            activation: that was called.
+            x: its input, or a copy where it works in place and its derivative needs the input.
+            inputs: edges of the input.
+            y: its output.
+            options: the call's arguments by name.
+
+        Returns:
+            ``None`` where the call gets no entry.
+        """
 
     def mark_gate(self, index: int) -> None:
-        """The call with this index turned out to be a gate."""
+        """The call with this index turned out to be a gate.
+
+        Args:
+            index: as ``record_activation`` has answered it.
+        """
 
     def record_attention(self, scores: Scores | str) -> None:
-        """Take in a sample of what a fused attention is given, or why there is none."""
+        """Take in a sample of what a fused attention is given, or why there is none.
+
+        Args:
+            scores: the sample, or a remark in words.
+        """
 
 
 class FunctionMode(TorchFunctionMode):

@@ -34,7 +34,13 @@ class InsideRecorder:
                 self._table.add_parts(fqn, self._take_fired(fqn, unrolling.measure()), root)
 
     def record_recurrent(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None:
-        """A recurrent module's or cell's call has returned."""
+        """A recurrent module's or cell's call has returned.
+
+        Args:
+            frame: of the call.
+            kwargs: that it was called with, besides ``frame.args``.
+            result: what it returned.
+        """
         args = (*frame.args, *kwargs.values())[:2]
         if isinstance(frame.module, nn.RNNBase):
             self._begin_unrolling(frame, frame.module, args, result)
@@ -79,7 +85,12 @@ class InsideRecorder:
                 self._gradients.tell(edge, partial(unrolling.keep, slot))
 
     def record_attention(self, frame: Frame, scores: Scores | str) -> None:
-        """An attention runs inside the running module; its softmax is computed again."""
+        """An attention runs inside the running module; its softmax is computed again.
+
+        Args:
+            frame: of the running module.
+            scores: sample of what the attention was given, or why there is none.
+        """
         frame.has_attention = True
         if isinstance(scores, str):
             self._say(frame, scores)
@@ -87,7 +98,12 @@ class InsideRecorder:
             self._table.add_parts(frame.fqn, measure_scores([scores])[0], self._table.root)
 
     def end_module(self, frame: Frame, parent: Frame | None) -> None:
-        """State it when an attention module has shown no attention."""
+        """State it when an attention module has shown no attention.
+
+        Args:
+            frame: of the module that has returned.
+            parent: of the module around it; ``None`` for the outermost one.
+        """
         if frame.has_attention:
             if parent is not None:
                 parent.has_attention = True

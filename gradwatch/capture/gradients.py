@@ -61,7 +61,13 @@ class GradientReader:
         self._recent.clear()
 
     def watch_output(self, edge: Edge, index: int, root: int) -> None:
-        """Read the gradient that arrives at this edge: the total over all that use it."""
+        """Read the gradient that arrives at this edge: the total over all that use it.
+
+        Args:
+            edge: of one output of the call.
+            index: of the call.
+            root: number of the outermost call around it.
+        """
         node, number = edge
         node.register_prehook(partial(self._see, self._read_output, number, index, root))
 
@@ -86,7 +92,12 @@ class GradientReader:
     def watch_slots(
         self, slots: Sequence[tuple[Node, int]], index: int, root: int, is_activation: bool
     ) -> None:
-        """As ``watch_inputs``, at places that are known: nodes and positions."""
+        """As ``watch_inputs``, at places that are known: nodes and positions.
+
+        Args:
+            slots: nodes inside the call, and the position of the input at each.
+            index, root, is_activation: as there.
+        """
         read: Any = self._read_input
         if is_activation and len(slots) > 1:
             read = partial(self._read_part, _Parts(len(slots)))
@@ -94,7 +105,12 @@ class GradientReader:
             node.register_hook(partial(self._see_after, read, position, index, root))
 
     def tell(self, edge: Edge, keep: Callable[[Tensor], None]) -> None:
-        """Hand the gradient that arrives at this edge to a function."""
+        """Hand the gradient that arrives at this edge to a function.
+
+        Args:
+            edge: of a tensor.
+            keep: called with the gradient at each training pass; it must copy what it keeps.
+        """
         node, number = edge
         node.register_prehook(partial(self._see, partial(self._hand_on, keep), number, 0, 0))
 

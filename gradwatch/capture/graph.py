@@ -38,13 +38,21 @@ MAX_WALK_NODES = 20_000
 
 
 def find_edge(tensor: Tensor) -> Edge | None:
-    """The graph edge at which this tensor's gradient arrives; ``None`` for leaves."""
+    """The graph edge at which this tensor's gradient arrives; ``None`` for leaves.
+
+    Args:
+        tensor: also a view, which has an edge of its own.
+    """
     node = tensor.grad_fn
     return None if node is None else (node, tensor.output_nr)
 
 
 def find_input_edges(values: Any) -> frozenset[Edge]:
-    """Edges of all tensors in nested containers; of a leaf the one that adds to its ``grad``."""
+    """Edges of all tensors in nested containers; of a leaf the one that adds to its ``grad``.
+
+    Args:
+        values: such as the arguments of a call.
+    """
     edges = set()
     for tensor in collect_tensors(values):
         node = tensor.grad_fn
@@ -64,20 +72,36 @@ def _get_first(node: Node) -> Edge:
 
 
 def identify(edge: Edge) -> EdgeKey:
-    """A key for an edge; sequence numbers grow with every node that a thread makes."""
+    """A key for an edge; sequence numbers grow with every node that a thread makes.
+
+    Args:
+        edge: of a graph that lives.
+    """
     node, number = edge
     return node._sequence_nr(), node.name(), number
 
 
 def is_readable(tensor: Tensor) -> bool:
-    """Whether there are numbers to read: not so under ``vmap``, in a trace or on ``meta``."""
+    """Whether there are numbers to read: not so under ``vmap``, in a trace or on ``meta``.
+
+    Args:
+        tensor: whose elements are wanted.
+    """
     if tensor.is_meta or tensor.layout is not torch.strided:
         return False
     return not (_is_wrapped(tensor) or isinstance(tensor, _FakeTensor))
 
 
 def collect_tensors(value: Any, depth: int = 4) -> list[Tensor]:
-    """All tensors in nested tuples, lists, mappings and dataclasses, to a limited depth."""
+    """All tensors in nested tuples, lists, mappings and dataclasses, to a limited depth.
+
+    Args:
+        value: anything; what holds no tensor gives none.
+        depth: containers inside each other that are opened.
+
+    Returns:
+        In their order; a tensor that stands there twice is listed twice.
+    """
     if isinstance(value, Tensor):
         return [value]
     if depth == 0 or value is None or isinstance(value, (str, bytes, int, float)):
@@ -97,7 +121,14 @@ def _list_contents(value: Any) -> Sequence[Any]:
 
 
 def find_outputs(result: Any) -> dict[Edge, Tensor]:
-    """Tensors with a graph in what a call has returned, by their edges."""
+    """Tensors with a graph in what a call has returned, by their edges.
+
+    Args:
+        result: of a call.
+
+    Returns:
+        Floating point and complex tensors only, in their order.
+    """
     outputs = {}
     for tensor in collect_tensors(result):
         edge = find_edge(tensor)
@@ -111,6 +142,10 @@ def skip_views(edge: Edge, stop: frozenset[Edge]) -> Edge:
     """Follow views that keep every element down to the edge that computed the values.
 
     A view's node leaves the graph when the view is changed in place; the node below it stays.
+
+    Args:
+        edge: where to begin.
+        stop: edges that are not passed, such as a call's inputs.
     """
     node, number = edge
     while node.name() in _NORM_PRESERVING and len(node.next_functions) == 1:
@@ -125,6 +160,10 @@ def find_input_slots(outputs: Iterable[Edge], inputs: frozenset[Edge]) -> list[t
     """Places inside one call where the gradient of its inputs leaves: ``(node, position)``.
 
     The contribution of this call alone, not the sum over everything that uses the same input.
+
+    Args:
+        outputs: edges of what the call has returned.
+        inputs: edges of what it was given.
     """
     pending = [node for node, _ in outputs]
     seen: set[Node] = set()
@@ -146,6 +185,10 @@ def find_sources(
     edges: Iterable[Edge], known: Mapping[EdgeKey, int]
 ) -> tuple[tuple[int, ...], bool]:
     """Calls whose outputs reach these edges with no other known call between.
+
+    Args:
+        edges: where to begin; a walk visits at most ``MAX_WALK_NODES`` nodes.
+        known: index of the call by the edge of its output.
 
     Returns:
         Their indices, and whether any value on the way is float16.

@@ -53,7 +53,11 @@ class Inventory:
         self._params: list[tuple[weakref.ref[nn.Parameter], tuple[Any, ...]]] = []
 
     def list_watched(self, model: nn.Module) -> list[Watched]:
-        """The parameters as they are now; all is listed again where something was exchanged."""
+        """The parameters as they are now; all is listed again where something was exchanged.
+
+        Args:
+            model: the same at every call, but for what was exchanged in it.
+        """
         if not self._is_current(model):
             return self._list(model)
         found = [(ref(), facts) for ref, facts in self._params]

@@ -50,14 +50,23 @@ class Leftovers:
                 self._norms[index] = _choose_less(self._norms.get(index), norm)
 
     def end_pass(self, stamps: Stamps) -> None:
-        """A pass has added to the gradients; these are their stamps now."""
+        """A pass has added to the gradients; these are their stamps now.
+
+        Args:
+            stamps: as of ``param_values.stamp_gradients``.
+        """
         now = ((index, stamps.get(index)) for index in self._stamps)
         self._stamps = {
             index: stamp for index, stamp in now if stamp and stamp[0] == self._stamps[index][0]
         }
 
     def note(self, indices: Container[int], ledger: Ledger) -> None:
-        """An optimizer takes these parameters' gradients, or has left them to the end."""
+        """An optimizer takes these parameters' gradients, or has left them to the end.
+
+        Args:
+            indices: of parameters.
+            ledger: takes ``stale_grad_l2_norm`` of those whose gradient nobody has cleared.
+        """
         for index, norm in self._norms.items():
             if index in indices and self._is_still_there(index):
                 ledger.add("param.stale_grad_l2_norm", index, WHOLE_STEP, norm)

@@ -29,6 +29,12 @@ def find_scaler(optimizer: Optimizer) -> Any | None:
 
     ``GradScaler.step`` calls the optimizer, so it stands in the call stack of the step hook;
     nobody has to hand it to gradwatch, and nothing of it is called.
+
+    Args:
+        optimizer: whose step hook is running.
+
+    Returns:
+        A fused optimizer holds the scale itself, and is then the answer's stand-in.
     """
     scaler = getattr(optimizer, "grad_scale", None)
     if hasattr(scaler, "_scale"):
@@ -46,7 +52,14 @@ def find_scaler(optimizer: Optimizer) -> Any | None:
 
 
 def read_scale(scaler: Any | None) -> Tensor | None:
-    """The scale as a tensor on its device; ``None`` without a scaler that is switched on."""
+    """The scale as a tensor on its device; ``None`` without a scaler that is switched on.
+
+    Args:
+        scaler: as ``find_scaler`` has answered it.
+
+    Returns:
+        Zero-dimensional or ``(1,)``, float32.
+    """
     if scaler is None or not getattr(scaler, "_enabled", True):
         return None
     scale = getattr(scaler, "_scale", None)
@@ -54,7 +67,14 @@ def read_scale(scaler: Any | None) -> Tensor | None:
 
 
 def read_found_inf(optimizer: Optimizer) -> Tensor | None:
-    """Flag of a fused optimizer that skips inside ``step``; ``None`` for others."""
+    """Flag of a fused optimizer that skips inside ``step``; ``None`` for others.
+
+    Args:
+        optimizer: that has just stepped.
+
+    Returns:
+        Zero-dimensional, on its device; above 0 where the step was skipped.
+    """
     found = getattr(optimizer, "found_inf", None)
     return found.reshape(-1)[0] if isinstance(found, Tensor) else None
 
@@ -63,6 +83,14 @@ def find_decoupled_decay(optimizer: Optimizer) -> dict[int, float]:
     """By ``id`` of a parameter: learning rate times weight decay where decay acts on the weight.
 
     AdamW (Loshchilov & Hutter 2019) shrinks the weight by ``lr * weight_decay`` before its step.
+
+    Args:
+        optimizer: with the rates of this step.
+
+    Returns:
+        Without the parameters that do not decay.
+
+    Source: Loshchilov & Hutter (2019), "Decoupled Weight Decay Regularization", algorithm 2.
     """
     decay: dict[int, float] = {}
     for group in optimizer.param_groups:
@@ -73,7 +101,14 @@ def find_decoupled_decay(optimizer: Optimizer) -> dict[int, float]:
 
 
 def find_coupled_decay(optimizer: Optimizer) -> dict[int, float]:
-    """By ``id`` of a parameter: weight decay that is added to the gradient."""
+    """By ``id`` of a parameter: weight decay that is added to the gradient.
+
+    Args:
+        optimizer: with the settings of this step.
+
+    Returns:
+        Without the parameters that do not decay.
+    """
     decay: dict[int, float] = {}
     for group in optimizer.param_groups:
         rate = float(group.get("weight_decay") or 0.0)
@@ -83,26 +118,47 @@ def find_coupled_decay(optimizer: Optimizer) -> dict[int, float]:
 
 
 def is_decoupled(optimizer: Optimizer, group: dict[str, Any]) -> bool:
-    """Whether decay acts on the weight itself and not through the gradient."""
+    """Whether decay acts on the weight itself and not through the gradient.
+
+    Args:
+        optimizer: known by the name of its class, where the group does not say.
+        group: of its ``param_groups``.
+    """
     name = find_class(optimizer).__name__.lower()
     is_named = name in ("adamw", "lion", "adafactor", "lamb", "muon")
     return bool(group.get("decoupled_weight_decay", False)) or is_named
 
 
 def read_rate(group: dict[str, Any]) -> float:
-    """Learning rate of a parameter group; NaN while nobody knows it, or it lives on a device."""
+    """Learning rate of a parameter group; NaN while nobody knows it, or it lives on a device.
+
+    Args:
+        group: of an optimizer's ``param_groups``.
+    """
     rate = group.get("lr")
     return math.nan if rate is None or find_device_rate(group) is not None else float(rate)
 
 
 def find_device_rate(group: dict[str, Any]) -> Tensor | None:
-    """A learning rate that lives on a device, as optimizers in a CUDA graph have it."""
+    """A learning rate that lives on a device, as optimizers in a CUDA graph have it.
+
+    Args:
+        group: of an optimizer's ``param_groups``.
+
+    Returns:
+        ``None`` where the rate can be read without a wait.
+    """
     rate = group.get("lr")
     return rate if isinstance(rate, Tensor) and rate.device.type != HOST else None
 
 
 def list_rates(optimizers: Iterable[Optimizer], params: Sequence[Tensor]) -> list[float]:
-    """For each parameter the learning rate of its group; NaN without one, or on a device."""
+    """For each parameter the learning rate of its group; NaN without one, or on a device.
+
+    Args:
+        optimizers: whose rates are in force.
+        params: whose rates are wanted.
+    """
     rates = {
         id(param): read_rate(group)
         for optimizer in optimizers
@@ -113,7 +169,15 @@ def list_rates(optimizers: Iterable[Optimizer], params: Sequence[Tensor]) -> lis
 
 
 def read_rates(optimizers: Iterable[Optimizer], ledger: Ledger) -> float:
-    """The largest learning rate on the host; those on a device travel with the other numbers."""
+    """The largest learning rate on the host; those on a device travel with the other numbers.
+
+    Args:
+        optimizers: whose rates are in force.
+        ledger: takes ``step.learning_rate`` of the groups whose rate lives on a device.
+
+    Returns:
+        NaN where there is none on the host.
+    """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     for number, rate in enumerate(map(find_device_rate, groups)):
         if rate is not None:
@@ -125,7 +189,11 @@ def read_rates(optimizers: Iterable[Optimizer], ledger: Ledger) -> float:
 
 
 def map_optimizers(optimizers: Sequence[Optimizer]) -> dict[int, int] | None:
-    """By ``id`` of a parameter, the number of its optimizer; ``None`` without any."""
+    """By ``id`` of a parameter, the number of its optimizer; ``None`` without any.
+
+    Args:
+        optimizers: in the order in which they were handed over.
+    """
     if not optimizers:
         return None
     return {
@@ -142,6 +210,9 @@ def find_strangers(
 
     Args:
         params: of the model.
+
+    Args:
+        optimizers: that may have been made before a part of the model was exchanged.
     """
     known = {id(param) for param in params}
     held = (param for optimizer in optimizers for param in _list_held(optimizer))

@@ -46,6 +46,9 @@ def list_statistics(further: Sequence[OwnStatistic] = ()) -> tuple[OwnStatistic,
     Args:
         further: as in ``gradwatch.watch(statistics=...)``.
 
+    Returns:
+        Each row once: what a package and a caller both name is measured once.
+
     Raises:
         InvalidInput: something among the further ones is no statistic of a layer or a parameter,
             or its name is taken.
@@ -87,7 +90,11 @@ class OwnMeasures:
     _failed: set[Statistic] = field(default_factory=set)
 
     def list_rows(self, scope: str) -> tuple[str, ...]:
-        """Names of the statistics of a scope."""
+        """Names of the statistics of a scope.
+
+        Args:
+            scope: ``"layer"`` or ``"param"``.
+        """
         return tuple(
             statistic.row.name for statistic in self.statistics if statistic.row.scope == scope
         )
@@ -95,7 +102,13 @@ class OwnMeasures:
     def measure_params(
         self, watched: Sequence[Watched], ledger: Ledger, indices: Collection[int] | None = None
     ) -> None:
-        """Of each parameter with a gradient of which this rank holds anything, or of some."""
+        """Of each parameter with a gradient of which this rank holds anything, or of some.
+
+        Args:
+            watched: all parameters.
+            ledger: takes the values.
+            indices: of those to be measured; ``None``: all.
+        """
         for statistic in self._list_working("param"):
             for index, seen in enumerate(watched):
                 grad = seen.param.grad
@@ -107,7 +120,14 @@ class OwnMeasures:
                     ledger.add(PARAM_PREFIX + statistic.row.name, index, WHOLE_STEP, Reading(value))
 
     def measure_output(self, output: Tensor) -> Iterable[tuple[str, Reading]]:
-        """Names and values of one output of one call of a layer."""
+        """Names and values of one output of one call of a layer.
+
+        Args:
+            output: nothing is measured of an empty one.
+
+        Returns:
+            Measured as they are taken out.
+        """
         for statistic in self._list_working("layer"):
             value = self._measure(statistic, (output.detach(),)) if output.numel() else None
             if value is not None:

@@ -80,14 +80,24 @@ class ParamReadings:
         self._gradients = None
 
     def read_step_gradients(self, indices: set[int], optimizer: Optimizer | None) -> None:
-        """Gradients as the optimizer gets them; their norms again only where they have changed."""
+        """Gradients as the optimizer gets them; their norms again only where they have changed.
+
+        Args:
+            indices: of the parameters that the optimizer holds.
+            optimizer: that is about to step; ``None``: the step is marked by hand.
+        """
         mine = indices - self.taken
         stamps = {} if _has_scale(optimizer) else stamp_gradients(self._watched)
         kept = {i for i in mine if i in stamps and stamps[i] == self._stamps.get(i)}
         self._step_gradients.take(self._watched, mine, self._ledger, self._reading.choose(kept))
 
     def take(self, indices: set[int], optimizer: Optimizer | None) -> None:
-        """An optimizer has stepped: keep its parameters' readings before others replace them."""
+        """An optimizer has stepped: keep its parameters' readings before others replace them.
+
+        Args:
+            indices: of the parameters that the optimizer holds.
+            optimizer: that has stepped; ``None``: the step is marked by hand.
+        """
         mine = indices - self.taken
         if not self._step_gradients.covers(mine):  # a closure without a backward of its own
             self.read_step_gradients(mine, optimizer)

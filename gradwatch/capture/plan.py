@@ -46,7 +46,11 @@ class Tap(NamedTuple):
     below: tuple[str, ...]
 
     def find(self, nodes: Sequence[Node]) -> Node | None:
-        """The node in another step's graph; ``None`` where that is another graph."""
+        """The node in another step's graph; ``None`` where that is another graph.
+
+        Args:
+            nodes: of the call's outputs, in their order.
+        """
         node = nodes[self.output]
         for number in self.path:
             behind = node.next_functions
@@ -57,7 +61,11 @@ class Tap(NamedTuple):
 
 
 def name_below(node: Node) -> tuple[str, ...]:
-    """Names of the nodes behind a node."""
+    """Names of the nodes behind a node.
+
+    Args:
+        node: of an autograd graph.
+    """
     return tuple(["" if below is None else below.name() for below, _ in node.next_functions])
 
 
@@ -111,7 +119,11 @@ class Plan:
         )
 
     def is_known(self, linked: Container[CallKey]) -> bool:
-        """Whether a record has described all its calls."""
+        """Whether a record has described all its calls.
+
+        Args:
+            linked: calls that a record has described.
+        """
         return all(slot.key is None or slot.key in linked for each in self.passes for slot in each)
 
 
@@ -128,7 +140,11 @@ class Draft:
     _root: int | None = None
 
     def begin_root(self, module: nn.Module) -> None:
-        """The outermost watched module is about to run."""
+        """The outermost watched module is about to run.
+
+        Args:
+            module: that is watched.
+        """
         self._root = id(module)
 
     def begin_pass(self) -> None:
@@ -136,15 +152,29 @@ class Draft:
         self._passes.append([])
 
     def reject(self, obstacle: str) -> None:
-        """Something has happened that only following each call gets right."""
+        """Something has happened that only following each call gets right.
+
+        Args:
+            obstacle: what it was, in a few words; the first one stays.
+        """
         self.obstacle = self.obstacle or obstacle
 
     def skip(self, module: nn.Module, n_outputs: int) -> None:
-        """A module without an entry has returned."""
+        """A module without an entry has returned.
+
+        Args:
+            module: that has returned.
+            n_outputs: tensors that it returned with a graph.
+        """
         self._add(Slot(id(module), module.training, n_outputs=n_outputs))
 
     def add_attention(self, module: nn.Module, fqn: str) -> None:
-        """A fused attention is called inside a module."""
+        """A fused attention is called inside a module.
+
+        Args:
+            module: that is running.
+            fqn: of the module.
+        """
         self._add(Slot(id(module), module.training, attention=fqn))
 
     def add_call(
@@ -162,6 +192,9 @@ class Draft:
             outputs: tensors by their edges.
             inputs: edges of what it was given, where the gradients of its inputs are read.
             facts: further fields of ``Slot``.
+
+        Args:
+            call: its entry; ``None`` beyond ``calls.MAX_CALLS``: the step cannot be planned.
         """
         if call is None:
             self.reject("calls without an entry")
@@ -212,7 +245,11 @@ def _describe_slot(nodes: Sequence[Node], node: Node, position: int) -> Tap | No
 
 
 def find_path(start: Node, goal: Node) -> Path | None:
-    """A shortest way down the graph; ``None`` where there is none of at most ``MAX_PATH`` nodes."""
+    """A shortest way down the graph; ``None`` where there is none of at most ``MAX_PATH`` nodes.
+
+    Args:
+        start, goal: nodes of one graph.
+    """
     reached: list[tuple[Node, Path]] = [(start, ())]
     seen: set[Node] = {start}
     for node, path in reached:  # grows

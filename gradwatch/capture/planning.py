@@ -42,7 +42,11 @@ class Planner:
         return self._plan if self._plan.is_known(linked) else None
 
     def learn(self, recorder: LayerRecorder) -> bool:
-        """A sampled step is complete; answers whether what it has read can be believed."""
+        """A sampled step is complete; answers whether what it has read can be believed.
+
+        Args:
+            recorder: of the step.
+        """
         self._forget_others()
         execution = recorder.execution
         if execution is None:

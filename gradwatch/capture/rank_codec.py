@@ -42,7 +42,14 @@ class Codec:
         self._shapes = (len(rows.all_layer), n_layers), (len(rows.param), n_params)
 
     def encode(self, record: StepRecord | None) -> Array:
-        """Presence and summable value of every number."""
+        """Presence and summable value of every number.
+
+        Args:
+            record: of this rank; ``None``: it has none, and counts as absent.
+
+        Returns:
+            Float64 ``(2 * n,)`` for a layout of ``n`` numbers.
+        """
         values = np.full(len(self._rules), np.nan) if record is None else self._flatten(record)
         present = ~np.isnan(values)
         is_square = np.isin(self._rules, ("l2", "l2_of_mean_loss"))
@@ -59,6 +66,9 @@ class Codec:
             record: of this rank, for what is not merged.
             world: number of ranks.
             present: how many of them are in the sum; those that are not count as the average one.
+
+        Returns:
+            With the layout's layers and rows; NaN where no rank in the sum has a number.
         """
         counts, sums = np.split(vector, 2)
         if present is not None and present < world:

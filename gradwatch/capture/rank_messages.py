@@ -21,7 +21,12 @@ class LayerSets:
         self._joined: dict[tuple[str, ...], LayerSet] = {}
 
     def encode(self, record: StepRecord | None, exchange: Exchange) -> bytes:
-        """A message; the set of layers is sent before it."""
+        """A message; the set of layers is sent before it.
+
+        Args:
+            record: ``None``: this rank's optimizer skipped the step.
+            exchange: takes the set of layers.
+        """
         if record is None:
             return json.dumps({"digest": None}).encode() + b"\n"
         digest = record.layer_set.digest
@@ -33,7 +38,13 @@ class LayerSets:
         return json.dumps({"digest": digest}).encode() + b"\n" + values.astype("<f8").tobytes()
 
     def decode(self, content: bytes, global_step: int, exchange: Exchange) -> StepRecord | None:
-        """What ``encode`` made; ``None`` for a step that was skipped."""
+        """What ``encode`` made; ``None`` for a step that was skipped.
+
+        Args:
+            content: of the message.
+            global_step: of the record.
+            exchange: holds the set of layers.
+        """
         head, _, body = content.partition(b"\n")
         digest = json.loads(head)["digest"]
         if digest is None:
@@ -51,7 +62,12 @@ class LayerSets:
         )
 
     def join(self, sets: Sequence[LayerSet], notes: tuple[str, ...]) -> LayerSet:
-        """One set for several, the same object for the same ones."""
+        """One set for several, the same object for the same ones.
+
+        Args:
+            sets: one of each rank that has sent a record.
+            notes: to be added.
+        """
         key = (*(layer_set.digest for layer_set in sets), *notes)
         if key not in self._joined:
             whole = join_layer_sets(sets)
@@ -71,6 +87,12 @@ def join_layer_sets(sets: Sequence[LayerSet]) -> LayerSet:
     """One set with the layers of all: the first one's, then what others have besides.
 
     Rows that some rank does not measure are left out.
+
+    Args:
+        sets: at least one; parameters are those of the first that has layers.
+
+    Returns:
+        A parameter counts as used where any rank has used it.
     """
     whole = next((layer_set for layer_set in sets if layer_set.layers), sets[0])
     layers: list[Layer] = list(whole.layers)
@@ -103,7 +125,18 @@ def _share_rows(rows: Sequence[Rows]) -> Rows:
 
 
 def align_rows(values: Array, names: Sequence[str], wanted: Sequence[str]) -> Array:
-    """Rows ``(len(names), n)`` in another order, ``(len(wanted), n)``; NaN where one is missing."""
+    """Rows ``(len(names), n)`` in another order, ``(len(wanted), n)``; NaN where one is missing.
+
+    Args:
+        values: float64 ``(len(names), n)``.
+        names: of its rows.
+        wanted: names of the rows of the result.
+
+    Example:
+        >>> import numpy as np
+        >>> align_rows(np.array([[1.0], [2.0]]), ["a", "b"], ["b", "c"]).tolist()
+        [[2.0], [nan]]
+    """
     places = {name: row for row, name in enumerate(names)}
     padded = np.concatenate((values, np.full((1, values.shape[1]), np.nan)))
     chosen: Array = padded[[places.get(name, len(names)) for name in wanted]]

@@ -41,7 +41,11 @@ class Wrappers:
         self._is_local = False
 
     def meet(self, module: nn.Module) -> None:
-        """One was made or is called, compiled or not."""
+        """One was made or is called, compiled or not.
+
+        Args:
+            module: a ``DistributedDataParallel``, or what ``torch.compile`` has made of it.
+        """
         wrapper = getattr(module, "_orig_mod", module)
         self._found.add(wrapper)
         self.left_out |= frozenset(getattr(wrapper, "parameters_to_ignore", ()))
@@ -49,7 +53,12 @@ class Wrappers:
         self._is_local = is_closed or any(map(_averages_weights, _list_hooks(wrapper)))
 
     def meet_other(self, module: nn.Module, model: nn.Module | None) -> None:
-        """A module that is none of torch's wrappers is called, outside of the model."""
+        """A module that is none of torch's wrappers is called, outside of the model.
+
+        Args:
+            module: that is called.
+            model: that is watched; ``None`` where it is gone.
+        """
         self.is_enclosed = self.is_enclosed or any(part is model for part in module.modules())
 
     def keep_equal(self, world: int) -> bool:
@@ -57,6 +66,9 @@ class Wrappers:
 
         Not where the last forward ran under ``no_sync``, as steps between averages do, nor where a
         group of ranks works together.
+
+        Args:
+            world: number of ranks.
         """
         groups = (getattr(wrapper, "process_group", None) for wrapper in self._found)
         sizes = [group.size() for group in groups if group is not None]
@@ -99,6 +111,9 @@ def fill_spreads(
 
 def measure_spread(values: Sequence[Array]) -> Array:
     """``(largest - smallest) / largest`` over ranks ``(n_params,)``; NaN where one has none.
+
+    Args:
+        values: of each rank float64 ``(n_params,)``.
 
     Example:
         >>> import numpy as np

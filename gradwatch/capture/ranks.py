@@ -33,7 +33,14 @@ _channels: defaultdict[str, itertools.count[int]] = defaultdict(itertools.count)
 
 
 def unwrap(model: nn.Module) -> tuple[nn.Module, bool]:
-    """The model inside a parallel wrapper, and whether there was one whose ranks work together."""
+    """The model inside a parallel wrapper, and whether there was one whose ranks work together.
+
+    Args:
+        model: compiled or not.
+
+    Returns:
+        Itself and ``False`` where nothing is around it; ``DataParallel`` has one process only.
+    """
     inner = getattr(model, "_orig_mod", model)
     if isinstance(inner, nn.parallel.DistributedDataParallel):
         return inner.module, True
@@ -109,7 +116,15 @@ class RankMerger:
     # Pace -----------------------------------------------------------------------------------
 
     def agree_on_wait(self, global_step: int, proposal: int) -> int:
-        """What rank 0 proposed at the sampled step before: every rank has got that by now."""
+        """What rank 0 proposed at the sampled step before: every rank has got that by now.
+
+        Args:
+            global_step: of the sampled step that is over.
+            proposal: of this rank, optimizer steps (``sampling_budget.Pace.propose``).
+
+        Returns:
+            The proposal where there is nobody to agree with.
+        """
         exchange, before = self._exchange, self._paced_at
         self._paced_at = global_step
         if exchange is None or 0 in self._absent:

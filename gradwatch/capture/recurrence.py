@@ -74,6 +74,16 @@ def unroll(
 
     The hidden states ``(T, B, H)`` come from torch's own kernel where they are not known;
     everything else follows from them at once.
+
+    Args:
+        kind: ``"lstm"``, ``"gru"``, ``"tanh"`` or ``"relu"``.
+        x: inputs ``(T, B, I)``.
+        h: initial hidden state ``(B, H)``.
+        c: initial cell state of an LSTM ``(B, H)``, else ``None``.
+        weights: of the layer in this direction.
+        hidden: states ``(T, B, H)`` where they are known.
+
+    Source: equations in the documentation of ``torch.nn.LSTM``, ``GRU`` and ``RNN``.
     """
     if hidden is None:
         hidden = _run_kernel(kind, x, h, c, weights)

@@ -33,7 +33,11 @@ _FUNCTIONS: dict[str, tuple[str, bool]] = {
 
 
 def find_kind(module: nn.Module) -> str:
-    """``"lstm"``, ``"gru"``, ``"tanh"`` or ``"relu"``."""
+    """``"lstm"``, ``"gru"``, ``"tanh"`` or ``"relu"``.
+
+    Args:
+        module: an ``nn.RNNBase`` or an ``nn.RNNCellBase``.
+    """
     if isinstance(module, (nn.LSTM, nn.LSTMCell)):
         return "lstm"
     if isinstance(module, (nn.GRU, nn.GRUCell)):
@@ -42,7 +46,16 @@ def find_kind(module: nn.Module) -> str:
 
 
 def list_gates(kind: str, suffix: str = "") -> list[Part]:
-    """The entries of one layer's gates."""
+    """The entries of one layer's gates.
+
+    Args:
+        kind: as of ``find_kind``.
+        suffix: of the names, such as ``"_l1_reverse"``.
+
+    Example:
+        >>> [part.name for part in list_gates("gru", "_l0")]
+        ['reset_gate_l0', 'update_gate_l0', 'candidate_l0']
+    """
     return [_make_part(kind, gate, suffix) for gate in GATES[kind]]
 
 
@@ -52,7 +65,13 @@ def _make_part(kind: str, gate: str, suffix: str) -> Part:
 
 
 def measure_gates(layer: Unrolled, suffix: str = "", valid: Tensor | None = None) -> Measured:
-    """Saturation of each gate; ``valid`` are the steps that exist, in the flattened ``(T, B)``."""
+    """Saturation of each gate; ``valid`` are the steps that exist, in the flattened ``(T, B)``.
+
+    Args:
+        layer: with its gates filled.
+        suffix: of the names of its parts.
+        valid: positions in the flattened ``(T, B)``, int64; ``None``: all exist.
+    """
     for gate, values in layer.gates.items():
         part = _make_part(layer.kind, gate, suffix)
         y = values if valid is None else values.flatten(0, 1)[valid]
@@ -67,7 +86,12 @@ def measure_gates(layer: Unrolled, suffix: str = "", valid: Tensor | None = None
 
 
 def measure_cell(module: nn.Module, args: tuple[Any, ...]) -> Measured:
-    """Saturation of the gates of one call of a cell, for a few rows of its batch."""
+    """Saturation of the gates of one call of a cell, for a few rows of its batch.
+
+    Args:
+        module: an ``nn.RNNCellBase``.
+        args: its input ``(B, I)`` or ``(I,)``, and the state if it was given one.
+    """
     x, kind = widen(args[0].detach()), find_kind(module)
     x = x.unsqueeze(0) if x.dim() == 1 else x
     state = args[1] if len(args) > 1 else None
@@ -82,13 +106,27 @@ def measure_cell(module: nn.Module, args: tuple[Any, ...]) -> Measured:
 
 
 def choose_rows(batch_size: int, is_sorted: bool = False) -> slice:
-    """At most ``MAX_SEQUENCES`` of a batch: spread over it, or its first (longest) ones."""
+    """At most ``MAX_SEQUENCES`` of a batch: spread over it, or its first (longest) ones.
+
+    Args:
+        batch_size: sequences in the batch.
+        is_sorted: by falling length, as in a packed sequence.
+
+    Example:
+        >>> choose_rows(64), choose_rows(64, is_sorted=True)
+        (slice(0, 64, 8), slice(0, 8, 1))
+    """
     stride = 1 if is_sorted else max(batch_size // MAX_SEQUENCES, 1)
     return slice(0, min(stride * MAX_SEQUENCES, batch_size), stride)
 
 
 def convert(found: list[Any], dtype: torch.dtype) -> Weights:
-    """Two weights, and two biases where there are any, in one dtype."""
+    """Two weights, and two biases where there are any, in one dtype.
+
+    Args:
+        found: weights, then biases, of one layer in one direction.
+        dtype: of the result.
+    """
     w_ih, w_hh, b_ih, b_hh = (
         None if weight is None else weight.detach().to(dtype) for weight in (*found, None, None)[:4]
     )

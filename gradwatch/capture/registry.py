@@ -34,7 +34,12 @@ class CallRegistry:
         return self._layers
 
     def place(self, calls: Sequence[Call], gates: Iterable[int]) -> dict[int, int]:
-        """Column of each call, by its index in the step."""
+        """Column of each call, by its index in the step.
+
+        Args:
+            calls: of the step, in the order of forward, in which new ones are put in.
+            gates: indices of those whose output multiplies something.
+        """
         keys = {call.index: (call.layer.fqn, call.layer.call) for call in calls}
         self._gates.update(keys[index] for index in gates if index in keys)
         changed = self._insert(calls, keys)
@@ -74,7 +79,16 @@ class CallRegistry:
 
 
 def find_heads(roles: Sequence[str], inputs: Sequence[tuple[int, ...]]) -> list[bool]:
-    """Which layers have no weight behind them on any path to the loss."""
+    """Which layers have no weight behind them on any path to the loss.
+
+    Args:
+        roles: of all layers, in the order of forward.
+        inputs: of each layer, the places of the layers that feed it.
+
+    Example:
+        >>> find_heads(["weight", "activation", "weight", "other"], [(), (0,), (1,), (2,)])
+        [False, False, True, True]
+    """
     feeds_weight = [False] * len(roles)
     for index in sorted(range(len(roles)), reverse=True):
         if roles[index] in _HAS_WEIGHTS or feeds_weight[index]:

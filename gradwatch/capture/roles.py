@@ -15,13 +15,26 @@ _CHANNELS_LAST = (nn.Linear, nn.Bilinear, nn.RNNBase, nn.Embedding)
 
 
 def is_activation_module(module: nn.Module) -> bool:
-    """Whether the module is one of torch's own activations, and nothing more."""
+    """Whether the module is one of torch's own activations, and nothing more.
+
+    Args:
+        module: of any kind; a subclass of the user's is none.
+    """
     home = type(module).__module__ == activation_modules.__name__
     return home and not isinstance(module, nn.MultiheadAttention)
 
 
 def name_activation(module: nn.Module, fqn: str, activation: Activation) -> tuple[str, str, str]:
-    """Fqn, role and type of an activation that is called inside a module."""
+    """Fqn, role and type of an activation that is called inside a module.
+
+    Args:
+        module: that is running.
+        fqn: its name.
+        activation: that it calls.
+
+    Returns:
+        A module that only is this activation gives its own name; any other one ``"<fqn>:<name>"``.
+    """
     name = type(module).__name__
     if not is_activation_module(module):
         return f"{fqn}:{activation.name}".lstrip(":"), "activation", activation.name
@@ -30,7 +43,16 @@ def name_activation(module: nn.Module, fqn: str, activation: Activation) -> tupl
 
 
 def find_role(module: nn.Module) -> str:
-    """One of the roles of ``records.Layer``."""
+    """One of the roles of ``records.Layer``.
+
+    Args:
+        module: of any kind.
+
+    Example:
+        >>> from torch import nn
+        >>> [find_role(module) for module in (nn.Linear(2, 2), nn.ReLU(), nn.Sequential(nn.ReLU()))]
+        ['weight', 'other', 'container']
+    """
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         return "recurrent"
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
@@ -48,7 +70,12 @@ def find_role(module: nn.Module) -> str:
 
 
 def find_module_axis(module: nn.Module, output: Tensor) -> int | None:
-    """Dimension in which a module's output counts units; ``None``: the module does not say."""
+    """Dimension in which a module's output counts units; ``None``: the module does not say.
+
+    Args:
+        module: that was called.
+        output: what it has returned.
+    """
     if isinstance(module, _ConvNd):
         return int(output.dim() == len(module.kernel_size) + 2)  # else without a batch
     if isinstance(module, _CHANNELS_FIRST) and output.dim() > 1:

@@ -91,7 +91,11 @@ class Pace:
     # What the session calls -----------------------------------------------------------------
 
     def is_due(self, global_step: int) -> bool:
-        """Whether to sample this step; called from ``wake`` on, where a comparison goes on."""
+        """Whether to sample this step; called from ``wake`` on, where a comparison goes on.
+
+        Args:
+            global_step: of the step that is about to begin.
+        """
         if global_step < self.wake:
             return False
         if self._marks:
@@ -104,12 +108,20 @@ class Pace:
         return 0.0 if self.budget is None else self._clock()
 
     def spend(self, began: float) -> None:
-        """A function of ours, outside of forward and backward, has ended."""
+        """A function of ours, outside of forward and backward, has ended.
+
+        Args:
+            began: as ``read_clock`` has answered when it began.
+        """
         if self.budget is not None:
             self._own_s += self._clock() - began
 
     def begin(self, global_step: int) -> None:
-        """This step is sampled."""
+        """This step is sampled.
+
+        Args:
+            global_step: of the step.
+        """
         if self.budget is None:
             return
         self._owns_s.append(self._own_s)  # of the sample before
@@ -124,7 +136,11 @@ class Pace:
         self._stamps = [self._clock()]
 
     def look_closely(self, samples: int) -> None:
-        """Sample every step for a while; a budget, where there is one, goes before that."""
+        """Sample every step for a while; a budget, where there is one, goes before that.
+
+        Args:
+            samples: how many of the next steps; fewer than were asked for before change nothing.
+        """
         self._close_samples = max(self._close_samples, samples)
 
     def propose(self) -> int:
@@ -141,7 +157,12 @@ class Pace:
         return math.ceil(round(min(wanted, MAX_GROWTH * self._wait), ROUNDING_DIGITS))
 
     def settle(self, global_step: int, wait: int) -> None:
-        """The sampled step is over, and this shortest wait was agreed on."""
+        """The sampled step is over, and this shortest wait was agreed on.
+
+        Args:
+            global_step: of the sampled step.
+            wait: optimizer steps; 0: no opinion; ``EVERY_STEP``: the next step is sampled.
+        """
         if self.budget is None or global_step + 1 < self.schedule.first_steps:
             after = global_step + 1
             self.due = self.wake = after if wait == EVERY_STEP else self.schedule.find_next(after)
@@ -175,7 +196,14 @@ class Pace:
 
 
 def check_budget(budget: object) -> None:
-    """Raise InvalidInput for what is no share of a training's time."""
+    """Raise InvalidInput for what is no share of a training's time.
+
+    Args:
+        budget: above 0 and up to 1, or ``None`` for none.
+
+    Raises:
+        InvalidInput: anything else.
+    """
     is_number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
     if budget is not None and not (is_number and 0 < cast(float, budget) <= 1):
         raise InvalidInput(

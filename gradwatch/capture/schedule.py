@@ -43,11 +43,24 @@ class Schedule:
             )
 
     def is_sampled(self, global_step: int) -> bool:
-        """Whether the optimizer step with this number (from 0) is sampled."""
+        """Whether the optimizer step with this number (from 0) is sampled.
+
+        Args:
+            global_step: optimizer steps made before it.
+        """
         return self.find_next(global_step) == global_step
 
     def find_next(self, global_step: int) -> int:
-        """The first sampled step from this number on."""
+        """The first sampled step from this number on.
+
+        Args:
+            global_step: optimizer steps made before it.
+
+        Example:
+            >>> schedule = Schedule(every_n_steps=50)
+            >>> [step for step in range(120) if schedule.is_sampled(step)]
+            [0, 1, 2, 3, 4, 5, 7, 10, 15, 22, 33, 49, 73, 109]
+        """
         if global_step < self.first_steps:
             return global_step
         early = next((step for step in self._list_early() if step >= global_step), None)

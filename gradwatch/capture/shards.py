@@ -14,6 +14,9 @@ def find_flat_parameters(model: nn.Module) -> list[Any]:
     """What ``FullyShardedDataParallel`` has made of the parameters of each part that it wraps.
 
     While forward runs these are the leaves of the graph, whatever ``parameters()`` lists.
+
+    Args:
+        model: or a part of one.
     """
     return [handle.flat_param for handle in _find_handles(model)]
 
@@ -29,6 +32,10 @@ def count_parts(model: nn.Module | None, params: Iterable[nn.Parameter]) -> list
     """For each parameter, among how many ranks it is divided; 1 when each holds the whole.
 
     With fewer parts than ranks, as in hybrid sharding, every part has copies.
+
+    Args:
+        model: whose wrapped parts are looked at; ``None`` where it is gone.
+        params: of the model.
     """
     counts: dict[int, int] = {}
     for handle in _find_handles(model) if model is not None else ():

@@ -50,7 +50,14 @@ parameters; those that were read before a GradScaler's factor was divided out.""
 
 
 def find_merge(key: str) -> str:
-    """How values of one key from several passes become one: see ``schema.statistics.CallMerge``."""
+    """How values of one key from several passes become one: see ``schema.statistics.CallMerge``.
+
+    Args:
+        key: a statistic's name, with the prefix and suffix under which it waits.
+
+    Returns:
+        ``"sum"``, ``"l2"``, ``"mean"`` or ``"last"``.
+    """
     if key.startswith(UNITS_PREFIX):
         return "sum"
     name = key.removeprefix(PARAM_PREFIX).removesuffix(SCALED_SUFFIX)
@@ -59,7 +66,14 @@ def find_merge(key: str) -> str:
 
 
 def flatten_dense(tensor: Tensor) -> Tensor:
-    """All elements, flat, in memory order: a view wherever the memory has no gaps."""
+    """All elements, flat, in memory order: a view wherever the memory has no gaps.
+
+    Args:
+        tensor: of any shape; it is copied only where its memory has gaps.
+
+    Returns:
+        ``(numel,)``, detached.
+    """
     values = tensor.detach() if tensor.requires_grad else tensor
     if not values.is_contiguous():
         strides = values.stride()
@@ -71,6 +85,12 @@ def take_sample(tensor: Tensor) -> Tensor:
     """All elements, flat, of a small tensor; of a large one about ``(RUNS, RUN_LENGTH)`` of them.
 
     Always the same elements of tensors that lie in memory alike.
+
+    Args:
+        tensor: of any shape.
+
+    Returns:
+        ``(numel,)`` up to ``SAMPLE_SIZE`` elements, else ``(runs, RUN_LENGTH)``; a view of them.
     """
     flat = flatten_dense(tensor)
     size = flat.numel()
@@ -81,6 +101,9 @@ def choose_stride(size: int) -> int:
     """Distance of a sample's runs: it shares no factor with the usual lengths of rows and kernels.
 
     With 9 the runs would meet the same four places of every 3 x 3 kernel.
+
+    Args:
+        size: elements of the tensor, above ``SAMPLE_SIZE``.
 
     Example:
         >>> choose_stride(960 * 9)
@@ -96,7 +119,11 @@ _USUAL_FACTORS = 2 * 3 * 5 * 7 * 11
 
 
 def view_sample(tensor: Tensor) -> Tensor:
-    """The elements of ``take_sample``, in whatever shape costs least; where grad is off."""
+    """The elements of ``take_sample``, in whatever shape costs least; where grad is off.
+
+    Args:
+        tensor: of any shape.
+    """
     if not tensor.is_contiguous():
         return take_sample(tensor)
     size = tensor.numel()
@@ -113,6 +140,15 @@ def measure_l2_norm(tensor: Tensor) -> Reading:
     float64 stays float64; half precision and float32 are summed in float32, which on a CPU is a
     dot product. Complex numbers count by their modulus. Elements below about 1e-23 underflow in
     float32: see ``grad_zero_fraction``.
+
+    Args:
+        tensor: of any shape and dtype; an empty one has the norm 0.
+
+    Example:
+        >>> import torch
+        >>> reading = measure_l2_norm(torch.tensor([3.0, 4.0]))
+        >>> reading.value.item(), reading.kind == ROOT  # the host takes the square root
+        (25.0, True)
     """
     flat = flatten_dense(tensor)
     if flat.is_cpu and flat.dtype in _DOT_DTYPES and flat.numel() != 1:  # whose square may overflow
@@ -127,7 +163,11 @@ def _sum_squares(flat: Tensor) -> Tensor:
 
 
 def measure_zero_fraction(tensor: Tensor) -> Reading:
-    """Share of elements that are exactly zero, of a sample."""
+    """Share of elements that are exactly zero, of a sample.
+
+    Args:
+        tensor: of any shape and dtype.
+    """
     sample = take_sample(tensor)
     return Reading(torch.count_nonzero(sample), REST, max(sample.numel(), 1))
 
@@ -139,6 +179,12 @@ def measure_saturation(
 
     Saturated is an element with |phi'| below ``SATURATION_SHARE`` of its maximum: for the sigmoid
     |z| > 4.36, for tanh |z| > 2.18.
+
+    Args:
+        activation: that was called.
+        x: its input; ``None`` where the derivative follows from the output.
+        y: its output, of any shape.
+        options: the call's arguments by name.
     """
     inputs, outputs = sample_activation(x, y)
     saturated, total = count_saturated(activation, inputs[None], outputs[None], options)
@@ -147,7 +193,15 @@ def measure_saturation(
 
 
 def sample_activation(x: Tensor | None, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The same elements of an activation's input and output, flat; the output twice without one."""
+    """The same elements of an activation's input and output, flat; the output twice without one.
+
+    Args:
+        x: input; ``None`` where it is not needed.
+        y: output, of the same shape.
+
+    Returns:
+        Both ``(n,)`` with ``n`` at most ``SAMPLE_SIZE``; half precision as float32.
+    """
     if x is not None and x.stride() != y.stride():
         x, y = x.contiguous(), y.contiguous()
     outputs = widen(take_sample(y).reshape(-1))
@@ -161,6 +215,13 @@ def count_saturated(
 
     Args:
         inputs, outputs: samples ``(n, size)`` of ``n`` calls with the same options.
+
+    Args:
+        activation: that was called.
+        options: arguments of the calls by name.
+
+    Returns:
+        Each ``(n,)``, on the device.
     """
     derivative = activation.derivative(inputs, outputs, options)
     derivative = derivative.abs() if derivative.is_complex() else derivative
@@ -169,12 +230,20 @@ def count_saturated(
 
 
 def widen(values: Tensor) -> Tensor:
-    """Half precision as float32."""
+    """Half precision as float32.
+
+    Args:
+        values: of any dtype; others stay as they are.
+    """
     return values.float() if values.dtype in _HALF_DTYPES else values
 
 
 def count_histogram(x: Tensor) -> Tensor:
-    """Elements of a sample of pre-activations by bin of ``HISTOGRAM_EDGES``: ``(64,)``."""
+    """Elements of a sample of pre-activations by bin of ``HISTOGRAM_EDGES``: ``(64,)``.
+
+    Args:
+        x: of any shape; what lies outside of the edges counts to the last bin on its side.
+    """
     low, high = HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1]
     values = take_sample(x).float().clamp(low, high)
     return torch.histc(values, HISTOGRAM_BINS, low, high)

@@ -29,7 +29,11 @@ class StepCounts:
         self._turn: set[int] = set()
 
     def count(self, number: int) -> None:
-        """This optimizer has stepped."""
+        """This optimizer has stepped.
+
+        Args:
+            number: of the optimizer, in the order in which they were handed over.
+        """
         self._learn(number)
         self._counts[number] += 1
         self.global_step = max(self._counts)
@@ -45,13 +49,24 @@ class StepCounts:
             self._next[self._standing] = number
 
     def foresee(self, number: int) -> int | None:
-        """Who steps after this optimizer's next step, if that has been seen before."""
+        """Who steps after this optimizer's next step, if that has been seen before.
+
+        Args:
+            number: of the optimizer.
+
+        Returns:
+            The other one's number; ``None`` where nothing is known.
+        """
         own = self._counts[number] + 1
         since = (0 if i == number else own - mark[number] for i, mark in enumerate(self._marks))
         return self._next.get((number, *(min(steps, _MOST_STEPS) for steps in since)))
 
     def is_late(self, number: int) -> bool:
-        """Whether this optimizer's next step belongs to the step before the current one."""
+        """Whether this optimizer's next step belongs to the step before the current one.
+
+        Args:
+            number: of the optimizer.
+        """
         return self._counts[number] < self.global_step
 
     @property

@@ -22,6 +22,9 @@ def is_inner_step(optimizer: Optimizer) -> bool:
 
     The stack is asked, and only where two classes have a wrapped ``step``: a count that a hook
     before the step raises would stay raised after a step that fails.
+
+    Args:
+        optimizer: whose hook is running, on this thread.
     """
     if sum(_is_wrapped(base) for base in type(optimizer).__mro__) < 2:
         return False
@@ -38,6 +41,11 @@ def _is_wrapped(owner: type) -> bool:
 
 
 def remove_hook(table: dict[int, Any], hook: Any) -> None:
-    """Remove a hook by itself, and not by a handle that a signal may have cut off."""
+    """Remove a hook by itself, and not by a handle that a signal may have cut off.
+
+    Args:
+        table: of an optimizer's or torch's hooks, by number; changed in place.
+        hook: harmless where it is not there.
+    """
     for number in [number for number, kept in table.items() if kept == hook]:
         del table[number]

@@ -26,11 +26,20 @@ HAS_KWARGS = hasattr(module_hooks, "_global_forward_hooks_with_kwargs")
 
 
 def is_entered(mode: TorchFunctionMode) -> bool:
+    """Whether a mode is active on this thread.
+
+    Args:
+        mode: of ours.
+    """
     return any(entered is mode for entered in _get_current_function_mode_stack())
 
 
 def is_lowest(modes: Iterable[TorchFunctionMode]) -> bool:
-    """Whether the function mode that was entered first is one of these."""
+    """Whether the function mode that was entered first is one of these.
+
+    Args:
+        modes: of ours.
+    """
     entered = _get_current_function_mode_stack()
     return bool(entered) and any(entered[0] is mode for mode in modes)
 
@@ -39,6 +48,9 @@ def take_off(mode: TorchFunctionMode) -> bool:
     """Leave a mode, also from under others that were entered after it.
 
     Answers whether it was there: torch puts a mode aside while it runs, and then back.
+
+    Args:
+        mode: harmless where it is not entered.
     """
     if not is_entered(mode):
         return False
@@ -54,7 +66,11 @@ def take_off(mode: TorchFunctionMode) -> bool:
 
 
 def remove_global_hook(hook: Callable[..., None]) -> None:
-    """By itself and not by a handle, which a signal may have cut off."""
+    """By itself and not by a handle, which a signal may have cut off.
+
+    Args:
+        hook: harmless where it is not there.
+    """
     for table in (module_hooks._global_forward_pre_hooks, module_hooks._global_forward_hooks):
         for number in [number for number, kept in table.items() if kept is hook]:
             module_hooks._global_forward_hooks_always_called.pop(number, None)
@@ -64,7 +80,11 @@ def remove_global_hook(hook: Callable[..., None]) -> None:
 
 
 def make_hook(method: Callable[..., None]) -> Callable[..., None]:
-    """For torch's tables, which live as long as the process: holds nobody, compiles to nothing."""
+    """For torch's tables, which live as long as the process: holds nobody, compiles to nothing.
+
+    Args:
+        method: bound; its owner is held weakly.
+    """
     call = call_weakly(method)
 
     def hook(*args: Any) -> None:
@@ -87,7 +107,11 @@ def is_traced() -> bool:
 
 
 def count_running(module: nn.Module) -> int:
-    """How many calls of this module are on the Python stack."""
+    """How many calls of this module are on the Python stack.
+
+    Args:
+        module: is looked for on the running thread's stack.
+    """
     frame, count = sys._getframe(1), 0
     while frame is not None:
         if frame.f_code.co_name == "_call_impl" and frame.f_locals.get("self") is module:

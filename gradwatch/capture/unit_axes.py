@@ -54,7 +54,15 @@ def find_unit_axis(edges: Iterable[Edge], known: Mapping[EdgeKey, int]) -> int |
 
 
 def find_output_axis(y: Tensor, inputs: Iterable[Edge], known: Mapping[EdgeKey, int]) -> int | None:
-    """The same of what an elementwise function makes of the tensor at these edges."""
+    """The same of what an elementwise function makes of the tensor at these edges.
+
+    Args:
+        y: output of the function.
+        inputs, known: as in ``find_unit_axis``.
+
+    Returns:
+        Of a matrix ``(N, units)`` whose graph does not tell, the last dimension.
+    """
     axis = find_unit_axis(inputs, known)
     return y.dim() - 1 if axis is None and y.dim() == 2 else axis
 
@@ -65,6 +73,15 @@ def count_unit_samples(output: Tensor, axis: int) -> int:
     Positions beside the unit's dimension are samples too, but neighbours see much the same: ``m``
     of them in one item count as ``m / (1 + (m - 1) * POSITION_CORRELATION)`` (the design effect of
     a sample of clusters; Kish, 1965, "Survey Sampling").
+
+    Args:
+        output: of a layer that counts units.
+        axis: dimension that counts them, or ``SINGLE``.
+
+    Example:
+        >>> import torch
+        >>> [count_unit_samples(torch.zeros(shape), 1) for shape in ((32, 8), (32, 8, 5, 5))]
+        [32, 235]
     """
     if axis == SINGLE:
         return output.numel()

@@ -61,7 +61,15 @@ class Unrolling:
 
     @classmethod
     def begin(cls, module: nn.RNNBase, args: tuple[Any, ...]) -> Unrolling | str:
-        """Keep what is needed; or say why that is not possible."""
+        """Keep what is needed; or say why that is not possible.
+
+        Args:
+            module: that was called.
+            args: its input, and the initial state if it was given one.
+
+        Returns:
+            A sentence's end that names the reason where nothing is kept.
+        """
         if module.proj_size:
             return "an LSTM with projections (proj_size) is not recomputed"
         source, state = args[0], args[1] if len(args) > 1 else None
@@ -99,7 +107,11 @@ class Unrolling:
         return state[:, choose_rows(batch_size, self.packed is not None)].clone()
 
     def keep_output(self, output: Tensor) -> None:
-        """Spare the last layer's kernel, unless dropout has changed what that layer was given."""
+        """Spare the last layer's kernel, unless dropout has changed what that layer was given.
+
+        Args:
+            output: of the call, as it was returned.
+        """
         changes_inputs = self.module.dropout and self.module.num_layers > 1
         if self.packed is None and not changes_inputs:
             self.output = self._choose_outputs(output)
@@ -110,7 +122,12 @@ class Unrolling:
         return _time_first(self.module, widen(values.detach()))[:, rows].clone()
 
     def keep(self, slot: str, grad: Tensor) -> None:
-        """Note the gradient that arrived at ``"output"``, ``"h_n"`` or ``"c_n"``."""
+        """Note the gradient that arrived at ``"output"``, ``"h_n"`` or ``"c_n"``.
+
+        Args:
+            slot: which of the three.
+            grad: of the module's output or final state; copied, and added to an earlier one.
+        """
         if slot != "output":
             kept = self._choose_rows_of(grad, self.batch_size)
         elif self.packed is not None:

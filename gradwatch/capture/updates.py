@@ -65,11 +65,22 @@ class StepGradients:
             ledger.add("param.step_grad_l2_norm", index, WHOLE_STEP, norm)
 
     def covers(self, indices: Container[int]) -> bool:
-        """Whether any of these parameters has been sampled."""
+        """Whether any of these parameters has been sampled.
+
+        Args:
+            indices: of parameters.
+        """
         return any(index in indices for rows in self.rows for index in rows.indices)
 
     def find(self, indices: Sequence[int]) -> tuple[list[int], Tensor | None]:
-        """Which of these there are, and their samples ``(n, length)``; ``None`` without any."""
+        """Which of these there are, and their samples ``(n, length)``; ``None`` without any.
+
+        Args:
+            indices: of parameters, of one shape.
+
+        Returns:
+            Positions in ``indices`` of those that there are, and their samples in that order.
+        """
         for rows in self.rows:
             if rows.indices == indices:
                 return list(range(len(indices))), rows.values
@@ -82,7 +93,14 @@ class StepGradients:
 
 
 def align_gradient(param: nn.Parameter) -> Tensor | None:
-    """The gradient with the weight's layout in memory; ``None`` without a dense one."""
+    """The gradient with the weight's layout in memory; ``None`` without a dense one.
+
+    Args:
+        param: whose gradient is wanted.
+
+    Returns:
+        The gradient itself where it lies like the weight, else a copy; of this rank's shard.
+    """
     if param.grad is None:
         return None
     grad, weight = localise(param.grad), localise(param)
@@ -103,6 +121,11 @@ def measure_loss_change(change: Tensor, grads: Tensor) -> Tensor:
     Returns:
         Real ``(n,)``; negative where the loss falls.
 
+    Example:
+        >>> import torch
+        >>> measure_loss_change(torch.tensor([[-0.1, 0.0]]), torch.tensor([[2.0, 5.0]])).tolist()
+        [-0.20000000298023224]
+
     Source: Lan, Liu, Zhou & Yosinski (2019), "LCA: Loss Change Allocation for Neural Network
     Training", equation 2, to first order.
     """
@@ -120,7 +143,11 @@ class Updates:
     @classmethod
     @torch.no_grad()
     def begin(cls, watched: Sequence[Watched]) -> Updates:
-        """Copy the samples."""
+        """Copy the samples.
+
+        Args:
+            watched: all parameters.
+        """
         return cls(_gather_weights(watched, range(len(watched))))
 
     @torch.no_grad()
@@ -140,6 +167,9 @@ class Updates:
             decay: by ``id`` of a parameter, learning rate times decoupled weight decay: the part
                 of the update that is decay and not learning is taken out.
             gradients: samples of what the optimizer got.
+
+        Args:
+            ledger: takes ``update_l2_norm`` and ``loss_change``.
         """
         for old in self.before:
             decays = [decay.get(id(watched[index].param), 0.0) for index in old.indices]

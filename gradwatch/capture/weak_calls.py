@@ -11,6 +11,9 @@ def call_weakly(method: Callable[..., None]) -> Callable[..., None]:
     """The method while its owner lives, then nothing.
 
     ``weakref.WeakMethod`` runs Python code when the owner goes, where what a signal raises is lost.
+
+    Args:
+        method: bound; its owner has to be weakly referable.
     """
     bound: Any = method
     find_owner, function = weakref.ref(bound.__self__), bound.__func__

@@ -15,7 +15,14 @@ _INNER = {
 
 
 def name_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Distinct modules and their names, as they are without wrappers around any of them."""
+    """Distinct modules and their names, as they are without wrappers around any of them.
+
+    Args:
+        model: itself a wrapper or not.
+
+    Returns:
+        In the order of ``named_modules``; the model itself is named ``""``.
+    """
     names, modules = {"": ""}, dict(model.named_modules())
     for fqn in modules:
         if fqn:
@@ -26,7 +33,11 @@ def name_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def list_parallel_parts(model: nn.Module) -> list[nn.Module]:
-    """Parts of the model on which ranks work together."""
+    """Parts of the model on which ranks work together.
+
+    Args:
+        model: itself included.
+    """
     return [
         module
         for module in model.modules()
