@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from gradwatch.capture.device_values import Ledger, Reading
-from gradwatch.capture.forward import Frame
+from gradwatch.capture.frames import Frame
 from gradwatch.capture.graph import Edge, EdgeKey, find_sources, identify
 from gradwatch.records import Layer
 

@@ -14,7 +14,8 @@ from gradwatch.capture.attention import Scores
 from gradwatch.capture.backward_passes import is_in_backward
 from gradwatch.capture.call_measures import CallMeasures
 from gradwatch.capture.calls import Call, CallKey, CallTable
-from gradwatch.capture.forward import ForwardTracker, Frame
+from gradwatch.capture.forward import ForwardTracker
+from gradwatch.capture.frames import Frame
 from gradwatch.capture.fused_ops import InsideRecorder
 from gradwatch.capture.gradients import GradientReader
 from gradwatch.capture.graph import find_outputs, is_readable

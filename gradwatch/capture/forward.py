@@ -11,8 +11,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +19,8 @@ from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
 
 from gradwatch.capture.backward_passes import is_in_backward
-from gradwatch.capture.graph import Edge, find_input_edges
+from gradwatch.capture.frames import NOBODY, ForwardObserver, Frame, Guard
+from gradwatch.capture.graph import find_input_edges
 from gradwatch.capture.torch_tables import (
     HAS_KWARGS,
     count_running,
@@ -31,78 +31,6 @@ from gradwatch.capture.torch_tables import (
     remove_global_hook,
     take_off,
 )
-
-Guard = Callable[..., Any]
-
-
-@dataclass(eq=False)
-class Frame:
-    """A module whose forward is running.
-
-    Attributes:
-        fqn: its name.
-        args: what it was called with; dropped when it returns.
-        inputs: graph edges of the tensors among them.
-        records: the call belongs to training; not to evaluation, nor to a recomputation.
-        children: calls recorded inside it.
-        has_attention: an attention was seen inside it.
-    """
-
-    _module: weakref.ref[nn.Module]
-    fqn: str
-    args: tuple[Any, ...]
-    inputs: frozenset[Edge]
-    records: bool
-    children: int = 0
-    has_attention: bool = False
-
-    @property
-    def module(self) -> nn.Module:
-        """That was called; held weakly, since a call that Ctrl-C cut short leaves its frame."""
-        module = self._module()
-        return _GONE if module is None else module
-
-
-_GONE = nn.Module()
-"""Stands for a module that is no more."""
-
-
-class ForwardObserver(Protocol):
-    """Whoever wants to know of the modules' calls."""
-
-    def begin_root(self, module: nn.Module) -> None:
-        """The outermost call that counts is about to run, outside of any backward."""
-
-    def abandon_root(self) -> None:
-        """It ended with an exception."""
-
-    def begin_recomputation(self) -> None:
-        """A reentrant checkpoint runs for the first time with a graph, inside a backward."""
-
-    def miss_thread(self) -> None:
-        """Forward has a layer run in another thread, where it is not followed."""
-
-    def begin_without_grad(self, fqn: str) -> None:
-        """A call in training mode, and all inside it, runs where gradients are switched off."""
-
-    def record_module(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None:
-        """A call that counts has returned."""
-
-
-class _Nobody:
-    """Observes nothing."""
-
-    def begin_root(self, module: nn.Module) -> None: ...
-
-    def abandon_root(self) -> None: ...
-
-    def begin_recomputation(self) -> None: ...
-
-    def miss_thread(self) -> None: ...
-
-    def begin_without_grad(self, fqn: str) -> None: ...
-
-    def record_module(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None: ...
 
 
 class ForwardTracker:
@@ -171,7 +99,7 @@ class ForwardTracker:
         self._root = None
         self.leave_modes()
         self._hooks.clear()
-        self._observer, self._make_mode = _Nobody(), TorchFunctionMode  # they hold us
+        self._observer, self._make_mode = NOBODY, TorchFunctionMode  # they hold us
 
     def retire(self) -> None:
         """Stop as soon as that is safe: a mode cannot be left in the middle of a forward."""

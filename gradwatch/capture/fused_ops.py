@@ -10,7 +10,7 @@ from torch import nn
 from gradwatch.capture.attention import Scores, measure_scores
 from gradwatch.capture.calls import MAX_CALLS, CallTable, Measured
 from gradwatch.capture.firing_history import FiringHistory
-from gradwatch.capture.forward import Frame
+from gradwatch.capture.frames import Frame
 from gradwatch.capture.gradients import GradientReader
 from gradwatch.capture.graph import find_edge
 from gradwatch.capture.recurrent_gates import FIRED, measure_cell

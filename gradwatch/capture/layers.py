@@ -17,7 +17,8 @@ from gradwatch.capture.calls import Call, CallKey, CallTable
 from gradwatch.capture.cuts import CutFinder
 from gradwatch.capture.execution import Execution, PlannedForward
 from gradwatch.capture.firing_history import FiringHistory
-from gradwatch.capture.forward import ForwardTracker, Frame, Guard
+from gradwatch.capture.forward import ForwardTracker
+from gradwatch.capture.frames import Frame, Guard
 from gradwatch.capture.functions import FunctionMode
 from gradwatch.capture.fused_ops import InsideRecorder
 from gradwatch.capture.gradients import GradientReader

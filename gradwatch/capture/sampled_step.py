@@ -17,7 +17,7 @@ from gradwatch.capture.compilation import UNSEEN
 from gradwatch.capture.cuts import FoundCut
 from gradwatch.capture.device_values import WHOLE_STEP, Reading
 from gradwatch.capture.firing_history import FiringHistory
-from gradwatch.capture.forward import Guard
+from gradwatch.capture.frames import Guard
 from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.layers import LayerRecorder
 from gradwatch.capture.loss import find_loss
