@@ -6,14 +6,13 @@ computed and nothing is kept of a tensor but which calls and parameters it came 
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradwatch.capture.found_cuts import CutResults, FoundCut
 from gradwatch.capture.graph import Edge, EdgeKey, collect_tensors, find_edge, identify
 from gradwatch.capture.source_lines import Place, find_place
 
@@ -37,29 +36,6 @@ MAX_WALK = 1024
 """Graph nodes between a tensor and the calls that it came from."""
 
 
-@dataclass
-class FoundCut:
-    """One place in the user's code, and what it was given.
-
-    Attributes:
-        function, source, line, caller, is_flat: see ``records.Cut``.
-        goes_on: what it returned was used by what learns; in forward that is taken for granted.
-        calls: indices of the calls whose outputs it was given.
-        names: fqns of modules that ran there as a whole.
-        params: ids of parameters that it was given.
-    """
-
-    function: str
-    source: str
-    line: str
-    caller: str
-    is_flat: bool = False
-    goes_on: bool = True
-    calls: set[int] = field(default_factory=set)
-    names: set[str] = field(default_factory=set)
-    params: set[int] = field(default_factory=set)
-
-
 class CutFinder:
     """Collects the cuts of one sampled step.
 
@@ -77,7 +53,11 @@ class CutFinder:
         self.results = CutResults()
 
     def list_inputs(self, args: Any, kwargs: dict[str, Any]) -> list[Tensor | Edge]:
-        """What of a call's arguments learns: edges of what was computed, and leaves themselves."""
+        """What of a call's arguments learns: edges of what was computed, and leaves themselves.
+
+        Args:
+            args, kwargs: of the call, to a depth of three containers.
+        """
         tensors = [
             tensor for tensor in collect_tensors((args, kwargs), depth=3) if tensor.requires_grad
         ]
@@ -113,7 +93,11 @@ class CutFinder:
                 self.results.keep(outputs, [cut])
 
     def note_without_grad(self, fqn: str) -> None:
-        """A module is called as a whole where gradients are switched off."""
+        """A module is called as a whole where gradients are switched off.
+
+        Args:
+            fqn: of the module.
+        """
         place = find_place()
         if place is not None:
             cut = self._enter("torch.no_grad", place)
@@ -121,7 +105,12 @@ class CutFinder:
                 cut.names.add(fqn)
 
     def keep_output(self, tensors: Iterable[Tensor], call: int) -> None:
-        """An outermost call has returned: whoever gets its memory next gets its values."""
+        """An outermost call has returned: whoever gets its memory next gets its values.
+
+        Args:
+            tensors: that it returned; only weak references to their memory are kept.
+            call: its index.
+        """
         for tensor in tensors:
             storage: Any = tensor.untyped_storage()
             self._outputs.append((storage._weak_ref(), call))
@@ -132,7 +121,11 @@ class CutFinder:
             torch.UntypedStorage._free_weak_ref(self._outputs.pop()[0])
 
     def look_at_inputs(self, values: Any) -> None:
-        """An outermost call was given values of an earlier one that have lost their graph."""
+        """An outermost call was given values of an earlier one that have lost their graph.
+
+        Args:
+            values: arguments of the call.
+        """
         if self.results.use(values):
             return
         for tensor in collect_tensors(values):
@@ -142,7 +135,12 @@ class CutFinder:
                     self._note("detach", find_place(), calls, set())
 
     def look_around(self, inputs: Any, outputs: Mapping[Edge, Tensor]) -> None:
-        """What an outermost call was given may have lost its graph since an earlier one."""
+        """What an outermost call was given may have lost its graph since an earlier one.
+
+        Args:
+            inputs: arguments of the call.
+            outputs: what it has returned with a graph, by edge.
+        """
         self.look_at_inputs(inputs)
         for edge, tensor in outputs.items():
             calls, _ = find_origins([edge], self._known)
@@ -150,7 +148,14 @@ class CutFinder:
                 self.keep_output([tensor], call)
 
     def find_owners(self, tensor: Tensor) -> set[int]:
-        """Outermost calls in whose output's memory this tensor lies."""
+        """Outermost calls in whose output's memory this tensor lies.
+
+        Args:
+            tensor: one without memory of its own lies in nobody's.
+
+        Returns:
+            Indices of the calls.
+        """
         try:
             own = tensor.untyped_storage()._cdata
         except (RuntimeError, NotImplementedError):
@@ -184,47 +189,6 @@ class CutFinder:
         return self.found.setdefault(key, fresh)
 
 
-class CutResults:
-    """What calls outside of forward made of values that learn, until what learns uses it again.
-
-    Most of it is for logs and metrics, and nothing of the training's is lost there.
-    """
-
-    def __init__(self) -> None:
-        self._kept: dict[int, tuple[weakref.ref[Tensor], list[FoundCut]]] = {}
-
-    def keep(self, tensors: Iterable[Tensor], cuts: list[FoundCut]) -> None:
-        """Remember where these come from, without keeping them."""
-        for tensor in tensors:
-            self._kept[id(tensor)] = weakref.ref(tensor), cuts
-
-    def follow(self, values: Any, result: Any) -> None:
-        """A call was given ``values`` and has returned ``result``."""
-        cuts = self._find(values) if self._kept else []
-        outputs = collect_tensors(result, depth=2) if cuts else []
-        if any(output.requires_grad for output in outputs):
-            _mark(cuts)
-        else:
-            self.keep(outputs, cuts)
-
-    def use(self, values: Any) -> bool:
-        """A watched module was given ``values``; answers whether a cut was among them."""
-        cuts = self._find(values)
-        _mark(cuts)
-        return bool(cuts)
-
-    def _find(self, values: Any) -> list[FoundCut]:
-        entries = [(tensor, self._kept.get(id(tensor))) for tensor in collect_tensors(values)]
-        return [
-            cut for tensor, entry in entries if entry and entry[0]() is tensor for cut in entry[1]
-        ]
-
-
-def _mark(cuts: Iterable[FoundCut]) -> None:
-    for cut in cuts:
-        cut.goes_on = True
-
-
 def _find_beginning(tensor: Tensor) -> Tensor | Edge:
     """A tensor's edge, or itself where it is a leaf; a view made without a graph has its base's."""
     edge = find_edge(tensor)
@@ -236,7 +200,15 @@ def _find_beginning(tensor: Tensor) -> Tensor | Edge:
 def find_origins(
     inputs: Iterable[Tensor | Edge], known: Mapping[EdgeKey, int]
 ) -> tuple[set[int], set[int]]:
-    """Calls and parameters (by ``id``) that values came from, with no other call between."""
+    """Calls and parameters (by ``id``) that values came from, with no other call between.
+
+    Args:
+        inputs: as ``CutFinder.list_inputs`` gives them.
+        known: index of the call by the edge of its output.
+
+    Returns:
+        Indices of the calls and ids of the parameters, as far as ``MAX_WALK`` nodes go.
+    """
     pending: list[Edge] = []
     calls: set[int] = set()
     params: set[int] = set()

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradwatch.capture.calls import Call
-from gradwatch.capture.cuts import FoundCut
 from gradwatch.capture.device_values import Transfer
+from gradwatch.capture.found_cuts import FoundCut
 from gradwatch.capture.parameters import Watched
 
 CLAIM = -1

@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 from gradwatch.capture.backward_passes import PassTracker, is_in_backward
 from gradwatch.capture.calls import CallKey
 from gradwatch.capture.compilation import UNSEEN
-from gradwatch.capture.cuts import FoundCut
 from gradwatch.capture.device_values import WHOLE_STEP, Reading
 from gradwatch.capture.firing_history import FiringHistory
+from gradwatch.capture.found_cuts import FoundCut
 from gradwatch.capture.frames import Guard
 from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.layers import LayerRecorder
