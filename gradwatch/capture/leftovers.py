@@ -8,12 +8,8 @@ from dataclasses import dataclass, field
 import torch
 
 from gradwatch.capture.device_values import WHOLE_STEP, Ledger, Reading
-from gradwatch.capture.parameters import (
-    Watched,
-    list_gradients,
-    measure_norms,
-    stamp_gradients,
-)
+from gradwatch.capture.param_values import list_gradients, measure_norms, stamp_gradients
+from gradwatch.capture.parameters import Watched
 
 Stamps = Mapping[int, tuple[int, int]]
 """By index of a parameter, what tells whether its gradient is the same and as it was."""

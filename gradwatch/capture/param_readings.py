@@ -11,14 +11,14 @@ from gradwatch.capture.device_values import Ledger, Reading
 from gradwatch.capture.leftovers import Leftovers
 from gradwatch.capture.optimizer_state import find_scaler, read_scale
 from gradwatch.capture.own_statistics import OwnMeasures
-from gradwatch.capture.parameters import (
+from gradwatch.capture.param_values import (
     GradientReading,
-    Watched,
     measure_residue,
     read_gradients,
     read_weights,
     stamp_gradients,
 )
+from gradwatch.capture.parameters import Watched
 from gradwatch.capture.statistics import SCALED_SUFFIX
 from gradwatch.capture.updates import StepGradients, Updates
 

@@ -13,15 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.capture.device_values import WHOLE_STEP, Ledger
-from gradwatch.capture.parameters import (
+from gradwatch.capture.param_values import (
     GradientReading,
     Rows,
-    Watched,
     gather_rows,
     list_gradients,
-    localise,
     measure_norms,
 )
+from gradwatch.capture.parameters import Watched, localise
 
 
 @dataclass
