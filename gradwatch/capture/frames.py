@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from gradwatch.capture.graph import Edge
+from gradwatch.schema.layer_set import OUTSIDE
 
 Guard = Callable[..., Any]
 """Calls a function of ours with its arguments; its exceptions never reach the training."""
@@ -40,11 +41,14 @@ class Frame:
     def module(self) -> nn.Module:
         """That was called; held weakly, since a call that Ctrl-C cut short leaves its frame."""
         module = self._module()
-        return _GONE if module is None else module
+        return _NO_MODULE if module is None else module
 
 
-_GONE = nn.Module()
-"""Stands for a module that is no more."""
+_NO_MODULE = nn.Module()
+"""Stands for a module that is no more, or for none."""
+
+BETWEEN = Frame(weakref.ref(_NO_MODULE), OUTSIDE, (), frozenset(), records=True)
+"""Stands for a module around what is called between forward and backward."""
 
 
 class ForwardObserver(Protocol):

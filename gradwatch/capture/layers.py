@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -13,36 +12,21 @@ from gradwatch.capture.attention import Scores
 from gradwatch.capture.backward_passes import PassTracker, is_in_backward
 from gradwatch.capture.batches import Batches
 from gradwatch.capture.call_measures import CallMeasures
-from gradwatch.capture.calls import Call, CallKey, CallTable
+from gradwatch.capture.calls import CallKey, CallTable
 from gradwatch.capture.cuts import CutFinder
 from gradwatch.capture.execution import Execution, PlannedForward
 from gradwatch.capture.firing_history import FiringHistory
+from gradwatch.capture.followed_calls import FollowedCalls
 from gradwatch.capture.forward import ForwardTracker
-from gradwatch.capture.frames import Frame, Guard
+from gradwatch.capture.frames import BETWEEN, Frame, Guard
 from gradwatch.capture.functions import FunctionMode
 from gradwatch.capture.fused_ops import InsideRecorder
 from gradwatch.capture.gradients import GradientReader
-from gradwatch.capture.graph import (
-    Edge,
-    find_edge,
-    find_input_edges,
-    find_outputs,
-    find_sources,
-    identify,
-    is_readable,
-    skip_views,
-)
+from gradwatch.capture.graph import Edge
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.plan import Draft, Plan
-from gradwatch.capture.roles import (
-    find_module_axis,
-    find_role,
-    name_activation,
-)
-from gradwatch.capture.unit_axes import find_output_axis
 from gradwatch.records import Layer
 from gradwatch.schema.activations import Activation
-from gradwatch.schema.layer_set import OUTSIDE
 
 
 class LayerRecorder:
@@ -88,7 +72,8 @@ class LayerRecorder:
             self.table, firing, own or OwnMeasures(), draws_units, batches
         )
         self._pass_is_over = False
-        self.draft = Draft()
+        self._followed = FollowedCalls(self.table, self.gradients, self._measures, self._insides)
+        self.draft = self._followed.draft
         self.execution: Execution | None = None
         if plan is not None:
             reads = self.table, self.gradients, self._measures, self._insides
@@ -133,7 +118,11 @@ class LayerRecorder:
     # Passes ---------------------------------------------------------------------------------
 
     def begin_root(self, module: nn.Module) -> None:
-        """The outermost watched module is about to run."""
+        """The outermost watched module is about to run.
+
+        Args:
+            module: that is watched.
+        """
         self._passes.begin_forward()
         if self._pass_is_over:
             self._pass_is_over = False
@@ -167,7 +156,11 @@ class LayerRecorder:
         self.table.notes["layers that forward runs in other threads are not seen"] = None
 
     def begin_without_grad(self, fqn: str) -> None:
-        """A call, and all inside it, runs where gradients are switched off."""
+        """A call, and all inside it, runs where gradients are switched off.
+
+        Args:
+            fqn: of the module that is called.
+        """
         self._events.reject("no gradients")
         if self.cut_finder is not None:
             self.cut_finder.note_without_grad(fqn)
@@ -185,84 +178,27 @@ class LayerRecorder:
     # Modules --------------------------------------------------------------------------------
 
     def record_module(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None:
-        """A watched module's call has returned."""
+        """A watched module's call has returned.
+
+        Args:
+            frame: of the call.
+            kwargs: that it was called with, besides ``frame.args``.
+            result: what it returned.
+        """
         if self.execution is not None:
             self.execution.take_module(frame.fqn, frame.module, frame.args, kwargs, result)
             return
         parent = self.forward.stack[-1] if self.forward.stack else None
-        self._insides.end_module(frame, parent)
-        outputs = find_outputs(result)
-        if not outputs:
-            self.draft.skip(frame.module, 0)
-        else:
-            self._enter_module(frame, parent, kwargs, outputs, result)
+        outputs = self._followed.take_module(frame, parent, kwargs, result)
         if parent is None and self.cut_finder is not None:
             self.cut_finder.look_around((frame.args, kwargs), outputs)
-
-    def _enter_module(
-        self,
-        frame: Frame,
-        parent: Frame | None,
-        kwargs: dict[str, Any],
-        outputs: dict[Edge, Tensor],
-        result: Any,
-    ) -> None:
-        role = find_role(frame.module)
-        for edge, tensor in outputs.items():
-            self.table.note_axis(edge, find_module_axis(frame.module, tensor))
-        is_whole = role in ("container", "other")
-        if is_whole and all(identify(edge) in self.table.known for edge in outputs):
-            self.draft.skip(frame.module, len(outputs))
-            return  # its output is that of a call inside it, which has an entry
-        looks_inside = is_whole or frame.children > 0
-        inputs = frozenset() if looks_inside else frame.inputs | find_input_edges(kwargs)
-        call = self._add_module(frame, parent or frame, role, outputs, inputs)
-        self.draft.add_call(frame.module, call, outputs, inputs, role=role)
-        if call is not None and role == "recurrent":
-            self._insides.record_recurrent(frame, kwargs, result)
-
-    def _add_module(
-        self,
-        frame: Frame,
-        parent: Frame,
-        role: str,
-        outputs: dict[Edge, Tensor],
-        inputs: frozenset[Edge],
-    ) -> Call | None:
-        below = (edge for node, _ in outputs for edge in node.next_functions)
-        name, tensors = type(frame.module).__name__, list(outputs.values())
-        call = self.table.add(parent, (frame.fqn, role, name), tensors, inputs or below)
-        if call is not None:
-            for tensor in tensors:
-                self._measures.measure_output(call, tensor)
-            self._watch(call, outputs, inputs)
-        return call
-
-    def _watch(
-        self,
-        call: Call,
-        outputs: dict[Edge, Tensor],
-        inputs: frozenset[Edge],
-        is_activation: bool = False,
-    ) -> None:
-        for edge, tensor in outputs.items():
-            self.table.link(edge, call)
-            below = edge
-            if tensor._is_view():
-                below = skip_views(edge, inputs)
-                self.table.link(below, call)
-            self.gradients.watch_output(below, call.index, self.table.root)
-        if inputs:
-            self.gradients.watch_inputs(
-                tuple(outputs), inputs, call.index, self.table.root, is_activation
-            )
 
     # Activations and attention --------------------------------------------------------------
 
     @property
     def _frame(self) -> Frame | None:
         """The module that is running, if it counts; between forward and loss, a stand-in."""
-        frame = self.forward.stack[-1] if self.forward.stack else _OUTSIDE
+        frame = self.forward.stack[-1] if self.forward.stack else BETWEEN
         return frame if frame.records else None
 
     def record_activation(
@@ -273,48 +209,38 @@ class LayerRecorder:
         y: Tensor,
         options: dict[str, Any],
     ) -> int | None:
-        """One call of an activation, as a module or as a function (see ``FunctionObserver``)."""
-        if self.execution is not None:
-            if not self.is_outside:
-                self.execution.take_activation(activation, x, y, options)
-            return None
-        edge, frame = find_edge(y), self._frame
-        if frame is None or edge is None or not is_readable(y):
-            return None
-        if frame is _OUTSIDE:
-            if not find_sources(inputs, self.table.known)[0]:
-                return None  # of another model, that is not watched
-            self.draft.reject("an activation outside of forward")
-        name = name_activation(frame.module, frame.fqn, activation)
-        call = self.table.add(frame, name, [y], inputs)
-        axis = find_output_axis(y, inputs, self.table.axes) if activation.can_die else None
-        facts = {"activation": activation, "axis": axis, "n_dims": y.dim()}
-        self.draft.add_call(frame.module, call, {edge: y}, inputs, **facts)
-        if call is None:
-            return None
-        frame.has_attention |= activation.name == "softmax"
-        self._measures.measure_activation(call, activation, x, y, options)
-        if axis is not None and y.numel():
-            self.table.note_axis(edge, axis)
-            self._measures.observe_fired(call, y, axis)
-        self._watch(call, {edge: y}, inputs, is_activation=True)
-        return call.index
+        """One call of an activation, as a module or as a function.
+
+        Args:
+            activation: that was called.
+            x, inputs, y, options: as in ``FunctionObserver``.
+        """
+        if self.execution is None:
+            frame = self._frame
+            if frame is None:
+                return None
+            return self._followed.take_activation(frame, activation, x, inputs, y, options)
+        if not self.is_outside:
+            self.execution.take_activation(activation, x, y, options)
+        return None
 
     def mark_gate(self, index: int) -> None:
-        """An activation's output multiplies something: it is a gate."""
+        """An activation's output multiplies something: it is a gate.
+
+        Args:
+            index: of the call's entry.
+        """
         self.table.gates.add(index)
 
     def record_attention(self, scores: Scores | str) -> None:
-        """An attention runs as one kernel; its softmax is computed again."""
+        """An attention runs as one kernel; its softmax is computed again.
+
+        Args:
+            scores: sample of what it was given, or why there is none.
+        """
         if self.is_outside:
             return
         if self.execution is not None:
             self.execution.take_attention(scores)
         elif self._frame is not None:
-            self.draft.add_attention(self._frame.module, self._frame.fqn)
-            self._insides.record_attention(self._frame, scores)
-
-
-_NOBODY = nn.Module()
-_OUTSIDE = Frame(weakref.ref(_NOBODY), OUTSIDE, (), frozenset(), records=True)
-"""Stands for a module around what is called between forward and backward."""
+            self._followed.take_attention(self._frame, scores)
