@@ -84,6 +84,20 @@ class RankMerger:
         """Whether records are merged."""
         return self._exchange is not None
 
+    def notice(self, module: nn.Module, model: nn.Module | None) -> None:
+        """A module outside the watched ones is called; it may be the model's parallel wrapper.
+
+        Args:
+            module: that is called.
+            model: that is watched; ``None`` where it is gone.
+        """
+        inner, is_parallel = unwrap(module)
+        if is_parallel and inner is model:
+            self.is_wanted = True
+            self.wrappers.meet(module)
+        elif is_job():
+            self.wrappers.meet_other(module, model)
+
     def describe_alone(self) -> tuple[str, ...]:
         """What to say where nothing shows that the ranks of a job work together."""
         if self.is_wanted or self.wrappers.is_enclosed or not is_job():

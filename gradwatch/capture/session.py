@@ -7,7 +7,6 @@ which compares a counter.
 from __future__ import annotations
 
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,20 +14,18 @@ from torch import nn
 from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
-from gradwatch.capture.assembly import Assembler
+from gradwatch.capture.arming import Arming
 from gradwatch.capture.backward_passes import is_in_backward, run_after_backward
-from gradwatch.capture.compilation import EagerStance
-from gradwatch.capture.exchange import is_job
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.own_statistics import OwnMeasures, OwnStatistic
 from gradwatch.capture.planning import Planner
 from gradwatch.capture.ranks import RankMerger, unwrap
+from gradwatch.capture.record_queue import RecordQueue
 from gradwatch.capture.sample import Sample
 from gradwatch.capture.sampled_step import SampledStep
 from gradwatch.capture.sampling_budget import Pace
 from gradwatch.capture.schedule import Schedule
-from gradwatch.capture.shards import count_parts
 from gradwatch.capture.step_counts import StepCounts
 from gradwatch.capture.step_hooks import is_inner_step
 from gradwatch.capture.wrappers import list_parallel_parts
@@ -78,18 +75,14 @@ class Session:
         self._inventory = Inventory()
         self._firing = FiringHistory()
         self._own = OwnMeasures(statistics)
-        self._assembler = Assembler(self._own)
-        self._stance = EagerStance(model, self._make_way)
         self._ranks = RankMerger()
+        self._records = RecordQueue(self._own, self._ranks)
+        self._arming = Arming(model, self._records.lose)
         parts = list_parallel_parts(inner)
         self._ranks.is_wanted = is_parallel or bool(parts)
         for wrapper in (model, *parts) if is_parallel else parts:
             self._ranks.wrappers.meet(wrapper)
-        self._pending: deque[tuple[Sample, int]] = deque()
         self._handles: list[Any] = []
-        self._step: SampledStep | None = None
-        self._retired: list[SampledStep] = []
-        self._lost: set[int] = set()
         self._planner = Planner(self._inventory)
         self._armed = 0
         self._counts_grad = False
@@ -120,8 +113,8 @@ class Session:
     def stop(self) -> None:
         """Detach from everything; records under way are still delivered."""
         self._running = False
-        self._disarm()
-        self._finish_disarming()
+        self._arming.disarm()
+        self._arming.finish()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -136,6 +129,13 @@ class Session:
         """Call a function of ours; its exception ends the watching, never the training.
 
         What a signal raises while it runs is the training's: it goes on, and the step is given up.
+
+        Args:
+            function: of ours.
+            *args: for it.
+
+        Returns:
+            What it answers; ``None`` after an exception, and from then on without calling it.
         """
         if self.failure is not None:
             return None
@@ -143,16 +143,20 @@ class Session:
             return function(*args)
         except BaseException as error:
             if is_foreign(error):
-                self._disarm()
-                self._assembler = Assembler(self._own)  # which may be cut short in the middle
+                self._arming.disarm()
+                self._records.start_over()
                 raise
             self.fail(error)
             return None
 
     def fail(self, error: BaseException) -> None:
-        """Say once what went wrong, and switch off."""
+        """Say once what went wrong, and switch off.
+
+        Args:
+            error: of ours.
+        """
         self.failure = forget_frames(error)
-        self._disarm()
+        self._arming.disarm()
         warn_of_failure(error, self.global_step)
 
     # Steps ----------------------------------------------------------------------------------
@@ -165,13 +169,18 @@ class Session:
         return _disable_dynamo(after_step)  # a compiled step must not compile the arming
 
     def after_step(self, number: int, optimizer: Optimizer | None) -> None:
-        """An optimizer has stepped (``None``: the step was marked by hand)."""
+        """An optimizer has stepped (``None``: the step was marked by hand).
+
+        Args:
+            number: of the optimizer, in the order in which they were handed over; 0 by hand.
+            optimizer: that has stepped.
+        """
         if self._is_trial():
             self._had_trial = True
-            self._disarm()
+            self._arming.disarm()
             return
-        step = self._step
-        self._finish_disarming()
+        step = self._arming.step
+        self._arming.finish()
         if step is not None:
             if not step.has_begun and self._counts.is_late(number):
                 self.guard(step.skip_step)
@@ -181,18 +190,22 @@ class Session:
         self._arm_if_due()
 
     def leave_out(self, is_trial: Callable[[], bool]) -> None:
-        """Pass over the steps during which this holds: they are no part of the training."""
+        """Pass over the steps during which this holds: they are no part of the training.
+
+        Args:
+            is_trial: asked after each optimizer step.
+        """
         self._is_trial = is_trial
 
     def resume(self) -> None:
         """Steps of a trial are over, if there were any; called between two steps."""
         if self._had_trial:
             self._had_trial = False
-            self._finish_disarming()
+            self._arming.finish()
             self._arm_if_due()
 
     def _arm_if_due(self) -> None:
-        if self._step is not None or not self._running or self.global_step < self._pace.wake:
+        if self._arming.step is not None or not self._running or self.global_step < self._pace.wake:
             return
         if self._counts.is_between:
             return
@@ -202,7 +215,7 @@ class Session:
             self._arm_after_backward()
 
     def _arm_after_backward(self) -> None:
-        if self._step is None and self._running and self._pace.is_due(self.global_step):
+        if self._arming.step is None and self._running and self._pace.is_due(self.global_step):
             self.guard(self._arm)
 
     def _arm(self) -> None:
@@ -212,13 +225,13 @@ class Session:
         self._pace.begin(self.global_step)
         began = self._pace.read_clock()
         self.deliver()
-        self._step = SampledStep(
+        step = SampledStep(
             model=model,
             inventory=self._inventory,
             optimizers=self.optimizers,
             guard=self.guard,
             firing=self._firing,
-            linked=self._assembler.linked,
+            linked=self._records.linked,
             notice=self._notice,
             foresee=self._counts.foresee,
             on_finish=self._finish,
@@ -230,54 +243,24 @@ class Session:
             planner=self._planner if self._counts.is_even else None,
         )
         self._armed += 1
-        self._assembler.begin(self._step.modules)
-        self._step.arm(self._assembler.used, sees_layers=self._stance.enter())
+        self._records.begin(step.modules)
+        self._arming.arm(step, self._records.used)
         self._pace.spend(began)
 
     def _notice(self, module: nn.Module) -> None:
-        """A module outside the watched ones is called; it may be the model's parallel wrapper."""
-        inner, is_parallel = unwrap(module)
-        if is_parallel and inner is self.model:
-            self._ranks.is_wanted = True
-            self._ranks.wrappers.meet(module)
-        elif is_job():
-            self._ranks.wrappers.meet_other(module, self.model)
-
-    def _make_way(self) -> None:
-        """Take our hooks away for an export; what the step would tell of its layers is lost."""
-        if self._step is not None:
-            self._lost.add(self._step.global_step)
-            self._step.recorder.forward.retire()
-            self._stance.leave()
-
-    def _disarm(self) -> None:
-        """May be cut short by a signal, and is then called again."""
-        step = self._step
-        if step is not None:
-            step.disarm()
-            self._stance.leave()
-            if not step.is_disarmed and step not in self._retired:
-                self._retired.append(step)
-            self._step = None
-
-    def _finish_disarming(self) -> None:
-        """Of steps that ended inside a forward or a backward, which has ended since."""
-        if self._retired:
-            for step in self._retired:
-                step.disarm()
-            self._retired = [step for step in self._retired if not step.is_disarmed]
+        self._ranks.notice(module, self.model)
 
     def _finish(self, is_complete: bool) -> None:
-        step = self._step
+        step = self._arming.step
         assert step is not None
         began = self._pace.read_clock()
         if is_complete:
             self._counts_grad |= step.was_given_gradients
             if not self._planner.learn(step.recorder):
-                self._lost.add(step.global_step)
+                self._records.lose(step.global_step)
                 self._pace.look_closely(1)
-            self._pending.append((step.collect(), self._pace.interval))
-        self._disarm()
+            self._records.pending.append((step.collect(), self._pace.interval))
+        self._arming.disarm()
         self.deliver()
         self._pace.settle(step.global_step, self._choose_wait(step.global_step))
         self._pace.spend(began)
@@ -292,25 +275,21 @@ class Session:
         """Hand on the records whose numbers have arrived; all of them when ``wait`` is set.
 
         Those of several ranks are handed on when they are merged: nobody waits for a rank here.
+
+        Args:
+            wait: for numbers that are still on their way from the device.
         """
-        while self._pending and (wait or self._pending[0][0].transfer.arrived):
-            self.guard(self._build, *self._pending.popleft())
+        while self._records.has_arrived(wait):
+            self.guard(self._make_record, *self._records.pending.popleft())
         self.guard(self._hand_on_merged)
 
     def _hand_on_merged(self, is_last: bool = False) -> None:
         for record in self._ranks.collect(is_last):
             self._hand_on(record)
 
-    def _build(self, sample: Sample, interval: int) -> None:
-        is_lost = sample.global_step in self._lost
-        self._lost.discard(sample.global_step)
-        parts = count_parts(self.model, [entry.param for entry in sample.watched])
-        self._ranks.is_wanted |= any(part > 1 for part in parts)
-        sample.notes += self._ranks.describe_alone()
-        record = None if is_lost else self._assembler.build(sample, interval)
-        if self._ranks.connect(entry.fqn for entry in sample.watched):
-            self._ranks.put(sample.global_step, record, parts)
-        elif record is not None:
+    def _make_record(self, sample: Sample, interval: int) -> None:
+        record = self._records.make(sample, interval, self.model)
+        if record is not None:
             self._hand_on(record)
 
     def _hand_on(self, record: StepRecord) -> None:

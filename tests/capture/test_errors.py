@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradwatch.capture import gradients, layers, statistics
+from gradwatch.capture import followed_calls, gradients, statistics
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
 from tests.capture.tools import assert_no_trace, assert_same, list_keys, read, take_state
@@ -113,7 +113,7 @@ def test_an_exception_in_a_step_or_hook_of_the_users(watched) -> None:
 
 
 PLACES = {
-    "forward hook": (layers, "find_role"),
+    "forward hook": (followed_calls, "find_role"),
     "activation": (statistics, "measure_saturation"),
     "backward hook": (gradients.statistics, "measure_zero_fraction"),
     "record": (Session, "deliver"),
@@ -149,7 +149,7 @@ def test_an_error_of_ours_is_said_once_and_training_is_unchanged(
     original = getattr(home, name)
 
     def deliver(self, wait: bool = False) -> None:
-        if self._pending and not self.failure:
+        if self._records.pending and not self.failure:
             self.guard(fail)
         original(self, wait)
 
@@ -177,7 +177,7 @@ def test_warnings_as_errors_do_not_stop_the_training(
     watched, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, optimizer, *_ = watched
-    monkeypatch.setattr(layers, "find_role", lambda module: 1 / 0)
+    monkeypatch.setattr(followed_calls, "find_role", lambda module: 1 / 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         step(model, optimizer)

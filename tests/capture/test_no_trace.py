@@ -161,7 +161,11 @@ def test_a_sampled_step_leaves_nothing_for_the_cycle_collector() -> None:
     session.start()
     gc.disable()
     try:
-        parts = (session._step, session._step.recorder, session._step.recorder.forward)
+        parts = (
+            session._arming.step,
+            session._arming.step.recorder,
+            session._arming.step.recorder.forward,
+        )
         held = [weakref.ref(part) for part in parts]
         del parts
         model(torch.randn(3, 4)).sum().backward()

@@ -190,7 +190,7 @@ def train(model: nn.Module, clock: Clock, step_s: float, cost_s: float) -> list[
     session._pace._clock = clock
     session.start()
     for _ in range(700):
-        clock.now += step_s + cost_s * (session._step is not None)
+        clock.now += step_s + cost_s * (session._arming.step is not None)
         optimizer.zero_grad()
         model(torch.ones(3, 4)).square().mean().backward()
         optimizer.step()
@@ -224,8 +224,8 @@ def test_unsampled_steps_stay_free_of_hooks() -> None:
         clock.is_read = False
         model(torch.ones(3, 4)).square().mean().backward()
         optimizer.step()
-        is_sampled = session._step is not None or step + 1 in sampled
-        sampled += [step + 1] if session._step is not None else []
+        is_sampled = session._arming.step is not None or step + 1 in sampled
+        sampled += [step + 1] if session._arming.step is not None else []
         reads += clock.is_read and not is_sampled
     assert 0 < reads <= 2 * len(sampled)
     session.stop()

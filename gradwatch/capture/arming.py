@@ -1,0 +1,62 @@
+"""What stands in torch while a step is sampled, and how it is taken out again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+
+from torch import nn
+
+from gradwatch.capture.compilation import EagerStance
+from gradwatch.capture.sampled_step import SampledStep
+
+
+class Arming:
+    """The step that is being sampled, and those whose forward or backward still runs.
+
+    Args:
+        model: that may be compiled.
+        lose: called with the number of a step of which nothing can be believed.
+
+    Attributes:
+        step: that is being sampled; ``None`` between sampled steps.
+    """
+
+    def __init__(self, model: nn.Module, lose: Callable[[int], None]) -> None:
+        self.step: SampledStep | None = None
+        self._lose = lose
+        self._stance = EagerStance(model, self._make_way)
+        self._retired: list[SampledStep] = []
+
+    def arm(self, step: SampledStep, used: Container[str]) -> None:
+        """Begin to sample a step.
+
+        Args:
+            step: that is about to begin.
+            used: fqns of the parameters that forward is known to use.
+        """
+        self.step = step
+        step.arm(used, sees_layers=self._stance.enter())
+
+    def disarm(self) -> None:
+        """Leave torch; may be cut short by a signal, and is then called again."""
+        step = self.step
+        if step is not None:
+            step.disarm()
+            self._stance.leave()
+            if not step.is_disarmed and step not in self._retired:
+                self._retired.append(step)
+            self.step = None
+
+    def finish(self) -> None:
+        """Disarm steps that ended inside a forward or a backward, which has ended since."""
+        if self._retired:
+            for step in self._retired:
+                step.disarm()
+            self._retired = [step for step in self._retired if not step.is_disarmed]
+
+    def _make_way(self) -> None:
+        """Take our hooks away for an export; what the step would tell of its layers is lost."""
+        if self.step is not None:
+            self._lose(self.step.global_step)
+            self.step.recorder.forward.retire()
+            self._stance.leave()
