@@ -161,13 +161,10 @@ def test_a_sampled_step_leaves_nothing_for_the_cycle_collector() -> None:
     session.start()
     gc.disable()
     try:
-        parts = (
-            session._arming.step,
-            session._arming.step.recorder,
-            session._arming.step.recorder.forward,
-        )
+        step = session._arming.step
+        parts = (step, step.recorder, step.recorder.forward)
         held = [weakref.ref(part) for part in parts]
-        del parts
+        del parts, step
         model(torch.randn(3, 4)).sum().backward()
         optimizer.step()
         assert [ref() for ref in held] == [None] * 3
