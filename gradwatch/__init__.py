@@ -17,13 +17,14 @@ if TYPE_CHECKING:
         UnhealthyGradients,
         UnreadableLog,
     )
+    from gradwatch.live_watch import Watch, unwatch
     from gradwatch.model_check import check
     from gradwatch.remedies.comparison import try_remedies
     from gradwatch.report import Report
     from gradwatch.thresholds import Thresholds
     from gradwatch.verdict.findings import Finding, Severity
     from gradwatch.verdict.trials import Trial
-    from gradwatch.watcher import Watch, unwatch, watch
+    from gradwatch.watcher import watch
 
 __version__ = "0.1.0"
 
@@ -39,10 +40,10 @@ _HOMES = {
     "Trial": "verdict.trials",
     "UnhealthyGradients": "errors",
     "UnreadableLog": "errors",
-    "Watch": "watcher",
+    "Watch": "live_watch",
     "check": "model_check",
     "try_remedies": "remedies.comparison",
-    "unwatch": "watcher",
+    "unwatch": "live_watch",
     "watch": "watcher",
 }
 

@@ -14,11 +14,12 @@ from gradwatch.capture.schedule import Schedule
 from gradwatch.configuration import find_configuration, is_milder
 from gradwatch.errors import GradWatchError, InvalidInput, UnhealthyGradients
 from gradwatch.judgement import judge_latest
+from gradwatch.live_watch import Watch, find_watch
 from gradwatch.report import Report
 from gradwatch.verdict.coverage import NOT_JUDGED
 from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.findings import Finding, describe
-from gradwatch.watcher import Watch, find_watch, watch
+from gradwatch.watcher import watch
 
 _log = logging.getLogger("gradwatch")
 

@@ -13,11 +13,11 @@ from gradwatch.capture.own_statistics import OwnStatistic
 from gradwatch.configuration import find_configuration
 from gradwatch.errors import NothingToJudge
 from gradwatch.fail_on import Alarms, begin_watch, borrow_watch, find_own_optimizers
+from gradwatch.live_watch import Watch
 from gradwatch.log.shared_writer import find_directory
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule
-from gradwatch.watcher import Watch
 
 _LOGDIR_VARIABLE = "TENSORBOARD_LOGGING_DIR"
 _RUN = "gradwatch"

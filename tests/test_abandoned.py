@@ -232,4 +232,4 @@ def test_models_that_call_themselves_equal_are_two() -> None:
         step(models[0], optimizers[0])
         assert (first.global_step, second.global_step) == (1, 0)
         gradwatch.unwatch(models[1])
-        assert gradwatch.watcher.find_watch(models[0]) is first
+        assert gradwatch.live_watch.find_watch(models[0]) is first

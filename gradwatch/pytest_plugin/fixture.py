@@ -13,8 +13,8 @@ from gradwatch.pytest_plugin.settings import Settings
 
 if TYPE_CHECKING:
     from gradwatch import model_check, watcher
+    from gradwatch.live_watch import Watch
     from gradwatch.report import Report
-    from gradwatch.watcher import Watch
 
 _LONGEST_NAME = 80
 
