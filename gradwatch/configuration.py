@@ -7,18 +7,27 @@ a log was written with.
 
 from __future__ import annotations
 
-import difflib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gradwatch.errors import InvalidInput
+from gradwatch.setting_values import (
+    SEVERITIES,
+    TABLE,
+    expect_table,
+    parse_count,
+    parse_kinds,
+    parse_seconds,
+    parse_severity,
+    parse_thresholds,
+    refuse_unknown,
+)
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.findings import Finding, Severity, Verdict
-from gradwatch.verdict.own_rules import list_kinds
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,12 +35,6 @@ else:
     import tomli as tomllib
 
 FILE_NAME = "pyproject.toml"
-TABLE = "tool.gradwatch"
-SEVERITIES = ("warning", "critical")
-"""What ``min-severity`` may say, mildest first; notes never fail anything."""
-
-_MOST_NAMES = 12  # that an error lists
-
 AnyVerdict = TypeVar("AnyVerdict", bound=Verdict)
 
 
@@ -149,7 +152,7 @@ def parse_configuration(table: object, path: Path) -> Configuration:
     Raises:
         InvalidInput: an unknown key, or a value that means nothing.
     """
-    content = _expect_table(table, TABLE)
+    content = expect_table(table, TABLE)
     refuse_unknown(content, _PARSERS, f"[{TABLE}] of {path}")
     values: dict[str, Any] = {}
     for key, value in content.items():
@@ -158,100 +161,6 @@ def parse_configuration(table: object, path: Path) -> Configuration:
         except InvalidInput as error:
             raise InvalidInput(f"{path}, [{TABLE}], {key}: {error}") from None
     return Configuration(path=path, **values)
-
-
-def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Raise for the first name that is not known, with the nearest that is.
-
-    Raises:
-        InvalidInput: an unknown name.
-    """
-    names = list(known)
-    for name in given:
-        if name not in names:
-            among = f" among {', '.join(names)}" if len(names) <= _MOST_NAMES else ""
-            raise InvalidInput(
-                f"Expected a key{among} in {where}, got {name!r}. "
-                f"Did you mean {find_nearest(name, names)!r}?"
-            )
-
-
-def find_nearest(name: str, names: Sequence[str]) -> str:
-    """The name that a misspelt one most likely means."""
-    return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-
-
-def parse_kinds(value: object) -> tuple[str, ...]:
-    """Kinds of finding, from one name or several.
-
-    Raises:
-        InvalidInput: something else than kinds.
-    """
-    kinds = (value,) if isinstance(value, str) else value
-    if not isinstance(kinds, (list, tuple)) or not all(isinstance(kind, str) for kind in kinds):
-        raise InvalidInput(f"Expected a list of kinds, got {value!r}. Write for instance ['dead'].")
-    refuse_unknown(kinds, list_kinds(), "a list of kinds of finding")
-    return tuple(kinds)
-
-
-def parse_count(value: object) -> int:
-    """A whole number from 1.
-
-    Raises:
-        InvalidInput: anything else.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidInput(f"Expected a whole number from 1, got {value!r}. Write for instance 3.")
-    return value
-
-
-def parse_seconds(value: object) -> float:
-    """A positive time in seconds.
-
-    Raises:
-        InvalidInput: anything else.
-    """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 < float(value) < float("inf"):  # type: ignore[arg-type]
-        raise InvalidInput(f"Expected seconds above 0, got {value!r}. Write for instance 60.")
-    return float(value)  # type: ignore[arg-type]
-
-
-def parse_severity(value: object) -> str:
-    """One of ``SEVERITIES``.
-
-    Raises:
-        InvalidInput: anything else.
-    """
-    if not isinstance(value, str) or value not in SEVERITIES:
-        raise InvalidInput(f"Expected {' or '.join(SEVERITIES)}, got {value!r}. Write one of them.")
-    return value
-
-
-def parse_thresholds(value: object) -> dict[str, object]:
-    """Changed thresholds by name, each of the type of its default.
-
-    Raises:
-        InvalidInput: an unknown name, or a value of another type.
-    """
-    content = _expect_table(value, "thresholds")
-    defaults = {row.name: row.default for row in fields(Thresholds)}
-    refuse_unknown(content, defaults, "thresholds")
-    return {name: _convert(name, given, defaults[name]) for name, given in content.items()}
-
-
-def _convert(name: str, value: object, default: object) -> object:
-    if isinstance(default, tuple):
-        if isinstance(value, (list, tuple)) and all(isinstance(entry, str) for entry in value):
-            return tuple(value)
-        raise InvalidInput(f"Expected a list of names for {name}, got {value!r}. Write ['...'].")
-    wanted = (int,) if isinstance(default, int) else (int, float)
-    if not isinstance(value, wanted) or isinstance(value, bool) or not abs(value) < float("inf"):
-        words = "whole" if isinstance(default, int) else "finite"
-        raise InvalidInput(
-            f"Expected a {words} number for {name}, got {value!r}. The default is {default!r}."
-        )
-    return type(default)(value)  # type: ignore[call-arg]
 
 
 def parse_ignores(value: object) -> tuple[Ignore, ...]:
@@ -268,7 +177,7 @@ def parse_ignores(value: object) -> tuple[Ignore, ...]:
 
 
 def _parse_ignore(row: object) -> Ignore:
-    content = _expect_table(row, "ignore")
+    content = expect_table(row, "ignore")
     names = [column.name for column in fields(Ignore)]
     refuse_unknown(content, names, f"[[{TABLE}.ignore]]")
     for name in names:
@@ -280,12 +189,6 @@ def _parse_ignore(row: object) -> Ignore:
             )
     (kind,) = parse_kinds(content["kind"])
     return Ignore(kind, content["layers"], content["reason"])
-
-
-def _expect_table(value: object, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidInput(f"Expected a table {name}, got {value!r}. Write [{TABLE}] and keys.")
-    return value
 
 
 _PARSERS = {

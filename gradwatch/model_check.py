@@ -15,10 +15,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gradwatch.capture.trainables import check_model
-from gradwatch.configuration import find_configuration, parse_count, parse_seconds
+from gradwatch.configuration import find_configuration
 from gradwatch.errors import InvalidInput, NothingToJudge
 from gradwatch.report import Report
 from gradwatch.seed_vote import merge_reports
+from gradwatch.setting_values import parse_count, parse_seconds
 from gradwatch.thresholds import Thresholds
 from gradwatch.twin_training import (
     LossFunction,

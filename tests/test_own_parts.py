@@ -18,12 +18,12 @@ from gradwatch import plugins
 from gradwatch.capture.own_statistics import OwnStatistic
 from gradwatch.cli import main
 from gradwatch.cli.arguments import parse_kind_list
-from gradwatch.configuration import parse_kinds
 from gradwatch.errors import InvalidInput
 from gradwatch.judgement import judge_logdir
 from gradwatch.log.reader import read_runs
 from gradwatch.schema import kinds, statistics
 from gradwatch.schema.statistics import Statistic, list_names
+from gradwatch.setting_values import parse_kinds
 from gradwatch.verdict.rule import Rule, Sign
 from tests.capture.tools import make_loop
 

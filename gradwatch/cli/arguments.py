@@ -143,7 +143,7 @@ def _list_kinds() -> tuple[str, ...]:
 
 
 def _suggest(given: Sequence[str], known: Sequence[str]) -> str:
-    from gradwatch.configuration import find_nearest
+    from gradwatch.setting_values import find_nearest
 
     near = dict.fromkeys(find_nearest(name, known) for name in given)
     return f"; did you mean {', '.join(near)}?" if near else ""

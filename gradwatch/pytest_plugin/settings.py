@@ -162,7 +162,7 @@ def _split_threshold(line: str) -> tuple[str, object]:
 
 
 def _parse(given: Mapping[str, Any]) -> dict[str, Any]:
-    from gradwatch.configuration import parse_count, parse_kinds, parse_thresholds
+    from gradwatch.setting_values import parse_count, parse_kinds, parse_thresholds
 
     parsers: dict[str, Callable[[Any], Any]] = {
         "fail_on": parse_kinds,
@@ -179,7 +179,7 @@ EMPTY: tuple[object, ...] = (None, "", [], {}, ())
 
 
 def _read_marker(marker: pytest.Mark) -> dict[str, Any]:
-    from gradwatch.configuration import refuse_unknown
+    from gradwatch.setting_values import refuse_unknown
     from gradwatch.thresholds import Thresholds
 
     if marker.args:
