@@ -81,6 +81,12 @@ class Configuration:
         """Why a finding is ignored: every layer of it matches a pattern for its kind; else empty.
 
         One layer that nothing matches keeps the whole finding.
+
+        Args:
+            finding: on some layers, or on the run as a whole.
+
+        Returns:
+            The reasons of all rows that match, once each.
         """
         rows = [row for row in self.ignore if row.kind == finding.kind]
         reasons: list[str] = []
@@ -92,11 +98,19 @@ class Configuration:
         return "; ".join(dict.fromkeys(reasons))
 
     def choose_thresholds(self, given: Thresholds | None = None) -> Thresholds:
-        """Those that were given; else the defaults with this file's changes."""
+        """Those that were given; else the defaults with this file's changes.
+
+        Args:
+            given: by the caller; ``None``: nothing.
+        """
         return Thresholds().replace(**self.thresholds) if given is None else given
 
     def silence(self, verdict: AnyVerdict) -> AnyVerdict:
-        """The verdict with ignored and milder findings among its notes, with the reason."""
+        """The verdict with ignored and milder findings among its notes, with the reason.
+
+        Args:
+            verdict: stays as it is.
+        """
         kept: list[Finding] = []
         notes: list[Finding] = []
         for finding in verdict.findings:
@@ -115,12 +129,23 @@ class Configuration:
 
 
 def is_milder(finding: Finding, severity: str) -> bool:
-    """Whether a finding is below a severity."""
+    """Whether a finding is below a severity.
+
+    Args:
+        finding: of any severity.
+        severity: ``"note"``, ``"warning"`` or ``"critical"``.
+    """
     return Severity[finding.severity.upper()] < Severity[severity.upper()]
 
 
 def find_configuration(start: Path | None = None) -> Configuration:
     """The nearest configuration at or above a directory (the working directory by default).
+
+    Args:
+        start: directory; ``None``: the working directory.
+
+    Returns:
+        An empty one where no file has the table.
 
     Raises:
         InvalidInput: the file is no TOML, or says something that means nothing to gradwatch.
@@ -149,6 +174,10 @@ def _read_table(path: Path) -> object:
 def parse_configuration(table: object, path: Path) -> Configuration:
     """Settings from the content of the table.
 
+    Args:
+        table: as TOML gives it.
+        path: of the file, for errors.
+
     Raises:
         InvalidInput: an unknown key, or a value that means nothing.
     """
@@ -165,6 +194,9 @@ def parse_configuration(table: object, path: Path) -> Configuration:
 
 def parse_ignores(value: object) -> tuple[Ignore, ...]:
     """Rows of ``[[tool.gradwatch.ignore]]``: kind, layers and reason, all of them.
+
+    Args:
+        value: the list of tables, as TOML gives it.
 
     Raises:
         InvalidInput: something is missing, empty or unknown.

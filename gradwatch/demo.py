@@ -57,6 +57,9 @@ def run_demo(logdir: str, steps: int, console: Console | None = None) -> tuple[R
         steps: optimizer steps per network.
         console: where to print; the terminal by default.
 
+    Returns:
+        A report of each network, in the order of ``RECIPES``.
+
     Raises:
         GradWatchError: scikit-learn is not installed.
         InvalidInput: the log directory cannot be written.
@@ -91,7 +94,14 @@ def _use_one_thread() -> Iterator[None]:
 
 
 def load_digits() -> tuple[Tensor, Tensor]:
-    """Images as ``(1797, 64)`` with mean 0 and variance 1, and their labels."""
+    """Images as ``(1797, 64)`` with mean 0 and variance 1, and their labels.
+
+    Returns:
+        Float32, and int64 ``(1797,)`` from 0 to 9.
+
+    Raises:
+        GradWatchError: scikit-learn is not installed.
+    """
     import torch
 
     try:
@@ -107,7 +117,15 @@ def load_digits() -> tuple[Tensor, Tensor]:
 
 
 def build_network(recipe: Recipe, n_inputs: int) -> nn.Sequential:
-    """``fc1, act1, ..., fc12``."""
+    """``fc1, act1, ..., fc12``.
+
+    Args:
+        recipe: its activation and initialisation.
+        n_inputs: features of a sample.
+
+    Returns:
+        Takes ``(N, n_inputs)`` and gives logits ``(N, N_CLASSES)``.
+    """
     from torch import nn
 
     network = nn.Sequential()

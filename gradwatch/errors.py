@@ -20,7 +20,17 @@ class GradWatchError(Exception):
 
     @classmethod
     def explain(cls, *, expected: str, came: str, todo: str) -> GradWatchError:
-        """Build the error from its three parts."""
+        """Build the error from its three parts.
+
+        Args:
+            expected: without the word, as the middle of a sentence.
+            came: likewise.
+            todo: a sentence of its own.
+
+        Example:
+            >>> str(InvalidInput.explain(expected="a model", came="a list", todo="Pass the model."))
+            'Expected a model, got a list. Pass the model.'
+        """
         return cls(f"Expected {expected}, got {came}. {todo}")
 
 

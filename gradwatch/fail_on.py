@@ -28,7 +28,14 @@ _trainings = itertools.count()
 
 
 def borrow_watch(model: Any) -> Watch | None:
-    """The watch that a model has already: a callback that comes later says so, and leaves it."""
+    """The watch that a model has already: a callback that comes later says so, and leaves it.
+
+    Args:
+        model: that is about to be trained.
+
+    Returns:
+        ``None`` where there is none, and the callback begins its own.
+    """
     found = find_watch(model)
     if found is not None:
         _log.warning(
@@ -53,7 +60,12 @@ def begin_watch(model: Any, optimizers: Sequence[Any], **settings: Any) -> Watch
 
 
 def find_own_optimizers(optimizers: Sequence[Any], model: Any) -> list[Any]:
-    """Those that hold parameters of the model; a trainer may have a stand-in that holds none."""
+    """Those that hold parameters of the model; a trainer may have a stand-in that holds none.
+
+    Args:
+        optimizers: of the trainer, wrapped or not.
+        model: that is about to be trained.
+    """
     params = {id(param) for param in model.parameters()}
     return [
         optimizer
@@ -88,7 +100,12 @@ class Alarms:
         self.begin()
 
     def begin(self, global_step: int = 0, directory: Path | None = None) -> None:
-        """A training begins at this step, and logs into this directory."""
+        """A training begins at this step, and logs into this directory.
+
+        Args:
+            global_step: above 0 where a training is resumed.
+            directory: of the event files; ``None`` where this process writes none.
+        """
         self._resumed_from = directory if global_step else None
         self._is_resumed = global_step > 0
         self.findings: list[Finding] = []
@@ -99,7 +116,11 @@ class Alarms:
         self._exchange = Exchange(name) if is_shared else None
 
     def hear(self, change: Change) -> None:
-        """A finding began or ended."""
+        """A finding began or ended.
+
+        Args:
+            change: one that ends, is ignored or is too mild changes nothing.
+        """
         if not change.began:
             return
         if change.finding.kind in self.fail_on and not self._is_silenced(change.finding):
@@ -114,6 +135,9 @@ class Alarms:
 
         Rank 0 decides at one step of the schedule that all of them raise at the next: whoever gets
         there has made a step together with rank 0 since, and finds what it has decided.
+
+        Args:
+            watch: of the training, after a step.
         """
         if not self._is_time_to_ask(watch):
             return False
@@ -129,6 +153,9 @@ class Alarms:
         """Whether any rank that answers in time has decided, at the end, that the training fails.
 
         Who is not there by then is not waited for.
+
+        Args:
+            decision: of this rank.
         """
         exchange = self._exchange
         if exchange is None:
@@ -151,6 +178,12 @@ class Alarms:
 
         What a resumed process has seen too little of, the log of the whole training may prove; only
         rank 0 has it, and decides.
+
+        Args:
+            report: on what this process has seen.
+
+        Returns:
+            The error to raise; ``None`` where the training passes, or nothing was asked for.
         """
         if not self.fail_on:
             return None

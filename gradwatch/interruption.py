@@ -16,6 +16,9 @@ def is_foreign(error: BaseException) -> bool:
 
     Python runs a handler between two instructions of whatever is running, and hands it the frame
     that it has interrupted: no other call has that frame among its arguments.
+
+    Args:
+        error: that was caught, with its traceback.
     """
     if not isinstance(error, Exception):
         return True  # KeyboardInterrupt, SystemExit
@@ -33,7 +36,11 @@ def find_uncaught() -> object:
 
 
 def forget_frames(error: BaseException) -> BaseException:
-    """The error without the frames that it passed, whose variables hold the model."""
+    """The error without the frames that it passed, whose variables hold the model.
+
+    Args:
+        error: changed in place, and so are its causes and contexts.
+    """
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -83,7 +90,12 @@ def _find_code(handler: Callable[..., Any] | int | None) -> CodeType | None:
 
 
 def warn_of_failure(error: BaseException, global_step: int) -> None:
-    """Say that an error of ours has ended the watching."""
+    """Say that an error of ours has ended the watching.
+
+    Args:
+        error: of ours.
+        global_step: at which it was raised.
+    """
     text = (
         f"gradwatch has switched itself off after an error of its own at step {global_step}: "
         f"{type(error).__name__}: {error}. The training goes on unchanged."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from gradwatch.records import Array
 from gradwatch.run_marks import RunDescription
 from gradwatch.schema.statistics import find_statistic
 from gradwatch.thresholds import Thresholds
-from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.findings import Verdict
 
 VERDICT_TAG = "gradwatch/verdict"
@@ -53,8 +51,12 @@ class Journal:
         notices, self._log.notices = self._log.notices, []
         return notices
 
-    def write(self, reading: Reading, changes: Iterable[Change] = ()) -> None:
-        """One sampled step."""
+    def write(self, reading: Reading) -> None:
+        """One sampled step.
+
+        Args:
+            reading: of the record.
+        """
         step = reading.record.global_step
         self._log.write_record(reading.record)
         scalars = summarise_run(reading)
@@ -63,7 +65,11 @@ class Journal:
         self._log.write_scalars(step, scalars)
 
     def write_verdict(self, verdict: Verdict) -> None:
-        """The verdict as text, when a finding begins or ends."""
+        """The verdict as text, when a finding begins or ends.
+
+        Args:
+            verdict: up to its last step.
+        """
         from gradwatch.display.markdown import write_report
 
         self._log.write_text(verdict.last_step, VERDICT_TAG, write_report(verdict))
@@ -90,7 +96,14 @@ class Journal:
 
 
 def summarise_run(reading: Reading) -> dict[str, float]:
-    """The handful of scalars of a run; ratios as log10, since charts show small ones as 0."""
+    """The handful of scalars of a run; ratios as log10, since charts show small ones as 0.
+
+    Args:
+        reading: of the newest record.
+
+    Returns:
+        By tag, as TensorBoard shows them; without those that are not known.
+    """
     record = reading.record
     values = {
         "gradwatch/log10_attenuation": _log10(_least(reading.relative_gradient)),
@@ -107,7 +120,14 @@ def summarise_run(reading: Reading) -> dict[str, float]:
 
 
 def list_layer_scalars(reading: Reading) -> dict[str, float]:
-    """One scalar per layer and statistic."""
+    """One scalar per layer and statistic.
+
+    Args:
+        reading: of the newest record.
+
+    Returns:
+        By tag ``gradwatch_layers/<statistic>/<layer>``; without those that were not measured.
+    """
     found: dict[str, float] = {}
     record = reading.record
     for statistic, values in zip(record.layer_set.rows.all_layer, record.layer_values, strict=True):

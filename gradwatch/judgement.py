@@ -46,7 +46,11 @@ class RunJudgement:
         return not (self.verdict or self.header or self.problem or self.unfinished)
 
     def find_obstacle(self, allow_unfinished: bool = False) -> str:
-        """Why this run is not judged, in words; ``""`` when it is."""
+        """Why this run is not judged, in words; ``""`` when it is.
+
+        Args:
+            allow_unfinished: a run without an end is judged up to its last record.
+        """
         return self.problem or ("" if allow_unfinished else self.unfinished)
 
 
@@ -115,6 +119,9 @@ def judge_logdir(
         allow_unfinished: judge a run without an end up to its last record.
         choose: which of the runs to judge, and with which of their records.
 
+    Returns:
+        Its outcomes are in the order of the chosen runs.
+
     Raises:
         NothingToJudge: there is no such directory, or no event file below it.
         InvalidInput: no such threshold, or a value that it cannot have.
@@ -143,6 +150,9 @@ def _find_overrides(runs: Sequence[Run], given: Mapping[str, object]) -> dict[st
 def judge_latest(directory: str | os.PathLike[str]) -> RunJudgement | None:
     """The run that was written last into this very directory; ``None`` where there is none.
 
+    Args:
+        directory: of one training; runs in directories below it are left out.
+
     Raises:
         NothingToJudge: there is no such directory, or no event file below it.
     """
@@ -155,7 +165,15 @@ def judge_latest(directory: str | os.PathLike[str]) -> RunJudgement | None:
 
 
 def choose_thresholds(header: RunHeader | None, overrides: Mapping[str, object]) -> Thresholds:
-    """Those in force at the training, the defaults where the log names none; then overrides."""
+    """Those in force at the training, the defaults where the log names none; then overrides.
+
+    Args:
+        header: start of the log; ``None`` in logs from before there were marks.
+        overrides: fields by name.
+
+    Raises:
+        InvalidInput: no such threshold, or a value that it cannot have.
+    """
     return (header.thresholds if header else Thresholds()).replace(**dict(overrides))
 
 

@@ -116,7 +116,7 @@ class LiveJudgement:
     def _write_record(self, changes: tuple[Change, ...]) -> None:
         if self._journal is None:
             return
-        self._journal.write(self._doctor.history.latest, changes)
+        self._journal.write(self._doctor.history.latest)
         if changes:
             self._journal.write_verdict(self._doctor.judge(self._run))
 

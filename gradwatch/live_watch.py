@@ -170,7 +170,11 @@ class Watch:
 
 
 def find_watch(model: Any) -> Watch | None:
-    """The watch that this very model has, also through a parallel wrapper."""
+    """The watch that this very model has, also through a parallel wrapper.
+
+    Args:
+        model: or anything else, which has none.
+    """
     inner, _ = unwrap(model)
     return _watches.get(id(inner))
 

@@ -54,7 +54,11 @@ def _describe(point: Any, kind: type[Any], came: str) -> str:
 
 
 def warn_once(text: str) -> None:
-    """Warn of something broken that is not ours; the same text once in a process."""
+    """Warn of something broken that is not ours; the same text once in a process.
+
+    Args:
+        text: in full sentences.
+    """
     if text in _warned:
         return
     _warned.add(text)

@@ -92,12 +92,23 @@ class StepRecord:
         return _lack(self.layer_values) if row is None else self.layer_values[row]
 
     def param(self, statistic: str) -> Array:
-        """One statistic of all parameters, ``(n_params,)``; otherwise as ``layer``."""
+        """One statistic of all parameters, ``(n_params,)``; otherwise as ``layer``.
+
+        Args:
+            statistic: a name of ``layer_set.rows.param``, or one that gradwatch knows.
+        """
         row = self._find("param", statistic)
         return _lack(self.param_values) if row is None else self.param_values[row]
 
     def step(self, statistic: str) -> float:
-        """One number of the whole step; otherwise as ``layer``."""
+        """One number of the whole step; otherwise as ``layer``.
+
+        Args:
+            statistic: a name of ``layer_set.rows.step``, or one that gradwatch knows.
+
+        Returns:
+            NaN where the log does not have it.
+        """
         row = self._find("step", statistic)
         return float("nan") if row is None else float(self.step_values[row])
 
@@ -120,7 +131,11 @@ class StepRecord:
             yield LayerRecord(layer, values)
 
     def to_vector(self) -> npt.NDArray[np.float32]:
-        """All numbers as one float32 vector: step, layers, activations, parameters; packed."""
+        """All numbers as one float32 vector: step, layers, activations, parameters; packed.
+
+        Returns:
+            Float32; of the activations' statistics only the activations' columns.
+        """
         n_general = len(self.layer_set.rows.layer)
         special = self.layer_values[n_general:, self.layer_set.activations]
         return pack_rows(
@@ -132,6 +147,11 @@ class StepRecord:
         cls, global_step: int, layer_set: LayerSet, vector: npt.NDArray[np.float32]
     ) -> StepRecord:
         """Read back what ``to_vector`` wrote.
+
+        Args:
+            global_step: of the record.
+            layer_set: that it was written with.
+            vector: float32, packed.
 
         Raises:
             UnreadableLog: the vector's length does not belong to the layer set.

@@ -41,7 +41,11 @@ class Report(Verdict):
 
     @classmethod
     def from_verdict(cls, verdict: Verdict) -> Report:
-        """Dress a verdict of ``Doctor.judge``; nothing is copied."""
+        """Dress a verdict of ``Doctor.judge``; nothing is copied.
+
+        Args:
+            verdict: of which the fields are taken over.
+        """
         return cls(**{row.name: getattr(verdict, row.name) for row in dataclasses.fields(verdict)})
 
     def to_markdown(self) -> str:
@@ -51,7 +55,14 @@ class Report(Verdict):
         return write_report(self) + (f"\n{self.vote}\n" if self.vote else "")
 
     def figure(self, name: str = "profile") -> Any:
-        """A Plotly figure of the run (needs ``gradwatch[plots]``); ``name`` as in ``FIGURES``."""
+        """A Plotly figure of the run.
+
+        Args:
+            name: as in ``gradwatch.display.figures.FIGURES``.
+
+        Returns:
+            A ``plotly.graph_objects.Figure``; it needs ``gradwatch[plots]``.
+        """
         from gradwatch.display.figures import draw_figure
 
         return draw_figure(self, name)

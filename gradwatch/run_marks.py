@@ -149,12 +149,23 @@ AnyMark = TypeVar("AnyMark", RunHeader, RunEnd, RunGap)
 
 
 def pack_mark(mark: Mark) -> bytes:
-    """A mark as JSON in ASCII."""
+    """A mark as JSON in ASCII.
+
+    Args:
+        mark: of any of the three kinds.
+
+    Example:
+        >>> pack_mark(RunGap("0a1b2c3d", first=3, last=4, reason="disk full"))
+        b'{"session":"0a1b2c3d","first":3,"last":4,"reason":"disk full"}'
+    """
     return json.dumps(dataclasses.asdict(mark), separators=(",", ":"), default=float).encode()
 
 
 def unpack_header(content: bytes) -> RunHeader:
     """Read back a start mark; thresholds that this version does not know are passed over.
+
+    Args:
+        content: as of ``pack_mark``.
 
     Raises:
         UnreadableLog: damaged, or not ours.
@@ -165,6 +176,9 @@ def unpack_header(content: bytes) -> RunHeader:
 def unpack_end(content: bytes) -> RunEnd:
     """Read back an end mark.
 
+    Args:
+        content: as of ``pack_mark``.
+
     Raises:
         UnreadableLog: damaged, or not ours.
     """
@@ -173,6 +187,9 @@ def unpack_end(content: bytes) -> RunEnd:
 
 def unpack_gap(content: bytes) -> RunGap:
     """Read back a gap mark.
+
+    Args:
+        content: as of ``pack_mark``.
 
     Raises:
         UnreadableLog: damaged, or not ours.

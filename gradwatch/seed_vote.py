@@ -14,6 +14,12 @@ def merge_reports(reports: Sequence[Report]) -> Report:
     """What a majority says; NaN or Inf in a single one outvotes it, and so does one not judged.
 
     The numbers are those of the first report that decided.
+
+    Args:
+        reports: at least one, of the same model, in the order of the seeds.
+
+    Returns:
+        With ``seeds`` and ``unhealthy_seeds``.
     """
     count = len(reports)
     unhealthy = [report for report in reports if report.findings]

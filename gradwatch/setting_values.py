@@ -23,6 +23,11 @@ _MOST_NAMES = 12  # that an error lists
 def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:
     """Raise for the first name that is not known, with the nearest that is.
 
+    Args:
+        given: names that somebody has used.
+        known: all that there are.
+        where: they were used, for the error.
+
     Raises:
         InvalidInput: an unknown name.
     """
@@ -37,15 +42,31 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> No
 
 
 def find_nearest(name: str, names: Sequence[str]) -> str:
-    """The name that a misspelt one most likely means."""
+    """The name that a misspelt one most likely means.
+
+    Args:
+        name: as it was spelt.
+        names: at least one.
+
+    Example:
+        >>> find_nearest("vanshing", ["dead", "vanishing"])
+        'vanishing'
+    """
     return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
 
 
 def parse_kinds(value: object) -> tuple[str, ...]:
     """Kinds of finding, from one name or several.
 
+    Args:
+        value: a name or a list of names, as TOML gives it.
+
     Raises:
         InvalidInput: something else than kinds.
+
+    Example:
+        >>> parse_kinds("dead"), parse_kinds(["dead", "vanishing"])
+        (('dead',), ('dead', 'vanishing'))
     """
     kinds = (value,) if isinstance(value, str) else value
     if not isinstance(kinds, (list, tuple)) or not all(isinstance(kind, str) for kind in kinds):
@@ -57,6 +78,9 @@ def parse_kinds(value: object) -> tuple[str, ...]:
 def parse_count(value: object) -> int:
     """A whole number from 1.
 
+    Args:
+        value: as TOML gives it.
+
     Raises:
         InvalidInput: anything else.
     """
@@ -67,6 +91,9 @@ def parse_count(value: object) -> int:
 
 def parse_seconds(value: object) -> float:
     """A positive time in seconds.
+
+    Args:
+        value: as TOML gives it.
 
     Raises:
         InvalidInput: anything else.
@@ -80,6 +107,9 @@ def parse_seconds(value: object) -> float:
 def parse_severity(value: object) -> str:
     """One of ``SEVERITIES``.
 
+    Args:
+        value: as TOML gives it.
+
     Raises:
         InvalidInput: anything else.
     """
@@ -90,6 +120,9 @@ def parse_severity(value: object) -> str:
 
 def parse_thresholds(value: object) -> dict[str, object]:
     """Changed thresholds by name, each of the type of its default.
+
+    Args:
+        value: the table, as TOML gives it.
 
     Raises:
         InvalidInput: an unknown name, or a value of another type.
@@ -115,6 +148,15 @@ def _convert(name: str, value: object, default: object) -> object:
 
 
 def expect_table(value: object, name: str) -> dict[str, Any]:
+    """The value, if it is a table of TOML's.
+
+    Args:
+        value: as TOML gives it.
+        name: of the table, for the error.
+
+    Raises:
+        InvalidInput: it is none.
+    """
     if not isinstance(value, dict):
         raise InvalidInput(f"Expected a table {name}, got {value!r}. Write [{TABLE}] and keys.")
     return value

@@ -214,8 +214,15 @@ class Thresholds:
     def replace(self, **changes: object) -> Thresholds:
         """A copy with some fields changed.
 
+        Args:
+            **changes: fields by name.
+
         Raises:
             InvalidInput: there is no such threshold, or it cannot have this value.
+
+        Example:
+            >>> Thresholds().replace(ignore_kinds=("dead",)).ignore_kinds
+            ('dead',)
         """
         known = {row.name for row in dataclasses.fields(self)}
         unknown = sorted(set(changes) - known)

@@ -24,7 +24,16 @@ OptimizerLike = Optimizer | Callable[[Iterable[nn.Parameter]], Optimizer] | None
 
 
 def check_trial(batches: object, loss_fn: object, count: object) -> None:
-    """Raise InvalidInput for what no training steps can be made of."""
+    """Refuse what no training steps can be made of.
+
+    Args:
+        batches: to be an iterable of batches, and not a batch.
+        loss_fn: to be callable.
+        count: of steps, to be a whole number from 1.
+
+    Raises:
+        InvalidInput: one of them is something else.
+    """
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise InvalidInput(
             f"Expected steps to be a whole number from 1, got {count!r}. 20 is the default."
@@ -45,7 +54,15 @@ def check_trial(batches: object, loss_fn: object, count: object) -> None:
 
 
 def choose_batches(batches: Iterable[Any], count: int) -> list[Any]:
-    """The first batches, at least one."""
+    """The first batches, at least one.
+
+    Args:
+        batches: read no further than needed.
+        count: at most so many.
+
+    Raises:
+        InvalidInput: there is none.
+    """
     chosen = list(islice(batches, count))
     if not chosen:
         raise InvalidInput(
@@ -58,7 +75,16 @@ def choose_batches(batches: Iterable[Any], count: int) -> list[Any]:
 def copy_training(
     model: nn.Module, loss_fn: LossFunction, optimizer: OptimizerLike
 ) -> tuple[nn.Module, LossFunction, Optimizer]:
-    """Copies with one memo, so that the optimizer and the loss hold the copy's parameters."""
+    """Copies with one memo, so that the optimizer and the loss hold the copy's parameters.
+
+    Args:
+        model: stays as it is.
+        loss_fn: copied where it is a module, or a method of one.
+        optimizer: itself, a function of the parameters that makes one, or ``None`` for plain SGD.
+
+    Raises:
+        InvalidInput: the model cannot be copied, or the function makes no optimizer.
+    """
     mine = optimizer if isinstance(optimizer, Optimizer) else None
     owner = getattr(loss_fn, "__self__", loss_fn)  # a loss may be a method of the model
     loss = loss_fn if isinstance(owner, nn.Module) else None
@@ -85,7 +111,15 @@ def _complete_copy(optimizer: Optimizer | None, twin: Any, memo: dict[int, Any])
 
 
 def make_optimizer(optimizer: OptimizerLike, params: list[nn.Parameter]) -> Optimizer:
-    """What a factory makes of the parameters; plain SGD without one."""
+    """What a factory makes of the parameters; plain SGD without one.
+
+    Args:
+        optimizer: a function of the parameters, or ``None``.
+        params: trainable ones.
+
+    Raises:
+        InvalidInput: the function makes something else.
+    """
     if optimizer is None:
         return SGD(params, lr=DEFAULT_LEARNING_RATE)
     made = optimizer(params) if callable(optimizer) else optimizer
@@ -98,7 +132,17 @@ def make_optimizer(optimizer: OptimizerLike, params: list[nn.Parameter]) -> Opti
 
 
 def train_step(model: nn.Module, batch: Any, loss_fn: LossFunction, optimizer: Optimizer) -> None:
-    """One training step; an optimizer that evaluates the loss itself gets a closure."""
+    """One training step; an optimizer that evaluates the loss itself gets a closure.
+
+    Args:
+        model: in the mode that it is to be trained in.
+        batch: as ``compute_loss`` takes it.
+        loss_fn: as ``compute_loss`` takes it.
+        optimizer: of the model's parameters.
+
+    Raises:
+        InvalidInput: the loss is no scalar.
+    """
 
     def compute_gradients() -> Tensor:
         optimizer.zero_grad()
@@ -130,7 +174,16 @@ def _check_loss(loss: object) -> None:
 
 
 def compute_loss(model: nn.Module, batch: Any, loss_fn: LossFunction) -> Tensor:
-    """Loss of one batch, by the conventions of ``check``."""
+    """Loss of one batch, by the conventions of ``check``.
+
+    Args:
+        model: called with the inputs.
+        batch: a mapping of keyword arguments, inputs with the target last, or inputs alone.
+        loss_fn: of the output and the target if there is one; or of ``model`` and ``batch``.
+
+    Returns:
+        What ``loss_fn`` answers.
+    """
     if _wants_model(loss_fn):
         return loss_fn(model, batch)
     if isinstance(batch, Mapping):
@@ -151,7 +204,11 @@ def _wants_model(loss_fn: LossFunction) -> bool:
 
 @contextmanager
 def keep_random_state(batches: object) -> Iterator[None]:
-    """Leave the random numbers of Python, numpy, torch and the batches' loader as they were."""
+    """Leave the random numbers of Python, numpy, torch and the batches' loader as they were.
+
+    Args:
+        batches: a ``DataLoader``, or anything else.
+    """
     python, numpy = random.getstate(), np.random.get_state()
     own = [(generator, generator.get_state()) for generator in _find_generators(batches)]
     with torch.random.fork_rng():

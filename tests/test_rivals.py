@@ -139,7 +139,7 @@ def test_deepdiagnosis_sees_what_never_changes() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook")
-def test_torchmortem_is_told_every_loss() -> None:
+def test_torchmortem_gets_every_loss() -> None:
     pytest.importorskip("torchmortem")
     backward = torch.Tensor.backward
     detector = RIVALS["torchmortem"]()

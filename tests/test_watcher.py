@@ -217,7 +217,7 @@ def test_warnings_as_errors_stop_no_training(
 # Listeners -----------------------------------------------------------------------------------
 
 
-def test_listeners_are_told() -> None:
+def test_listeners_are_called() -> None:
     network = make_unhealthy_mlp()
     changes: list[Change] = []
     scalars: dict[int, dict[str, float]] = {}

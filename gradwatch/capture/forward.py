@@ -10,7 +10,7 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -66,6 +66,8 @@ class ForwardTracker:
         self._retired = False
         self._deferred: Counter[str] = Counter()
         self._graphed: set[str] = set()
+        self._params: list[weakref.ref[nn.Parameter]] = []
+        self._has_hooks: bool | None = None
 
     # Arming ---------------------------------------------------------------------------------
 
@@ -79,8 +81,13 @@ class ForwardTracker:
         """Whether nothing of this is left in torch."""
         return not self._hooks and not self._modes
 
-    def arm(self) -> None:
-        """Start to follow."""
+    def arm(self, params: Iterable[nn.Parameter]) -> None:
+        """Start to follow.
+
+        Args:
+            params: of all watched modules; held weakly, as the modules are.
+        """
+        self._params = [weakref.ref(param) for param in params]
         pre = make_hook(self._enter)
         post = make_hook(self._leave if HAS_KWARGS else self._leave_without_kwargs)
         self._hooks = [pre, post]
@@ -227,7 +234,9 @@ class ForwardTracker:
         root = self._root
         if root is None or is_in_backward() or self._retired or not is_lowest(self._modes):
             return False
-        return not any(map(_runs_hook_in_backward, root.module.parameters()))
+        if self._has_hooks is None:  # asked once, and not before: they may come with forward
+            self._has_hooks = any(_runs_hook_in_backward(param()) for param in self._params)
+        return not (self._has_hooks and any(map(_runs_hook_in_backward, root.module.parameters())))
 
     def leave_after_forward(self) -> None:
         """Forward, and what follows it up to its backward, has ended."""
@@ -239,5 +248,5 @@ class ForwardTracker:
         self._modes = [mode for mode in self._modes if not take_off(mode)]
 
 
-def _runs_hook_in_backward(param: nn.Parameter) -> bool:
+def _runs_hook_in_backward(param: nn.Parameter | None) -> bool:
     return bool(getattr(param, "_post_accumulate_grad_hooks", None))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -79,13 +79,17 @@ class LayerRecorder:
             reads = self.table, self.gradients, self._measures, self._insides
             self.execution = Execution(plan, linked, *reads)
 
-    def arm(self) -> None:
-        """Begin to follow forward."""
+    def arm(self, params: Iterable[nn.Parameter]) -> None:
+        """Begin to follow forward.
+
+        Args:
+            params: of all watched modules.
+        """
         planned = self.execution
         if isinstance(self.forward, PlannedForward) and planned is not None:
             self.forward.execution = planned
             self.forward.sees_functions = self.operands is not None or planned.plan.needs_mode
-        self.forward.arm()
+        self.forward.arm(params)
 
     def close(self) -> None:
         """Stop reading; hooks that are still on a graph do nothing and die with it."""

@@ -79,6 +79,22 @@ def read_found_inf(optimizer: Optimizer) -> Tensor | None:
     return found.reshape(-1)[0] if isinstance(found, Tensor) else None
 
 
+def note_scaling(optimizer: Optimizer | None, ledger: Ledger) -> None:
+    """What stands between a step's gradients and its numbers: the loss scale, and a skip.
+
+    Args:
+        optimizer: that is stepping; ``None``: the step was marked by hand.
+        ledger: takes ``step.loss_scale`` and ``step.found_inf``, where there is such a thing.
+    """
+    if optimizer is None:
+        return
+    scale, found = read_scale(find_scaler(optimizer)), read_found_inf(optimizer)
+    if scale is not None:
+        ledger.add("step.loss_scale", 0, WHOLE_STEP, Reading(scale.reshape(())))
+    if found is not None:
+        ledger.add("step.found_inf", 0, WHOLE_STEP, Reading(found))
+
+
 def find_decoupled_decay(optimizer: Optimizer) -> dict[int, float]:
     """By ``id`` of a parameter: learning rate times weight decay where decay acts on the weight.
 

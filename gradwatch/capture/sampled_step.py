@@ -24,13 +24,11 @@ from gradwatch.capture.loss import find_loss
 from gradwatch.capture.optimizer_state import (
     find_coupled_decay,
     find_decoupled_decay,
-    find_scaler,
     find_strangers,
     list_rates,
     map_optimizers,
-    read_found_inf,
+    note_scaling,
     read_rates,
-    read_scale,
 )
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.param_readings import ParamReadings
@@ -109,11 +107,16 @@ class SampledStep:
         self._params = ParamReadings(self._watched, self._ledger, self.own)
 
     def arm(self, used: Container[str], sees_layers: bool) -> None:
-        """Begin to see; nobody looks for what forward uses where all of that is known."""
+        """Begin to see; nobody looks for what forward uses where all of that is known.
+
+        Args:
+            used: fqns of the parameters that forward is known to use.
+            sees_layers: modules may be hooked; without, parameters are read alone.
+        """
         if all(entry.fqn in used for entry in self._watched):
             self.recorder.operands = None
         if sees_layers:
-            self.recorder.arm()
+            self.recorder.arm(entry.param for entry in self._watched)
         else:
             self.recorder.table.notes[UNSEEN] = None
         for optimizer in self.optimizers:
@@ -209,13 +212,18 @@ class SampledStep:
         self._params.read_step_gradients(self._find_indices(optimizer), optimizer)
 
     def take_step(self, number: int, optimizer: Optimizer | None) -> None:
-        """An optimizer has stepped, or the step was marked by hand."""
+        """An optimizer has stepped, or the step was marked by hand.
+
+        Args:
+            number: of the optimizer, in the order in which they were handed over; 0 by hand.
+            optimizer: that has stepped.
+        """
         self._stepping = None
         again = number in self._stepped
         if not again:
             self._stepped.add(number)
             self._params.take(self._find_indices(optimizer), optimizer)
-            self._note_scaling(optimizer)
+            note_scaling(optimizer, self._ledger)
             if not is_in_backward():
                 self._events.append(CLAIM)
         is_last = again or len(self._stepped) == max(len(self.optimizers), 1)
@@ -229,15 +237,6 @@ class SampledStep:
         """An optimizer has stepped before the step's first forward: that was the step before."""
         self._params.restart()
         self._entered.clear()
-
-    def _note_scaling(self, optimizer: Optimizer | None) -> None:
-        if optimizer is None:
-            return
-        scale, found = read_scale(find_scaler(optimizer)), read_found_inf(optimizer)
-        if scale is not None:
-            self._ledger.add("step.loss_scale", 0, WHOLE_STEP, Reading(scale.reshape(())))
-        if found is not None:
-            self._ledger.add("step.found_inf", 0, WHOLE_STEP, Reading(found))
 
     def _find_indices(self, optimizer: Optimizer | None) -> set[int]:
         if optimizer is None or len(self.optimizers) == 1:

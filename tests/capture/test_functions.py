@@ -116,7 +116,7 @@ def test_clamp_that_is_no_rectifier_is_left_alone() -> None:
     assert list_keys(record) == ["first", "second"]
 
 
-def test_a_gate_is_told_from_an_activation() -> None:
+def test_a_gate_is_distinguished_from_an_activation() -> None:
     class Gated(nn.Module):
         def __init__(self) -> None:
             super().__init__()

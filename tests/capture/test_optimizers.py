@@ -292,7 +292,7 @@ def test_a_model_without_an_optimizer_is_stepped_by_hand() -> None:
     assert read_param(records[0], "grad_l2_norm", "0.weight") == pytest.approx(expected, rel=1e-6)
 
 
-def test_gradients_that_were_thrown_away_do_not_count() -> None:
+def test_gradients_that_were_discarded_do_not_count() -> None:
     """A pass whose gradients are cleared before any step, as after a skipped step."""
     model, x = make_net(), make_data()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
@@ -310,7 +310,7 @@ def test_gradients_that_were_thrown_away_do_not_count() -> None:
     assert record.layer_values == pytest.approx(expected.layer_values, rel=1e-6, nan_ok=True)
 
 
-def test_frozen_and_unoptimized_parameters_are_told_apart() -> None:
+def test_frozen_and_unoptimized_parameters_are_distinguished() -> None:
     model, x = make_net(), make_data()
     model[0].weight.requires_grad_(False)
     optimizer = torch.optim.SGD([model[0].bias, model[2].weight], lr=0.1)
