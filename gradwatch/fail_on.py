@@ -49,6 +49,11 @@ def borrow_watch(model: Any) -> Watch | None:
 def begin_watch(model: Any, optimizers: Sequence[Any], **settings: Any) -> Watch | None:
     """Begin a watch that a trainer holds: another one in the middle of it is refused.
 
+    Args:
+        model: of the trainer.
+        optimizers: those that hold its parameters; none: steps are marked by hand.
+        **settings: as for ``watch``.
+
     Returns:
         ``None`` where nothing can be watched, which is said: the training goes on without.
     """

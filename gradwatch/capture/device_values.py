@@ -125,7 +125,7 @@ class Ledger:
         """Start the one copy to the host.
 
         Returns:
-            On a GPU a float64 copy that goes to pinned memory without a wait.
+            On a GPU a float64 copy that goes to page-locked memory without a wait.
         """
         by_device: dict[torch.device, list[int]] = defaultdict(list)
         for number, value in enumerate(self.values):

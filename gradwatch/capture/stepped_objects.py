@@ -46,22 +46,36 @@ class SteppedObject:
         if not self._stands_apart:
             return groups
         model = self._model()
-        params = [] if model is None else [one for one in model.parameters() if one.requires_grad]
+        params = (
+            [] if model is None else [param for param in model.parameters() if param.requires_grad]
+        )
         return [{"params": params, **{name: _find_common(groups, name) for name in _SHARED}}]
 
     def register_step_pre_hook(self, hook: Hook) -> None:
-        """Call ``hook(self, args, kwargs)`` before each step."""
+        """Call ``hook(self, args, kwargs)`` before each step.
+
+        Args:
+            hook: stays until it is taken out of the table.
+        """
         self._optimizer_step_pre_hooks[next(self._numbers)] = hook
 
     def register_step_post_hook(self, hook: Hook) -> Listening:
-        """Call ``hook(self, args, kwargs)`` after each step, until the answer is removed."""
+        """Call ``hook(self, args, kwargs)`` after each step, until the answer is removed.
+
+        Args:
+            hook: with the first one, a method of ours takes the place of ``step``.
+        """
         number = next(self._numbers)
         self._post_hooks[number] = hook
         self._install()
         return Listening(self, number)
 
     def remove(self, number: int) -> None:
-        """Nobody listens by this number any more; with the last one our method goes."""
+        """Nobody listens by this number any more; with the last one our method goes.
+
+        Args:
+            number: harmless where nobody listens by it.
+        """
         self._post_hooks.pop(number, None)
         own = vars(self.owner)
         if self._post_hooks or self._method is None or own.get("step") is not self._method:
@@ -125,5 +139,9 @@ def _find_common(groups: list[dict[str, Any]], name: str) -> Any:
 
 
 def find_class(optimizer: Any) -> type:
-    """Class of what steps, also behind a ``SteppedObject``."""
+    """Class of what steps, also behind a ``SteppedObject``.
+
+    Args:
+        optimizer: one of torch's, or a ``SteppedObject``.
+    """
     return type(optimizer.owner if isinstance(optimizer, SteppedObject) else optimizer)

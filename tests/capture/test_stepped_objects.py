@@ -129,8 +129,8 @@ def test_trains_bit_identically(kind: Any) -> None:
     plain, watched = make_network(kind).train(6), make_network(kind)
     with gradwatch.watch(watched.model, watched.optimizer, every_n_steps=2):
         watched.train(6)
-    for one, other in zip(plain.model.parameters(), watched.model.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for param, other in zip(plain.model.parameters(), watched.model.parameters(), strict=True):
+        assert torch.equal(param, other)
 
 
 def test_a_closure_is_evaluated_as_ever() -> None:
@@ -199,7 +199,7 @@ def test_what_is_put_around_it_meanwhile_goes_on() -> None:
     network.train(1)
     assert watch.global_step == 2
     moved = zip(before, network.model.parameters(), strict=True)
-    assert not any(torch.equal(one, other) for one, other in moved)
+    assert not any(torch.equal(param, other) for param, other in moved)
 
 
 def test_a_forgotten_watch_leaves_it_as_it_was() -> None:
