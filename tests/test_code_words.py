@@ -20,6 +20,7 @@ BANNED = {
     "sick": "unhealthy",
     "thrown": "diverged, or raised",
     "pinned": "saturated, constant, or held at its bound",
+    "starve": "get no gradient",
     "starved": "gets no gradient",
     "starves": "gets no gradient",
     "starving": "gets no gradient",

@@ -116,7 +116,7 @@ def test_further_call_of_a_module_is_in_its_region() -> None:
     assert judge_outcome(UNHEALTHY, _say(UNHEALTHY, seen)) == {}
 
 
-def test_delay_counts_from_falling_ill() -> None:
+def test_delay_counts_from_becoming_unhealthy() -> None:
     assert measure_delay(UNHEALTHY, _say(UNHEALTHY, FULL)) == 3
     assert measure_delay(LATE, _say(LATE, Sighting("dead", ("act",), 47))) == 7
     assert measure_delay(LATE, _say(LATE, Sighting("dead", ("act",), 33))) == 0

@@ -121,7 +121,7 @@ def test_a_short_chain_with_the_same_gains_is_not():
 
 
 @pytest.mark.parametrize("activation", ["Sigmoid", "Tanh"])
-def test_pinned_units_are_blamed_on_saturation(activation):
+def test_saturated_units_are_blamed_on_saturation(activation):
     record = make_record(build_chain(6, activation), gains={activation: 1e-2})
     record = change(record, "derivative_mean", {f"act{i}": 1e-3 for i in range(5)})
     record = change(record, "saturated_fraction", {f"act{i}": 0.95 for i in range(5)})

@@ -111,7 +111,7 @@ def test_what_is_not_judged_has_no_sensitivity():
     assert np.isnan(sensitivity).tolist() == [False, False, True, True]
 
 
-def test_a_norm_that_float32_rounded_to_zero_is_told_from_a_true_zero():
+def test_a_norm_that_float32_rounded_to_zero_is_no_true_zero():
     record = change(make_record(build_chain(2)), "grad_output_l2_norm", {"fc0": 0.0, "act0": 0.0})
     record = change(record, "grad_zero_fraction", {"fc0": 0.3, "act0": 1.0})
     assert read(record).grad[:2].tolist() == [UNDERFLOW, 0.0]

@@ -79,7 +79,7 @@ def test_a_parameter_belongs_to_the_layer_of_its_module():
     assert map_topology(net.build()).param_layers == ("fc", "fc")
 
 
-def test_gates_heads_and_rectifiers_cannot_be_pinned():
+def test_gates_heads_and_rectifiers_cannot_be_saturated():
     net = Network()
     net.add("fc", "Linear")
     hidden = net.add("hidden", "Tanh")

@@ -177,7 +177,7 @@ def test_the_state_of_a_run_is_that_of_its_marks(end: dict[str, object], how: st
     assert describe_state(RunFacts())["how"] == "unknown"
 
 
-def test_what_was_trained_is_told_in_lines() -> None:
+def test_what_was_trained_is_said_in_lines() -> None:
     verdict = Verdict(records=9, last_step=99, coverage=make_coverage("learns", "learns"))
     rows = dict(map(tuple, describe_facts(make_facts(), verdict)))
     assert rows["Parameters"] == "1,200, 200 of them frozen"
@@ -208,7 +208,7 @@ def test_a_healthy_run_that_wants_a_word_is_not_green() -> None:
     assert write_brief(Verdict(**known), facts=crashed)["severity"] == "noted"
 
 
-def test_layers_whose_name_is_a_number_are_told_by_their_type() -> None:
+def test_layers_whose_name_is_a_number_are_known_by_their_type() -> None:
     nan = float("nan")
     finding = dataclasses.replace(make_finding(0, 9), layers=("0", "2"), observed=1e-6)
     rows = [LayerSummary(n, "Linear", "weight", 1.0, nan, nan, nan, nan) for n in ("0", "2", "4")]

@@ -37,12 +37,12 @@ class TestWords:
             ([], ""),
         ],
     )
-    def test_names_that_differ_in_numbers_are_told_by_their_ends(
+    def test_names_that_differ_in_numbers_are_known_by_their_ends(
         self, names: list[str], words: str
     ) -> None:
         assert name_patterns(names) == words
 
-    def test_modules_and_calls_are_told_apart(self) -> None:
+    def test_modules_and_calls_are_distinguished(self) -> None:
         layers = [
             Layer("a.0:tanh", role="activation", type="tanh"),
             Layer("a.1:tanh", role="activation", type="tanh"),
@@ -70,7 +70,7 @@ class TestWords:
     @pytest.mark.parametrize(
         ("kind", "advice"), [("RNN", "Use an LSTM"), ("LSTM", "Let the gates")]
     )
-    def test_nobody_is_told_to_use_what_is_there(self, kind: str, advice: str) -> None:
+    def test_nobody_is_advised_to_use_what_is_there(self, kind: str, advice: str) -> None:
         topology = map_topology(LayerSet((Layer("memory", role="recurrent", type=kind),)))
         text = suggest_remedy("vanishing", "through_time", ["memory"], topology)
         assert text.startswith(advice)

@@ -89,7 +89,7 @@ def test_notes_wake_nobody():
     assert past.describe().severity == "note"
 
 
-def test_a_note_that_grows_into_a_disease_begins_anew():
+def test_a_note_that_grows_into_a_finding_begins_again():
     course = Course()
     course.see_all(range(5), make_sign(severity="note"))
     course.see_all(range(5, 10), make_sign())

@@ -72,7 +72,7 @@ class TestVanishing:
         net.add("out", "Sigmoid", is_head=True)
         return make_record(net.build(), gains={"out": gain}, loss=loss, **facts)
 
-    def test_outputs_that_were_pinned_from_the_start_are_seen(self):
+    def test_outputs_that_were_saturated_from_the_start_are_seen(self):
         sign = see(VANISHING, *repeat(self.pin(1e-6), 7, every=5))
         assert (sign.cause, sign.layers) == ("saturation", ("fc0", "fc1"))
         assert sign.message.startswith("Every layer gets 1 million times less gradient than")
@@ -103,7 +103,7 @@ class TestVanishing:
         record = make_record(build_chain(3), loss=1.0, update_ratio=1e-9)
         assert examine(VANISHING, *repeat(record, 7)) == []
 
-    def test_pinned_outputs_do_no_harm_to_weights_that_move(self):
+    def test_saturated_outputs_do_no_harm_to_weights_that_move(self):
         assert examine(VANISHING, *repeat(self.pin(1e-6, update_ratio=1e-3), 7, every=5)) == []
 
     def test_a_small_loss_is_no_disease(self):
@@ -210,7 +210,7 @@ class TestExploding:
         sign = see(EXPLODING, give(unroll(8), [10.0**i for i in range(7, -1, -1)]))
         assert (sign.cause, sign.layers) == ("through_time", ("cell",))
 
-    def test_a_run_that_diverges_under_thrown_weights_is_seen(self):
+    def test_a_run_whose_weights_diverge_is_seen(self):
         calm = make_record(build_chain(3))
         replaced = make_record(build_chain(3), loss_gradient=1e6, update_ratio=10.0)
         sign = see(EXPLODING, *repeat(calm, 5), *repeat(replaced, 3, start=5))
@@ -223,7 +223,7 @@ class TestExploding:
         larger = make_record(build_chain(3), loss_gradient=1e6, update_ratio=1e-3)
         assert examine(EXPLODING, *repeat(calm, 5), *repeat(larger, 3, start=5)) == []
 
-    def test_outputs_that_a_step_has_thrown_are_seen_behind_a_bounded_error(self):
+    def test_outputs_that_a_step_has_made_diverge_are_seen_behind_a_bounded_error(self):
         """As under cross-entropy, whose error signal is at most 1."""
         calm = make_record(build_chain(8), update_ratio=1e-3)
         replaced = make_record(build_chain(8), update_ratio=1.0)
@@ -243,7 +243,7 @@ class TestExploding:
         assert see(EXPLODING, *repeat(grown, 4)).cause in ("weight_scale", "depth")
 
 
-def test_a_loss_that_jumps_and_gets_nowhere_is_thrown_by_its_rate():
+def test_a_loss_that_jumps_and_gets_nowhere_diverges_by_its_rate():
     """Behind a softmax the gradient stays as it is, whatever the loss."""
     layer_set = build_chain(3, activation="ReLU")
     losses = [4.0] * 8 + [9e3] + [4.1] * 3

@@ -129,19 +129,19 @@ class TestDead:
 
 
 class TestSaturated:
-    def test_pinned_activations_are_seen_with_the_weight_that_feeds_them(self):
+    def test_saturated_activations_are_seen_with_the_weight_that_feeds_them(self):
         record = change(make_record(build_chain(4)), "saturated_fraction", {"act1": 0.9})
         sign = see(SATURATED, record)
         assert (sign.cause, sign.layers) == ("saturation", ("act1", "fc1"))
         assert sign.severity == "warning"
 
-    def test_half_pinned_is_not(self):
+    def test_half_saturated_is_not(self):
         assert (
             examine(SATURATED, change(make_record(build_chain(4)), "saturated_fraction", 0.7)) == []
         )
 
     @pytest.mark.parametrize(("fraction", "signs"), [(0.95, 0), (1.0, 1)])
-    def test_what_is_flat_on_one_side_is_pinned_when_all_of_it_is(self, fraction, signs):
+    def test_what_is_flat_on_one_side_is_saturated_when_all_of_it_is(self, fraction, signs):
         record = change(make_record(build_chain(4, "SiLU")), "saturated_fraction", fraction)
         assert len(examine(SATURATED, record)) == signs
 

@@ -1,6 +1,6 @@
 """Steep gradient profiles that an adaptive optimizer levels: early layers do learn.
 
-Each of these would starve under plain SGD; under Adam the frozen early third is clearly worse.
+Each of these would stand still under plain SGD; under Adam the frozen early third is clearly worse.
 """
 
 from __future__ import annotations
