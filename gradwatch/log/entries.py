@@ -62,7 +62,11 @@ class Scan:
     is_cut: bool = False
 
     def take_file(self, path: Path) -> None:
-        """Go through one file."""
+        """Go through one file, and note what of it is gradwatch's and what is damaged.
+
+        Args:
+            path: of an event file, which may be growing.
+        """
         try:
             for frame in scan_frames(path, _HEAD_BYTES):
                 self._take_frame(path, frame)
@@ -142,7 +146,11 @@ class Folder:
 
 
 def find_folders(root: Path) -> Iterator[Folder]:
-    """Directories with event files at and below ``root``; those that cannot be entered too."""
+    """Directories with event files at and below one; those that cannot be entered too.
+
+    Args:
+        root: a directory; links are followed, each directory is seen once.
+    """
     seen: set[str] = set()
     failed: list[Folder] = []
 
@@ -174,6 +182,14 @@ def _is_directory(path: Path) -> bool:
 
 
 def read_events(entries: Sequence[Entry]) -> Iterator[tuple[Entry, event_pb2.Event]]:
+    """Read events one after the other; each file is opened once.
+
+    Args:
+        entries: where they stand.
+
+    Raises:
+        UnreadableLog: something else stands there.
+    """
     with ExitStack() as stack:
         files: dict[Path, BinaryIO] = {}
         for entry in entries:

@@ -51,11 +51,24 @@ def _powers() -> npt.NDArray[np.uint32]:
 
 
 def crc32c(data: bytes | memoryview) -> int:
-    """CRC-32C of ``data``.
+    """CRC-32C of bytes.
 
     The checksum is linear over GF(2): each byte's share follows from its value and its place, and
     the shares of a block are XORed (the idea behind "slicing by 8", with a block of 256). Long
     data goes through in chunks, so that a frame of any size takes the same memory.
+
+    Args:
+        data: of any length.
+
+    Returns:
+        32 bits.
+
+    Source:
+        RFC 3720, appendix B.4, which has the polynomial and the value below.
+
+    Example:
+        >>> hex(crc32c(bytes(32)))
+        '0x8a9136aa'
     """
     state = _START
     n_whole = len(data) - len(data) % _BLOCK
@@ -100,7 +113,14 @@ def _advance(state: int, powers: npt.NDArray[np.uint32]) -> int:
 
 
 def masked(checksum: int) -> int:
-    """A checksum as the frame holds it: rotated by 15 bits, plus a constant."""
+    """A checksum as the frame holds it: rotated by 15 bits, plus a constant.
+
+    Args:
+        checksum: 32 bits.
+
+    Source:
+        TensorFlow, ``tensorflow/core/lib/hash/crc32c.h``.
+    """
     rotated = (checksum >> 15 | checksum << 17) & 0xFFFFFFFF
     return (rotated + _MASK_DELTA) & 0xFFFFFFFF
 
@@ -112,7 +132,15 @@ def _header_is_sound(header: bytes) -> bool:
 
 
 def frame(data: bytes) -> bytes:
-    """``data`` as one frame."""
+    """Bytes as one frame of an event file.
+
+    Args:
+        data: a serialised event.
+
+    Example:
+        >>> len(frame(b"abc"))  # 12 bytes before, 4 behind
+        19
+    """
     length = _LENGTH.pack(len(data))
     head = length + _CHECKSUM.pack(masked(crc32c(length)))
     return b"".join((head, data, _CHECKSUM.pack(masked(crc32c(data)))))
@@ -149,6 +177,9 @@ class EventFile:
 
     def append(self, data: bytes) -> None:
         """Write one serialised event; nothing once the file is closed.
+
+        Args:
+            data: of the event.
 
         Raises:
             OSError: the frame could not be written whole; the file is as it was before.
@@ -204,11 +235,15 @@ class DamageError(Exception):
 
 
 def scan_frames(path: Path, head_bytes: int) -> Iterator[Frame]:
-    """Go through a file's frames, checking both checksums of each, and keep ``head_bytes`` of it.
+    """Go through a file's frames, checking both checksums of each.
 
     The file may be growing: it is read up to its size at the start, and a last frame that is not
     whole yet ends the scan without complaint. A frame of more than ``MAX_FRAME_BYTES``, which
     gradwatch never writes, is stepped over and not checked.
+
+    Args:
+        path: of the file.
+        head_bytes: how many of each frame's first bytes are kept.
 
     Raises:
         DamageError: a header's checksum is wrong, so that nothing behind it can be found; every

@@ -21,10 +21,25 @@ MAX_COLUMNS_KEPT = 200_000
 
 
 def count_columns(layer_set: LayerSet) -> int:
+    """Columns of one record: layers and parameters.
+
+    Args:
+        layer_set: of the record.
+    """
     return len(layer_set.layers) + len(layer_set.params)
 
 
 def require_modest(columns: int, allowed: int, entry: Entry) -> None:
+    """Refuse a log whose records stand for more columns than its bytes can hold.
+
+    Args:
+        columns: of all records so far.
+        allowed: at most.
+        entry: the record that is read.
+
+    Raises:
+        UnreadableLog: there are more.
+    """
     if columns > allowed:
         raise UnreadableLog(
             f"Expected at most {allowed} columns in records of this size, got more at byte "
@@ -34,6 +49,9 @@ def require_modest(columns: int, allowed: int, entry: Entry) -> None:
 
 def require_columns(records: Sequence[tuple[LayerSet, Any]]) -> None:
     """Of records that are at hand as vectors: that their numbers can stand for so many columns.
+
+    Args:
+        records: layer set and packed vector of each, with ``nbytes``.
 
     Raises:
         UnreadableLog: they cannot.
@@ -48,12 +66,26 @@ def require_columns(records: Sequence[tuple[LayerSet, Any]]) -> None:
 
 
 def count_allowed_records(entries: tuple[Entry, ...]) -> int:
-    """By the size of all files that records stand in."""
+    """How many records a log may have, by the size of all files that they stand in.
+
+    Args:
+        entries: of the records.
+    """
     size = sum(path.stat().st_size for path in {entry.path for entry in entries})
     return MAX_RECORDS + size // BYTES_PER_RECORD
 
 
 def require_few(count: int, most: int, entry: Entry) -> None:
+    """Refuse a log that has more records than its bytes can hold.
+
+    Args:
+        count: of the records so far.
+        most: at most.
+        entry: the record that is read.
+
+    Raises:
+        UnreadableLog: there are more.
+    """
     if count > most:
         raise UnreadableLog(
             f"Expected at most {most} records in files of this size, got more at byte "
@@ -62,6 +94,11 @@ def require_few(count: int, most: int, entry: Entry) -> None:
 
 
 def make_room(sets: dict[str, LayerSet], coming: LayerSet) -> None:
-    """Forget the layer sets read longest ago where all of them would fill the memory."""
+    """Forget the layer sets read longest ago where all of them would fill the memory.
+
+    Args:
+        sets: those that are kept, by digest, in the order of reading; is changed.
+        coming: the one that is to be added.
+    """
     while sets and sum(map(count_columns, (*sets.values(), coming))) > MAX_COLUMNS_KEPT:
         del sets[next(iter(sets))]

@@ -69,7 +69,11 @@ class Session:
         return any(gap.first <= number <= gap.last for gap in self.gaps)
 
     def is_beside(self, other: Session) -> bool:
-        """Whether the two are of different trainings at the same time, and not one resumed."""
+        """Whether the two are of different trainings at the same time, and not one resumed.
+
+        Args:
+            other: a session of the same directory.
+        """
         if not (self.entries and other.entries):
             return False
         mine, theirs = Stretch(self.entries), Stretch(other.entries)
@@ -105,6 +109,10 @@ class Part:
 
 def arrange(entries: Sequence[Entry], marks: Iterable[Mark]) -> list[Part]:
     """Records and marks of a directory as runs; at least one, which may be empty.
+
+    Args:
+        entries: of records, in the order of files and of writing.
+        marks: of starts, ends and gaps.
 
     Raises:
         UnreadableLog: more sessions, or more at the same time, than any training has.

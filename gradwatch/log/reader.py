@@ -14,6 +14,13 @@ from tensorboard.compat.proto import event_pb2
 
 from gradwatch.errors import NothingToJudge, UnreadableLog
 from gradwatch.log.entries import Folder, Scan, find_folders, read_events
+from gradwatch.log.event_contents import (
+    StoredTensor,
+    read_mark,
+    read_tensors,
+    read_texts,
+    read_trials,
+)
 from gradwatch.log.limits import (
     BYTES_PER_COLUMN,
     MAX_COLUMNS,
@@ -25,15 +32,7 @@ from gradwatch.log.limits import (
 )
 from gradwatch.log.parts import Part, Session, arrange
 from gradwatch.log.resume import Entry, drop_overwritten
-from gradwatch.log.summaries import (
-    StoredTensor,
-    read_mark,
-    read_tensors,
-    read_texts,
-    read_trials,
-    unpack_layer_set,
-    unpack_units,
-)
+from gradwatch.log.summaries import unpack_layer_set, unpack_units
 from gradwatch.log.trial_summaries import unpack_trials
 from gradwatch.records import LayerSet, StepRecord
 from gradwatch.run_marks import Mark, RunEnd, RunGap, RunHeader
@@ -201,11 +200,13 @@ def _unpack_record(
 
 
 def read_runs(logdir: str | os.PathLike[str]) -> list[Run]:
-    """All runs at and below ``logdir``, by name; those without gradwatch records too.
+    """All runs at and below a directory, by name; those without gradwatch records too.
 
     Goes through every frame and its checksums, and reads the marks, not the records; a log that is
-    being written may be read. ``logdir`` may also be a single event file. A directory that cannot
-    be entered is a run with damage.
+    being written may be read. A directory that cannot be entered is a run with damage.
+
+    Args:
+        logdir: a directory, or a single event file.
 
     Raises:
         NothingToJudge: there is no such directory or file.

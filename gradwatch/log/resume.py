@@ -50,6 +50,9 @@ def split_streams(records: Sequence[Entry]) -> list[list[Entry]]:
 
     For logs from before there were sessions, which ``log.parts`` goes by.
 
+    Args:
+        records: in the order of their wall times.
+
     Raises:
         UnreadableLog: more layer sets than any training has.
     """
@@ -88,16 +91,34 @@ class Stretch:
         self.steps = frozenset(entry.global_step for entry in entries)
 
     def overlaps(self, other: Stretch) -> bool:
-        """Whether the two were being written at the same time."""
+        """Whether the two were being written at the same time.
+
+        Args:
+            other: records of the same directory.
+        """
         return self.last >= other.first and other.last >= self.first
 
     def is_beside(self, other: Stretch) -> bool:
-        """Whether they are of two watches: written at the same time, and of the same steps."""
+        """Whether they are of two watches: written at the same time, and of the same steps.
+
+        Args:
+            other: records of the same directory.
+        """
         return self.overlaps(other) and not self.steps.isdisjoint(other.steps)
 
 
 def drop_overwritten(stream: Sequence[Entry]) -> list[Entry]:
-    """A stream without the records that a resume wrote again; steps rise strictly."""
+    """A stream without the records that a resume wrote again; steps rise strictly.
+
+    Args:
+        stream: records in the order of writing.
+
+    Example:
+        >>> steps = (0, 10, 20, 10, 30)  # resumed from step 10
+        >>> written = [Entry(Path("log"), 0, 0, float(i), step, "") for i, step in enumerate(steps)]
+        >>> [entry.global_step for entry in drop_overwritten(written)]
+        [0, 10, 30]
+    """
     kept: list[Entry] = []
     for entry in stream:
         while kept and kept[-1].global_step >= entry.global_step:

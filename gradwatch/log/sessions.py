@@ -45,7 +45,11 @@ def open_session(
 
 
 def close_session(log: object) -> None:
-    """The log is closed; harmless when it has no session."""
+    """The log is closed; harmless when it has no session.
+
+    Args:
+        log: as it was given to ``open_session``.
+    """
     _open.pop(log, None)
 
 

@@ -11,7 +11,11 @@ _MAX_WRITER_DEPTH = 3  # logger -> its experiment -> its file writer
 
 
 def can_write(writer: Any) -> bool:
-    """Whether this is a writer that takes events, or a dummy that stands for one."""
+    """Whether this is a writer that takes events, or a dummy that stands for one.
+
+    Args:
+        writer: what a user handed over.
+    """
     if find_writer(writer) is not None:
         return True
     if any(hasattr(writer, name) for name in ("file_writer", "_get_file_writer")):
@@ -24,8 +28,14 @@ def can_write(writer: Any) -> bool:
 def find_writer(writer: Any, depth: int = _MAX_WRITER_DEPTH) -> Any:
     """What takes the events: the file writer inside a SummaryWriter, a logger's, or the object.
 
-    Asked for again at every write, since a SummaryWriter that was closed makes a new one. Dummies
-    lead to ``None``.
+    Asked for again at every write, since a SummaryWriter that was closed makes a new one.
+
+    Args:
+        writer: what a user handed over.
+        depth: how many attributes are followed inwards.
+
+    Returns:
+        ``None`` where nothing takes events, as in dummies.
     """
     if writer is None or depth == 0:
         return None
@@ -43,7 +53,12 @@ def find_writer(writer: Any, depth: int = _MAX_WRITER_DEPTH) -> Any:
 
 
 def add_event_to(target: Any, event: event_pb2.Event) -> None:
-    """Hand over one event; ``None`` swallows it."""
+    """Hand over one event.
+
+    Args:
+        target: as ``find_writer`` found it; ``None`` swallows the event.
+        event: with step and wall time.
+    """
     if target is None:
         return
     add_event = getattr(target, "add_event", None)
@@ -54,7 +69,14 @@ def add_event_to(target: Any, event: event_pb2.Event) -> None:
 
 
 def find_directory(writer: Any) -> Path | None:
-    """Where a writer's event files lie; ``None`` when it does not say."""
+    """Where a writer's event files lie.
+
+    Args:
+        writer: what a user handed over.
+
+    Returns:
+        ``None`` when it does not say.
+    """
     for holder in (find_writer(writer), writer):
         find = getattr(holder, "get_logdir", None)
         if callable(find):

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
-from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
+from tensorboard.compat.proto import summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorboard.plugins.text import metadata as text_metadata
 
 from gradwatch.errors import UnreadableLog
@@ -30,9 +29,6 @@ from gradwatch.run_marks import (
     RunGap,
     RunHeader,
     pack_mark,
-    unpack_end,
-    unpack_gap,
-    unpack_header,
 )
 
 PLUGIN_NAME = "gradwatch"
@@ -49,12 +45,24 @@ Float32 = npt.NDArray[np.float32]
 
 
 def pack_layer_set(layer_set: LayerSet) -> bytes:
-    """The layer set as the plugin content of a tag's first summary."""
+    """The layer set as the plugin content of a tag's first summary: deflated JSON.
+
+    Args:
+        layer_set: of a record.
+
+    Example:
+        >>> from gradwatch.records import Layer
+        >>> unpack_layer_set(pack_layer_set(LayerSet((Layer("fc"),)))).layers[0].fqn
+        'fc'
+    """
     return zlib.compress(layer_set.to_json().encode())
 
 
 def unpack_layer_set(content: bytes) -> LayerSet:
     """Read back what ``pack_layer_set`` made.
+
+    Args:
+        content: of a summary's plugin data.
 
     Raises:
         UnreadableLog: not ours, damaged, or unreasonably large.
@@ -95,14 +103,36 @@ def summarise_record(
 
 
 def pack_units(layer_set: LayerSet, histograms: Mapping[str, Array]) -> Float32:
-    """Histograms by layer key as ``(n, 1 + bins)``, each row led by the layer's index."""
+    """Histograms of a step as one matrix.
+
+    Args:
+        layer_set: of the record.
+        histograms: float64 ``(bins,)`` by layer key; a key that the set lacks is left out.
+
+    Returns:
+        float32 ``(n, 1 + bins)``, each row led by the layer's index.
+
+    Example:
+        >>> from gradwatch.records import Layer
+        >>> layer_set = LayerSet((Layer("fc"), Layer("act")))
+        >>> pack_units(layer_set, {"act": np.array([3.0, 5.0])}).tolist()
+        [[1.0, 3.0, 5.0]]
+    """
     index = {layer.key: place for place, layer in enumerate(layer_set.layers)}
     rows = [(index[key], *counts) for key, counts in histograms.items() if key in index]
     return np.asarray(rows, dtype=np.float32).reshape(len(rows), -1)
 
 
 def unpack_units(layer_set: LayerSet, units: Float32) -> dict[str, Array]:
-    """Read back what ``pack_units`` made; a row that names no layer is left out."""
+    """Read back what ``pack_units`` made; a row that names no layer is left out.
+
+    Args:
+        layer_set: of the record.
+        units: ``(n, 1 + bins)``; anything else is empty.
+
+    Returns:
+        float64 ``(bins,)`` by layer key.
+    """
     n_layers = len(layer_set.layers)
     rows = units if units.ndim == 2 else units[:0].reshape(0, 1)
     return {
@@ -129,26 +159,43 @@ def _tensor_value(tag: str, values: Float32, content: bytes) -> summary_pb2.Summ
 
 
 def summarise_scalars(scalars: Mapping[str, float]) -> Iterator[summary_pb2.Summary.Value]:
-    """One value per scalar; NaN means "not measured" and is left out."""
+    """One value per scalar; NaN means "not measured" and is left out.
+
+    Args:
+        scalars: by tag.
+    """
     for tag, number in scalars.items():
         if not math.isnan(number):
             yield summary_pb2.Summary.Value(tag=tag, simple_value=number)
 
 
 def summarise_text(tag: str, markdown: str) -> summary_pb2.Summary.Value:
-    """Markdown for TensorBoard's Text tab."""
+    """Markdown for TensorBoard's Text tab.
+
+    Args:
+        tag: begins with ``TAG_PREFIX``.
+        markdown: its text; what UTF-8 cannot hold becomes a question mark.
+    """
     metadata = text_metadata.create_summary_metadata(display_name="", description="")
     return _string_value(tag, markdown.encode(errors="replace"), metadata)
 
 
 def summarise_trials(packed: bytes) -> summary_pb2.Summary.Value:
-    """Trials of remedies, as ``pack_trials`` makes them."""
+    """Trials of remedies.
+
+    Args:
+        packed: as ``pack_trials`` makes them.
+    """
     plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME)
     return _string_value(TRIALS_TAG, packed, summary_pb2.SummaryMetadata(plugin_data=plugin))
 
 
 def summarise_mark(mark: Mark) -> summary_pb2.Summary.Value:
-    """A start, an end or a gap."""
+    """A start, an end or a gap.
+
+    Args:
+        mark: goes into the tag of its class.
+    """
     plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME)
     metadata = summary_pb2.SummaryMetadata(plugin_data=plugin)
     return _string_value(MARK_TAGS[type(mark)], pack_mark(mark), metadata)
@@ -166,88 +213,3 @@ def _string_value(
         string_val=[content],
     )
     return summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=metadata)
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """One tensor of gradwatch's own, as it stands in an event.
-
-    Attributes:
-        digest: of the layer set, from the tag.
-        content: the packed layer set, or empty.
-        is_units: histograms, not a record.
-        values: float32, of the shape that was written.
-    """
-
-    digest: str
-    content: bytes
-    is_units: bool
-    values: Float32
-
-
-def read_tensors(event: event_pb2.Event) -> Iterator[StoredTensor]:
-    """The tensors of gradwatch's own in an event; none in anyone else's.
-
-    Raises:
-        UnreadableLog: a tensor whose shape and content do not fit each other.
-    """
-    for value in event.summary.value:
-        for prefix in (RECORD_PREFIX, UNITS_PREFIX):
-            if value.tag.startswith(prefix):
-                yield StoredTensor(
-                    digest=value.tag[len(prefix) :],
-                    content=value.metadata.plugin_data.content,
-                    is_units=prefix == UNITS_PREFIX,
-                    values=_read_values(value.tensor, event.step),
-                )
-
-
-def _read_values(tensor: tensor_pb2.TensorProto, step: int) -> Float32:
-    shape = [dim.size for dim in tensor.tensor_shape.dim]
-    try:
-        if tensor.tensor_content:
-            flat = np.frombuffer(tensor.tensor_content, dtype="<f4")
-        else:  # a tool that rewrites event files may have unpacked it
-            flat = np.asarray(tensor.float_val, dtype=np.float32)
-        return flat.reshape(shape)
-    except (ValueError, OverflowError) as error:
-        raise UnreadableLog(
-            f"Expected a float32 tensor of shape {shape} at step {step}, got "
-            f"{len(tensor.tensor_content)} bytes. The event file is damaged; train again."
-        ) from error
-
-
-def read_texts(event: event_pb2.Event) -> Iterator[tuple[str, str]]:
-    """Tag and Markdown of gradwatch's own text summaries in an event."""
-    for value in event.summary.value:
-        is_text = value.metadata.plugin_data.plugin_name == text_metadata.PLUGIN_NAME
-        if is_text and value.tag.startswith(TAG_PREFIX):
-            yield value.tag, _join(value.tensor.string_val)
-
-
-def read_mark(event: event_pb2.Event) -> Mark | None:
-    """The mark in an event; ``None`` in any other.
-
-    Raises:
-        UnreadableLog: it is damaged.
-    """
-    readers: dict[str, Callable[[bytes], Mark]] = {
-        START_TAG: unpack_header,
-        END_TAG: unpack_end,
-        GAP_TAG: unpack_gap,
-    }
-    for value in event.summary.value:
-        if value.tag in readers:
-            return readers[value.tag](b"".join(value.tensor.string_val[:1]))
-    return None
-
-
-def read_trials(event: event_pb2.Event) -> Iterator[bytes]:
-    """The packed trials of remedies in an event."""
-    for value in event.summary.value:
-        if value.tag == TRIALS_TAG:
-            yield from value.tensor.string_val[:1]
-
-
-def _join(parts: Sequence[bytes]) -> str:
-    return "\n".join(part.decode(errors="replace") for part in parts)

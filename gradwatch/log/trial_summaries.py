@@ -16,7 +16,14 @@ MAX_TRIALS_BYTES = 2 << 20
 
 
 def pack_trials(trials: Sequence[Trial]) -> bytes:
-    """Deflated JSON; what all trials share, the untouched model, stands in it once."""
+    """Trials as deflated JSON; what all of them share, the untouched model, stands in it once.
+
+    Args:
+        trials: of one model.
+
+    Returns:
+        A few kilobytes; numbers that are not finite stay as they are.
+    """
     content = {
         "before": trials[0].before.to_dict() if trials else None,
         "trials": [{**trial.to_dict(), "before": None} for trial in trials],
@@ -26,6 +33,9 @@ def pack_trials(trials: Sequence[Trial]) -> bytes:
 
 def unpack_trials(packed: bytes) -> tuple[Trial, ...]:
     """Read back what ``pack_trials`` made, in the same order.
+
+    Args:
+        packed: from a log.
 
     Raises:
         UnreadableLog: not ours, damaged, or unreasonably large.

@@ -18,8 +18,17 @@ _MAX_CALLS = 4_000_000
 def check_json_shape(text: str) -> None:
     """Refuse JSON that is made of little but brackets, before it is parsed.
 
+    Args:
+        text: of a layer set.
+
     Raises:
         ValueError: it would take many times its size in memory.
+
+    Example:
+        >>> check_json_shape("[" * 100_000)
+        Traceback (most recent call last):
+        ...
+        ValueError: 100000 brackets in 100000 characters
     """
     brackets = text.count("{") + text.count("[")
     if brackets * _LEAST_BYTES_PER_BRACKET > len(text) + 10_000:
@@ -28,6 +37,9 @@ def check_json_shape(text: str) -> None:
 
 def check_layer_set(layer_set: LayerSet) -> None:
     """Refuse a layer set whose fields are not what they are declared to be.
+
+    Args:
+        layer_set: as it was read from a file.
 
     Raises:
         ValueError: a field of another type, or an input that is no layer.

@@ -69,13 +69,24 @@ class EventLog:
         self.notices: list[str] = []
 
     def begin(self, thresholds: Thresholds, description: RunDescription) -> RunHeader:
-        """Write the start mark; from here on records are numbered."""
+        """Write the start mark; from here on records are numbered.
+
+        Args:
+            thresholds: in force.
+            description: what is trained.
+        """
         self._header = open_session(self, self._find_directory(), thresholds, description)
         self._write(description.first_step, [summarise_mark(self._header)])
         return self._header
 
     def end(self, how: str, detail: str, last_step: int) -> None:
-        """Write the end mark, where there was a start."""
+        """Write the end mark, where there was a start.
+
+        Args:
+            how: one of the ways in which a run ends, see ``RunEnd``.
+            detail: in words, such as an exception; may be empty.
+            last_step: global step of the newest record.
+        """
         if self._header is None:
             return
         self._open_again_if_deleted()
@@ -88,6 +99,12 @@ class EventLog:
 
         A record that could not be written is lost; the next one is written behind a mark of the
         gap.
+
+        Args:
+            record: newer than all before.
+
+        Raises:
+            OSError: the disk is full, or gone; whatever a shared writer raises.
         """
         number, self._made = self._made, self._made + 1
         try:
@@ -107,15 +124,31 @@ class EventLog:
         self._described.add(digest)
 
     def write_scalars(self, global_step: int, scalars: Mapping[str, float]) -> None:
-        """Write run-level numbers by tag; those that are NaN are left out."""
+        """Write run-level numbers; those that are NaN are left out.
+
+        Args:
+            global_step: that they belong to.
+            scalars: by tag.
+        """
         self._write(global_step, summarise_scalars(scalars))
 
     def write_text(self, global_step: int, tag: str, markdown: str) -> None:
-        """Write Markdown for the Text tab."""
+        """Write Markdown for the Text tab.
+
+        Args:
+            global_step: that it belongs to.
+            tag: begins with ``gradwatch/``.
+            markdown: the text.
+        """
         self._write(global_step, [summarise_text(tag, markdown)])
 
     def write_trials(self, global_step: int, trials: Sequence[Trial]) -> None:
-        """Write what remedies did on copies of the model; the trials written last count."""
+        """Write what remedies did on copies of the model; the trials written last count.
+
+        Args:
+            global_step: at which the copies were made.
+            trials: best first.
+        """
         self._write(global_step, [summarise_trials(pack_trials(trials))])
 
     def flush(self) -> None:

@@ -22,7 +22,15 @@ _CHOICES = frozenset(("argmax", "argmin", "topk", "sort", "argsort", "multinomia
 
 
 def describe_cuts(cuts: Sequence[Cut]) -> str:
-    """``"model.py:42, `h = h.detach()` in Encoder.forward"``; several joined by "and"."""
+    """Where gradients end, as a phrase; several joined by "and".
+
+    Args:
+        cuts: the nearest to the loss first; ``SHOWN_CUTS`` are named.
+
+    Example:
+        >>> describe_cuts([Cut("detach", "model.py:42", "h = h.detach()", "Encoder.forward")])
+        'model.py:42, `h = h.detach()` in Encoder.forward'
+    """
     return " and ".join(_describe(cut) for cut in cuts[:SHOWN_CUTS])
 
 
@@ -34,7 +42,15 @@ def _describe(cut: Cut) -> str:
 
 
 def name_function(cut: Cut) -> str:
-    """``"`round()`"``, ``"the comparison"``."""
+    """The call of a cut as it stands in a sentence.
+
+    Args:
+        cut: the call.
+
+    Example:
+        >>> name_function(Cut("round")), name_function(Cut("comparison"))
+        ('`round()`', 'the comparison')
+    """
     return _CALLS.get(cut.function, f"`{cut.function}()`")
 
 
@@ -44,6 +60,13 @@ def advise_cut(cut: Cut, region: str) -> str:
     Args:
         cut: the call.
         region: the parameters behind it, as a phrase.
+
+    Returns:
+        One sentence.
+
+    Example:
+        >>> advise_cut(Cut("detach", "model.py:42"), "`encoder`").partition(",")[0]
+        'Take `detach()` away at model.py:42'
     """
     name, frozen = name_function(cut), f"freeze {region} (requires_grad_(False)) if that is meant"
     if cut.function in ("sample", "sample_n"):

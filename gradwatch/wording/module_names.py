@@ -57,7 +57,15 @@ def _split(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def group_names(names: Iterable[str]) -> list[NameGroup]:
-    """Names by what is left without their numbers, in the order of first mention."""
+    """Names by what is left without their numbers, in the order of first mention.
+
+    Args:
+        names: of layers or modules.
+
+    Example:
+        >>> [group.names for group in group_names(["fc1", "fc2", "head"])]
+        [('fc1', 'fc2'), ('head',)]
+    """
     groups: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = defaultdict(dict)
     for name in names:
         texts, numbers = _split(name)
@@ -68,7 +76,15 @@ def group_names(names: Iterable[str]) -> list[NameGroup]:
 
 
 def name_patterns(names: Iterable[str]) -> str:
-    """Names in backticks, those that differ in numbers by their ends: ``"`fc1` to `fc7`"``."""
+    """Names in backticks, those that differ in numbers by their ends.
+
+    Args:
+        names: of layers or modules; ``SHOWN_PATTERNS`` are written out.
+
+    Example:
+        >>> name_patterns(["fc1", "fc2", "fc3", "head"])
+        '`fc1` to `fc3` and `head`'
+    """
     patterns = [_name_ends(group) for group in group_names(names)]
     shown = patterns[:SHOWN_PATTERNS]
     if len(patterns) > len(shown):
@@ -85,13 +101,18 @@ def _name_ends(group: NameGroup) -> str:
 def describe_layers(layers: Sequence[Layer], among: Sequence[Layer] = ()) -> str:
     """Layers by type and name; calls of a function by the modules that call it.
 
-    ``"the 2 Sigmoid modules `act1` and `act3`"``, ``"the Tanh module `act`"``, ``"the 3 calls of
-    tanh in `block.0` to `block.2`"``; empty without layers.
-
     Args:
         layers: to be named.
         among: those of the whole network; several that are all of their type are not listed:
             ``"all 11 Sigmoid modules"``.
+
+    Returns:
+        Empty without layers.
+
+    Example:
+        >>> calls = [Layer(f"b.{i}:tanh", type="tanh") for i in (0, 1)]
+        >>> describe_layers([Layer("act", type="Tanh")]), describe_layers(calls)
+        ('the Tanh module `act`', 'the 2 calls of tanh in `b.0` and `b.1`')
     """
     everywhere: dict[tuple[str, bool], set[str]] = defaultdict(set)
     for layer in among:
@@ -115,12 +136,29 @@ def _describe_all(kind: str, calls: bool, count: int) -> str:
 
 
 def is_function(layer: Layer) -> bool:
-    """Whether the layer is a call of a function, not of a module."""
+    """Whether the layer is a call of a function, not of a module.
+
+    Args:
+        layer: of any role.
+
+    Example:
+        >>> is_function(Layer("block:tanh", type="tanh")), is_function(Layer("act", type="Tanh"))
+        (True, False)
+    """
     return ":" in layer.fqn or (layer.role == "activation" and layer.fqn == layer.type)
 
 
 def describe_modules(kind: str, fqns: Sequence[str]) -> str:
-    """``"the 11 Sigmoid modules `act1` to `act11`"``."""
+    """Modules of one class, with their number.
+
+    Args:
+        kind: the class.
+        fqns: their names; ``""`` is the model itself, which is not named.
+
+    Example:
+        >>> describe_modules("Sigmoid", ["act1", "act2", "act3"]), describe_modules("Tanh", ["act"])
+        ('the 3 Sigmoid modules `act1` to `act3`', 'the Tanh module `act`')
+    """
     count = "" if len(fqns) == 1 else f"{len(fqns)} "
     plural = "" if len(fqns) == 1 else "s"
     where = "" if fqns == [""] else f" {name_patterns(fqns)}"
@@ -142,7 +180,15 @@ def _quote(pattern: str) -> str:
 
 
 def join_phrases(phrases: Sequence[str]) -> str:
-    """``"a"``, ``"a and b"``, ``"a, b and c"``."""
+    """Phrases as a list in a sentence.
+
+    Args:
+        phrases: any number of them.
+
+    Example:
+        >>> join_phrases(["a"]), join_phrases(["a", "b"]), join_phrases(["a", "b", "c"])
+        ('a', 'a and b', 'a, b and c')
+    """
     if len(phrases) < 2:
         return "".join(phrases)
     return f"{', '.join(phrases[:-1])} and {phrases[-1]}"

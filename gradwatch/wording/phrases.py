@@ -15,7 +15,16 @@ _WORDS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
 def name_lack(share: float, others: str) -> str:
-    """``"3.8 million times less gradient than fc9"`` for a share of 2.6e-7."""
+    """How much less gradient a layer gets than others.
+
+    Args:
+        share: of the others' gradient; NaN where it is not known.
+        others: name of a layer, or a phrase.
+
+    Example:
+        >>> name_lack(2.6e-7, "fc9")
+        '3.8 million times less gradient than fc9'
+    """
     others = say_name(others)
     if math.isnan(share):
         return f"far less gradient than {others}"
@@ -26,7 +35,15 @@ def name_lack(share: float, others: str) -> str:
 
 
 def name_number(value: float) -> str:
-    """Two digits and a word: ``"3.8 million"``; powers of ten beyond 999 trillion."""
+    """Two digits and a word; powers of ten beyond 999 trillion.
+
+    Args:
+        value: above 0; ``"countless"`` where it is infinite.
+
+    Example:
+        >>> name_number(3_812_345), name_number(46_200), name_number(0.5), name_number(1e20)
+        ('3.8 million', '46,000', '0.5', '10^20')
+    """
     if not math.isfinite(value):
         return "countless" if value > 0 else str(value)
     rounded = float(f"{value:.2g}")
@@ -43,7 +60,18 @@ def _round(value: float) -> str:
 
 
 def name_region(layers: Sequence[str], shown: int = 3) -> str:
-    """``"fc1"``, ``"fc1 and fc2"``, ``"fc1 to fc7 and head"``, ``"a, b, c and 4 more layers"``."""
+    """Layers in few words.
+
+    Args:
+        layers: names, worst first.
+        shown: names or ranges that are written out; the rest is a count.
+
+    Example:
+        >>> name_region(["fc1", "fc2"]), name_region(["fc1", "fc2", "fc3", "fc4", "head"])
+        ('fc1 and fc2', 'fc1 to fc4 and head')
+        >>> name_region(["a", "b", "c", "d", "e"])
+        'a, b, c and 2 more layers'
+    """
     if len(layers) <= shown:
         return join_phrases([say_name(layer) for layer in layers])
     groups = group_names(layers)
@@ -55,7 +83,15 @@ def name_region(layers: Sequence[str], shown: int = 3) -> str:
 
 
 def say_name(name: str) -> str:
-    """A layer's name; ``"layer 0"`` where a name is a number, as in ``nn.Sequential``."""
+    """A layer's name; ``"layer 0"`` where a name is a number, as in ``nn.Sequential``.
+
+    Args:
+        name: fully qualified; ``""`` is the model itself.
+
+    Example:
+        >>> say_name("fc1"), say_name("0"), say_name("")
+        ('fc1', 'layer 0', 'the model')
+    """
     return f"layer {name}" if name.isdigit() else name or "the model"
 
 
@@ -69,5 +105,13 @@ def _name_group(group: NameGroup) -> str:
 
 
 def name_percent(share: float) -> str:
-    """``"87 %"``."""
+    """A share in percent, without digits behind the point.
+
+    Args:
+        share: from 0 to 1.
+
+    Example:
+        >>> name_percent(0.873)
+        '87 %'
+    """
     return f"{100 * share:.0f} %"
