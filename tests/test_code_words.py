@@ -33,6 +33,10 @@ CALLBACKS = ("GradWatchCallback",)
 _CALLBACK_HOOK = re.compile(r"on_\w+|setup|teardown")
 # Until all rooms have been gone through.
 UNEXPLAINED = r"gradwatch/(evidence|verdict|log|schema|wording)/.*"
+_SCRIPT_BINDING = re.compile(
+    r"\([^()]*\bone\b[^()]*\) =>|\bone =>|(const|let|for \(const) [\[{]?\s*one\b"
+    r"|function \w*\([^)]*\bone\b"
+)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -63,6 +67,13 @@ def find_bindings(tree: ast.Module, name: str) -> Iterator[int]:
             bound = node.name if is_named else None
         if bound == name:
             yield getattr(node, "lineno", 0)
+
+
+def find_script_bindings(path: Path) -> Iterator[str]:
+    """Lines of JavaScript that bind ``one``: as an argument, a constant or a variable."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if _SCRIPT_BINDING.search(line):
+            yield f"{number}: {line.strip()}"
 
 
 def find_banned(text: str) -> Iterator[str]:
@@ -125,6 +136,10 @@ def test_nothing_is_called_one(room: str) -> None:
     examine(list_files(room, ".py"), lambda path: find_bindings(parse(path), "one"))
 
 
+def test_nothing_in_the_page_is_called_one() -> None:
+    examine(list_files("gradwatch/display/static", ".js"), find_script_bindings)
+
+
 def test_the_package_speaks_the_words_of_the_field() -> None:
     files = list_files("gradwatch", *TEXTS)
     examine(files, lambda path: find_banned(path.read_text(encoding="utf-8")))
@@ -160,5 +175,8 @@ def pytest_configure(config): pass
     assert [line.split()[1] for line in find_unexplained(tree)] == [
         "f", "g", "C.m", "GradWatchCallback.own",
     ]  # fmt: skip
+    scripts = ["(a, one) => 0", "one => 0", "const [one, b] = x", "function f(one) {}"]
+    assert [bool(_SCRIPT_BINDING.search(line)) for line in scripts] == [True] * 4
+    assert not _SCRIPT_BINDING.search("const none = (done) => 1; // one")
     words = "has_pinned_outputs until countSick will THROWN_UPDATE I'll"
     assert len(list(find_banned(words))) == 3

@@ -222,7 +222,7 @@ SIGMOIDS = "activation_derivative"
 CASES: tuple[Case, ...] = (
     _case("stretch_between_two_heads", between_heads, SIGMOIDS,
           ("middle.0.fc[0-5]", "middle.0.act[0-5]"),
-          "the early head teaches the stem; the sigmoids beyond it get none"),
+          "the early head teaches the stem; the sigmoids beyond it get no gradient"),
     _case("sigmoid_checkpointed", checkpointed, SIGMOIDS, ("inp", "stages.[01]", "stages.[01].*"),
           "twelve sigmoids, recomputed in backward"),
     _case("sigmoid_functional_call", functional_call, SIGMOIDS,

@@ -14,8 +14,8 @@ export function chartNode(label) {
 
 // Two columns without a hole: what has nothing to draw comes first, and a last odd one is wide.
 export function arrangeCards(cards) {
-  const slim = cards.filter((one) => !one.querySelector(".chart"));
-  const drawn = cards.filter((one) => one.querySelector(".chart"));
+  const slim = cards.filter((card) => !card.querySelector(".chart"));
+  const drawn = cards.filter((card) => card.querySelector(".chart"));
   [slim, drawn].filter((row) => row.length % 2).forEach((row) => row[row.length - 1].classList.add("wide"));
   return el("div", { class: "grid" }, slim, drawn);
 }
@@ -38,7 +38,7 @@ export function makeCard({ name, title, description, empty }, figure, plotly, pa
   const chart = new (KINDS[name] || LayerChart)(node, figure, plotly, pane.state());
   const content = name === "units" ? unitsControls(node, figure, chart, pane) : [node];
   const made = labelled(card(title, description, content), name);
-  made.append(tools(chart, name, (one) => pane.link(one)));
+  made.append(tools(chart, name, (card) => pane.link(card)));
   return { node: made, chart };
 }
 
@@ -54,7 +54,7 @@ function unitsControls(node, figure, chart, pane) {
   const select = el("select", { "aria-label": "Activation", onchange: () => chart.choose(select.value) },
     figure.layout.meta.names.map((name) => el("option", { value: name }, name)));
   pane.units = (layers) => {
-    const name = layers.find((one) => figure.layout.meta.names.includes(one));
+    const name = layers.find((layer) => figure.layout.meta.names.includes(layer));
     if (name) { select.value = name; chart.name = name; }
   };
   pane.units(pane.brief.findings[0]?.layers || []);

@@ -151,7 +151,7 @@ export class LayerChart extends Chart {
     const changed = { shapes: this.shapes(marks), ...(events.length ? { margin: { ...margin, t: Math.max(margin.t, 20) } } : {}) };
     if (this.meta.kind !== "profile") return this.hasSteps() ? { ...changed, annotations: marks.annotations } : changed;
     const step = this.meta.steps[this.state.column].toLocaleString("en");
-    const known = this.drawn.data.some((trace) => trace.type === "bar" && trace.x.some((one) => one !== 0));
+    const known = this.drawn.data.some((trace) => trace.type === "bar" && trace.x.some((value) => value !== 0));
     return { ...changed, xaxis2: { ...xaxis2, title: { ...xaxis2.title, text: `gain at step ${step}` } },
       annotations: [...marks.annotations, ...(known ? [] : noGains(this.state.dark))] };
   }

@@ -34,7 +34,7 @@ function runsTable(panes, limits) {
 async function drawLosses(node, panes, plotly, dark) {
   const colours = themeColours(dark);
   const data = panes.flatMap((pane, place) => {
-    const trace = pane.answer.figures.loss?.data.find((one) => one.name === "loss");
+    const trace = pane.answer.figures.loss?.data.find((line) => line.name === "loss");
     return trace ? [{ ...trace, x: decode(trace.x), y: decode(trace.y), name: pane.brief.run.replace(/</g, "&lt;"), mode: "lines",
       line: { width: 2, color: COLOURS[place % COLOURS.length][dark ? 1 : 0], dash: DASHES[Math.floor(place / COLOURS.length) % DASHES.length] } }] : [];
   });
@@ -51,7 +51,7 @@ async function drawLosses(node, panes, plotly, dark) {
 // The heatmap of the gradient with b's values over a's in place of its own.
 function differenceFigure(a, b, name) {
   const { names, steps, differences } = subtract(a, b);
-  const rows = names.map((one) => a.layout.meta.names.indexOf(one));
+  const rows = names.map((name) => a.layout.meta.names.indexOf(name));
   const { data: [heatmap], layout: { xaxis2, ...layout } } = a;
   const pick = (values) => rows.map((row) => values[row]);
   return {
@@ -102,11 +102,11 @@ export class Comparison {
 export function shareScales(panes) {
   const figures = (name) => panes.map((pane) => pane.answer?.figures?.[name]).filter(Boolean);
   const widest = (name, axis) => {
-    const ranges = figures(name).map((one) => one.layout[axis]?.range).filter(Boolean);
+    const ranges = figures(name).map((figure) => figure.layout[axis]?.range).filter(Boolean);
     return ranges.length ? [Math.min(...ranges.map(([low]) => low)), Math.max(...ranges.map(([, high]) => high))] : null;
   };
   const steps = widest("profile", "xaxis");
-  const grown = figures("profile").map((one) => one.data[0]).find((heatmap) => heatmap.zmax > 0);
+  const grown = figures("profile").map((figure) => figure.data[0]).find((heatmap) => heatmap.zmax > 0);
   return (kind, { data, layout }) => {
     if (steps && kind !== "updates" && kind !== "units") layout.xaxis = { ...layout.xaxis, range: steps };
     if (kind === "updates") layout.xaxis = { ...layout.xaxis, range: widest("updates", "xaxis") };

@@ -60,10 +60,10 @@ export function oncePerFrame(action) {
 
 // Replaces children, and keeps which details are open and where the focus is.
 export function replaceCalmly(parent, ...children) {
-  const open = [...parent.querySelectorAll("details[open] > summary")].map((one) => one.textContent);
+  const open = [...parent.querySelectorAll("details[open] > summary")].map((summary) => summary.textContent);
   const active = parent.contains(document.activeElement) ? document.activeElement : null;
   const focused = active && [active.tagName, active.textContent];
   replace(parent, ...children);
-  parent.querySelectorAll("details > summary").forEach((one) => { if (open.includes(one.textContent)) one.parentNode.open = true; });
-  if (focused) [...parent.querySelectorAll(focused[0])].find((one) => one.textContent === focused[1])?.focus();
+  parent.querySelectorAll("details > summary").forEach((summary) => { if (open.includes(summary.textContent)) summary.parentNode.open = true; });
+  if (focused) [...parent.querySelectorAll(focused[0])].find((element) => element.textContent === focused[1])?.focus();
 }

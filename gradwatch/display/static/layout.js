@@ -60,7 +60,7 @@ export function makeRoom({ data, layout }) {
 // Range and ticks of the shares of units, whose 0 lies at the height of the curves' 0.
 export function shareAxis(shares, zero, strides) {
   const top = 1.06 * Math.max(0.02, ...shares);
-  const stride = strides.find((one) => top / one <= 5) || strides[strides.length - 1];
+  const stride = strides.find((size) => top / size <= 5) || strides[strides.length - 1];
   return { range: [(-zero / (1 - zero)) * top, top], tickvals: Array.from({ length: Math.floor(top / stride) + 1 }, (_, at) => at * stride) };
 }
 
@@ -117,7 +117,7 @@ export function arrange(figure, rows, dark, tall = 0) {
       ...figure.layout.yaxis, categoryarray: categories, range: [rows.length - 0.5, -0.5],
       ...ticksBetween(categories, labels, -0.5, rows.length - 0.5, meta, height),
     },
-    annotations: (figure.layout.annotations || []).map((one) => ({ ...one, font: { color: colours.text } })),
+    annotations: (figure.layout.annotations || []).map((note) => ({ ...note, font: { color: colours.text } })),
     datarevision: Math.random(),
   };
   const scale = dark ? meta.dark_scale : null;

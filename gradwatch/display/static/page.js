@@ -111,7 +111,7 @@ export class Page {
     pane.moved = (step) => {
       if (this.following || !this.others.length) return;
       this.following = true;
-      this.shown().filter((one) => one !== pane).forEach((one) => one.goTo(step));
+      this.shown().filter((other) => other !== pane).forEach((other) => other.goTo(step));
       this.following = false;
     };
     return pane;
@@ -140,7 +140,7 @@ export class Page {
     this.listed = state;
     const focused = this.chips.contains(document.activeElement) ? document.activeElement.dataset.run : null;
     replace(this.chips, this.runs.length > MOST_CHIPS ? this.runList() : this.runs.map((run) => this.chip(run)));
-    if (focused !== null) [...this.chips.querySelectorAll("button")].find((one) => one.dataset.run === focused)?.focus();
+    if (focused !== null) [...this.chips.querySelectorAll("button")].find((chip) => chip.dataset.run === focused)?.focus();
     const left = this.runs.filter((run) => run.run !== this.chosen && !this.others.includes(run.run));
     this.compare.hidden = !left.length;
     replace(this.compare, el("option", { value: "" }, "Compare with …"), left.map((run) => el("option", { value: run.run }, run.run)));
@@ -155,7 +155,7 @@ export class Page {
   }
 
   removeRun(name) {
-    this.others = this.others.filter((one) => one !== name);
+    this.others = this.others.filter((other) => other !== name);
     this.render();
     this.place();
     this.shareSoon();

@@ -90,7 +90,7 @@ export class Pane {
     const step = this.steps ? this.steps[this.column] : this.wanted.step ? Number(this.wanted.step) : null;
     this.steps = profile.layout.meta.steps;
     this.column = this.atEnd || step === null ? profile.layout.meta.last : nearest(this.steps, step);
-    const shape = JSON.stringify(answer.cards.map((one) => [one.name, one.empty, Boolean(answer.figures[one.name])]));
+    const shape = JSON.stringify(answer.cards.map((card) => [card.name, card.empty, Boolean(answer.figures[card.name])]));
     if (shape === this.shape) this.refill(answer);
     else this.makeCards(answer, plotly);
     this.shape = shape;
@@ -115,15 +115,15 @@ export class Pane {
   makeCards(answer, plotly) {
     const held = this.node.offsetHeight;
     this.node.style.minHeight = `${held}px`; // so that the page does not jump meanwhile
-    const made = answer.cards.map((one) => ({ ...one, ...makeCard(one, answer.figures[one.name], plotly, this) }));
-    const [above, below] = [made.filter((one) => one.first), made.filter((one) => !one.first)];
+    const made = answer.cards.map((card) => ({ ...card, ...makeCard(card, answer.figures[card.name], plotly, this) }));
+    const [above, below] = [made.filter((card) => card.first), made.filter((card) => !card.first)];
     this.layers = renderLayers(answer.layers, (name) => this.settings.matches(name));
     this.charts = [];
-    replace(this.who, arrangeCards(above.map((one) => one.node)));
+    replace(this.who, arrangeCards(above.map((card) => card.node)));
     replace(this.first, this.profileCard(answer.figures.profile, plotly));
-    replace(this.rest, arrangeCards(below.map((one) => one.node)), this.layers);
-    this.rows = [above, below].map((part) => part.map((one) => one.chart).filter(Boolean));
-    this.named = Object.fromEntries(made.filter((one) => one.chart).map((one) => [one.name, one.chart]));
+    replace(this.rest, arrangeCards(below.map((card) => card.node)), this.layers);
+    this.rows = [above, below].map((part) => part.map((card) => card.chart).filter(Boolean));
+    this.named = Object.fromEntries(made.filter((card) => card.chart).map((card) => [card.name, card.chart]));
     this.charts.push(...this.rows.flat());
     this.node.style.minHeight = "";
   }

@@ -33,6 +33,6 @@ export function findParting({ names, steps, differences }, { factor, records }) 
 }
 
 export function lastLoss(figure) {
-  const trace = figure?.data.find((one) => one.name === "loss");
+  const trace = figure?.data.find((line) => line.name === "loss");
   return trace ? Array.from(decode(trace.y)).filter(Number.isFinite).at(-1) : undefined;
 }

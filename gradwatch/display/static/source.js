@@ -51,7 +51,7 @@ export function embeddedSource() {
     live: false,
     runs: async () => briefs,
     figures: async (run) => {
-      const index = briefs.runs.findIndex((one) => one.run === run);
+      const index = briefs.runs.findIndex((brief) => brief.run === run);
       return JSON.parse(await (await unzip(read(`gradwatch-figures-${index}`))).text());
     },
     plotly: () => {

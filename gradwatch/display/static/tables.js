@@ -50,7 +50,7 @@ export function renderFindings(brief, go, rules) {
 
 function findingsTable(findings, go, rules) {
   return el("table", { class: "findings" }, head("Finding", "Layers", "Steps", "Cause", "Remedy"),
-    el("tbody", {}, findings.map((one) => findingRow(one, go, rules))));
+    el("tbody", {}, findings.map((finding) => findingRow(finding, go, rules))));
 }
 
 const OUTCOMES = { healthy: ["✓", "works"], better: ["+", "helps"], "no better": ["", "no better"], "blew up": ["✕", "blows up"] };

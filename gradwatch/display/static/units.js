@@ -85,7 +85,7 @@ export class UnitsChart extends Chart {
 
   judge(shares, curves) {
     const z = this.meta.curve_z;
-    const isFlat = (value) => curves.saturated[Math.max(0, z.findIndex((one) => one >= value))];
+    const isFlat = (value) => curves.saturated[Math.max(0, z.findIndex((edge) => edge >= value))];
     const flat = shares.reduce((sum, share, place) => sum + (isFlat(this.meta.z[place]) ? share : 0), 0);
     if (curves.rectifies) return `${sayPercent(flat)} of the inputs lie where the unit is off (shaded); about half is normal.`;
     const count = flat < 0.0005 ? "No input lies" : `${sayPercent(flat)} of the inputs lie`;
