@@ -131,6 +131,9 @@ class Verdict:
     def of_kind(self, *kinds: str) -> tuple[Finding, ...]:
         """Findings of these kinds; all when none is given.
 
+        Args:
+            *kinds: names in ``schema.kinds.KINDS``, or of an own rule.
+
         Raises:
             InvalidInput: an unknown kind.
         """
@@ -142,6 +145,9 @@ class Verdict:
 
     def raise_if(self, *kinds: str) -> None:
         """Raise when there is a finding of one of these kinds (of any kind when none is given).
+
+        Args:
+            *kinds: names in ``schema.kinds.KINDS``, or of an own rule.
 
         Raises:
             UnhealthyGradients: with the findings as text.
