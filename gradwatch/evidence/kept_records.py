@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from gradwatch.evidence.thinning import Thinned
 from gradwatch.records import StepRecord
-
-KEPT_RECORDS = 512
-"""Records kept for figures; every other one is dropped when there are more."""
 
 
 class KeptRecords:
-    """A selection that is thinned as it grows."""
+    """A selection that is thinned as it grows, with the newest record."""
 
     def __init__(self) -> None:
-        self._kept: list[StepRecord] = []
+        self._thinned: Thinned[StepRecord] = Thinned()
         self._newest: StepRecord | None = None
-        self._count = 0
-        self._stride = 1
 
     def add(self, record: StepRecord) -> None:
         """Take in the next record.
@@ -32,15 +28,11 @@ class KeptRecords:
             ([0, 4, 8], 501)
         """
         self._newest = record
-        if self._count % self._stride == 0:
-            self._kept.append(record)
-        self._count += 1
-        if len(self._kept) > KEPT_RECORDS:
-            self._kept = self._kept[::2]
-            self._stride *= 2
+        self._thinned.add(record)
 
     def list_all(self) -> tuple[StepRecord, ...]:
         """The selection in order; the newest record is always part of it."""
-        if self._newest is None or self._kept[-1] is self._newest:
-            return tuple(self._kept)
-        return (*self._kept, self._newest)
+        kept = self._thinned.kept
+        if self._newest is None or kept[-1] is self._newest:
+            return tuple(kept)
+        return (*kept, self._newest)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gradwatch.evidence.thinning import Thinned
+
 HELD_SHARE = 0.1
 """Share of the steps that must have been made at a learning rate for it to be the training's own:
 a burst is not."""
@@ -16,9 +18,6 @@ RISE = 1.01
 """Growth of the learning rate over the latest ``LATEST`` records that is a warm-up."""
 
 LATEST = 3
-
-KEPT = 512
-"""Learning rates kept; every other one is dropped when there are more."""
 
 
 @dataclass
@@ -32,9 +31,7 @@ class Rates:
 
     latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
     highest: float = 0.0
-    _kept: list[tuple[float, float]] = field(default_factory=list)
-    _count: int = 0
-    _stride: int = 1
+    _thinned: Thinned[tuple[float, float]] = field(default_factory=Thinned)
 
     def add(self, global_step: int, rate: float) -> None:
         """Take in the learning rate of a step.
@@ -54,12 +51,7 @@ class Rates:
             return
         self.latest.append(rate)
         self.highest = max(self.highest, rate)
-        if self._count % self._stride == 0:
-            self._kept.append((global_step, rate))
-        self._count += 1
-        if len(self._kept) > KEPT:
-            self._kept = self._kept[::2]
-            self._stride *= 2
+        self._thinned.add((global_step, rate))
 
     @property
     def decay(self) -> float:
@@ -81,7 +73,7 @@ class Rates:
 
     def _find_held(self) -> float:
         """The largest learning rate with ``HELD_SHARE`` of the steps at it or above."""
-        steps, rates = np.array(self._kept).T
+        steps, rates = np.array(self._thinned.kept).T
         spans = np.diff(
             steps, append=2 * steps[-1] - steps[-2] if len(steps) > 1 else steps[-1] + 1
         )

@@ -122,10 +122,27 @@ def measure_clipping(record: StepRecord) -> float:
         >>> measure_clipping(make_record(param={"step_grad_l2_norm": (0.03125, 1.0)}))
         2.0
     """
+    arrived, used = measure_step_norms(record)
+    return arrived / used if arrived > 0 and used > 0 else 1.0
+
+
+def measure_step_norms(record: StepRecord) -> tuple[float, float]:
+    """Norm of all gradients together as they arrived, and as the optimizers got them.
+
+    Args:
+        record: one sampled step.
+
+    Returns:
+        Over the parameters of which both are finite; 0 where there are none.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_record
+        >>> measure_step_norms(make_record(param={"grad_l2_norm": (3.0, 4.0)}))[0]
+        5.0
+    """
     arrived, used = record.param("grad_l2_norm"), record.param("step_grad_l2_norm")
     known = np.isfinite(arrived) & np.isfinite(used)
-    top, bottom = np.linalg.norm(arrived[known]), np.linalg.norm(used[known])
-    return float(top / bottom) if top > 0 and bottom > 0 else 1.0
+    return float(np.linalg.norm(arrived[known])), float(np.linalg.norm(used[known]))
 
 
 def pool_optimizers(params: tuple[Param, ...], counted: Mask) -> npt.NDArray[np.int64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradwatch.evidence.history import History
+from gradwatch.evidence.loss_change import measure_step_norms
 from gradwatch.thresholds import Thresholds
 
 
@@ -108,10 +109,7 @@ def measure_scaled_clipping(history: History) -> tuple[float, float]:
         [0.00098, 2.00098]
     """
     record = history.latest.record
-    scale, arrived = record.step("loss_scale"), record.param("grad_l2_norm")
-    used = record.param("step_grad_l2_norm")
-    known = np.isfinite(arrived) & np.isfinite(used)
-    top, bottom = float(np.linalg.norm(arrived[known])), float(np.linalg.norm(used[known]))
-    if not (scale > 1 and top > 0 and bottom > 0):
+    scale, (arrived, used) = record.step("loss_scale"), measure_step_norms(record)
+    if not (scale > 1 and arrived > 0 and used > 0):
         return float("nan"), float("nan")
-    return bottom / top, bottom * scale
+    return used / arrived, used * scale

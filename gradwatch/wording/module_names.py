@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from gradwatch.records import Layer
+from gradwatch.records import Layer, Param
 from gradwatch.schema.layer_set import OUTSIDE
 
 _DIGITS = re.compile(r"([0-9]+)")
@@ -192,3 +192,30 @@ def join_phrases(phrases: Sequence[str]) -> str:
     if len(phrases) < 2:
         return "".join(phrases)
     return f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+
+
+def name_owners(params: Iterable[Param]) -> tuple[str, ...]:
+    """Names of the modules that hold parameters, each once.
+
+    Args:
+        params: in the order in which they are to be named; one without a module names itself.
+
+    Example:
+        >>> name_owners([Param("fc.weight", "fc"), Param("fc.bias", "fc"), Param("scale")])
+        ('fc', 'scale')
+    """
+    return tuple(dict.fromkeys(param.module or param.fqn for param in params))
+
+
+def count_params(params: Sequence[Param]) -> str:
+    """Number of parameters, and the first of them.
+
+    Args:
+        params: at least one.
+
+    Example:
+        >>> count_params([Param("fc.weight"), Param("fc.bias")])
+        '2 parameters, first fc.weight'
+    """
+    plural = "" if len(params) == 1 else "s"
+    return f"{len(params)} parameter{plural}, first {params[0].fqn}"

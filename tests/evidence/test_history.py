@@ -9,8 +9,8 @@ import pytest
 
 from gradwatch.evidence.first_levels import FIRST_READINGS
 from gradwatch.evidence.history import REPLACING_UPDATE, WINDOW, History
-from gradwatch.evidence.kept_records import KEPT_RECORDS
 from gradwatch.evidence.param_history import MOVED
+from gradwatch.evidence.thinning import KEPT
 from gradwatch.records import STEP_STATISTICS, LayerSet
 from gradwatch.thresholds import Thresholds
 from tests.records_builder import (
@@ -32,10 +32,10 @@ def test_a_long_run_is_kept_in_bounded_memory():
     assert len(history) == history.count == 100_000
     assert len(history.window) == WINDOW
     assert len(history.errors.first) == FIRST_READINGS
-    assert KEPT_RECORDS // 2 <= len(history.records) <= KEPT_RECORDS + 1
+    assert KEPT // 2 <= len(history.records) <= KEPT + 1
 
 
-@pytest.mark.parametrize("count", [1, 7, KEPT_RECORDS, KEPT_RECORDS + 1, 3 * KEPT_RECORDS + 5])
+@pytest.mark.parametrize("count", [1, 7, KEPT, KEPT + 1, 3 * KEPT + 5])
 def test_kept_records_are_an_even_selection_with_both_ends(count):
     history = fill_history(repeat(make_record(build_chain(2)), count))
     steps = [record.global_step for record in history.records]
@@ -43,7 +43,7 @@ def test_kept_records_are_an_even_selection_with_both_ends(count):
     assert steps[-1] == count - 1
     assert steps == sorted(set(steps))
     assert len(set(np.diff(steps[:-1]))) <= 1
-    assert count > KEPT_RECORDS or len(steps) == count
+    assert count > KEPT or len(steps) == count
 
 
 def test_an_empty_history_has_no_records():

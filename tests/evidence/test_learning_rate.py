@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from gradwatch.evidence.learning_rate import KEPT, Rates
+from gradwatch.evidence.learning_rate import Rates
+from gradwatch.evidence.thinning import KEPT
 
 
 def fill(*rates: float, every: int = 1) -> Rates:
@@ -48,5 +49,5 @@ def test_a_warm_up_is_seen_and_ends() -> None:
 
 def test_a_long_run_is_kept_in_bounded_memory() -> None:
     rates = fill(*[0.1] * 5000, *[0.05] * 5000)
-    assert len(rates._kept) <= KEPT
+    assert len(rates._thinned.kept) <= KEPT
     assert rates.decay == pytest.approx(2)

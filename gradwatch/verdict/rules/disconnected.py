@@ -21,7 +21,7 @@ from gradwatch.records import Param
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.cuts import advise_cut, describe_cuts
-from gradwatch.wording.module_names import name_patterns
+from gradwatch.wording.module_names import count_params, name_owners, name_patterns
 from gradwatch.wording.phrases import name_region
 
 
@@ -70,14 +70,11 @@ def _find_missing(history: History, thresholds: Thresholds) -> list[int]:
 
 
 def _list_modules(reading: Reading, indices: list[int]) -> tuple[str, ...]:
-    params = [reading.topology.params[index] for index in indices]
-    return tuple(dict.fromkeys(param.module or param.fqn for param in params))
+    return name_owners(reading.topology.params[index] for index in indices)
 
 
 def _count(reading: Reading, indices: list[int]) -> str:
-    """``"2 parameters, first fc.weight"``."""
-    plural = "" if len(indices) == 1 else "s"
-    return f"{len(indices)} parameter{plural}, first {reading.topology.params[indices[0]].fqn}"
+    return count_params([reading.topology.params[index] for index in indices])
 
 
 def _describe_cut(reading: Reading, indices: list[int], thresholds: Thresholds) -> Sign:

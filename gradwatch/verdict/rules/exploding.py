@@ -16,6 +16,7 @@ from gradwatch.records import Array, Layer, Param
 from gradwatch.schema.activations import find_activation
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.wording.module_names import name_owners
 from gradwatch.wording.phrases import name_number, name_region
 
 SQUASHING = frozenset(("softmax", "sigmoid", "logsigmoid"))
@@ -100,7 +101,7 @@ def _look_over_steps(history: History, thresholds: Thresholds) -> Sign | None:
         return None
     order = sorted(judged, key=lambda index: -update[index])
     params = [reading.topology.params[index] for index in order]
-    names = tuple(dict.fromkeys(param.module or param.fqn for param in params))
+    names = name_owners(params)
     growth = history.errors.largest / history.errors.beginning
     message = (
         f"The error signal at the output rose to {name_number(growth)} times its first values, and "
@@ -116,7 +117,7 @@ def _look_at_weights(history: History, thresholds: Thresholds) -> Sign | None:
     if largest < thresholds.weight_growth:
         return None
     params = _list_params(history, growth, thresholds.weight_growth)
-    names = tuple(dict.fromkeys(param.module or param.fqn for param in params))
+    names = name_owners(params)
     message = (
         f"{params[0].fqn} has grown to {name_number(largest)} times its first size "
         f"({name_region(names)})."
@@ -165,7 +166,7 @@ def _look_at_loss(history: History, thresholds: Thresholds) -> Sign | None:
     params = _list_params(history, growth, max(largest, 1.0) ** 0.5)
     if not params:
         return None
-    names = tuple(dict.fromkeys(param.module or param.fqn for param in params))
+    names = name_owners(params)
     message = (
         f"The loss has been up to {name_number(peak)} times its first values of late, since a step "
         f"has replaced weights; {params[0].fqn} has grown most ({name_region(names)})."

@@ -10,6 +10,7 @@ from gradwatch.evidence.standstill import find_cleared, find_fed, has_overflown
 from gradwatch.evidence.topology import Mask
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.wording.module_names import name_owners
 from gradwatch.wording.phrases import name_number, name_region
 
 
@@ -41,8 +42,7 @@ def _find_held(history: History) -> Mask:
 
 def _name_modules(history: History, found: Mask) -> tuple[str, ...]:
     params = history.latest.topology.params
-    chosen = [params[index] for index in np.flatnonzero(found)]
-    return tuple(dict.fromkeys(param.module or param.fqn for param in chosen))
+    return name_owners(params[index] for index in np.flatnonzero(found))
 
 
 def _look_at_leftovers(history: History) -> list[Sign]:

@@ -9,6 +9,7 @@ from gradwatch.evidence.rank_spread import find_apart
 from gradwatch.evidence.topology import Mask
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.wording.module_names import name_owners
 from gradwatch.wording.phrases import name_percent, name_region
 
 _STATISTICS = {
@@ -67,7 +68,7 @@ def _describe(
     params = history.latest.topology.params
     indices = np.flatnonzero(apart)
     ordered = indices[np.argsort(-spread[indices], kind="stable")].tolist()
-    layers = tuple(dict.fromkeys(params[i].module or params[i].fqn for i in ordered))
+    layers = name_owners(params[i] for i in ordered)
     worst = float(spread[ordered[0]])
     said = name_percent(worst) if worst >= 0.01 else f"{worst:.1g} of their size"
     facts = {"region": name_region(layers), "spread": said, "fqn": params[ordered[0]].fqn}

@@ -8,6 +8,7 @@ from gradwatch.evidence.half_precision import find_behind, find_flushed
 from gradwatch.evidence.history import History
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.wording.module_names import name_owners
 from gradwatch.wording.phrases import name_percent, name_region
 
 
@@ -49,7 +50,7 @@ def _look_at_updates(history: History, thresholds: Thresholds) -> list[Sign]:
     ]
     if not lost:
         return []
-    names = tuple(dict.fromkeys(params[index].module or params[index].fqn for index in lost))
+    names = name_owners(params[index] for index in lost)
     count = int(history.params.unmoved[lost[0]])
     message = (
         f"{params[lost[0]].fqn} has a gradient but has hardly changed in any of {count} steps: its "

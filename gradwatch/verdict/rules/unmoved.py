@@ -19,7 +19,7 @@ from gradwatch.evidence.topology import Mask
 from gradwatch.records import Param
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
-from gradwatch.wording.module_names import name_patterns
+from gradwatch.wording.module_names import count_params, name_owners, name_patterns
 from gradwatch.wording.phrases import name_number, name_region
 
 
@@ -59,16 +59,13 @@ def _find_still(history: History, thresholds: Thresholds) -> Mask:
 
 
 def _name_modules(history: History, indices: list[int]) -> tuple[str, ...]:
-    params = [history.latest.topology.params[index] for index in indices]
-    return tuple(dict.fromkeys(param.module or param.fqn for param in params))
+    params = history.latest.topology.params
+    return name_owners(params[index] for index in indices)
 
 
 def _count(history: History, indices: list[int]) -> str:
-    """``"2 parameters, first fc.weight"``."""
-    plural = "" if len(indices) == 1 else "s"
-    return (
-        f"{len(indices)} parameter{plural}, first {history.latest.topology.params[indices[0]].fqn}"
-    )
+    params = history.latest.topology.params
+    return count_params([params[index] for index in indices])
 
 
 def _measure_span(history: History, indices: list[int]) -> int:
