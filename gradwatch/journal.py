@@ -16,6 +16,10 @@ from gradwatch.verdict.findings import Verdict
 
 VERDICT_TAG = "gradwatch/verdict"
 
+LOG10_FLOOR = -45.0
+"""Stands in charts for the logarithm of 0, such as of an update that changes nothing: below what
+float32 can hold (1.4e-45), so that it is no other figure's. Left out, the line would break off."""
+
 
 class Journal:
     """Writes records, run-level scalars and verdicts of one run.
@@ -59,10 +63,7 @@ class Journal:
         """
         step = reading.record.global_step
         self._log.write_record(reading.record)
-        scalars = summarise_run(reading)
-        if self._per_layer:
-            scalars.update(list_layer_scalars(reading))
-        self._log.write_scalars(step, scalars)
+        self._log.write_scalars(step, list_scalars(reading, self._per_layer))
 
     def write_verdict(self, verdict: Verdict) -> None:
         """The verdict as text, when a finding begins or ends.
@@ -93,6 +94,11 @@ class Journal:
             self._log.end(how, verdict.failure or exception or remark, last_step)
         finally:
             self._log.close()
+
+
+def list_scalars(reading: Reading, per_layer: bool = False) -> dict[str, float]:
+    """The scalars of a sampled step by tag: the run's, and each layer's if that is asked for."""
+    return {**summarise_run(reading), **(list_layer_scalars(reading) if per_layer else {})}
 
 
 def summarise_run(reading: Reading) -> dict[str, float]:
@@ -152,4 +158,7 @@ def _largest(values: Array) -> float:
 
 
 def _log10(value: float) -> float:
-    return math.log10(value) if value > 0 else math.nan
+    """NaN where there is no value."""
+    if value == 0:
+        return LOG10_FLOOR
+    return max(math.log10(value), LOG10_FLOOR) if value > 0 else math.nan

@@ -6,10 +6,12 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from gradwatch.alerts import Alerts
 from gradwatch.capture.own_statistics import OwnStatistic
 from gradwatch.configuration import find_configuration
 from gradwatch.errors import GradWatchError, NothingToJudge
@@ -18,6 +20,7 @@ from gradwatch.live_watch import Watch
 from gradwatch.log.shared_writer import find_directory
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.rule import Rule
 
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
@@ -48,15 +51,16 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
 
     Gradients are read after accumulation and unscaling and before clipping, with automatic and
     manual optimization. Records go through the trainer's ``TensorBoardLogger``, wherever it stands
-    among the loggers; every other logger gets the run-level scalars. A finding that begins is also
-    said through the logger ``"gradwatch"`` of Python's ``logging``.
+    among the loggers; every other logger gets the scalars. A finding that begins is also said
+    through the logger ``"gradwatch"`` of Python's ``logging``, and as an alert of Weights & Biases
+    or Comet where one of those logs.
 
     Args:
         every_n_steps: longest wait between two sampled steps (see ``Schedule``).
         fail_on: kinds of finding that stop the training, such as ``("vanishing",)``. A training
             without any record then fails as well, since no data is no pass.
         thresholds: of the rules; those of ``[tool.gradwatch]`` in pyproject.toml when omitted.
-        per_layer_scalars: also write a scalar per layer and statistic (many charts).
+        per_layer_scalars: also log a scalar per layer and statistic (many charts).
         logdir: directory for event files of our own instead of the ``TensorBoardLogger``'s.
         budget: largest share of the training's time that watching may take, as for ``watch``.
         rules, statistics: besides gradwatch's own, as for ``watch``.
@@ -92,6 +96,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
     def _forget(self) -> None:
         self._watch: Watch | None = None
         self._alarms = Alarms(self.fail_on, self.every_n_steps, self.budget)
+        self._alerts = Alerts(list)
         self._scalars: list[tuple[int, dict[str, float]]] = []
         self._last_word: GradWatchError | None = None
         self._restored_step: int | None = None
@@ -145,6 +150,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         optimizers = find_own_optimizers(trainer.optimizers, pl_module)
         self._marks_steps = not optimizers
         self._alarms.begin(begin, self._find_directory(trainer))
+        self._alerts = Alerts(partial(_list_experiments, weakref.ref(trainer)))
         self._is_owner = True
         self._watch = begin_watch(
             pl_module,
@@ -156,8 +162,8 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
             thresholds=self.thresholds,
             per_layer_scalars=self.per_layer_scalars,
             global_step=begin,
-            on_change=self._alarms.hear,
-            on_scalars=self._keep_scalars,
+            on_change=self._hear,
+            log=self._keep_scalars,
             **self._choose_log(trainer),
         )
         if self._watch is not None and self in trainer.callbacks:  # and not called by one that is
@@ -250,7 +256,11 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
             return Path(place["logdir"])
         return find_directory(place.get("writer"))
 
-    def _keep_scalars(self, global_step: int, scalars: dict[str, float]) -> None:
+    def _hear(self, change: Change) -> None:
+        self._alarms.hear(change)
+        self._alerts.hear(change)
+
+    def _keep_scalars(self, scalars: dict[str, float], global_step: int) -> None:
         self._scalars.append((global_step, scalars))
 
     def _log_scalars(self, trainer: Any) -> None:
@@ -276,6 +286,11 @@ def _find_trials(callback: object, trainer: object) -> Callable[[], bool]:
         return own is not None and their is not None and own not in their.callbacks  # type: ignore[attr-defined]
 
     return is_trial
+
+
+def _list_experiments(find_trainer: Callable[[], Any]) -> list[Any]:
+    trainer = find_trainer()
+    return [] if trainer is None else [one.experiment for one in trainer.loggers]
 
 
 def _is_tensorboard(logger: object) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gradwatch.interruption import is_foreign
-from gradwatch.journal import Journal, summarise_run
+from gradwatch.journal import Journal, list_scalars
 from gradwatch.records import StepRecord
 from gradwatch.report import Report
 from gradwatch.thresholds import Thresholds
@@ -24,7 +24,7 @@ from gradwatch.verdict.rule import Rule
 _log = logging.getLogger("gradwatch")
 
 OnChange = Callable[[Change], None]
-OnScalars = Callable[[int, dict[str, float]], None]
+Log = Callable[[dict[str, float], int], Any]
 
 
 class LiveJudgement:
@@ -36,7 +36,8 @@ class LiveJudgement:
         rules: further ones, as in ``gradwatch.watch``.
         journal: the run's log; ``None`` writes nothing.
         on_change: called with each finding that begins or ends.
-        on_scalars: called with the step and the run-level scalars of each record.
+        log: called with the scalars of each record and its step.
+        per_layer_scalars: those include one per layer and statistic.
         log_findings: say each finding that begins, once, through the logger ``"gradwatch"``.
     """
 
@@ -47,15 +48,17 @@ class LiveJudgement:
         rules: Sequence[Rule] = (),
         journal: Journal | None = None,
         on_change: OnChange | None = None,
-        on_scalars: OnScalars | None = None,
+        log: Log | None = None,
         log_findings: bool = True,
+        per_layer_scalars: bool = False,
     ) -> None:
         self.thresholds = thresholds
         self._run = run
         self._doctor = Doctor(thresholds, list_rules(rules))
         self._journal = journal
         self._on_change = on_change
-        self._on_scalars = on_scalars
+        self._log = log
+        self._per_layer = per_layer_scalars
         self._log_findings = log_findings
         self._logged: set[tuple[str, tuple[str, ...]]] = set()
         self._is_log_failing = False
@@ -72,9 +75,9 @@ class LiveJudgement:
         """
         changes = self._doctor.observe(record)
         self._write(self._write_record, changes)
-        if self._on_scalars is not None:
-            scalars = summarise_run(self._doctor.history.latest)
-            self._call(self._on_scalars, record.global_step, scalars)
+        if self._log is not None:
+            scalars = list_scalars(self._doctor.history.latest, self._per_layer)
+            self._call(self._log, scalars, record.global_step)
         for change in changes:
             if change.began and self._log_findings:
                 self._say(change.finding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from gradwatch.alerts import Alerts
 from gradwatch.capture.own_statistics import OwnStatistic
 from gradwatch.configuration import find_configuration
 from gradwatch.errors import NothingToJudge
@@ -16,11 +18,15 @@ from gradwatch.fail_on import Alarms, begin_watch, borrow_watch, find_own_optimi
 from gradwatch.live_watch import Watch
 from gradwatch.log.shared_writer import find_directory
 from gradwatch.report import Report
+from gradwatch.reporters import Reporters
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.rule import Rule
 
 _LOGDIR_VARIABLE = "TENSORBOARD_LOGGING_DIR"
 _RUN = "gradwatch"
+
+_log = logging.getLogger("gradwatch")
 
 
 class GradWatchCallback(TrainerCallback):
@@ -29,15 +35,16 @@ class GradWatchCallback(TrainerCallback):
     Gradients are read after accumulation and before the trainer's clipping. With ``"tensorboard"``
     in ``report_to``, records go to a run ``gradwatch`` beside the trainer's own, since its callback
     does not share the writer; to have both in one run, make one ``SummaryWriter`` and pass it both
-    here and to ``TensorBoardCallback(tb_writer=...)``. A finding that begins is also said through
-    the logger ``"gradwatch"`` of Python's ``logging``.
+    here and to ``TensorBoardCallback(tb_writer=...)``. Other trackers in ``report_to`` get the
+    scalars. A finding that begins is also said through the logger ``"gradwatch"`` of Python's
+    ``logging``, and as an alert of Weights & Biases or Comet where one of those is reported to.
 
     Args:
         every_n_steps: longest wait between two sampled steps (see ``Schedule``).
         fail_on: kinds of finding that stop the training, such as ``("vanishing",)``. A training
             without any record then fails as well, since no data is no pass.
         thresholds: of the rules; those of ``[tool.gradwatch]`` in pyproject.toml when omitted.
-        per_layer_scalars: also write a scalar per layer and statistic (many charts).
+        per_layer_scalars: also log a scalar per layer and statistic (many charts).
         logdir: directory for event files, whatever ``report_to`` says.
         writer: a ``SummaryWriter`` to share instead.
         budget: largest share of the training's time that watching may take, as for ``watch``.
@@ -72,6 +79,9 @@ class GradWatchCallback(TrainerCallback):
         self.rules = rules
         self.statistics = statistics
         self._alarms = Alarms(fail_on, every_n_steps, budget)
+        self._reporters = Reporters()
+        self._alerts = Alerts(list)
+        self._scalars: list[tuple[dict[str, float], int]] = []
         self._watch: Watch | None = None
         self._is_owner = False
         self._marks_steps = False
@@ -105,6 +115,9 @@ class GradWatchCallback(TrainerCallback):
         self.detach()
         self._watch, self._is_owner = borrow_watch(kwargs["model"]), False
         self._alarms.begin(state.global_step, self._find_directory(args))
+        self._scalars.clear()
+        self._reporters = Reporters.find()
+        self._alerts = Alerts(self._reporters.list_experiments)
         if self._watch is not None:
             return
         self._is_owner = True
@@ -120,15 +133,19 @@ class GradWatchCallback(TrainerCallback):
             thresholds=self.thresholds,
             per_layer_scalars=self.per_layer_scalars,
             global_step=state.global_step,
-            on_change=self._alarms.hear,
+            on_change=self._hear,
+            log=self._keep_scalars,
             logdir=None if self.writer is not None else self._choose_logdir(args),
             writer=self.writer,
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop what is to fail."""
+        """Report what has been measured, and stop what is to fail."""
         if self._watch is not None and self._is_owner and self._marks_steps:
             self._watch.step()
+        if self._watch is not None and control.should_training_stop:
+            self._watch.report()  # waits for the last figures: trackers may close after this
+        self._report_scalars(args, state, control=control, model=kwargs["model"])
         if self._watch is not None and self._alarms.is_to_stop(self._watch):
             error = self._alarms.make_error()
             self._detach(error)
@@ -142,6 +159,23 @@ class GradWatchCallback(TrainerCallback):
         error = self._alarms.judge(self.report())
         if self._alarms.fails_anywhere(error is not None):
             raise error or self._alarms.make_error()
+
+    def _hear(self, change: Change) -> None:
+        self._alarms.hear(change)
+        self._alerts.hear(change)
+
+    def _keep_scalars(self, scalars: dict[str, float], global_step: int) -> None:
+        self._scalars.append((scalars, global_step))
+
+    def _report_scalars(self, args: Any, state: Any, **given: Any) -> None:
+        rows, self._scalars = self._scalars, []
+        try:
+            for scalars, step in rows:
+                self._reporters.report(scalars, step, args, state, **given)
+        except Exception:  # no reason to stop a training
+            _log.exception(
+                "A tracker took no scalars of step %d; the training goes on.", rows[0][1]
+            )
 
     def _find_directory(self, args: Any) -> Path | None:
         """Of the event files; ``None`` where there are none."""

@@ -17,7 +17,7 @@ from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.trainables import check_model, check_optimizers, unwrap_optimizers
 from gradwatch.errors import AlreadyWatched, InvalidInput
 from gradwatch.journal import Journal
-from gradwatch.live_judgement import LiveJudgement, OnChange, OnScalars, warn
+from gradwatch.live_judgement import LiveJudgement, Log, OnChange, warn
 from gradwatch.live_watch import Watch, find_watch
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.own_rules import list_rules
@@ -39,7 +39,7 @@ def watch(
     run: str = "",
     global_step: int = 0,
     on_change: OnChange | None = None,
-    on_scalars: OnScalars | None = None,
+    log: Log | None = None,
     rules: Sequence[Rule] = (),
     statistics: Sequence[OwnStatistic] = (),
     log_findings: bool = True,
@@ -59,11 +59,13 @@ def watch(
             are left out until it holds, on every rank the same. ``None`` asks no clock.
         writer: somebody else's ``SummaryWriter`` or logger to write through, instead of ``logdir``.
         thresholds: of the rules.
-        per_layer_scalars: also write a scalar per layer and statistic (many charts).
+        per_layer_scalars: also write and log a scalar per layer and statistic (many charts).
         run: name of the run, for reports.
         global_step: number of the first step, when a run is resumed.
         on_change: called with a finding that begins or ends, on the training's thread.
-        on_scalars: called with the step and the run-level scalars of each record, likewise.
+        log: called as ``log(scalars, global_step)`` after each sampled step, likewise: what a
+            tracker has, such as ``wandb.log``, ``mlflow.log_metrics`` or ``accelerator.log``. The
+            scalars are the run's, by tag; a logarithm of 0 is ``gradwatch.journal.LOG10_FLOOR``.
         rules: that judge besides gradwatch's own and those of installed packages. What judges the
             log later knows those of packages only (entry points ``gradwatch.rules``).
         statistics: that are measured besides gradwatch's own and those of installed packages
@@ -88,7 +90,7 @@ def watch(
     if (logdir is not None or writer is not None) and is_first:
         about = describe_training(model, optimizers, every_n_steps, global_step)
         journal = Journal(logdir, writer, per_layer_scalars, judged_by, about)
-    listeners = on_change, on_scalars, log_findings and is_first
+    listeners = on_change, log, log_findings and is_first, per_layer_scalars
     judgement = LiveJudgement(run, judged_by, rules, journal, *listeners)
     return Watch(model, optimizers, schedule, judgement, global_step, budget, measured)
 

@@ -169,7 +169,7 @@ def test_a_watch_goes_on_without_its_handle() -> None:
     model = make_model()
     optimizer = SGD(model.parameters(), lr=0.1)
     seen: list[int] = []
-    gradwatch.watch(model, optimizer, on_scalars=lambda at, scalars: seen.append(at))
+    gradwatch.watch(model, optimizer, log=lambda scalars, at: seen.append(at))
     gc.collect()
     for _ in range(3):
         step(model, optimizer)

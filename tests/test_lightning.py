@@ -511,6 +511,26 @@ def test_the_trainings_own_error_passes_through(lightning: Any, tmp_path: Path) 
     assert list_differences(before, list_attachments(module.net)) == []
 
 
+def test_a_finding_is_an_alert_of_the_loggers_tracker(lightning: Any, tmp_path: Path) -> None:
+    loggers = import_module(f"{INSTALLED[0]}.loggers")
+    alerts: list[dict[str, Any]] = []
+
+    class Tracker(loggers.CSVLogger):  # type: ignore[misc, name-defined]
+        @property
+        def experiment(self) -> Any:
+            inner = super().experiment
+            inner.alert = lambda **given: alerts.append(given)
+            return inner
+
+    callback = GradWatchCallback(per_layer_scalars=True)
+    logger = Tracker(tmp_path)
+    trainer = make_trainer(lightning, callback, tmp_path, logger=logger)
+    trainer.fit(make_module(lightning, nn.Sigmoid, 12), make_data())
+    assert [alert["title"] for alert in alerts] == ["gradwatch: vanishing"]
+    head = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()[0]
+    assert "gradwatch_layers/log10_grad_output_l2_norm/net.0" in head
+
+
 def test_a_logger_that_fails_stops_nothing(
     lightning: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -192,6 +195,55 @@ def test_shares_a_writer(tmp_path: Path) -> None:
 def test_writes_nothing_unasked(tmp_path: Path) -> None:
     make_trainer(tmp_path, Classifier(), [GradWatchCallback(every_n_steps=1)]).train()
     assert list(tmp_path.rglob("*tfevents*")) == []
+
+
+class Tracker(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+    """As the callbacks behind ``report_to`` are."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, dict[str, float]] = {}
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any, **_: Any) -> None:
+        if any(name.startswith("gradwatch/") for name in logs):
+            self.seen[state.global_step] = logs
+
+
+@pytest.fixture
+def tracker(monkeypatch: pytest.MonkeyPatch) -> Tracker:
+    known = transformers.integrations.integration_utils.INTEGRATION_TO_CALLBACK
+    monkeypatch.setitem(known, "tracker", Tracker)
+    return Tracker()
+
+
+def test_reports_to_the_trainers_trackers(
+    tmp_path: Path, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alerts: list[dict[str, Any]] = []
+    wandb = SimpleNamespace(run=SimpleNamespace(alert=lambda **given: alerts.append(given)))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    histories = []
+    for callbacks in ([], [tracker, GradWatchCallback(every_n_steps=1)]):
+        model = Classifier(nn.Sigmoid, 12)
+        trainer = make_trainer(tmp_path, model, callbacks, optim="sgd", logging_steps=2)
+        trainer.args.logging_strategy = "steps"
+        trainer.train()
+        histories.append([sorted(entry) for entry in trainer.state.log_history])
+    assert histories[0] == histories[1]
+    assert list(tracker.seen) == list(range(N_STEPS))
+    assert tracker.seen[0]["gradwatch/log10_attenuation"] < -5
+    assert [alert["title"] for alert in alerts] == ["gradwatch: vanishing"]
+
+
+def test_a_tracker_that_fails_stops_nothing(
+    tmp_path: Path, tracker: Tracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker.on_log = lambda *_, **__: 1 / 0  # type: ignore[method-assign]
+    trainer = make_trainer(tmp_path, Classifier(), [tracker, GradWatchCallback(every_n_steps=4)])
+    trainer.args.logging_steps = 100
+    with contextlib.suppress(ZeroDivisionError):  # the Trainer's own last word to its trackers
+        trainer.train()
+    assert trainer.state.global_step == N_STEPS
+    assert "training goes on" in caplog.text
 
 
 def test_stops_a_training_that_is_to_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

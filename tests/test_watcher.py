@@ -6,6 +6,7 @@ import gc
 import weakref
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 import gradwatch
+from gradwatch.alerts import Alerts
 from gradwatch.errors import AlreadyWatched, InvalidInput, NothingToJudge
 from gradwatch.log.writer import read_runs
 from gradwatch.verdict.episodes import Change
@@ -225,12 +227,50 @@ def test_listeners_are_called() -> None:
         network.model,
         network.optimizer,
         on_change=changes.append,
-        on_scalars=scalars.__setitem__,
+        log=lambda figures, step: scalars.__setitem__(step, figures),
     ):
         network.train(8)
     assert [(change.began, change.finding.kind) for change in changes] == [(True, "vanishing")]
     assert list(scalars) == [0, 1, 2, 3, 4, 5, 7]
     assert scalars[0]["gradwatch/log10_attenuation"] < -5
+
+
+def test_a_figure_of_zero_is_logged_as_the_floor(network: Network, tmp_path: Path) -> None:
+    network.optimizer.param_groups[0]["lr"] = 0.0
+    logged: list[dict[str, float]] = []
+    with gradwatch.watch(
+        network.model,
+        network.optimizer,
+        log=lambda figures, step: logged.append({**figures, "step": step}),
+        per_layer_scalars=True,
+    ):
+        network.train(3)
+    assert [figures["step"] for figures in logged] == [0, 1, 2]
+    assert all(figures["gradwatch/log10_smallest_update_ratio"] == -45 for figures in logged)
+    layers = {tag for figures in logged for tag in figures if tag.startswith("gradwatch_layers/")}
+    assert "gradwatch_layers/log10_grad_output_l2_norm/0" in layers
+
+
+def test_findings_are_alerts_of_trackers_that_have_them() -> None:
+    network, wandb, comet = make_unhealthy_mlp(), [], []
+    runs = [
+        SimpleNamespace(alert=lambda **given: wandb.append(given)),
+        SimpleNamespace(send_notification=lambda title, **given: comet.append((title, given))),
+        SimpleNamespace(),
+        None,
+    ]
+    alerts = Alerts(lambda: runs)
+    with gradwatch.watch(network.model, network.optimizer, on_change=alerts.hear) as watch:
+        network.train(8)
+    (finding,) = watch.report().findings
+    (alert,) = wandb
+    assert (alert["title"], alert["level"]) == ("gradwatch: vanishing", "ERROR")
+    assert f"[{finding.code} vanishing, critical]" in alert["text"]
+    ((title, given),) = comet
+    assert title == alert["title"]
+    assert given["additional_data"]["finding"] == alert["text"]
+    alerts.hear(Change(finding, began=True))
+    assert len(wandb) == len(comet) == 1
 
 
 def test_a_listener_that_raises_ends_nothing() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gradwatch.capture.device_values import REST, WHOLE_STEP, Ledger, Reading
 from gradwatch.capture.parameters import Watched, localise
+from gradwatch.capture.shards import is_elsewhere
 from gradwatch.capture.statistics import measure_l2_norm, view_sample, widen
 
 FOREACH_SIZE = 2**14
@@ -162,9 +163,11 @@ def read_weights(watched: Sequence[Watched], ledger: Ledger) -> None:
         watched: all parameters.
         ledger: takes ``weight_l2_norm``.
     """
+    params = enumerate(entry.param for entry in watched)
+    here = [(index, param) for index, param in params if not is_elsewhere(param)]
     with torch.no_grad():
-        norms = measure_norms([_take_values(localise(entry.param)) for entry in watched])
-    for index, norm in enumerate(norms):
+        norms = measure_norms([_take_values(localise(param)) for _, param in here])
+    for (index, _), norm in zip(here, norms, strict=True):
         ledger.add("param.weight_l2_norm", index, WHOLE_STEP, norm)
 
 

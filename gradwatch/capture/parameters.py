@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from gradwatch.capture.roles import find_role
+from gradwatch.capture.shards import find_shape
 from gradwatch.interruption import is_foreign
 from gradwatch.records import Param
 
@@ -133,7 +134,7 @@ def describe_parameters(
         Param(
             fqn=entry.fqn,
             module=entry.module,
-            shape=tuple(entry.param.shape),
+            shape=find_shape(entry.param),
             role=entry.role,
             dtype=str(entry.param.dtype).removeprefix("torch."),
             trainable=entry.was_trainable,

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -32,6 +33,11 @@ _channels: defaultdict[str, itertools.count[int]] = defaultdict(itertools.count)
 """Ranks that watch the same models in the same order find each other by number."""
 
 
+_ALONE = {"DataParallel", "DeepSpeedEngine"}
+"""Wrappers whose ranks are judged each by itself: the first has none, and gradients are read before
+the second reduces them."""
+
+
 def unwrap(model: nn.Module) -> tuple[nn.Module, bool]:
     """The model inside a parallel wrapper, and whether there was one whose ranks work together.
 
@@ -44,7 +50,9 @@ def unwrap(model: nn.Module) -> tuple[nn.Module, bool]:
     inner = getattr(model, "_orig_mod", model)
     if isinstance(inner, nn.parallel.DistributedDataParallel):
         return inner.module, True
-    return (inner.module, False) if isinstance(inner, nn.DataParallel) else (model, False)
+    names = {each.__name__ for each in type(inner).__mro__}
+    inside: Any = inner.module if names & _ALONE else model
+    return inside, False
 
 
 @dataclasses.dataclass

@@ -12,7 +12,7 @@ from gradwatch.capture.calls import CallKey
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.ranks import RankMerger
 from gradwatch.capture.sample import Sample
-from gradwatch.capture.shards import count_parts
+from gradwatch.capture.shards import count_parts, describe_elsewhere
 from gradwatch.records import Layer, StepRecord
 
 
@@ -88,6 +88,7 @@ class RecordQueue:
         parts = count_parts(model, [entry.param for entry in sample.watched])
         self._ranks.is_wanted |= any(part > 1 for part in parts)
         sample.notes += self._ranks.describe_alone()
+        sample.notes += describe_elsewhere(entry.param for entry in sample.watched)
         record = None if is_lost else self._assembler.build(sample, interval)
         if not self._ranks.connect(entry.fqn for entry in sample.watched):
             return record

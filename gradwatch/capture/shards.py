@@ -1,4 +1,4 @@
-"""Parameters of which each rank holds only a part: DTensors, and what the older FSDP flattens."""
+"""Parameters of which each rank holds a part: DTensors, what the older FSDP flattens, ZeRO-3's."""
 
 from __future__ import annotations
 
@@ -43,6 +43,27 @@ def count_parts(model: nn.Module | None, params: Iterable[nn.Parameter]) -> list
         for param in (handle.flat_param, *originals):
             counts[id(param)] = int(handle.world_size)
     return [counts.get(id(param)) or _count_shards(param) for param in params]
+
+
+def is_elsewhere(param: Any) -> bool:
+    """Whether DeepSpeed's ZeRO-3 holds the elements, and leaves none here between the passes."""
+    return hasattr(param, "ds_tensor") and not param.numel()
+
+
+def describe_elsewhere(params: Iterable[nn.Parameter]) -> tuple[str, ...]:
+    """What to say of the weights that ZeRO-3 holds."""
+    count = sum(map(is_elsewhere, params))
+    if not count:
+        return ()
+    return (
+        f"ZeRO-3 holds the elements of {count} parameters in shards: their gradients are seen, and "
+        "their weights and updates are not. Stages 1 and 2 of ZeRO show both",
+    )
+
+
+def find_shape(param: Any) -> tuple[int, ...]:
+    """Shape of the whole parameter."""
+    return tuple(param.ds_shape if is_elsewhere(param) else param.shape)
 
 
 def _count_shards(param: Any) -> int:

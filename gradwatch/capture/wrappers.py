@@ -1,4 +1,4 @@
-"""What compilation, data parallelism and Fabric put around a module: no part of its name."""
+"""What compilation, parallelism, DeepSpeed and Fabric put around a module: no part of its name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import nn
 from gradwatch.capture.parameters import strip_wrappers
 
 _INNER = {
+    "DeepSpeedEngine": "module",
     "DistributedDataParallel": "module",
     "DataParallel": "module",
     "_FabricModule": "_forward_module",

@@ -121,7 +121,7 @@ def a_listener_of_the_users_that_fails(logdir: Path) -> gradwatch.Watch:
     optimizer = sgd(model)
     with (
         warnings.catch_warnings(),
-        gradwatch.watch(model, optimizer, logdir=logdir, on_scalars=lambda *_: 1 / 0) as watch,
+        gradwatch.watch(model, optimizer, logdir=logdir, log=lambda *_: 1 / 0) as watch,
     ):
         warnings.simplefilter("ignore", RuntimeWarning)
         train(optimizer, classify(model))
