@@ -34,7 +34,7 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 
 from gradwatch.cli import main as run_cli
 from gradwatch.log import summaries
-from gradwatch.log.event_file import crc32c, frame, masked
+from gradwatch.log.event_file import crc32c, make_frame, masked
 from gradwatch.log.writer import EventLog
 from gradwatch.records import LayerSet, StepRecord
 from gradwatch.run_marks import RunDescription, RunEnd, RunGap, RunHeader
@@ -119,7 +119,7 @@ def forge(content: bytes, rng: random.Random) -> bytes:
     data = bytearray(frames[place][12:-4])
     for _ in range(rng.randint(1, 6)):
         data[rng.randrange(len(data))] = rng.randrange(256)
-    frames[place] = frame(bytes(data))
+    frames[place] = make_frame(bytes(data))
     return b"".join(frames)
 
 
@@ -158,7 +158,9 @@ def is_evidence(frame: bytes) -> bool:
 def make_event(step: int, *values: summary_pb2.Summary.Value) -> bytes:
     """One frame."""
     summary = summary_pb2.Summary(value=values)
-    return frame(event_pb2.Event(wall_time=1e9, step=step, summary=summary).SerializeToString())
+    return make_frame(
+        event_pb2.Event(wall_time=1e9, step=step, summary=summary).SerializeToString()
+    )
 
 
 def make_record_event(
@@ -209,7 +211,7 @@ def summaries_sizes() -> tuple[tuple[str, ...], int, int]:
 
 def craft_files() -> Iterator[tuple[str, bytes]]:
     """Name and content of files that were made to do harm; each below 10 MB."""
-    begin = frame(EVENT.SerializeToString())
+    begin = make_frame(EVENT.SerializeToString())
     small = make_set(2)
     good = pack_equal(small)
     yield "empty", b""
@@ -218,7 +220,7 @@ def craft_files() -> Iterator[tuple[str, bytes]]:
         "length of 2^63",
         struct.pack("<Q", 2**63) + struct.pack("<I", masked(crc32c(struct.pack("<Q", 2**63)))),
     )
-    yield "600,000 empty frames", begin + frame(b"") * 600_000
+    yield "600,000 empty frames", begin + make_frame(b"") * 600_000
     yield "NaN as mask", begin + make_record_event(small, [good[0], np.nan, *good[2:]])
     yield "infinite mask", begin + make_record_event(small, [good[0], np.inf, *good[2:]])
     yield "negative mask", begin + make_record_event(small, [good[0], -5, *good[2:]])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading
-from gradwatch.evidence.paths import find_path
+from gradwatch.evidence.paths import find_fed_path
 from gradwatch.records import Layer
 from gradwatch.schema.activations import RECTIFIER_GAIN, Activation, find_activation
 
@@ -135,7 +135,7 @@ def attribute(reading: Reading, start: int) -> Attribution:
         >>> split.list_gains(make_reading().topology.layers, "activation")
         [0.25]
     """
-    path = find_path(reading, start)
+    path = find_fed_path(reading, start)
     shares = {"activation": 0.0, "weight": 0.0, "norm": 0.0, "other": 0.0}
     counts = {"activation": 0, "weight": 0, "norm": 0, "other": 0}
     factors: dict[int, float] = {}

@@ -14,7 +14,7 @@ CANCELS = (
 )
 """Reasons, as phrases."""
 
-ROUNDING = 1e-6
+ZERO_SHARE = 1e-6
 """A gradient below this share of the full one is what float32 leaves of an exact zero."""
 
 
@@ -77,7 +77,7 @@ def _feeds_only(
 ) -> bool:
     """Whether all that a parameter computes ends in one of these softmaxes."""
     topology = reading.topology
-    is_rounding = reading.param_gradient[index] < ROUNDING
+    is_rounding = reading.param_gradient[index] < ZERO_SHARE
     if is_rounding and f"{topology.params[index].module}.".startswith(owners):
         return True
     calls = topology.calls[index]

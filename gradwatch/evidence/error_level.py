@@ -9,7 +9,7 @@ from statistics import median
 
 from gradwatch.evidence.first_levels import FIRST_READINGS
 
-LATEST = 8
+LATEST_ERRORS = 8
 """Error signals that are looked back on."""
 
 
@@ -23,7 +23,7 @@ class ErrorLevels:
     """
 
     first: list[float] = field(default_factory=list)
-    latest: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=LATEST))
+    latest: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=LATEST_ERRORS))
     _first_step: int = 0
 
     def add(self, global_step: int, error: float) -> None:

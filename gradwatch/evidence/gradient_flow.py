@@ -18,7 +18,7 @@ import numpy as np
 from gradwatch.evidence.topology import Mask, Topology, map_topology
 from gradwatch.records import Array, StepRecord
 
-UNDERFLOW = 1e-25
+ROUNDED_NORM = 1e-25
 """Stands for a norm that float32 rounded to zero although some elements are not zero."""
 
 
@@ -212,12 +212,12 @@ def _read_grad(record: StepRecord) -> Array:
     """Gradient norms, with rounding to zero distinguished from true zeros."""
     grad: Array = record.layer("grad_output_l2_norm").copy()
     rounded = (grad == 0) & (record.layer("grad_zero_fraction") < 1)
-    grad[rounded] = UNDERFLOW
+    grad[rounded] = ROUNDED_NORM
     return grad
 
 
 def read_param_gradients(record: StepRecord) -> Array:
-    """Gradient norms of the parameters; one that float32 rounded to zero counts as ``UNDERFLOW``.
+    """Gradient norms of the parameters; what float32 rounded to zero is ``ROUNDED_NORM``.
 
     Args:
         record: of one step.
@@ -226,7 +226,7 @@ def read_param_gradients(record: StepRecord) -> Array:
         float64 ``(n_params,)``; 0 where every element sampled is 0, NaN without a gradient.
     """
     grad: Array = record.param("grad_l2_norm").copy()
-    grad[(grad == 0) & (record.param("zero_fraction") < 1)] = UNDERFLOW
+    grad[(grad == 0) & (record.param("zero_fraction") < 1)] = ROUNDED_NORM
     return grad
 
 

@@ -77,11 +77,11 @@ def find_learning(reading: Reading, change: LossChange, limits: Thresholds) -> M
         bool ``(n_params,)``.
 
     Example:
-        >>> from gradwatch.evidence.loss_change import measure_loss_change
+        >>> from gradwatch.evidence.loss_change import allocate_loss_change
         >>> from gradwatch.evidence.worked_example import make_reading
         >>> still = {"update_l2_norm": (1e-9, 0.25), "loss_change": (-1e-9, -0.5)}
         >>> reading = make_reading(param=still)
-        >>> change = measure_loss_change(reading.record, reading.topology)
+        >>> change = allocate_loss_change(reading.record, reading.topology)
         >>> find_learning(reading, change, Thresholds()).tolist()
         [False, True]
     """

@@ -15,9 +15,9 @@ HELD_SHARE = 0.1
 a burst is not."""
 
 RISE = 1.01
-"""Growth of the learning rate over the latest ``LATEST`` records that is a warm-up."""
+"""Growth of the learning rate over the latest ``LATEST_RATES`` records that is a warm-up."""
 
-LATEST = 3
+LATEST_RATES = 3
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Rates:
         highest: so far.
     """
 
-    latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
+    latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_RATES))
     highest: float = 0.0
     _thinned: Thinned[tuple[float, float]] = field(default_factory=Thinned)
 

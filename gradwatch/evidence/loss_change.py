@@ -20,7 +20,7 @@ import numpy.typing as npt
 from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.records import Array, Param, StepRecord
 
-RECENT = 2
+RECENT_SHARES = 2
 """Records over which the largest share of a parameter counts: shares of a minibatch scatter."""
 
 
@@ -65,7 +65,7 @@ class LossChange:
         return float(self.totals.sum())
 
 
-def measure_loss_change(record: StepRecord, topology: Topology) -> LossChange:
+def allocate_loss_change(record: StepRecord, topology: Topology) -> LossChange:
     """Allocate a step's loss change to the parameters: ``|g . dw|``, ``g`` before any clipping.
 
     Args:
@@ -78,7 +78,7 @@ def measure_loss_change(record: StepRecord, topology: Topology) -> LossChange:
     Example:
         >>> from gradwatch.evidence.worked_example import make_reading
         >>> reading = make_reading()
-        >>> change = measure_loss_change(reading.record, reading.topology)
+        >>> change = allocate_loss_change(reading.record, reading.topology)
         >>> change.size.round(4).tolist(), change.share.round(4).tolist(), round(change.total, 4)
         ([0.0005, 0.5], [0.001, 0.999], 0.5005)
     """
@@ -184,8 +184,8 @@ class LossChangeHistory:
         largest_total: so far.
     """
 
-    recent: deque[Array] = field(default_factory=lambda: deque(maxlen=RECENT))
-    totals: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    recent: deque[Array] = field(default_factory=lambda: deque(maxlen=RECENT_SHARES))
+    totals: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_SHARES))
     largest_total: float = float("nan")
     _width: int = 0
     _made: float = 0.0
@@ -202,7 +202,7 @@ class LossChangeHistory:
             Its loss change, also where it does not count.
         """
         self._width = len(topology.params)
-        change = measure_loss_change(record, topology)
+        change = allocate_loss_change(record, topology)
         self._sum_up(record, change)
         if record.step("learning_rate") == 0 or not np.isfinite(change.size[change.counted]).any():
             return change
@@ -233,7 +233,7 @@ class LossChangeHistory:
             places: for each of its parameters, the index in the old one, or -1.
         """
         carried = [np.append(share, np.nan)[places] for share in self.recent]
-        self.recent = deque(carried, maxlen=RECENT)
+        self.recent = deque(carried, maxlen=RECENT_SHARES)
 
     @property
     def peak_share(self) -> Array:

@@ -10,10 +10,10 @@ from statistics import fmean, median
 
 from gradwatch.records import StepRecord
 
-FIRST = 5
+FIRST_LOSSES = 5
 """Records whose median loss is where the training began."""
 
-LATEST = 12
+LATEST_LOSSES = 12
 """Records whose loss is where it is now."""
 
 LEAST = 8
@@ -40,8 +40,8 @@ class LossLevels:
     """
 
     first: list[float] = field(default_factory=list)
-    latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
-    _ages: deque[int] = field(default_factory=lambda: deque(maxlen=LATEST))
+    latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_LOSSES))
+    _ages: deque[int] = field(default_factory=lambda: deque(maxlen=LATEST_LOSSES))
     _first_step: int = 0
 
     def add(self, record: StepRecord) -> None:
@@ -55,7 +55,7 @@ class LossLevels:
             return
         if not self.first:
             self._first_step = record.global_step
-        if len(self.first) < FIRST:
+        if len(self.first) < FIRST_LOSSES:
             self.first.append(loss)
         else:
             self.latest.append(loss)
@@ -77,11 +77,15 @@ class LossLevels:
 
         NaN where there are too few records of either end to know their scatter.
         """
-        if len(self.first) < FIRST or len(self.latest) < FIRST or not self.beginning > 0:
+        if (
+            len(self.first) < FIRST_LOSSES
+            or len(self.latest) < FIRST_LOSSES
+            or not self.beginning > 0
+        ):
             return nan, nan
         start = fmean(self.first)
         error = sqrt(
-            _measure_variance(self.first) / FIRST
+            _measure_variance(self.first) / FIRST_LOSSES
             + _measure_variance(self.latest) / len(self.latest)
         )
         return (start - fmean(self.latest)) / start, error / start

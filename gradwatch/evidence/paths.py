@@ -11,7 +11,7 @@ from gradwatch.evidence.topology import Topology
 from gradwatch.records import Param
 
 
-def find_path(reading: Reading, start: int) -> tuple[int, ...]:
+def find_fed_path(reading: Reading, start: int) -> tuple[int, ...]:
     """Layers from one behind ``start`` to its reference, each time the best-fed consumer.
 
     Args:
@@ -23,7 +23,7 @@ def find_path(reading: Reading, start: int) -> tuple[int, ...]:
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_reading
-        >>> find_path(make_reading(), 0)
+        >>> find_fed_path(make_reading(), 0)
         (1, 2)
     """
     reference, here = reading.reference[start], start
@@ -134,7 +134,7 @@ def find_bottleneck(reading: Reading, calls: Iterable[int]) -> int:
     source = max(known, key=lambda call: float(reading.relative_gradient[call]))
     whole = float(reading.relative_gradient[source])
     drops = [(1.0, -1)]
-    for index in find_path(reading, source):
+    for index in find_fed_path(reading, source):
         own = float(reading.gains[index])
         is_join = reading.topology.layers[index].role in ("container", "other")
         if np.isnan(own) and is_join:  # a factor of a block's own, such as ReZero's

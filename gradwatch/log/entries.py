@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorboard.compat.proto import event_pb2
 
 from gradwatch.errors import UnreadableLog
-from gradwatch.log.event_file import MAX_FRAME_BYTES, DamageError, Frame, scan_frames
+from gradwatch.log.event_file import MAX_FRAME_BYTES, DamageError, EventFrame, scan_frames
 from gradwatch.log.resume import Entry
 from gradwatch.log.summaries import (
     END_TAG,
@@ -75,7 +75,7 @@ class Scan:
             self.is_cut = True
             (self.damage if is_own else self.foreign).append(f"{path.name}: {error}")
 
-    def _take_frame(self, path: Path, frame: Frame) -> None:
+    def _take_frame(self, path: Path, frame: EventFrame) -> None:
         is_ours = TAG_PREFIX.encode() in frame.head
         if not frame.is_sound or (is_ours and frame.length > MAX_FRAME_BYTES):
             text = f"{path.name}: damaged in the frame at byte {frame.position}"
@@ -83,7 +83,7 @@ class Scan:
         elif is_ours:
             self._take_event(path, frame)
 
-    def _take_event(self, path: Path, frame: Frame) -> None:
+    def _take_event(self, path: Path, frame: EventFrame) -> None:
         try:
             entry, kind = _read_head(path, frame)
         except (IndexError, struct.error, ValueError):
@@ -93,7 +93,7 @@ class Scan:
             getattr(self, kind).append(entry)
 
 
-def _read_head(path: Path, frame: Frame) -> tuple[Entry, str | None]:
+def _read_head(path: Path, frame: EventFrame) -> tuple[Entry, str | None]:
     match = _RECORD_TAG.search(frame.head)
     wall_time, step = _read_stamp(frame.head)
     if wall_time != wall_time or not 0 <= step < _STEP_LIMIT:
@@ -107,7 +107,7 @@ def _read_head(path: Path, frame: Frame) -> tuple[Entry, str | None]:
     return entry, "entries" if match else _choose_kind(frame)
 
 
-def _choose_kind(frame: Frame) -> str | None:
+def _choose_kind(frame: EventFrame) -> str | None:
     if _MARKS.search(frame.head):
         return "marks"
     is_wanted = any(word in frame.head for word in _WANTED)

@@ -131,14 +131,14 @@ def _header_is_sound(header: bytes) -> bool:
     return masked(crc32c(length)) == int(_CHECKSUM.unpack(checksum)[0])
 
 
-def frame(data: bytes) -> bytes:
+def make_frame(data: bytes) -> bytes:
     """Bytes as one frame of an event file.
 
     Args:
         data: a serialised event.
 
     Example:
-        >>> len(frame(b"abc"))  # 12 bytes before, 4 behind
+        >>> len(make_frame(b"abc"))  # 12 bytes before, 4 behind
         19
     """
     length = _LENGTH.pack(len(data))
@@ -186,7 +186,7 @@ class EventFile:
         """
         if os.getpid() != self._process:
             return
-        whole = frame(data)
+        whole = make_frame(data)
         with self._lock:
             if not self._file.closed:
                 self._append_whole(whole)
@@ -209,7 +209,7 @@ class EventFile:
 
 
 @dataclass(frozen=True)
-class Frame:
+class EventFrame:
     """Where a frame's data stands in its file, and the beginning of the data.
 
     Attributes:
@@ -234,7 +234,7 @@ class DamageError(Exception):
     """An event file stopped making sense; what came before it is good."""
 
 
-def scan_frames(path: Path, head_bytes: int) -> Iterator[Frame]:
+def scan_frames(path: Path, head_bytes: int) -> Iterator[EventFrame]:
     """Go through a file's frames, checking both checksums of each.
 
     The file may be growing: it is read up to its size at the start, and a last frame that is not
@@ -263,7 +263,7 @@ def scan_frames(path: Path, head_bytes: int) -> Iterator[Frame]:
             if position > size:
                 break
             head, is_sound = _read_data(file, length, head_bytes)
-            yield Frame(offset, length, head, is_sound)
+            yield EventFrame(offset, length, head, is_sound)
             file.seek(position)
 
 

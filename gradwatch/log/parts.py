@@ -17,7 +17,7 @@ MAX_STREAMS = 64
 
 
 @dataclass
-class Session:
+class WrittenSession:
     """One watch's share of the log.
 
     Attributes:
@@ -68,7 +68,7 @@ class Session:
     def _is_lost(self, number: int) -> bool:
         return any(gap.first <= number <= gap.last for gap in self.gaps)
 
-    def is_beside(self, other: Session) -> bool:
+    def is_beside(self, other: WrittenSession) -> bool:
         """Whether the two are of different trainings at the same time, and not one resumed.
 
         Args:
@@ -83,7 +83,7 @@ class Session:
             return False
         return mine.is_beside(theirs)
 
-    def _names(self, other: Session) -> bool:
+    def _names(self, other: WrittenSession) -> bool:
         return self.header is not None and other.name in self.header.beside
 
     @property
@@ -92,14 +92,14 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Part:
+class SessionChain:
     """One run of a directory: sessions that follow each other.
 
     Attributes:
         sessions: in the order in which they began; the last one says how the run ended.
     """
 
-    sessions: tuple[Session, ...] = ()
+    sessions: tuple[WrittenSession, ...] = ()
 
     @property
     def written(self) -> tuple[Entry, ...]:
@@ -107,7 +107,7 @@ class Part:
         return tuple(entry for session in self.sessions for entry in session.entries)
 
 
-def arrange(entries: Sequence[Entry], marks: Iterable[Mark]) -> list[Part]:
+def arrange(entries: Sequence[Entry], marks: Iterable[Mark]) -> list[SessionChain]:
     """Records and marks of a directory as runs; at least one, which may be empty.
 
     Args:
@@ -117,7 +117,7 @@ def arrange(entries: Sequence[Entry], marks: Iterable[Mark]) -> list[Part]:
     Raises:
         UnreadableLog: more sessions, or more at the same time, than any training has.
     """
-    streams = [[Session("", entries=list(stream))] for stream in _split_unnamed(entries)]
+    streams = [[WrittenSession("", entries=list(stream))] for stream in _split_unnamed(entries)]
     for session in _gather_sessions(entries, marks):
         home = next((s for s in streams if not any(session.is_beside(p) for p in s)), None)
         if home is None:
@@ -125,7 +125,7 @@ def arrange(entries: Sequence[Entry], marks: Iterable[Mark]) -> list[Part]:
         else:
             home.append(session)
         _limit(len(streams), MAX_STREAMS, "watches at the same time")
-    return [Part(tuple(stream)) for stream in streams] or [Part()]
+    return [SessionChain(tuple(stream)) for stream in streams] or [SessionChain()]
 
 
 def _split_unnamed(entries: Sequence[Entry]) -> list[list[Entry]]:
@@ -137,10 +137,10 @@ def _split_unnamed(entries: Sequence[Entry]) -> list[list[Entry]]:
     return streams
 
 
-def _gather_sessions(entries: Sequence[Entry], marks: Iterable[Mark]) -> list[Session]:
-    found: dict[str, Session] = {}
+def _gather_sessions(entries: Sequence[Entry], marks: Iterable[Mark]) -> list[WrittenSession]:
+    found: dict[str, WrittenSession] = {}
     for mark in marks:
-        session = found.setdefault(mark.session, Session(mark.session))
+        session = found.setdefault(mark.session, WrittenSession(mark.session))
         if isinstance(mark, RunHeader):
             session.header = session.header or mark
         elif isinstance(mark, RunEnd):
@@ -149,7 +149,7 @@ def _gather_sessions(entries: Sequence[Entry], marks: Iterable[Mark]) -> list[Se
             session.gaps.append(mark)
     for entry in entries:
         if entry.session:
-            found.setdefault(entry.session, Session(entry.session)).entries.append(entry)
+            found.setdefault(entry.session, WrittenSession(entry.session)).entries.append(entry)
     _limit(len(found), MAX_SESSIONS, "sessions")
     for session in found.values():
         session.settle()

@@ -30,7 +30,7 @@ from gradwatch.log.limits import (
     require_few,
     require_modest,
 )
-from gradwatch.log.parts import Part, Session, arrange
+from gradwatch.log.parts import SessionChain, WrittenSession, arrange
 from gradwatch.log.resume import Entry, drop_overwritten
 from gradwatch.log.summaries import unpack_layer_set, unpack_units
 from gradwatch.log.trial_summaries import unpack_trials
@@ -73,7 +73,7 @@ class Run:
     written: tuple[Entry, ...] = ()
     text_entries: tuple[Entry, ...] = ()
     damage: tuple[str, ...] = ()
-    sessions: tuple[Session, ...] = ()
+    sessions: tuple[WrittenSession, ...] = ()
     notes: tuple[str, ...] = ()
     columns: int = MAX_COLUMNS
 
@@ -238,14 +238,16 @@ def _read_folder(name: str, folder: Folder) -> list[Run]:
         parts = arrange(scan.entries, _read_marks(scan))
     except UnreadableLog as error:
         scan.damage.append(str(error))
-        parts = [Part()]
+        parts = [SessionChain()]
     return [
         _make_run(f"{name}#{place}" if place > 1 else name, folder.path, part, scan, texts)
         for place, part in enumerate(parts, start=1)
     ]
 
 
-def _make_run(name: str, path: Path, part: Part, scan: Scan, texts: tuple[Entry, ...]) -> Run:
+def _make_run(
+    name: str, path: Path, part: SessionChain, scan: Scan, texts: tuple[Entry, ...]
+) -> Run:
     missing = [text for text in (session.find_missing() for session in part.sessions) if text]
     is_whole = all(session.name and session.end for session in part.sessions) and not missing
     foreign = scan.foreign if scan.foreign and not (is_whole and part.sessions) else []

@@ -11,10 +11,10 @@ from gradwatch.records import StepRecord
 
 LOSS_JUMP = 1.5
 GRAD_JUMP = 3.0
-"""A loss, or a norm of all gradients, above so many times the largest of the ``RECENT`` records
-before is a jump: what diverges goes on from there within a few steps."""
+"""A loss, or a norm of all gradients, above so many times the largest of the ``JUMP_RECORDS``
+records before is a jump: what diverges goes on from there within a few steps."""
 
-RECENT = 3
+JUMP_RECORDS = 3
 
 JUMP_SAMPLES = 4
 """Steps sampled one by one after a jump, or where other parameters get a gradient than before; one
@@ -32,8 +32,8 @@ class Alertness:
     """Follows one run's records and says how many of the next steps to sample one by one."""
 
     def __init__(self) -> None:
-        self._losses: deque[float] = deque(maxlen=RECENT)
-        self._grads: deque[float] = deque(maxlen=RECENT)
+        self._losses: deque[float] = deque(maxlen=JUMP_RECORDS)
+        self._grads: deque[float] = deque(maxlen=JUMP_RECORDS)
         self._learning: np.ndarray | None = None
         self._records = 0
         self._asked = 0

@@ -15,7 +15,7 @@ LEAST_RECORDS = 2
 """Sampled steps that are enough when they lie far apart."""
 
 RECOVERY_SHARE = 0.5
-"""A disease has gone when it has been absent for this share of the time it lasted."""
+"""What was unhealthy has gone when it is absent for this share of the time it lasted."""
 
 VOTES = 5
 """The first signs of an episode name its cause: later ones also show what it has led to."""
@@ -23,7 +23,7 @@ VOTES = 5
 
 @dataclass
 class Episode:
-    """One disease in one region, from its first sign on.
+    """What is unhealthy in one region, from its first sign on.
 
     Attributes:
         rule, sign: what it is, as last seen.

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gradwatch.evidence.history import REPLACING_UPDATE
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.findings import Finding
 from gradwatch.wording.phrases import name_number
@@ -38,9 +39,6 @@ the early weights were replaced at every step.
 LEAST_PROGRESS = 0.05
 """Share of the best trial's fall of the loss below which another hardly learns. A few steps at one
 learning rate do not compare speeds more closely: above it the smaller change counts for more."""
-
-REPLACING_UPDATE = 0.5
-"""Relative update from which a step replaces a weight rather than changes it."""
 
 _BLOW_UPS = ("nonfinite", "exploding")
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradwatch.evidence.attribution import RECTIFIER_LOG_GAIN, attribute
-from gradwatch.evidence.paths import find_path
+from gradwatch.evidence.paths import find_fed_path
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.vanishing_causes import find_cause
 from tests.records_builder import Network, build_chain, change, make_record, read
@@ -23,8 +23,8 @@ def judge_cause(record) -> str:
 
 def test_the_path_leads_from_behind_the_layer_to_the_reference():
     reading = read(make_record(build_chain(4), gains={"Sigmoid": 0.25}))
-    assert find_path(reading, 0) == (1, 2, 3, 4, 5)  # fc3 has no more than act2
-    assert find_path(reading, 6) == ()
+    assert find_fed_path(reading, 0) == (1, 2, 3, 4, 5)  # fc3 has no more than act2
+    assert find_fed_path(reading, 6) == ()
 
 
 def test_the_path_takes_the_best_fed_branch():
@@ -36,7 +36,7 @@ def test_the_path_takes_the_best_fed_branch():
     net.add("head", "Linear", is_head=True)
     record = make_record(net.build(), gains={"Linear": 0.1})
     record = change(record, "grad_output_l2_norm", {"poor": 1e-9, "rich": 1e-2, "stem": 1e-3})
-    path = find_path(read(record), 0)
+    path = find_fed_path(read(record), 0)
     assert rich in path
     assert poor not in path
 
@@ -152,7 +152,7 @@ def test_a_cycle_in_the_data_flow_ends():
     net.add("head", "Linear", inputs=(1,), is_head=True)
     record = make_record(net.build())
     record = change(record, "grad_output_l2_norm", {"a": 1e-9, "b": 1e-8, "head": 1.0})
-    assert len(find_path(read(record), 0)) <= 3
+    assert len(find_fed_path(read(record), 0)) <= 3
     assert np.isfinite(attribute(read(record), 0).total)
 
 

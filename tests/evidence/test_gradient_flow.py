@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradwatch.evidence.gradient_flow import (
-    UNDERFLOW,
+    ROUNDED_NORM,
     read_flow,
     spread_back,
 )
@@ -114,7 +114,7 @@ def test_what_is_not_judged_has_no_sensitivity():
 def test_a_norm_that_float32_rounded_to_zero_is_no_true_zero():
     record = change(make_record(build_chain(2)), "grad_output_l2_norm", {"fc0": 0.0, "act0": 0.0})
     record = change(record, "grad_zero_fraction", {"fc0": 0.3, "act0": 1.0})
-    assert read(record).grad[:2].tolist() == [UNDERFLOW, 0.0]
+    assert read(record).grad[:2].tolist() == [ROUNDED_NORM, 0.0]
 
 
 def test_missing_gradients_stay_missing():

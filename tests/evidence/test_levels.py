@@ -7,7 +7,7 @@ import math
 import pytest
 
 from gradwatch.evidence.first_levels import FIRST_READINGS, FirstLevels
-from gradwatch.evidence.loss_level import FIRST, LATEST, LossLevels
+from gradwatch.evidence.loss_level import FIRST_LOSSES, LATEST_LOSSES, LossLevels
 from gradwatch.thresholds import Thresholds
 from tests.records_builder import build_chain, change, fill_history, make_record, read
 
@@ -25,7 +25,7 @@ def test_whether_a_loss_has_levelled_does_not_depend_on_how_densely_it_is_sample
     exponent, has_levelled, growth
 ):
     """Of a power law of the steps, the exponent decides."""
-    steps = [*range(FIRST), *(round(20 * growth**n) for n in range(LATEST))]
+    steps = [*range(FIRST_LOSSES), *(round(20 * growth**n) for n in range(LATEST_LOSSES))]
     levels = fill_levels(steps, [max(step, 1) ** -exponent for step in steps])
     assert levels.has_levelled is has_levelled
 
@@ -36,7 +36,7 @@ def test_too_few_losses_have_not_levelled():
 
 
 def test_a_jump_of_the_loss_is_remembered_for_a_while():
-    count = FIRST + LATEST
+    count = FIRST_LOSSES + LATEST_LOSSES
     levels = fill_levels(list(range(count)), [2.0] * (count - 3) + [8e3, 2.0, 2.0])
     assert levels.peak == pytest.approx(4e3)
     assert levels.remaining == pytest.approx(1.0)

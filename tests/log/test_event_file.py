@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-from gradwatch.log.event_file import DamageError, EventFile, crc32c, frame, masked, scan_frames
+from gradwatch.log.event_file import DamageError, EventFile, crc32c, make_frame, masked, scan_frames
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 4, 8, 511, 512, 513, 1024, 70_001])
@@ -55,7 +55,7 @@ def test_a_cut_last_frame_ends_the_file_without_complaint(written, missing: int)
 
 def test_a_broken_header_is_damage_after_what_came_before(written) -> None:
     with written.path.open("r+b") as file:
-        file.seek(len(frame(b"first")))
+        file.seek(len(make_frame(b"first")))
         file.write(b"\xff")
     frames = scan_frames(written.path, 99)
     assert next(frames).head == b"first"
@@ -99,7 +99,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path) -> None:
 
 def test_a_frame_of_20_gib_without_content_is_stepped_over(tmp_path) -> None:
     path = tmp_path / "events.out.tfevents.1"
-    whole = frame(b"x")
+    whole = make_frame(b"x")
     length = struct.pack("<Q", 20 << 30)
     head = length + struct.pack("<I", masked(crc32c(length)))
     path.write_bytes(whole + head)

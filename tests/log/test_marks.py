@@ -308,9 +308,9 @@ def test_the_tab_says_what_could_not_be_written(tmp_path, monkeypatch) -> None:
 
 
 def test_the_tab_has_the_limits_of_check(tmp_path) -> None:
-    from benchmarks.fuzz_log import EVENT, frame, repeat_packed
+    from benchmarks.fuzz_log import EVENT, make_frame, repeat_packed
 
-    content = frame(EVENT.SerializeToString()) + repeat_packed(2_000, 50)
+    content = make_frame(EVENT.SerializeToString()) + repeat_packed(2_000, 50)
     (tmp_path / "events.out.tfevents.1").write_bytes(content)
     assert "columns in records of this size" in read_in_tab(tmp_path)["error"]
     assert main(["check", str(tmp_path)]) == 2

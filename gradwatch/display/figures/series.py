@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gradwatch.display.figures.palette import Matrix
 from gradwatch.display.figures.rows import SHARES, RowPlan, plan_rows
 from gradwatch.evidence import gradient_flow as flow
-from gradwatch.evidence.loss_change import measure_loss_change
+from gradwatch.evidence.loss_change import allocate_loss_change
 from gradwatch.records import StepRecord
 from gradwatch.thresholds import Thresholds
 
@@ -100,7 +100,7 @@ def _take(values: npt.NDArray[np.float64], index: npt.NDArray[np.int64]) -> Matr
 
 def _share_loss_change(reading: flow.Reading, plan: RowPlan) -> Matrix:
     """Of each row's module, its weights together; every call of a module has the same."""
-    change = measure_loss_change(reading.record, reading.topology)
+    change = allocate_loss_change(reading.record, reading.topology)
     known = np.isfinite(change.share) & change.counted & (plan.param_rows >= 0)
     shares = np.full(len(plan.rows), np.nan)
     shares[plan.param_rows[known]] = 0.0

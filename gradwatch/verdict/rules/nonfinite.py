@@ -162,7 +162,7 @@ One NaN in a gradient makes every weight NaN in the next step; the run is lost.
 ## How it is measured
 A norm over all elements is not finite as soon as one element is not. The record in which something
 was hurt first is kept: in it outputs are searched in the order of forward, without those that were
-so while all was well, then gradients from the loss back. Where the weights were broken before that
+so while all was whole, then gradients from the loss back. Where the weights were broken before that
 record began, the origin was not seen, and the steps between which it lies are given; every step is
 sampled for a while from then on, and again after a rollback. A step that a GradScaler skipped is no
 finding, and a non-finite gradient that never reaches the weights counts only when it lasts.
