@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from gradwatch.capture.exchange import Exchange, is_job
@@ -104,7 +104,7 @@ class Alarms:
         self._agreed = find_configuration()
         self.begin()
 
-    def begin(self, global_step: int = 0, directory: Path | None = None) -> None:
+    def begin(self, global_step: int = 0, directory: str | os.PathLike[str] | None = None) -> None:
         """A training begins at this step, and logs into this directory.
 
         Args:
@@ -209,7 +209,7 @@ class Alarms:
         return UnhealthyGradients(describe(self.findings), tuple(self.findings))
 
 
-def _read_whole(directory: Path | None) -> Report | None:
+def _read_whole(directory: str | os.PathLike[str] | None) -> Report | None:
     """The report on all of a training whose last part logged into a directory."""
     if directory is None:
         return None

@@ -249,11 +249,11 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
             return {"writer": shared}
         return {"logdir": self.logdir}
 
-    def _find_directory(self, trainer: Any) -> Path | None:
+    def _find_directory(self, trainer: Any) -> str | None:
         """Of the event files; ``None`` where this process writes none."""
         place = self._choose_log(trainer)
         if "logdir" in place:
-            return Path(place["logdir"])
+            return str(place["logdir"])
         return find_directory(place.get("writer"))
 
     def _hear(self, change: Change) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
@@ -177,12 +176,12 @@ class GradWatchCallback(TrainerCallback):
                 "A tracker took no scalars of step %d; the training goes on.", rows[0][1]
             )
 
-    def _find_directory(self, args: Any) -> Path | None:
+    def _find_directory(self, args: Any) -> str | None:
         """Of the event files; ``None`` where there are none."""
         if self.writer is not None:
             return find_directory(self.writer)
         logdir = self._choose_logdir(args)
-        return None if logdir is None else Path(logdir)
+        return None if logdir is None else os.fspath(logdir)
 
     def _choose_logdir(self, args: Any) -> str | os.PathLike[str] | None:
         """A directory in which nobody else writes, beside the trainer's own."""

@@ -53,7 +53,9 @@ def watch(
     Args:
         model: any module with trainable parameters; nothing is stored on it.
         optimizer: one or several; without, ``Watch.step()`` marks each step.
-        logdir: where TensorBoard event files go; ``None`` writes nothing.
+        logdir: where TensorBoard event files go, a directory or an address such as
+            ``s3://bucket/run`` (needs fsspec, ``pip install "gradwatch[remote]"``); ``None`` writes
+            nothing.
         every_n_steps: longest wait between two sampled steps (see ``Schedule``).
         budget: largest share of the training's time that watching may take, such as 0.01; samples
             are left out until it holds, on every rank the same. ``None`` asks no clock.

@@ -31,6 +31,7 @@ from gradwatch.log.limits import (
     require_modest,
 )
 from gradwatch.log.parts import SessionChain, WrittenSession, arrange
+from gradwatch.log.remote import fetch_logdir, is_remote
 from gradwatch.log.resume import Entry, drop_overwritten
 from gradwatch.log.summaries import unpack_layer_set, unpack_units
 from gradwatch.log.trial_summaries import unpack_trials
@@ -206,12 +207,14 @@ def read_runs(logdir: str | os.PathLike[str]) -> list[Run]:
     being written may be read. A directory that cannot be entered is a run with damage.
 
     Args:
-        logdir: a directory, or a single event file.
+        logdir: a directory, or a single event file; also an address of fsspec, such as ``s3://``.
 
     Raises:
         NothingToJudge: there is no such directory or file.
+        InvalidInput: nothing here reads such an address.
     """
-    root = Path(logdir).expanduser()
+    is_here = not is_remote(logdir)
+    root = Path(logdir).expanduser() if is_here else fetch_logdir(os.fspath(logdir))
     if root.is_dir():
         found = sorted(find_folders(root), key=lambda folder: folder.path.parts)
         return [run for folder in found for run in _read_folder(_name_run(folder, root), folder)]

@@ -6,7 +6,6 @@ import os
 import platform
 import time
 import weakref
-from pathlib import Path
 from typing import Any
 
 from gradwatch.run_marks import RunDescription, RunHeader
@@ -18,7 +17,10 @@ _open: weakref.WeakKeyDictionary[Any, tuple[str, str]] = weakref.WeakKeyDictiona
 
 
 def open_session(
-    log: object, directory: Path | None, thresholds: Thresholds, description: RunDescription
+    log: object,
+    directory: str | os.PathLike[str] | None,
+    thresholds: Thresholds,
+    description: RunDescription,
 ) -> RunHeader:
     """The start mark of a new session, named at random (not from a training's generators).
 
@@ -53,7 +55,7 @@ def close_session(log: object) -> None:
     _open.pop(log, None)
 
 
-def _list_times(directory: Path) -> list[float]:
+def _list_times(directory: str | os.PathLike[str]) -> list[float]:
     """When the event files that are there were last written."""
     try:
         with os.scandir(directory) as found:

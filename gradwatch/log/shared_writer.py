@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto import event_pb2
@@ -68,7 +67,7 @@ def add_event_to(target: Any, event: event_pb2.Event) -> None:
         target.add_summary(event.summary, event.step)
 
 
-def find_directory(writer: Any) -> Path | None:
+def find_directory(writer: Any) -> str | None:
     """Where a writer's event files lie.
 
     Args:
@@ -80,5 +79,5 @@ def find_directory(writer: Any) -> Path | None:
     for holder in (find_writer(writer), writer):
         find = getattr(holder, "get_logdir", None)
         if callable(find):
-            return Path(str(find()))
+            return str(find())
     return None

@@ -12,6 +12,7 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from gradwatch.errors import InvalidInput
 from gradwatch.log.event_file import EventFile
 from gradwatch.log.reader import Run, StoredText, read_runs
+from gradwatch.log.remote import RemoteEventFile, is_remote
 from gradwatch.log.sessions import close_session, open_session
 from gradwatch.log.shared_writer import add_event_to, can_write, find_directory, find_writer
 from gradwatch.log.summaries import (
@@ -41,7 +42,8 @@ class EventLog:
     second writer there would drop or reorder the owner's points.
 
     Args:
-        logdir: the run's directory; made when it is missing, ``~`` is the home directory.
+        logdir: the run's directory; made when it is missing, ``~`` is the home directory. An
+            address such as ``s3://bucket/run`` is written through fsspec.
         writer: a ``SummaryWriter``, its ``file_writer``, a TensorBoard ``EventFileWriter`` or a
             logger with an ``experiment`` (Lightning's ``TensorBoardLogger``). A dummy that
             Lightning hands out on other ranks, or ``None``, swallows everything.
@@ -53,7 +55,8 @@ class EventLog:
     def __init__(
         self, logdir: str | os.PathLike[str] | None = None, *, writer: object = None
     ) -> None:
-        self._file = None if logdir is None else _open_file(logdir)
+        self._logdir = "" if logdir is None else os.fspath(logdir)
+        self._file = None if logdir is None else _open_file(self._logdir)
         self._writer = None if self._file else writer
         if self._writer is not None and not can_write(self._writer):
             raise InvalidInput(
@@ -166,9 +169,9 @@ class EventLog:
         else:
             self.flush()
 
-    def _find_directory(self) -> Path | None:
+    def _find_directory(self) -> str | None:
         if self._file is not None:
-            return self._file.path.parent
+            return str(self._file.path.parent)
         return find_directory(self._writer)
 
     def _note_gap(self, number: int, reason: str) -> None:
@@ -185,18 +188,17 @@ class EventLog:
         """Someone may have cleaned up below a running training: begin another file, and say so."""
         if self._file is None or not self._file.is_deleted:
             return
-        folder = self._file.path.parent
         if self._header is not None and self._made > 1:
             last = self._made - 2
             self._gap = RunGap(self._header.session, 0, last, "the event file was deleted")
-        file = _begin_file(folder)
+        file = _begin_file(self._logdir)
         self._file.close()
         self._file = file
         self._described.clear()
         if self._header is not None:
             self._write(self._header.description.first_step, [summarise_mark(self._header)])
         self.notices.append(
-            f"The event file in {str(folder)!r} was deleted while gradwatch wrote to it; its "
+            f"The event file in {self._logdir!r} was deleted while gradwatch wrote to it; its "
             "earlier records are lost, and a new file was begun."
         )
 
@@ -219,25 +221,21 @@ class EventLog:
             add_event_to(find_writer(self._writer), event)
 
 
-def _open_file(logdir: str | os.PathLike[str]) -> EventFile:
-    text = os.fspath(logdir)
-    if "://" in text:
-        raise InvalidInput(
-            f"Expected a directory of this machine as logdir, got {text!r}. "
-            "Pass writer=SummaryWriter(...), which can write there, instead."
-        )
+def _open_file(logdir: str) -> EventFile:
     try:
-        return _begin_file(Path(text).expanduser())
+        return _begin_file(logdir)
+    except InvalidInput:
+        raise
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home directory for "~"
         raise InvalidInput(
-            f"Expected a logdir that can be written, got {text!r} ({error}). "
+            f"Expected a logdir that can be written, got {logdir!r} ({error}). "
             "Choose another directory, or mend its permissions."
         ) from error
 
 
-def _begin_file(directory: Path) -> EventFile:
+def _begin_file(logdir: str) -> EventFile:
     """A new event file with the event that every one begins with."""
-    file = EventFile(directory)
+    file = RemoteEventFile(logdir) if is_remote(logdir) else EventFile(Path(logdir).expanduser())
     source = event_pb2.SourceMetadata(writer="gradwatch.log.writer")
     event = event_pb2.Event(
         wall_time=time.time(), file_version=_FILE_VERSION, source_metadata=source
