@@ -1,5 +1,5 @@
-"""Writes the pages that are made from the package itself: docs/rules/*.md and docs/cli.md; and
-puts the measured figures into those that quote them.
+"""Writes the pages that are made from the package itself: docs/rules/*.md, docs/cli.md and
+docs/measured.md; and puts the measured figures into those that quote them.
 
     python docs/generate.py            # rewrite them
     python docs/generate.py --check    # exit 1 when one is out of date
@@ -14,10 +14,12 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gradwatch.cli import build_parser
 from gradwatch.pytest_plugin.settings import add_options
+from gradwatch.schema.activations import ACTIVATIONS
+from gradwatch.schema.statistics import STATISTICS, Scope
 from gradwatch.verdict.rule import Rule
 from gradwatch.verdict.rules import DEFAULT_RULES
 
@@ -45,6 +47,26 @@ COSTS = {
 }
 """The same, and what docs/overhead.md calls them."""
 
+SCOPES = {
+    "layer": "Each call of a layer",
+    "activation": "Each call of an activation",
+    "param": "Each parameter",
+    "step": "The step",
+}
+
+ROWS_MADE = """% Made by docs/generate.py from gradwatch.schema; change its rows, not this page.
+
+# What is measured
+
+A record of one sampled step has one number per layer, parameter or step of each statistic below:
+float64 in memory, float32 in a log, NaN where it was not measured. `StepRecord.layer(name)`,
+`.param(name)` and `.step(name)` answer them. A formula is a Python expression of tensors, which a
+test evaluates beside a training: `output`, `grad_output` and `grad_input` of a call, `slope`
+(the activation's derivative) and its largest value, `steepest`; `grad`, `weight` (before the step)
+and `update` of a parameter.
+
+"""
+
 CLI_MADE = "% Made by docs/generate.py from the commands themselves; change them, not this page.\n"
 MADE = "% Made by docs/generate.py from the rule itself; change the rule, not this page.\n\n"
 
@@ -55,7 +77,8 @@ def build_pages(rules: Sequence[Rule] = DEFAULT_RULES) -> dict[str, str]:
     figures = {"../README.md": _quote_figures(DOCS.parent / "README.md")}
     figures["accuracy.md"] = _quote_figures(DOCS / "accuracy.md")
     index = _write_index(sorted(rules, key=lambda rule: rule.code))
-    return {"rules/index.md": index, "cli.md": _write_cli(), **figures, **pages}
+    made = {"rules/index.md": index, "cli.md": _write_cli(), "measured.md": _write_rows()}
+    return {**made, **figures, **pages}
 
 
 def find_stale(docs: Path = DOCS) -> list[str]:
@@ -76,6 +99,35 @@ def _write_index(rules: Sequence[Rule]) -> str:
     table = ["| Rule | Kind | Finds |", "|---|---|---|", *rows]
     intro = "`gradwatch explain CODE` prints the same pages in the terminal."
     return MADE + "\n".join(["# Rules", "", intro, "", *table, "", *toctree]) + "\n"
+
+
+def _write_rows() -> str:
+    """Every statistic and every activation, as their rows have them."""
+    parts = []
+    for scope in get_args(Scope):
+        rows = [row for row in STATISTICS.values() if row.scope == scope]
+        parts += ["", f"## {SCOPES[scope]}: `{rows[0].shape}`", ""]
+        parts += [
+            "| Name | What | Formula | Over passes | Over ranks | Source |",
+            "|---|---|---|---|---|---|",
+        ]
+        parts += [
+            f"| `{row.name}` | {_plain(row.meaning)} | {row.formula and f'`{row.formula}`'} | "
+            f"{row.over_calls} | {row.over_ranks} | {row.source} |"
+            for row in rows
+        ]
+    parts += [
+        "",
+        "## Activations",
+        "",
+        "| Name | Derivative | Flat | Largest | Initialisation | Gain |",
+    ]
+    parts += ["|---|---|---|---|---|---|"]
+    for act in ACTIVATIONS.values():
+        formula = _plain((act.derivative.__doc__ or "\n").splitlines()[0].replace("``", "`"))
+        gain = f"{act.maximum:.3g} | {act.scheme} | {act.gain:.3g}"
+        parts.append(f"| `{act.name}` | {formula} | {act.flat} | {gain} |")
+    return ROWS_MADE + "\n".join(parts[1:]) + "\n"
 
 
 def _write_cli() -> str:

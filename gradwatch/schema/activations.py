@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gradwatch.schema import call_meanings, curves, derivatives
+from gradwatch.schema import piecewise_derivatives as piecewise
 from gradwatch.schema.curves import Curve
 from gradwatch.schema.derivatives import Derivative, Options
 
@@ -143,7 +144,7 @@ def choose_scheme(layer_type: str) -> tuple[str, float]:
 def _rectifier(name: str, **facts: Any) -> Activation:
     """A row that is ``max(x, 0)``, or that with a bound."""
     known: dict[str, Any] = {
-        "derivative": derivatives.derive_relu, "curve": curves.draw_relu,
+        "derivative": piecewise.derive_relu, "curve": curves.draw_relu,
         "functions": (name,), "rectifies": True,
     }  # fmt: skip
     return Activation(name, "zero", **{**known, **facts})
@@ -151,27 +152,27 @@ def _rectifier(name: str, **facts: Any) -> Activation:
 
 _ROWS = (
     Activation(
-        "sigmoid", "both", lambda x, y, _: y * (1 - y), curves.draw_sigmoid, 0.25,
+        "sigmoid", "both", derivatives.derive_sigmoid, curves.draw_sigmoid, 0.25,
         modules=("Sigmoid",), functions=("sigmoid", "expit"),
         scheme=XAVIER, gain=4.0,  # Glorot & Bengio (2010)
     ),
     Activation(
-        "tanh", "both", lambda x, y, _: 1 - y * y, np.tanh,
+        "tanh", "both", derivatives.derive_tanh, np.tanh,
         modules=("Tanh",), functions=("tanh",),
         scheme=XAVIER, gain=5 / 3,  # LeCun et al. (1998), section 4.4
     ),
     Activation(
-        "softsign", "both", lambda x, y, _: (1 - y.abs()).square(), lambda z: z / (1 + np.abs(z)),
+        "softsign", "both", derivatives.derive_softsign, lambda z: z / (1 + np.abs(z)),
         modules=("Softsign",), functions=("softsign",), scheme=XAVIER, gain=1.0,
     ),
     Activation(
-        "hardsigmoid", "both", lambda x, y, _: ((y > 0) & (y < 1)).to(y.dtype) / 6,
+        "hardsigmoid", "both", piecewise.derive_hardsigmoid,
         lambda z: np.clip(z / 6 + 0.5, 0, 1), 1 / 6,
         modules=("Hardsigmoid",), functions=("hardsigmoid",), options=("inplace",),
         scheme=XAVIER, gain=6.0,
     ),
     Activation(
-        "hardtanh", "both", derivatives.bounded(-1.0, 1.0), lambda z: np.clip(z, -1, 1),
+        "hardtanh", "both", piecewise.bounded(-1.0, 1.0), lambda z: np.clip(z, -1, 1),
         modules=("Hardtanh",), functions=("hardtanh",),
         options=("min_val", "max_val", "inplace"), resolve=call_meanings.resolve_hardtanh,
         scheme=XAVIER, gain=1.0,
@@ -182,7 +183,7 @@ _ROWS = (
         options=("dim",), is_elementwise=False, scheme=XAVIER, gain=1.0,
     ),
     Activation(
-        "logsigmoid", "one", lambda x, y, _: -y.expm1(), lambda z: -curves.draw_softplus(-z),
+        "logsigmoid", "one", derivatives.derive_logsigmoid, lambda z: -curves.draw_softplus(-z),
         modules=("LogSigmoid",), functions=("logsigmoid",), scheme=XAVIER, gain=2.0,
     ),
     Activation(
@@ -190,16 +191,16 @@ _ROWS = (
         modules=("Softplus",), functions=("softplus",), options=("beta", "threshold"),
     ),
     Activation(
-        "elu", "one", derivatives.derive_elu, curves.draw_elu,
+        "elu", "one", piecewise.derive_elu, curves.draw_elu,
         modules=("ELU",), functions=("elu",), options=("alpha", "inplace"),
     ),
     Activation(
-        "celu", "one", derivatives.derive_celu, curves.draw_elu,
+        "celu", "one", piecewise.derive_celu, curves.draw_elu,
         modules=("CELU",), functions=("celu",), options=("alpha", "inplace"),
     ),
     Activation(
-        "selu", "one", derivatives.derive_selu, curves.draw_selu,
-        derivatives.SELU_SCALE * derivatives.SELU_ALPHA,
+        "selu", "one", piecewise.derive_selu, curves.draw_selu,
+        piecewise.SELU_SCALE * piecewise.SELU_ALPHA,
         modules=("SELU",), functions=("selu",), options=("inplace",), scheme=LECUN, gain=1.0,
     ),
     Activation(
@@ -215,13 +216,13 @@ _ROWS = (
         1.09, modules=("Mish",), functions=("mish",), options=("inplace",), needs_input=True,
     ),
     Activation(
-        "hardswish", "one", derivatives.derive_hardswish, lambda z: z * np.clip(z / 6 + 0.5, 0, 1),
+        "hardswish", "one", piecewise.derive_hardswish, lambda z: z * np.clip(z / 6 + 0.5, 0, 1),
         1.5, modules=("Hardswish",), functions=("hardswish",), options=("inplace",),
         needs_input=True,
     ),
     _rectifier("relu", modules=("ReLU",), options=("inplace",)),
     _rectifier(
-        "relu6", modules=("ReLU6",), options=("inplace",), derivative=derivatives.bounded(0.0, 6.0),
+        "relu6", modules=("ReLU6",), options=("inplace",), derivative=piecewise.bounded(0.0, 6.0),
         curve=lambda z: np.clip(z, 0, 6),
     ),
     _rectifier(
@@ -234,29 +235,29 @@ _ROWS = (
     ),
     _rectifier("clamp_min", options=("min",), resolve=call_meanings.resolve_clamp_min),
     Activation(
-        "leaky_relu", "nowhere", derivatives.derive_leaky_relu, curves.draw_line(0.01),
+        "leaky_relu", "nowhere", piecewise.derive_leaky_relu, curves.draw_line(0.01),
         modules=("LeakyReLU",), functions=("leaky_relu",), options=("negative_slope", "inplace"),
         resolve=call_meanings.resolve_leaky_relu, rectifies=True,
     ),
     Activation(
-        "prelu", "nowhere", derivatives.derive_piecewise, curves.draw_line(0.25),
+        "prelu", "nowhere", piecewise.derive_piecewise, curves.draw_line(0.25),
         modules=("PReLU",), functions=("prelu",), options=("weight",), needs_input=True,
     ),
     Activation(
-        "rrelu", "nowhere", derivatives.derive_piecewise, curves.draw_line((1 / 8 + 1 / 3) / 2),
+        "rrelu", "nowhere", piecewise.derive_piecewise, curves.draw_line((1 / 8 + 1 / 3) / 2),
         modules=("RReLU",), functions=("rrelu",),
         options=("lower", "upper", "training", "inplace"), needs_input=True,
     ),
     Activation(
-        "tanhshrink", "middle", lambda x, y, _: (x - y).square(), lambda z: z - np.tanh(z),
+        "tanhshrink", "middle", derivatives.derive_tanhshrink, lambda z: z - np.tanh(z),
         modules=("Tanhshrink",), functions=("tanhshrink",), needs_input=True,
     ),
     Activation(
-        "softshrink", "middle", derivatives.derive_shrinkage, curves.draw_softshrink,
+        "softshrink", "middle", piecewise.derive_shrinkage, curves.draw_softshrink,
         modules=("Softshrink",), functions=("softshrink",), options=("lambd",),
     ),
     Activation(
-        "hardshrink", "middle", derivatives.derive_shrinkage, curves.draw_hardshrink,
+        "hardshrink", "middle", piecewise.derive_shrinkage, curves.draw_hardshrink,
         modules=("Hardshrink",), functions=("hardshrink",), options=("lambd",),
     ),
 )  # fmt: skip

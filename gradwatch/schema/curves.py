@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from gradwatch.schema.derivatives import SELU_ALPHA, SELU_SCALE
+from gradwatch.schema.piecewise_derivatives import SELU_ALPHA, SELU_SCALE
 
 Values = npt.NDArray[np.float64]
 Curve = Callable[[Values], Values]
