@@ -1,4 +1,4 @@
-"""Walls in the middle of a net: detached, rebuilt, without a slope, or weighted by zero."""
+"""Parts that no gradient reaches: behind a detach, a rebuilt tensor, no slope, or a zero weight."""
 
 from __future__ import annotations
 
