@@ -25,7 +25,11 @@ class Alerts:
         self._sent: set[tuple[str, tuple[str, ...]]] = set()
 
     def hear(self, change: Change) -> None:
-        """A finding began or ended."""
+        """A finding began or ended.
+
+        Args:
+            change: as ``on_change`` gets it.
+        """
         finding = change.finding
         if not change.began or (finding.code, finding.layers) in self._sent:
             return

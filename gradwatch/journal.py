@@ -97,7 +97,12 @@ class Journal:
 
 
 def list_scalars(reading: Reading, per_layer: bool = False) -> dict[str, float]:
-    """The scalars of a sampled step by tag: the run's, and each layer's if that is asked for."""
+    """The scalars of a sampled step by tag: the run's, and each layer's if that is asked for.
+
+    Args:
+        reading: of the newest record.
+        per_layer: with ``list_layer_scalars``.
+    """
     return {**summarise_run(reading), **(list_layer_scalars(reading) if per_layer else {})}
 
 

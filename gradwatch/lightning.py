@@ -290,7 +290,7 @@ def _find_trials(callback: object, trainer: object) -> Callable[[], bool]:
 
 def _list_experiments(find_trainer: Callable[[], Any]) -> list[Any]:
     trainer = find_trainer()
-    return [] if trainer is None else [one.experiment for one in trainer.loggers]
+    return [] if trainer is None else [logger.experiment for logger in trainer.loggers]
 
 
 def _is_tensorboard(logger: object) -> bool:

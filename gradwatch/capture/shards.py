@@ -46,12 +46,23 @@ def count_parts(model: nn.Module | None, params: Iterable[nn.Parameter]) -> list
 
 
 def is_elsewhere(param: Any) -> bool:
-    """Whether DeepSpeed's ZeRO-3 holds the elements, and leaves none here between the passes."""
+    """Whether DeepSpeed's ZeRO-3 holds the elements, and leaves none here between the passes.
+
+    Args:
+        param: of the watched model; ZeRO-3 leaves it with no element and with ``ds_tensor``.
+    """
     return hasattr(param, "ds_tensor") and not param.numel()
 
 
 def describe_elsewhere(params: Iterable[nn.Parameter]) -> tuple[str, ...]:
-    """What to say of the weights that ZeRO-3 holds."""
+    """What to say of the weights that ZeRO-3 holds.
+
+    Args:
+        params: of the watched model.
+
+    Returns:
+        One sentence, or none where no parameter is elsewhere.
+    """
     count = sum(map(is_elsewhere, params))
     if not count:
         return ()
@@ -62,7 +73,11 @@ def describe_elsewhere(params: Iterable[nn.Parameter]) -> tuple[str, ...]:
 
 
 def find_shape(param: Any) -> tuple[int, ...]:
-    """Shape of the whole parameter."""
+    """Shape of the whole parameter.
+
+    Args:
+        param: of the watched model, whole or held in shards by ZeRO-3.
+    """
     return tuple(param.ds_shape if is_elsewhere(param) else param.shape)
 
 
