@@ -126,7 +126,11 @@ class RemoteEventFile(EventFile):
         self._copy()
 
     def append(self, data: bytes) -> None:
-        """Write one serialised event here, and begin a copy if the last one is old."""
+        """Write one serialised event here, and begin a copy if the last one is old.
+
+        Args:
+            data: of the event.
+        """
         super().append(data)
         is_running = self._upload is not None and self._upload.is_alive()
         is_due = time.monotonic() - self._uploaded_at >= UPLOAD_SECONDS
