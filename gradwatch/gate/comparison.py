@@ -131,16 +131,17 @@ def compare_runs(
             f"{len(steps)}. Train both for as long and with the same every_n_steps."
         )
     olds, news = ([measure_layers(run, steps) for run in runs] for runs in (old, new))
-    lost = sorted(_list_layers(olds) - _list_layers(news))
+    missing = sorted(_list_layers(olds) - _list_layers(news))
+    lost = [] if _has_frozen(old, new) else missing
     if not _list_layers(olds) & _list_layers(news):
         raise NothingToJudge(
             f"Expected layers in {after!r} that {before!r} has too, got none "
-            f"(such as {', '.join(lost[:3])}). Compare trainings of the same model."
+            f"(such as {', '.join(missing[:3])}). Compare trainings of the same model."
         )
     damage = [
         f"{run.label} is damaged ({'; '.join(run.damage)})" for run in (*old, *new) if run.damage
     ]
-    missing = [f"{after} has no layer {', '.join(lost)}"] if lost else []
+    absent = [f"{after} has no layer {', '.join(lost)}"] if lost else []
     regressions = _find_regressions(olds, news, limits, factor)
     return Comparison(
         regressions=tuple(regression for regression in regressions if regression.fqn not in lost),
@@ -148,8 +149,8 @@ def compare_runs(
         n_layers=len(_list_layers(olds) & _list_layers(news)),
         n_before=len(old),
         n_after=len(new),
-        warnings=(*damage, *missing),
-        is_whole=not damage and not missing,
+        warnings=(*damage, *absent),
+        is_whole=not damage and not absent,
     )
 
 
@@ -163,6 +164,21 @@ def _read(logdir: str) -> list[Run]:
             "Give the directory that was passed as logdir."
         )
     return kept
+
+
+def _has_frozen(old: Sequence[ComparedRun], new: Sequence[ComparedRun]) -> bool:
+    """Whether the models have as many parameters and fewer of B's require a gradient.
+
+    What is frozen from its input on is no layer of a record: there it is missing because it does
+    not train any more, and not because the model has another shape or other names.
+    """
+    headers = [[run.header for run in runs] for runs in (old, new)]
+    before, after = ([row.description for row in side if row is not None] for side in headers)
+    if len(before) < len(old) or len(after) < len(new):
+        return False
+    sizes = {row.n_params for row in (*before, *after)}
+    least = min(row.n_trainable for row in before)
+    return len(sizes) == 1 and max(row.n_trainable for row in after) < least
 
 
 def _list_layers(runs: Sequence[LayerMeasures]) -> set[str]:

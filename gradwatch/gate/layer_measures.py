@@ -10,6 +10,7 @@ import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading, read_flow
 from gradwatch.records import Array, StepRecord
+from gradwatch.run_marks import RunHeader
 from gradwatch.verdict.layer_summary import summarise_layers
 
 _LEAST = 1e-45
@@ -74,6 +75,10 @@ class ComparedRun(Protocol):
     @property
     def label(self) -> str:
         """Its name."""
+
+    @property
+    def header(self) -> RunHeader | None:
+        """What it says of its model."""
 
     @property
     def damage(self) -> Sequence[str]:

@@ -12,6 +12,7 @@ from gradwatch.errors import NothingToJudge
 from gradwatch.gate.comparison import Comparison, compare_logdirs, compare_runs
 from gradwatch.output.comparison import describe_comparison
 from gradwatch.records import StepRecord
+from gradwatch.run_marks import RunDescription, RunHeader
 from tests.gate.runs import damage, write_records
 from tests.records_builder import build_chain, change, change_param, make_record
 
@@ -56,6 +57,7 @@ class ReadRun:
     entries: list[StepRecord]
     label: str = "run"
     damage: tuple[str, ...] = ()
+    header: RunHeader | None = None
 
     def records(self) -> list[StepRecord]:
         return self.entries
@@ -148,6 +150,22 @@ def test_a_layer_that_has_no_numbers_any_more_is_worse(tmp_path: Path) -> None:
     (regression,) = compare(tmp_path, [make_run()], [frozen]).regressions
     assert (regression.fqn, regression.after) == ("fc2", None)
     assert "is no number any more" in str(regression)
+
+
+@pytest.mark.parametrize(("n_params", "n_trainable", "status"), [(9, 5, 1), (9, 9, 2), (8, 5, 2)])
+def test_a_layer_that_is_frozen_is_worse_and_one_that_went_is_not_compared(
+    n_params: int, n_trainable: int, status: int
+) -> None:
+    shorter = make_record(build_chain(3, "ReLU"), update_ratio=1e-3)
+    records = [replace(shorter, global_step=step) for step in range(20)]
+    headers = [
+        RunHeader("0" * 8, description=RunDescription(n_params=all_, n_trainable=some))
+        for all_, some in ((9, 9), (n_params, n_trainable))
+    ]
+    old = ReadRun(make_run(noise=0), header=headers[0])
+    comparison = compare_runs([old], [ReadRun(records, header=headers[1])])
+    assert comparison.status == status
+    assert ("fc3", "update_ratio") in list_layers(comparison) or status == 2
 
 
 def test_faster_is_not_worse(tmp_path: Path) -> None:
