@@ -11,6 +11,7 @@ from torch import Tensor
 from gradwatch.capture.device_values import Ledger, Reading
 from gradwatch.capture.frames import Frame
 from gradwatch.capture.graph import Edge, EdgeKey, find_sources, identify
+from gradwatch.capture.source_lines import find_place
 from gradwatch.records import Layer
 
 CallKey = tuple[str, int]
@@ -134,7 +135,9 @@ class CallTable:
             call = Call(len(self.calls), self._linked.get(key) or _describe(key, name, tensors))
             if key not in self._linked:
                 call.sources, passes = find_sources(starts, self.known)
-                call.layer = replace(call.layer, passes_float16=passes)
+                place = find_place()
+                source = place.source if place is not None else ""
+                call.layer = replace(call.layer, passes_float16=passes, source=source)
             self.calls[key] = call
         call.roots.add(self.root)
         return call

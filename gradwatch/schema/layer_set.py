@@ -112,6 +112,8 @@ class Layer:
         dtype: of the output, such as ``"float32"``.
         output_numel: elements of the output.
         passes_float16: values between the inputs' outputs and this layer's input are float16.
+        source: line of the user's code that called it when it was first seen, such as
+            ``"path/model.py:42"``; empty where it is not known.
     """
 
     fqn: str
@@ -124,6 +126,7 @@ class Layer:
     dtype: str = "float32"
     output_numel: int = 0
     passes_float16: bool = False
+    source: str = ""
 
     @property
     def key(self) -> str:

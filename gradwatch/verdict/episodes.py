@@ -65,7 +65,7 @@ class Episode:
             message=sign.message,
             remedy=sign.remedy
             or suggest_remedy(self.rule.kind, cause, sign.layers, sign.topology, sign.faults),
-            source=sign.source,
+            source=sign.find_source(),
         )
 
 

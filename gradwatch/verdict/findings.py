@@ -46,8 +46,8 @@ class Finding:
         threshold: what it was judged against.
         message: one sentence with the numbers.
         remedy: what to change, and where.
-        source: line of the user's code that is to blame, such as ``"path/model.py:42"``; empty
-            where it is not known.
+        source: line of the user's code that is to blame, such as ``"path/model.py:42"``; where no
+            line is, the one that called the first of the layers; empty where it is not known.
     """
 
     code: str

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradwatch.evidence.history import History
+from gradwatch.evidence.call_lines import find_call_line
 from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.thresholds import Thresholds
 
@@ -69,6 +70,12 @@ class Sign:
         with np.errstate(all="ignore"):
             found = self.explain()
         return replace(self, **found._asdict(), explain=None)
+
+    def find_source(self) -> str:
+        """The line that is to blame; else the one that calls the first layer, where it is known."""
+        if self.source or self.topology is None:
+            return self.source
+        return find_call_line(self.topology, self.layers)
 
 
 @dataclass(frozen=True)
