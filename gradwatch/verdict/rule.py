@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradwatch.evidence.history import History
 from gradwatch.evidence.call_lines import find_call_line
+from gradwatch.evidence.history import History
 from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.thresholds import Thresholds
 
