@@ -88,8 +88,12 @@ class StepRecord:
         Raises:
             InvalidInput: neither the log nor gradwatch knows it.
         """
-        row = self._find("layer", statistic)
-        return _lack(self.layer_values) if row is None else self.layer_values[row]
+        row = self.layer_set.rows.places["layer"].get(statistic)
+        if row is None:
+            self._require_known("layer", statistic)
+            return np.full(len(self.layer_set.layers), np.nan)
+        values: Array = self.layer_values[row]
+        return values
 
     def param(self, statistic: str) -> Array:
         """One statistic of all parameters, ``(n_params,)``; otherwise as ``layer``.
@@ -97,8 +101,12 @@ class StepRecord:
         Args:
             statistic: a name of ``layer_set.rows.param``, or one that gradwatch knows.
         """
-        row = self._find("param", statistic)
-        return _lack(self.param_values) if row is None else self.param_values[row]
+        row = self.layer_set.rows.places["param"].get(statistic)
+        if row is None:
+            self._require_known("param", statistic)
+            return np.full(len(self.layer_set.params), np.nan)
+        values: Array = self.param_values[row]
+        return values
 
     def step(self, statistic: str) -> float:
         """One number of the whole step; otherwise as ``layer``.
@@ -109,19 +117,20 @@ class StepRecord:
         Returns:
             NaN where the log does not have it.
         """
-        row = self._find("step", statistic)
-        return float("nan") if row is None else float(self.step_values[row])
+        row = self.layer_set.rows.places["step"].get(statistic)
+        if row is None:
+            self._require_known("step", statistic)
+            return float("nan")
+        return float(self.step_values[row])
 
-    def _find(self, scope: Scope, statistic: str) -> int | None:
-        """Its row; ``None`` where the log does not have it."""
-        known = self.layer_set.rows.places[scope]
-        row = known.get(statistic)
-        if row is None and find_statistic(scope, statistic) is None:
+    def _require_known(self, scope: Scope, statistic: str) -> None:
+        """Refuse what neither the log nor gradwatch has a statistic for."""
+        if find_statistic(scope, statistic) is None:
+            known = self.layer_set.rows.places[scope]
             raise InvalidInput(
                 f"Expected a {scope} statistic among {', '.join(known)}, got {statistic!r}. "
                 "Use one of these, or register it with gradwatch.schema.statistics."
             )
-        return row
 
     def layer_records(self) -> Iterator[LayerRecord]:
         """The same numbers layer by layer, for reading and printing."""
@@ -176,10 +185,6 @@ class StepRecord:
         layer_values[: counts[0]] = parts[0]
         layer_values[counts[0] :, chosen] = parts[1]
         return cls(global_step, layer_set, layer_values, parts[2], values[:n_step])
-
-
-def _lack(values: Array) -> Array:
-    return np.full(values.shape[1], np.nan)
 
 
 @dataclass(frozen=True)

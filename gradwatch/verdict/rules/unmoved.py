@@ -31,6 +31,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         thresholds: ``still_*``, ``unstepped_steps``, ``run_progress``, ``elasticity``.
     """
     found = _find_still(history, thresholds)
+    if not found.any():
+        return _look_at_way(history, thresholds)
     params = history.latest.topology.params
     held = found & _mark(params, "optimized")
     signs = [
@@ -49,8 +51,11 @@ def _mark(params: tuple[Param, ...], attribute: str) -> Mask:
 
 def _find_still(history: History, thresholds: Thresholds) -> Mask:
     """Trainable parameters that have not moved, but for those that need not."""
+    found = history.standstill.find(history.last_step, thresholds)
+    if not found.any():
+        return found
     params = history.latest.topology.params
-    found = history.standstill.find(history.last_step, thresholds) & _mark(params, "trainable")
+    found &= _mark(params, "trainable")
     patterns = thresholds.allow_unjudged
     for index in np.flatnonzero(found):
         names = params[index].fqn, params[index].module
@@ -204,10 +209,11 @@ def _look_at_lost(history: History, held: Mask, thresholds: Thresholds) -> list[
 
 def _look_at_way(history: History, thresholds: Thresholds) -> list[Sign]:
     """The whole network: a gradient that is there, and steps that can lead nowhere."""
-    nowhere = has_gone_nowhere(history, thresholds)
     if history.last_step - history.first_step < thresholds.patience:
         return []
-    if not (nowhere or is_at_rest(history, thresholds)) or not lacks_rate(history, thresholds):
+    if not (
+        has_gone_nowhere(history, thresholds) or is_at_rest(history, thresholds)
+    ) or not lacks_rate(history, thresholds):
         return []
     is_clipped = measure_scaled_clipping(history)[0] < thresholds.clipped
     if is_clipped or find_cleared(history.latest.record).any():
