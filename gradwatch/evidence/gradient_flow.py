@@ -224,6 +224,12 @@ def read_param_gradients(record: StepRecord) -> Array:
 
     Returns:
         float64 ``(n_params,)``; 0 where every element sampled is 0, NaN without a gradient.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_record
+        >>> rows = {"grad_l2_norm": 0.0, "zero_fraction": (0.5, 1.0)}
+        >>> read_param_gradients(make_record(param=rows)).tolist()
+        [1e-25, 0.0]
     """
     grad: Array = record.param("grad_l2_norm").copy()
     grad[(grad == 0) & (record.param("zero_fraction") < 1)] = ROUNDED_NORM

@@ -167,6 +167,12 @@ class History:
 
         Args:
             thresholds: ``patience`` in steps, ``output_gain`` of the gradient.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_history, make_record
+            >>> long = make_history([make_record(), make_record(1000)])
+            >>> long.has_closed_outputs(Thresholds())
+            False
         """
         made = self.last_step - self.first_step
         return made >= thresholds.patience and self.output_gain < thresholds.output_gain
@@ -177,6 +183,13 @@ class History:
         Args:
             layers: of any role; activations count.
             thresholds: see ``FirstLevels.was_open``.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_history, make_record
+            >>> replacing = make_record(1, param={"update_l2_norm": 1.0})
+            >>> history = make_history([make_record(), replacing])
+            >>> history.broke_layers(history.latest.topology.layers, Thresholds())
+            True
         """
         return self.has_replaced_weights and any(
             self.first_levels.was_open(layer.key, thresholds)
@@ -210,6 +223,12 @@ class History:
 
         Args:
             thresholds: ``loss_progress`` of a step, ``unfinished`` of the loss, ``output_gain``.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_history, make_record
+            >>> still = [make_record(step, param={"loss_change": -1e-12}) for step in range(12)]
+            >>> make_history(still).stands_still(Thresholds())
+            True
         """
         if self.rates.is_warming_up or not self.rates.decay > 0:
             return False
@@ -227,6 +246,13 @@ class History:
 
         Args:
             thresholds: ``divergence``, times the first values.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_history, make_record
+            >>> larger = {"grad_output_l2_norm": 1e6}
+            >>> records = [*map(make_record, range(5)), make_record(5, layer=larger)]
+            >>> make_history(records).was_diverging(Thresholds())
+            True
         """
         first = self.errors.beginning
         return bool(first > 0 and self.errors.largest > thresholds.divergence * first)
@@ -239,6 +265,12 @@ class History:
 
         Args:
             thresholds: ``converged`` of the error signal or of the loss.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_history, make_record
+            >>> records = [make_record(step, step={"loss": 2.0**-step}) for step in range(20)]
+            >>> make_history(records).has_converged(Thresholds())
+            True
         """
         has_fallen = (
             self.errors.now < thresholds.converged * self.errors.beginning

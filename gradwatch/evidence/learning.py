@@ -50,6 +50,12 @@ class LearningEvidence:
             change: its loss change.
             motion: loss change of the step against the loss at the start; NaN: not known.
             limits: what counts as a part in the change, as a move, and as a network that moves.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_history, make_record
+            >>> history = make_history(make_record(step) for step in range(7))
+            >>> history.learning.learned.tolist(), history.learning.called.tolist()
+            ([7, 7], [7, 7])
         """
         grad = reading.record.param("grad_l2_norm")
         used = _find_used(reading.topology)

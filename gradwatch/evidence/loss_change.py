@@ -100,6 +100,13 @@ def find_counted(topology: Topology) -> Mask:
 
     Returns:
         bool ``(n_params,)``.
+
+    Example:
+        >>> from gradwatch.evidence.topology import map_topology
+        >>> from gradwatch.records import LayerSet
+        >>> params = Param("fc.weight", "fc", (4, 4)), Param("fc.bias", "fc", (4,), "bias")
+        >>> find_counted(map_topology(LayerSet(params=params))).tolist()
+        [True, False]
     """
     learns = np.array(
         [param.trainable and param.optimized for param in topology.params], dtype=bool
@@ -200,6 +207,13 @@ class LossChangeHistory:
 
         Returns:
             Its loss change, also where it does not count.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_reading
+            >>> reading, history = make_reading(), LossChangeHistory()
+            >>> change = history.add(reading.record, reading.topology)
+            >>> history.peak_share.round(3).tolist(), round(history.recent_total, 4)
+            ([0.001, 0.999], 0.5005)
         """
         self._width = len(topology.params)
         change = allocate_loss_change(record, topology)

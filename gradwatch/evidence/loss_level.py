@@ -49,6 +49,14 @@ class LossLevels:
 
         Args:
             record: newer than all before.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_record
+            >>> levels = LossLevels()
+            >>> for step in range(17):
+            ...     levels.add(make_record(step, step={"loss": 1.0 if step < 5 else 0.25}))
+            >>> levels.remaining, levels.fall, levels.has_levelled
+            (0.25, (0.75, 0.0), True)
         """
         loss = record.step("loss")
         if not isfinite(loss):

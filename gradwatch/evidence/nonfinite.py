@@ -34,6 +34,14 @@ class Break:
 
         Args:
             reading: of the next record.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_reading
+            >>> state = Break()
+            >>> for grad in (1.0, np.inf, np.inf):
+            ...     state.add(make_reading(param={"grad_l2_norm": grad}))
+            >>> state.lasted
+            2
         """
         if not is_hurt(reading):
             self.first, self.before, self.lasted = None, reading, 0
@@ -94,6 +102,11 @@ def has_reached_weights(reading: Reading) -> bool:
 
     Args:
         reading: of one record.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> has_reached_weights(make_reading(param={"update_l2_norm": np.inf}))
+        True
     """
     names = ("update_l2_norm", "weight_l2_norm")
     return any(bool(np.isinf(reading.record.param(name)).any()) for name in names)

@@ -103,6 +103,19 @@ def find_opening(reading: Reading, indices: Iterable[int], opening: float) -> se
 
     Source:
         Bachlechner et al. (2021), ReZero; Touvron et al. (2021), LayerScale.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> from gradwatch.records import Layer, LayerSet
+        >>> inputs = {"stem": (), "fc": (0,), "scale": (1,), "add": (0, 2), "out": (3,)}
+        >>> layers = [Layer(fqn, 0, "weight", inputs=before) for fqn, before in inputs.items()]
+        >>> params = [Param(f"{fqn}.weight", fqn, (4, 4)) for fqn in inputs]
+        >>> rows = {"grad_output_l2_norm": (1.0, 1e-6, 1.0, 1.0, 1.0)}
+        >>> rows["grad_input_l2_norm"] = (np.nan, 1e-6, 1e-6, 1.0, 1.0)
+        >>> moves = {"update_l2_norm": (0.0, 0.0, 1.0, 0.0, 0.0), "weight_l2_norm": 1.0}
+        >>> reading = make_reading(rows, moves, layer_set=LayerSet(tuple(layers), tuple(params)))
+        >>> find_opening(reading, [1], opening=0.01)  # fc, behind a scale that begins near zero
+        {1}
     """
     topology = reading.topology
     return {

@@ -15,6 +15,12 @@ def is_at_rest(history: History, thresholds: Thresholds) -> bool:
     Args:
         history: of the run so far.
         thresholds: ``update_ratio`` of a weight that moves; see ``History.stands_still``.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> rows = {"loss_change": -1e-12, "update_l2_norm": 1e-12}
+        >>> is_at_rest(make_history(make_record(i, param=rows) for i in range(12)), Thresholds())
+        True
     """
     reading = history.latest
     update = reading.measure_update(thresholds.weight_floor)[reading.judged] * history.rates.decay
@@ -33,6 +39,13 @@ def has_gone_nowhere(history: History, thresholds: Thresholds) -> bool:
 
     Source:
         Lan, Liu, Zhou & Yosinski (2019), "LCA: Loss Change Allocation", equation 2.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> rows = {"loss_change": -1e-12}
+        >>> records = [make_record(100 * i, param=rows) for i in range(12)]
+        >>> has_gone_nowhere(make_history(records), Thresholds())
+        True
     """
     if history.last_step - history.first_step < thresholds.patience or history.rates.is_warming_up:
         return False
@@ -87,6 +100,11 @@ def lacks_rate(history: History, thresholds: Thresholds) -> bool:
     Args:
         history: of the run so far.
         thresholds: ``elasticity`` of a gradient that is there.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> lacks_rate(make_history([make_record()]), Thresholds())
+        True
     """
     return measure_elasticity(history) >= thresholds.elasticity
 

@@ -32,6 +32,14 @@ class RankSpreads:
         Args:
             record: merged over ranks; one without comparisons changes nothing.
             thresholds: ``rank_spread`` from which weights are apart.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_record
+            >>> spreads = RankSpreads()
+            >>> for spread in (0.0, 0.5, 0.0):  # averaged now and then
+            ...     spreads.add(make_record(param={"rank_weight_spread": spread}), Thresholds())
+            >>> spreads.have_met
+            True
         """
         spread = record.param("rank_weight_spread")
         if not np.isfinite(spread).any():
@@ -51,6 +59,12 @@ def find_apart(record: StepRecord, statistic: str, thresholds: Thresholds) -> Ma
 
     Returns:
         bool ``(n_params,)``; false throughout where ranks were not compared.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_record
+        >>> record = make_record(param={"rank_grad_spread": (0.0, 0.25)})
+        >>> find_apart(record, "grad", Thresholds()).tolist()
+        [False, True]
     """
     apart: Mask = record.param(f"rank_{statistic}_spread") > thresholds.rank_spread
     if statistic == "weight":

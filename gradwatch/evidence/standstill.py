@@ -92,6 +92,13 @@ class Standstill:
         Args:
             global_step: of the newest record.
             thresholds: of the run.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_history, make_record
+            >>> still = {"update_l2_norm": (0.0, 0.25), "weight_l2_norm": 1.0}
+            >>> history = make_history(make_record(50 * i, param=still) for i in range(12))
+            >>> history.standstill.find(history.last_step, Thresholds()).tolist()
+            [True, False]
         """
         lasted: Mask = global_step - self.since >= thresholds.still_steps
         return lasted & (self.records >= thresholds.still_records)
@@ -164,6 +171,13 @@ def find_lost(standstill: Standstill, reading: Reading, thresholds: Thresholds) 
         standstill: of the run.
         reading: the newest one.
         thresholds: of the run.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> still = {"update_l2_norm": 0.0}
+        >>> history = make_history(make_record(50 * i, param=still) for i in range(12))
+        >>> find_lost(history.standstill, history.latest, Thresholds()).tolist()
+        [True, True]
     """
     grad = reading.record.param("step_grad_l2_norm")
     rests = standstill.has_moved & ~(grad > thresholds.converged * standstill.largest_grad)

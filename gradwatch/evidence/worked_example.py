@@ -56,6 +56,10 @@ def make_layer_set(activation: str = "Sigmoid") -> LayerSet:
 
     Args:
         activation: class of ``act``.
+
+    Example:
+        >>> [layer.type for layer in make_layer_set("ReLU").layers]
+        ['Linear', 'ReLU', 'Linear']
     """
     layers = (
         Layer("fc0", 0, "weight", "Linear", output_numel=16),

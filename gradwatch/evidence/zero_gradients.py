@@ -167,6 +167,13 @@ def find_zero_bare(reading: Reading) -> list[int]:
 
     Returns:
         Indices of parameters.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> from gradwatch.records import LayerSet, Param
+        >>> gates = LayerSet(params=(Param("prompt"), Param("gate")))
+        >>> find_zero_bare(make_reading(param={"grad_l2_norm": (1.0, 0.0)}, layer_set=gates))
+        [1]
     """
     is_zero = reading.record.param("grad_l2_norm") == 0
     found: list[int] = np.flatnonzero(reading.topology.is_bare & is_zero).tolist()

@@ -26,6 +26,10 @@ def draw_sigmoid(z: Values) -> Values:
 
     Args:
         z: input, any shape.
+
+    Example:
+        >>> draw_sigmoid(np.array([0.0, 40.0])).tolist()
+        [0.5, 1.0]
     """
     values: Values = 1 / (1 + np.exp(-z))
     return values
@@ -36,6 +40,10 @@ def draw_softplus(z: Values) -> Values:
 
     Args:
         z: input, any shape.
+
+    Example:
+        >>> draw_softplus(np.array([0.0, 100.0])).round(3).tolist()
+        [0.693, 100.0]
     """
     return np.logaddexp(0, z)
 
@@ -59,6 +67,10 @@ def draw_selu(z: Values) -> Values:
 
     Args:
         z: input, any shape.
+
+    Example:
+        >>> draw_selu(np.array([0.0, 1.0])).round(4).tolist()
+        [0.0, 1.0507]
     """
     return SELU_SCALE * draw_elu(z, SELU_ALPHA)
 
@@ -68,6 +80,10 @@ def draw_gelu(z: Values) -> Values:
 
     Args:
         z: input, any shape.
+
+    Example:
+        >>> draw_gelu(np.array([0.0, 1.0])).round(4).tolist()
+        [0.0, 0.8413]
     """
     values: Values = z * 0.5 * (1 + _erf(z / math.sqrt(2)))
     return values
@@ -78,6 +94,10 @@ def draw_relu(z: Values) -> Values:
 
     Args:
         z: input, any shape.
+
+    Example:
+        >>> draw_relu(np.array([-2.0, 2.0])).tolist()
+        [0.0, 2.0]
     """
     return np.maximum(z, 0)
 
@@ -114,5 +134,9 @@ def draw_hardshrink(z: Values) -> Values:
 
     Args:
         z: input, any shape.
+
+    Example:
+        >>> draw_hardshrink(np.array([-2.0, 0.25])).tolist()
+        [-2.0, 0.0]
     """
     return np.where(np.abs(z) > _SHRINKAGE, z, 0)

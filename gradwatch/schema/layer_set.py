@@ -183,7 +183,12 @@ class LayerSet:
     cuts: tuple[Cut, ...] = ()  # calls in forward that let no gradient through
 
     def to_json(self) -> str:
-        """Serialise, compactly and deterministically, in ASCII: a name may hold any character."""
+        """Serialise, compactly and deterministically, in ASCII: a name may hold any character.
+
+        Example:
+            >>> LayerSet((Layer("fc"),)).to_json()[:40]
+            '{"schema_version":3,"layers":[{"fqn":"fc'
+        """
         content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
         return json.dumps(content, separators=(",", ":"))
 
