@@ -89,7 +89,8 @@ class TestAction:
         folder = repository / "after"
         status, output, summary = self.run_steps(folder, logdir="runs/smoke")
         assert status == 1
-        assert output.startswith("::error title=Vanishing gradient (GW101) in smoke::")
+        title = "title=Vanishing gradient (GW101) in smoke"
+        assert re.match(rf"::error file=train.py,line=\d+,{re.escape(title)}::", output)
         assert "❌" in summary.read_text(encoding="utf-8")
         report = folder / "gradwatch-report"
         sarif = json.loads((report / "gradwatch.sarif").read_text(encoding="utf-8"))

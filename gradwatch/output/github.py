@@ -53,11 +53,10 @@ def _list_commands(outcome: Outcome) -> Iterator[str]:
 def _write_ruling(ruling: Ruling, run: RunOutcome) -> str:
     finding, place = ruling.finding, find_location(ruling.finding)
     words = find_kind(finding.kind).title
-    properties = {"title": f"{words} ({finding.code}) in {run.verdict.run or 'the model'}"}
-    if place is not None:
-        properties = {"file": place.file, **properties}
-        if place.line is not None:
-            properties["line"] = str(place.line)
+    properties = {} if place is None else {"file": place.file}
+    if place is not None and place.line is not None:
+        properties["line"] = str(place.line)
+    properties["title"] = f"{words} ({finding.code}) in {run.verdict.run or 'the model'}"
     reason = f" ({ruling.reason})" if ruling.reason else ""
     text = f"{finding.message}{reason}\nRemedy: {finding.remedy}"
     return write_command("error" if ruling.fails else "notice", text, **properties)

@@ -184,7 +184,7 @@ class TestGithub:
     def test_an_annotation_with_file_and_line(self) -> None:
         line, summary = self.list_lines(OUTCOMES["placed"])
         assert line == (
-            "::error file=src/my model.py,title=Vanishing gradient (GW101) in exp,line=12::"
+            "::error file=src/my model.py,line=12,title=Vanishing gradient (GW101) in exp::"
             "`fc1` gets little.%0ARemedy: Use ReLU."
         )
         assert summary == "gradwatch: 1 of 1 runs fail, status 1"
