@@ -35,11 +35,18 @@ TRIAL_STEPS = 40  # of each remedy that is tried on the unhealthy network
 
 @dataclass(frozen=True)
 class Recipe:
-    """One of the two networks."""
+    """One of the two networks.
+
+    Attributes:
+        run: name of its run, and of the directory of its log.
+        title: for the terminal.
+        activation: class in ``torch.nn``.
+        with_he: He initialisation instead of torch's own.
+    """
 
     run: str
     title: str
-    activation: str  # class in torch.nn
+    activation: str
     with_he: bool
 
 

@@ -31,6 +31,15 @@ class Watch:
     It goes on when this object is dropped, until ``unwatch(model)`` or until the model is gone; it
     keeps neither the model nor its optimizers alive.
 
+    Args:
+        model: that is watched, also inside a parallel wrapper.
+        optimizers: whose steps are the boundaries; none: ``step`` marks them.
+        schedule: which steps are sampled.
+        judgement: takes the records.
+        global_step: number of the first step.
+        budget: largest share of the training's time; ``None`` for the schedule as it is.
+        statistics: that are measured besides gradwatch's own.
+
     Attributes:
         thresholds: by which the run is judged.
     """
@@ -104,6 +113,15 @@ class Watch:
 
         Raises:
             InvalidInput: the watch has an optimizer, whose own steps are the boundaries.
+
+        Example:
+            >>> import gradwatch, torch
+            >>> model = torch.nn.Linear(4, 2)
+            >>> with gradwatch.watch(model) as watching:  # whatever changes the weights
+            ...     model(torch.ones(3, 4)).sum().backward()
+            ...     watching.step()
+            >>> watching.global_step
+            1
         """
         if self._session.optimizers:
             raise InvalidInput(
@@ -186,6 +204,15 @@ def unwatch(model: nn.Module) -> None:
 
     Args:
         model: as it was handed to ``watch()``, or what a parallel wrapper holds.
+
+    Example:
+        >>> import gradwatch
+        >>> from torch import nn
+        >>> model = nn.Linear(4, 2)
+        >>> watching = gradwatch.watch(model)
+        >>> unwatch(model)
+        >>> watching.is_detached
+        True
     """
     watching = find_watch(model)
     if watching is not None:

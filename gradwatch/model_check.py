@@ -73,10 +73,24 @@ def check(
         seeds: trainings to judge together; 1 when omitted, which sets no seed.
         budget_seconds: longest time for all of it, seconds; no limit when omitted.
 
+    Returns:
+        On all seeds together, with the time that it took.
+
     Raises:
         InvalidInput: no batch, a loss that is no scalar, an optimizer of another model, or a
             setting that means nothing.
         NothingToJudge: gradwatch itself failed, or the time was up: in a test that is no pass.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> _ = torch.manual_seed(0)
+        >>> layers = [layer for _ in range(10) for layer in (nn.Linear(16, 16), nn.Sigmoid())]
+        >>> batches = [(torch.randn(32, 16), torch.randint(0, 4, (32,))) for _ in range(4)]
+        >>> deep = nn.Sequential(*layers, nn.Linear(16, 4))
+        >>> report = check(deep, batches, nn.functional.cross_entropy)
+        >>> report.healthy, [finding.kind for finding in report.findings]
+        (False, ['vanishing'])
     """
     agreed = find_configuration()
     plan = _Plan(

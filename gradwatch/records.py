@@ -87,6 +87,13 @@ class StepRecord:
 
         Raises:
             InvalidInput: neither the log nor gradwatch knows it.
+
+        Example:
+            >>> layer_set = LayerSet((Layer("fc", role="weight", type="Linear"),))
+            >>> rows = len(layer_set.rows.all_layer)
+            >>> values = np.arange(float(rows)).reshape(rows, 1), np.empty((0, 0)), np.empty(0)
+            >>> StepRecord(0, layer_set, *values).layer(layer_set.rows.all_layer[1]).tolist()
+            [1.0]
         """
         row = self.layer_set.rows.places["layer"].get(statistic)
         if row is None:
@@ -189,7 +196,12 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One layer of one sampled step, by the names of its layer set's rows."""
+    """One layer of one sampled step.
+
+    Attributes:
+        layer: what is fixed about it.
+        values: by the names of its layer set's rows; NaN where one was not measured.
+    """
 
     layer: Layer
     values: dict[str, float]

@@ -20,6 +20,10 @@ def merge_reports(reports: Sequence[Report]) -> Report:
 
     Returns:
         With ``seeds`` and ``unhealthy_seeds``.
+
+    Example:
+        >>> merge_reports([Report(), Report(), Report()]).seeds
+        3
     """
     count = len(reports)
     unhealthy = [report for report in reports if report.findings]

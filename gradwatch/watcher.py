@@ -75,9 +75,26 @@ def watch(
         log_findings: say each finding that begins, once, through the logger ``"gradwatch"`` of
             Python's ``logging``; of a job's ranks the first one speaks.
 
+    Returns:
+        The watch, which has begun; in a ``with`` block it ends with that.
+
     Raises:
         InvalidInput: the model, the optimizer or one of the settings cannot be used.
         AlreadyWatched: the model is watched already, in a ``with`` block around this.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with watch(model, optimizer) as watching:
+        ...     for _ in range(3):
+        ...         model(torch.randn(16, 4)).square().mean().backward()
+        ...         optimizer.step()
+        ...         optimizer.zero_grad()
+        >>> report = watching.report()
+        >>> report.records, report.last_step
+        (3, 2)
     """
     optimizers = unwrap_optimizers(check_model(model), optimizer)
     check_optimizers(model, optimizers)

@@ -42,7 +42,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Part:
-    """Something inside a module, whose entry is named ``"<fqn>:<name>"``."""
+    """Something inside a module, whose entry is named ``"<fqn>:<name>"``.
+
+    Attributes:
+        name: such as ``"forget_gate_l0"``.
+        call: number of its call, or of the part of a sequence.
+        role: as of ``records.Layer``.
+        kind: its type, such as ``"sigmoid"``.
+        is_gate: its output multiplies something.
+    """
 
     name: str
     call: int

@@ -53,6 +53,12 @@ class Ledger:
     paths through it) are merged on the host by the statistic's reduction.
 
     Places are kept in columns: an object for each would set off the garbage collector.
+
+    Attributes:
+        statistics, indices, roots: columns of the places.
+        kinds, divisors: of each value, as in ``Reading``.
+        values: tensors, each with the values of one place or of several.
+        starts: place of each tensor's first value.
     """
 
     statistics: list[str] = field(default_factory=list)
@@ -61,7 +67,7 @@ class Ledger:
     kinds: list[int] = field(default_factory=list)
     divisors: list[float] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)  # place of each tensor's first value
+    starts: list[int] = field(default_factory=list)
 
     def add(self, statistic: str, index: int, root: int, reading: Reading) -> None:
         """Note one value; it stays on its device.
@@ -171,7 +177,12 @@ def _copy_to_host(values: Tensor, device: torch.device) -> tuple[Tensor, torch.c
 
 @dataclass
 class Transfer:
-    """Values on their way to the host, with the columns of the ledger."""
+    """Values on their way to the host, with the columns of the ledger.
+
+    Attributes:
+        statistics, indices, roots, kinds, divisors: columns, as in ``Ledger``.
+        parts: values of each device.
+    """
 
     statistics: list[str]
     indices: list[int]

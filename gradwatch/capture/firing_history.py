@@ -46,7 +46,11 @@ class Window:
 
 @dataclass
 class FiringHistory:
-    """All rectifiers of a model, by the name of the layer and the number of its call."""
+    """All rectifiers of a model.
+
+    Attributes:
+        windows: by the name of the layer and the number of its call.
+    """
 
     windows: dict[CallKey, Window] = field(default_factory=dict)
     _fresh: dict[CallKey, tuple[Tensor, int]] = field(default_factory=dict)

@@ -149,7 +149,12 @@ class FunctionObserver(Protocol):
 
 
 class FunctionMode(TorchFunctionMode):
-    """Sees every torch function that forward calls, and passes it on unchanged."""
+    """Sees every torch function that forward calls, and passes it on unchanged.
+
+    Args:
+        observer: is called with activations, attentions and gates.
+        guard: calls a function of ours so that its exceptions never reach the training.
+    """
 
     def __init__(self, observer: FunctionObserver, guard: Callable[..., Any]) -> None:
         super().__init__()

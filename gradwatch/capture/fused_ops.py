@@ -18,7 +18,13 @@ from gradwatch.capture.unrolling import Unrolling
 
 
 class InsideRecorder:
-    """Computes again, for a few sequences, what a fused kernel does not show."""
+    """Computes again, for a few sequences, what a fused kernel does not show.
+
+    Args:
+        table: takes the values.
+        gradients: reads the gradients at recurrent modules.
+        firing: which units fired lately, kept from step to step.
+    """
 
     def __init__(self, table: CallTable, gradients: GradientReader, firing: FiringHistory) -> None:
         self._table = table

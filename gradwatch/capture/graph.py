@@ -128,6 +128,12 @@ def find_outputs(result: Any) -> dict[Edge, Tensor]:
 
     Returns:
         Floating point and complex tensors only, in their order.
+
+    Example:
+        >>> import torch
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> [tensor.shape for tensor in find_outputs((x * 2, {"mask": x > 0})).values()]
+        [torch.Size([2])]
     """
     outputs = {}
     for tensor in collect_tensors(result):
@@ -164,6 +170,14 @@ def find_input_slots(outputs: Iterable[Edge], inputs: frozenset[Edge]) -> list[t
     Args:
         outputs: edges of what the call has returned.
         inputs: edges of what it was given.
+
+    Example:
+        >>> import torch
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> y = (x * 2).exp().sum()
+        >>> slots = find_input_slots([find_edge(y)], find_input_edges(x))
+        >>> [(node.name(), position) for node, position in slots]
+        [('MulBackward0', 0)]
     """
     pending = [node for node, _ in outputs]
     seen: set[Node] = set()

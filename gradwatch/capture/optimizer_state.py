@@ -124,6 +124,13 @@ def find_coupled_decay(optimizer: Optimizer) -> dict[int, float]:
 
     Returns:
         Without the parameters that do not decay.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> kinds = torch.optim.SGD, torch.optim.AdamW
+        >>> [len(find_coupled_decay(kind([weight], lr=0.1, weight_decay=0.5))) for kind in kinds]
+        [1, 0]
     """
     decay: dict[int, float] = {}
     for group in optimizer.param_groups:
@@ -174,6 +181,12 @@ def list_rates(optimizers: Iterable[Optimizer], params: Sequence[Tensor]) -> lis
     Args:
         optimizers: whose rates are in force.
         params: whose rates are wanted.
+
+    Example:
+        >>> import torch
+        >>> params = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+        >>> list_rates([torch.optim.SGD(params[:1], lr=0.5)], params)
+        [0.5, nan]
     """
     rates = {
         id(param): read_rate(group)

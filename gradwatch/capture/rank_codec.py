@@ -17,6 +17,10 @@ class Codec:
     Norms travel as squares. Each rank's loss is the mean over its own part of the batch, so the
     gradient of the whole loss at an activation is a rank's divided by their number. Parameters'
     gradients are the same on every rank already, unless each holds only a part.
+
+    Args:
+        layout: layers, parameters and rows on which the ranks have agreed.
+        parts: for each parameter, among how many ranks it is divided.
     """
 
     def __init__(self, layout: LayerSet, parts: Sequence[int]) -> None:

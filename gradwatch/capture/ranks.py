@@ -57,7 +57,14 @@ def unwrap(model: nn.Module) -> tuple[nn.Module, bool]:
 
 @dataclasses.dataclass
 class Waiting:
-    """A record of this rank that is not merged yet; ``None``: the optimizer skipped the step."""
+    """A record of this rank that is not merged yet.
+
+    Attributes:
+        global_step: of the record.
+        record: ``None``: the optimizer skipped the step.
+        parts: for each parameter, among how many ranks it is divided.
+        age: sampled steps since.
+    """
 
     global_step: int
     record: StepRecord | None

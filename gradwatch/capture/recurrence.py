@@ -31,6 +31,7 @@ class Unrolled:
     """One layer in one direction, unrolled over ``T`` time steps of ``B`` sequences.
 
     Attributes:
+        weights: of the layer in this direction.
         hidden: states with the initial one first, ``(T + 1, B, H)``.
         gates: by name what came out of each gate, ``(T, B, H)``.
         kind: ``"lstm"``, ``"gru"``, ``"tanh"`` or ``"relu"``.

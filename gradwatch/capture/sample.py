@@ -24,8 +24,14 @@ class Sample:
         events: numbers of the passes in their order, and ``CLAIM`` between them.
         root_passes: by number of an outermost call, the pass in which it ran.
         reached_roots: outermost calls that a training pass went back through.
+        calls: all that have an entry, in the order of forward.
+        gates: indices of those whose output multiplies something.
+        used_modules: fqns of the modules whose forward has run.
         operands: data pointers of what forward's operations have read.
+        notes: what could not be seen, in words.
         cuts: calls in forward that let no gradient through, where they were looked for.
+        watched: all parameters.
+        optimized: by ``id`` of a parameter, the number of its optimizer; ``None``: all are.
         coupled_decay: by parameter, weight decay that is added to the gradient.
         rates: by parameter, the learning rate of its group; NaN where it is not known.
         strangers: shapes of tensors that an optimizer holds and the model has not.

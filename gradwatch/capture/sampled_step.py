@@ -62,6 +62,7 @@ class SampledStep:
         counts_grad: the training takes its gradients by ``autograd.grad``, as a step before showed.
         own: measures the statistics that are not gradwatch's.
         planner: knows what forward is expected to do; ``None``: each call is followed.
+        passes: training passes that have ended.
     """
 
     model: InitVar[nn.Module]

@@ -30,6 +30,7 @@ class Place:
         caller: the function around it, such as ``"Encoder.forward"``.
         through: name of torch's own function that was called there, such as ``"sample"``; empty
             where the operation was called directly.
+        in_function: the line is in the forward of an ``autograd.Function``.
     """
 
     source: str

@@ -91,6 +91,11 @@ def take_sample(tensor: Tensor) -> Tensor:
 
     Returns:
         ``(numel,)`` up to ``SAMPLE_SIZE`` elements, else ``(runs, RUN_LENGTH)``; a view of them.
+
+    Example:
+        >>> import torch
+        >>> take_sample(torch.zeros(10, 10)).shape, take_sample(torch.zeros(1000, 1000)).shape
+        (torch.Size([100]), torch.Size([974, 4]))
     """
     flat = flatten_dense(tensor)
     size = flat.numel()
@@ -167,6 +172,12 @@ def measure_zero_fraction(tensor: Tensor) -> Reading:
 
     Args:
         tensor: of any shape and dtype.
+
+    Example:
+        >>> import torch
+        >>> reading = measure_zero_fraction(torch.tensor([0.0, 0.0, 0.0, 2.0]))
+        >>> 1 - reading.value.item() / reading.divisor  # as the host does
+        0.75
     """
     sample = take_sample(tensor)
     return Reading(torch.count_nonzero(sample), REST, max(sample.numel(), 1))
@@ -185,6 +196,14 @@ def measure_saturation(
         x: its input; ``None`` where the derivative follows from the output.
         y: its output, of any shape.
         options: the call's arguments by name.
+
+    Example:
+        >>> import torch
+        >>> from gradwatch.schema.activations import ACTIVATIONS
+        >>> y = torch.tensor([0.0, 0.5, 1.0, -1.0])
+        >>> saturated, derivative = measure_saturation(ACTIVATIONS["tanh"], None, y, {})
+        >>> saturated.value.item() / saturated.divisor, derivative.value.item() / derivative.divisor
+        (0.5, 0.4375)
     """
     inputs, outputs = sample_activation(x, y)
     saturated, total = count_saturated(activation, inputs[None], outputs[None], options)
@@ -243,6 +262,12 @@ def count_histogram(x: Tensor) -> Tensor:
 
     Args:
         x: of any shape; what lies outside of the edges counts to the last bin on its side.
+
+    Example:
+        >>> import torch
+        >>> counts = count_histogram(torch.tensor([-20.0, 0.1, 0.2, 8.0]))
+        >>> counts[0].item(), counts[32].item(), counts[-1].item()
+        (1.0, 2.0, 1.0)
     """
     low, high = HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1]
     values = take_sample(x).float().clamp(low, high)
@@ -255,6 +280,11 @@ def find_fired_units(y: Tensor, axis: int) -> Tensor:
     Args:
         y: its output.
         axis: dimension that counts units; negative where all of it belongs to one.
+
+    Example:
+        >>> import torch
+        >>> find_fired_units(torch.tensor([[0.0, 1.0], [0.0, 0.0]]), axis=1).tolist()
+        [False, True]
     """
     values = y.detach()
     if axis < 0:

@@ -114,7 +114,12 @@ class SteppedObject:
 
 
 class Listening:
-    """A hook after the step, to be removed."""
+    """A hook after the step, to be removed.
+
+    Args:
+        stepped: that calls it.
+        number: of the hook.
+    """
 
     def __init__(self, stepped: SteppedObject, number: int) -> None:
         self._stepped = stepped

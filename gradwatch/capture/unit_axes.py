@@ -48,6 +48,13 @@ def find_unit_axis(edges: Iterable[Edge], known: Mapping[EdgeKey, int]) -> int |
 
     Returns:
         The dimension, ``SINGLE``, or ``None`` where the graph does not tell.
+
+    Example:
+        >>> import torch
+        >>> from gradwatch.capture.graph import find_edge
+        >>> x, layer = torch.ones(3, 2, 8, 8), torch.nn.Conv2d(2, 4, 3)
+        >>> find_unit_axis([find_edge(layer(x).transpose(1, 3))], {})
+        3
     """
     found = (_find(edge, known, 0) for edge in edges if edge[0] is not None)
     return next((axis for axis in found if axis is not None), None)

@@ -42,6 +42,7 @@ class Unrolling:
         states: initial states, one ``(layers * directions, B, H)`` for each kind of state.
         weights: by layer and direction.
         batch_size: sequences in the whole batch.
+        packed: the input, where it was given as a packed sequence.
         lengths: of each chosen sequence when they differ, ``(B,)``.
         valid: steps that exist then, as positions in the flattened ``(T, B)``.
         grads: what arrived at ``"output"``, ``"h_n"`` and ``"c_n"``.
