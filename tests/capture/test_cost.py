@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradwatch
 from gradwatch.capture import device_values as ledger
+from gradwatch.capture import forward
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
 from tests.capture.tools import has_global_hooks
@@ -192,3 +193,19 @@ def test_between_samples_no_operation_is_added() -> None:
         session.stop()
         counts.append(operations.names)
     assert counts[0] == counts[1]
+
+
+def test_hooks_on_parameters_are_looked_for_once_in_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many passes it accumulates; a walk over all modules costs more than a small layer."""
+    model, asked = make_net(3), []
+    monkeypatch.setattr(forward, "_runs_hook_in_backward", asked.append)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    session = Session(model, (optimizer,), Schedule(1), lambda record: None)
+    session.start()
+    for _ in range(4):
+        model(torch.randn(5, 8)).square().mean().backward()
+    optimizer.step()
+    session.stop()
+    assert [id(param) for param in asked] == [id(param) for param in model.parameters()]
