@@ -58,13 +58,11 @@ class CallMeasures:
         """How saturated one call of an activation is.
 
         Args:
-            x: its input, which may be its output too if it works in place.
-            options: the call's arguments by name.
-
-        Args:
             call: its entry.
             activation: that was called.
+            x: its input, which may be its output too if it works in place.
             y: its output; nothing is measured of an empty one.
+            options: the call's arguments by name.
         """
         if not y.numel():
             return
@@ -113,11 +111,9 @@ class CallMeasures:
         """Which units of a rectifier fired.
 
         Args:
-            axis: dimension of ``y`` that counts units; negative where all of it is one unit.
-
-        Args:
             call: its entry.
             y: its output; a unit has fired where it is above 0.
+            axis: dimension of ``y`` that counts units; negative where all of it is one unit.
         """
         fired = statistics.find_fired_units(y, axis)
         key = call.layer.fqn, call.layer.call

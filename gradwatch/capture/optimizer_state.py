@@ -238,10 +238,8 @@ def find_strangers(
     """Shapes of what an optimizer holds, the model has not, and no backward pass has reached.
 
     Args:
-        params: of the model.
-
-    Args:
         optimizers: that may have been made before a part of the model was exchanged.
+        params: of the model.
     """
     known = {id(param) for param in params}
     held = (param for optimizer in optimizers for param in _list_held(optimizer))

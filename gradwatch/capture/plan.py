@@ -189,12 +189,10 @@ class Draft:
 
         Args:
             module: that was called, or inside which an activation was.
+            call: its entry; ``None`` beyond ``calls.MAX_CALLS``: the step cannot be planned.
             outputs: tensors by their edges.
             inputs: edges of what it was given, where the gradients of its inputs are read.
             facts: further fields of ``Slot``.
-
-        Args:
-            call: its entry; ``None`` beyond ``calls.MAX_CALLS``: the step cannot be planned.
         """
         if call is None:
             self.reject("calls without an entry")

@@ -233,10 +233,8 @@ def count_saturated(
     """Of each row, the number of saturated elements and the sum of |phi'|.
 
     Args:
-        inputs, outputs: samples ``(n, size)`` of ``n`` calls with the same options.
-
-    Args:
         activation: that was called.
+        inputs, outputs: samples ``(n, size)`` of ``n`` calls with the same options.
         options: arguments of the calls by name.
 
     Returns:

@@ -166,8 +166,6 @@ class Updates:
             decay: by ``id`` of a parameter, learning rate times decoupled weight decay: the part
                 of the update that is decay and not learning is taken out.
             gradients: samples of what the optimizer got.
-
-        Args:
             ledger: takes ``update_l2_norm`` and ``loss_change``.
         """
         for old in self.before:
