@@ -33,7 +33,7 @@ from gradwatch.twin_training import (
 from gradwatch.watcher import watch
 
 DEFAULT_STEPS = 20
-"""Enough for every rule to see a disease last."""
+"""Enough for every rule to see that something lasts."""
 
 ModelFactory = Callable[[], nn.Module]
 

@@ -104,7 +104,7 @@ def run_after_backward(callback: Callable[[], None]) -> None:
     """Call at the end of the running backward pass.
 
     Args:
-        callback: run in the engine's thread; what it raises is raised by ``backward``.
+        callback: what it raises is raised by ``backward``.
     """
     _queue(callback)
 

@@ -34,7 +34,7 @@ def find_scaler(optimizer: Optimizer) -> Any | None:
         optimizer: whose step hook is running.
 
     Returns:
-        A fused optimizer holds the scale itself, and is then the answer's stand-in.
+        ``None`` where nobody scales the loss, or the step was called past the scaler.
     """
     scaler = getattr(optimizer, "grad_scale", None)
     if hasattr(scaler, "_scale"):
@@ -58,7 +58,7 @@ def read_scale(scaler: Any | None) -> Tensor | None:
         scaler: as ``find_scaler`` has answered it.
 
     Returns:
-        Zero-dimensional or ``(1,)``, float32.
+        Of one element, float32; nothing waits for it.
     """
     if scaler is None or not getattr(scaler, "_enabled", True):
         return None

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from gradwatch.errors import InvalidInput
 
 FIRST_STEPS = 5
-"""Every one of the first steps is sampled: most diseases are there from the start, and what shows
-then is followed step by step (see ``verdict.alertness``)."""
+"""Every one of the first steps is sampled: most of what is unhealthy is there from the start, and
+what shows then is followed step by step (see ``verdict.alertness``)."""
 
 GROWTH = 0.5
 """After them no wait is longer than this share of the steps made so far: what becomes unhealthy

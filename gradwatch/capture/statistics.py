@@ -46,7 +46,7 @@ UNITS_PREFIX = "units."
 PARAM_PREFIX = "param."
 SCALED_SUFFIX = ".scaled"
 """Of keys under which values wait for their transfer: counts by bin of a histogram; statistics of
-parameters; those that were read before a GradScaler's factor was divided out."""
+parameters; those that were read before the loss scale was divided out."""
 
 
 def find_merge(key: str) -> str:
