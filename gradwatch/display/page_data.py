@@ -93,7 +93,7 @@ def _severity(verdict: Verdict, events: Sequence[Event], facts: RunFacts | None)
     if not verdict.healthy:
         return "early"
     has_broken = facts is not None and (
-        bool(facts.gaps) or (facts.end is not None and facts.end.how != "detached")
+        bool(facts.gaps or facts.missing) or (facts.end is not None and facts.end.how != "detached")
     )
     return "noted" if has_broken or _is_striking(verdict, events) else "healthy"
 

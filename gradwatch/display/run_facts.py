@@ -31,6 +31,7 @@ class RunFacts:
         written_at: when the latest records were written, seconds since 1970, ascending.
         rates: largest learning rate at the first and at the last record; NaN where unknown.
         passes: backward passes of the last record; NaN where unknown.
+        recorded: records of the newest watch that the log holds; ``None`` where nobody has counted.
     """
 
     header: RunHeader | None = None
@@ -39,6 +40,16 @@ class RunFacts:
     written_at: Sequence[float] = ()
     rates: tuple[float, float] = (math.nan, math.nan)
     passes: float = math.nan
+    recorded: int | None = None
+
+    @property
+    def missing(self) -> int:
+        """Records that the end mark counts and that are neither in the log nor in its gaps."""
+        if self.end is None or self.recorded is None:
+            return 0
+        session = self.end.session
+        lost = sum(gap.last - gap.first + 1 for gap in self.gaps if gap.session == session)
+        return max(self.end.records - lost - self.recorded, 0)
 
 
 def describe_state(facts: RunFacts) -> dict[str, Any]:
@@ -69,15 +80,21 @@ def describe_state(facts: RunFacts) -> dict[str, Any]:
 
 
 def describe_gaps(facts: RunFacts) -> list[str]:
-    """What the log itself says is missing, a line for each gap.
+    """What is missing of the log, a line for each gap and one for what it does not explain.
 
     Args:
         facts: of one log.
     """
-    return [
+    lines = [
         f"{gap.last - gap.first + 1:,} records could not be written ({gap.reason})"
         for gap in facts.gaps
     ]
+    if facts.missing:
+        plural = "s" if facts.missing > 1 else ""
+        lines.append(
+            f"{facts.missing:,} record{plural} missing: the log is damaged, see gradwatch check"
+        )
+    return lines
 
 
 def describe_facts(facts: RunFacts, verdict: Verdict) -> list[list[str]]:

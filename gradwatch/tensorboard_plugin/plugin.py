@@ -14,6 +14,7 @@ from werkzeug import wrappers
 from gradwatch.display import assets
 from gradwatch.display.page_data import write_rules
 from gradwatch.log.summaries import PLUGIN_NAME
+from gradwatch.tensorboard_plugin.loader import SAMPLES
 from gradwatch.tensorboard_plugin.run_monitor import STARTUP_SECONDS, RunMonitor
 from gradwatch.tensorboard_plugin.runs import RunReader
 
@@ -34,7 +35,9 @@ class GradWatchPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     def __init__(self, context: base_plugin.TBContext) -> None:
         """Read through the context's data provider; without one the tab stays inactive."""
         provider = context.data_provider
-        self._monitor = RunMonitor(RunReader(provider)) if provider is not None else None
+        kept = getattr(context.flags, "samples_per_plugin", None) or {}
+        reader = RunReader(provider, int(kept.get(PLUGIN_NAME, SAMPLES)))
+        self._monitor = RunMonitor(reader) if provider is not None else None
 
     def get_plugin_apps(self) -> Mapping[str, Application]:
         """Routes: our own files, plotly.js, the verdicts of all runs, the figures of one."""

@@ -63,28 +63,36 @@ def read_gaps(data: Data) -> list[RunGap]:
     return [_unpack_mark(datum, unpack_gap) for datum in data.get(GAP_TAG, ())]
 
 
-def gather_facts(data: Data, columns: Sequence[Column]) -> RunFacts:
+def gather_facts(data: Data, columns: Sequence[Column], most: int) -> RunFacts:
     """What the page says of a run besides its verdict.
 
     Args:
         data: of one run, by tag.
         columns: in order of their steps.
+        most: data of a tag that TensorBoard keeps: where it has as many, it may have left some out.
 
     Raises:
         UnreadableLog: a mark is damaged.
     """
     header = read_header(data)
-    times = (datum.wall_time for tag, series in data.items() if tag.startswith(RECORD_PREFIX)
-             for datum in series)  # fmt: skip
+    records = [series for tag, series in data.items() if tag.startswith(RECORD_PREFIX)]
+    times = sorted(datum.wall_time for series in records for datum in series)
+    is_whole = all(len(series) < most for series in records)
     rates = [column.learning_rate for column in columns if math.isfinite(column.learning_rate)]
     return RunFacts(
         header,
         read_end(data, header),
         read_gaps(data),
-        sorted(times)[-_LATEST:],
+        times[-_LATEST:],
         (rates[0], rates[-1]) if rates else (math.nan, math.nan),
         columns[-1].passes if columns else math.nan,
+        _count_records(times, header) if is_whole else None,
     )
+
+
+def _count_records(times: Sequence[float], header: RunHeader | None) -> int | None:
+    """Records since the newest watch began; ``None`` where nobody knows when that was."""
+    return None if header is None else sum(time >= header.started_at for time in times)
 
 
 def _read_newest(

@@ -131,10 +131,12 @@ class RunReader:
 
     Args:
         provider: TensorBoard's data provider.
+        kept: data of a tag that TensorBoard keeps; 0: all.
     """
 
-    def __init__(self, provider: tb_provider.DataProvider) -> None:
+    def __init__(self, provider: tb_provider.DataProvider, kept: int = 0) -> None:
         self._provider = provider
+        self._kept = min(kept, MAX_SAMPLES) if kept > 0 else MAX_SAMPLES
 
     def list_runs(self) -> dict[str, Tags]:
         """Runs with records of ours, by name, and their tags."""
@@ -161,7 +163,7 @@ class RunReader:
             recorded, histograms = gather_records(data, sets), gather_histograms(data, sets)
             run.follow(read_header(marked))
             columns = _columns(recorded, run.known_columns(recorded.steps))
-            facts = gather_facts(marked, columns)
+            facts = gather_facts(marked, columns, self._kept)
             run.snapshot = _judge(run, recorded, Drawn(columns, histograms), began, tried, facts)
             if not recorded.steps:  # listed, but still being loaded: read it again next time
                 signature = ()

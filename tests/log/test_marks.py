@@ -307,6 +307,20 @@ def test_the_tab_says_what_could_not_be_written(tmp_path, monkeypatch) -> None:
     assert (brief["state"]["how"], brief["state"]["detail"]) == ("crashed", "KeyError")
 
 
+def test_the_tab_says_that_records_are_missing(tmp_path) -> None:
+    from benchmarks.fuzz_log import split_frames
+
+    path = write_session(tmp_path, range(9))._file.path
+    assert read_in_tab(tmp_path)["unseen"] == []
+    frames = split_frames(path.read_bytes())
+    held = [place for place, frame in enumerate(frames) if b"gradwatch/record" in frame]
+    del frames[held[4]]
+    path.write_bytes(b"".join(frames))
+    brief = read_in_tab(tmp_path)
+    assert brief["unseen"] == ["1 record missing: the log is damaged, see gradwatch check"]
+    assert brief["severity"] != "healthy"
+
+
 def test_the_tab_has_the_limits_of_check(tmp_path) -> None:
     from benchmarks.fuzz_log import EVENT, make_frame, repeat_packed
 

@@ -107,6 +107,7 @@ def test_every_path_gives_the_verdict_of_the_training(judged: Judged, name: str)
     live, check, tab = judged.live[name], judged.check[name], judged.tab[name]
     assert check.header is not None
     assert check.header.thresholds == tab.thresholds == SETTINGS[name]
+    assert "missing" not in " ".join(tab.snapshot.brief["unseen"])
     assert check.verdict is not None
     assert describe(check.verdict) == describe(live)
     assert tab.doctor is not None

@@ -204,6 +204,11 @@ def test_a_healthy_run_that_wants_a_word_is_not_green() -> None:
     brief = write_brief(Verdict(**known), facts=lost)
     assert brief["severity"] == "noted"
     assert "3 records" in " ".join(brief["unseen"])
+    thinned = dataclasses.replace(make_facts(records=5, last_step=9), recorded=3)
+    brief = write_brief(Verdict(**known), facts=thinned)
+    assert (brief["severity"], brief["unseen"][0][:18]) == ("noted", "2 records missing:")
+    whole = dataclasses.replace(thinned, recorded=5)
+    assert write_brief(Verdict(**known), facts=whole)["severity"] == "healthy"
     crashed = make_facts(how="exception", detail="RuntimeError", last_step=9)
     assert write_brief(Verdict(**known), facts=crashed)["severity"] == "noted"
 
