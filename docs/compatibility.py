@@ -1,7 +1,7 @@
 """Write docs/compatibility.md: every case of "any PyTorch model", its tests and their results.
 
-``python docs/compatibility.py`` runs the tests and writes the page; with paths of JUnit files it only
-writes, from earlier runs of ``pytest --junitxml``, as in several environments: a test that was
+``python docs/compatibility.py`` runs the tests and writes the page; with paths of JUnit files it
+only writes, from earlier runs of ``pytest --junitxml``, as in several environments: a test that was
 skipped in one counts as it went in another. A row whose tests are in none of them stays as it was.
 """
 
