@@ -7,6 +7,7 @@ it never interleaves with a context of the user's.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -20,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from gradwatch.capture.attention import Scores, find_attention
 from gradwatch.capture.cuts import CutFinder
 from gradwatch.capture.graph import Edge, collect_tensors, find_input_edges
+from gradwatch.capture.user_frames import DEPTH_OF_MODULES, find_caller, stand_in
 from gradwatch.schema.activations import ACTIVATIONS, Activation
 from gradwatch.schema.derivatives import Options
 
@@ -168,28 +170,32 @@ class FunctionMode(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is Tensor.backward and type(args[0]) is Tensor:
             return _run_backward(*args, **kwargs)
+        depth = DEPTH_OF_MODULES if "_stacklevel" in kwargs else 1
+        run = stand_in(find_caller(sys._getframe(1)), depth)
         if not self._observer.is_seeing:
-            return func(*args, **kwargs)
+            return run(func, args, kwargs)
         cuts, is_outside = self._observer.cuts, self._observer.is_outside
         if cuts is None:
-            return self._call(func, args, kwargs)
+            return self._call(run, func, args, kwargs)
         inputs = self._guard(cuts.list_inputs, args, kwargs)
-        result = self._call(func, args, kwargs)
+        result = self._call(run, func, args, kwargs)
         if inputs:
             self._guard(cuts.look, func, inputs, result, is_outside)
         if is_outside:
             self._guard(cuts.results.follow, (args, kwargs), result)
         return result
 
-    def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call(
+        self, run: Callable[..., Any], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         if func in FUNCTIONS:
             activation, options = find_call(func, args, kwargs)
             if activation is not None:
-                return self._call_activation(activation, options, func, args, kwargs)
+                return self._call_activation(activation, options, run, func, args, kwargs)
         sample = find_attention(func)
         if sample is not None:
             self._guard(self._record_attention, sample, args, kwargs)
-        result = func(*args, **kwargs)
+        result = run(func, args, kwargs)
         operands = self._observer.operands
         if operands is not None and _reads_values(func, result):
             self._guard(_note_operands, operands, args, kwargs)
@@ -207,6 +213,7 @@ class FunctionMode(TorchFunctionMode):
         self,
         activation: Activation,
         options: Options,
+        run: Callable[..., Any],
         func: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -214,7 +221,7 @@ class FunctionMode(TorchFunctionMode):
         in_place = options.get("inplace", False) or _is_in_place(func)
         x = args[0] if args else kwargs.get("input")
         before = self._guard(_read_input, activation, x, in_place)
-        result = func(*args, **kwargs)
+        result = run(func, args, kwargs)
         if before is not None and isinstance(result, Tensor):
             self._guard(self._record, activation, before, result, options)
         return result

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import weakref
 from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any
 
 from torch import nn
+
+from gradwatch.capture.user_frames import stand_in
 
 _SHARED = ("lr", "weight_decay", "decoupled_weight_decay")
 """Settings of a group that are known of every parameter where all groups agree on them."""
@@ -100,7 +103,7 @@ class SteppedObject:
             seen = find() if id(owner) == find_owner else None
             if seen is not None:
                 seen._call(seen._optimizer_step_pre_hooks, args, kwargs)
-            result = _bind(before, owner)(*args, **kwargs)
+            result = stand_in(sys._getframe(1))(_bind(before, owner), args, kwargs)
             if seen is not None:
                 seen._call(seen._post_hooks, args, kwargs)
             return result

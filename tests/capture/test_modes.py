@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import SGD
 
 from tests.capture.tools import (
     assert_harmless,
@@ -314,3 +317,57 @@ def test_evaluation_with_a_graph_keeps_no_graph_alive() -> None:
             assert len(freed) == count
 
     watch_run(model, optimizer, loop)
+
+
+class Warns(nn.Module):
+    """Torch warns of the lines in it, at depths of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.softmax = nn.Softmax()  # without dim: torch warns of whoever calls the module
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.softmax(self.linear(x))
+        return F.mse_loss(F.softmax(hidden), x[:, :1])
+
+
+def list_warnings(watched: bool) -> set[tuple[str, str]]:
+    """Text and file of each."""
+    torch.manual_seed(0)
+    model = Warns()
+    optimizer = SGD(model.parameters(), lr=0.1)
+
+    def loop() -> None:
+        for _ in range(3):
+            model(torch.randn(3, 4)).backward()
+            optimizer.step()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if watched:
+            watch_run(model, optimizer, loop)
+        else:
+            loop()
+    return {(str(warning.message), warning.filename) for warning in caught}
+
+
+def test_warnings_of_torch_name_the_lines_that_they_name_without_us() -> None:
+    assert list_warnings(True) == list_warnings(False)
+    assert len(list_warnings(True)) == 3
+
+
+def test_a_users_filter_by_module_fits_while_watched() -> None:
+    torch.manual_seed(0)
+    model = Warns()
+    optimizer = SGD(model.parameters(), lr=0.1)
+
+    def loop() -> None:
+        model(torch.randn(3, 4)).backward()
+        optimizer.step()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for module in (__name__, "torch.nn.modules.module"):
+            warnings.filterwarnings("ignore", module=module.replace(".", r"\."))
+        watch_run(model, optimizer, loop)
