@@ -74,7 +74,9 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
         [sys.executable, "-W", "ignore", __file__, str(n), port, str(folder)] for n in (0, 1)
     ]
     path = str(Path(__file__).parents[2])
-    ranks = [subprocess.Popen(one, env={**os.environ, "PYTHONPATH": path}) for one in commands]
+    ranks = [
+        subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}) for command in commands
+    ]
     assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
     found: dict[str, dict[str, Any]] = json.loads((folder / "0.json").read_text())
     return found
