@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradwatch.capture.opaque_tensors import is_opaque
+
 Node = Any
 """A ``torch.autograd.graph.Node``; its Python type differs from version to version."""
 
@@ -87,7 +89,7 @@ def is_readable(tensor: Tensor) -> bool:
     Args:
         tensor: whose elements are wanted.
     """
-    if tensor.is_meta or tensor.layout is not torch.strided:
+    if tensor.layout is not torch.strided or is_opaque(tensor):
         return False
     return not (_is_wrapped(tensor) or isinstance(tensor, _FakeTensor))
 

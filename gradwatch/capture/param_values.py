@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.capture.device_values import REST, WHOLE_STEP, Ledger, Reading
+from gradwatch.capture.opaque_tensors import is_opaque
 from gradwatch.capture.parameters import Watched, localise
 from gradwatch.capture.shards import is_elsewhere
 from gradwatch.capture.statistics import measure_l2_norm, view_sample, widen
@@ -164,7 +165,7 @@ def read_weights(watched: Sequence[Watched], ledger: Ledger) -> None:
         ledger: takes ``weight_l2_norm``.
     """
     params = enumerate(entry.param for entry in watched)
-    here = [(index, param) for index, param in params if not is_elsewhere(param)]
+    here = [pair for pair in params if not (is_elsewhere(pair[1]) or is_opaque(pair[1]))]
     with torch.no_grad():
         norms = measure_norms([_take_values(localise(param)) for _, param in here])
     for (index, _), norm in zip(here, norms, strict=True):

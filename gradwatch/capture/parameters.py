@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from gradwatch.capture.opaque_tensors import is_opaque
 from gradwatch.capture.roles import find_role
 from gradwatch.capture.shards import find_shape
 from gradwatch.interruption import is_foreign
@@ -174,8 +176,11 @@ def localise(tensor: Any) -> Tensor:
     """The shard of this rank of a distributed tensor, else the tensor itself.
 
     Args:
-        tensor: a ``DTensor`` or a plain one; nothing is copied.
+        tensor: a ``DTensor`` or a plain one; nothing is copied. Of one that cannot be read there
+            is nothing here.
     """
+    if is_opaque(tensor):
+        return torch.empty(0)
     if type(tensor) in _PLAIN or not hasattr(tensor, "to_local"):
         return tensor  # type: ignore[no-any-return]
     local: Tensor = tensor.to_local()

@@ -9,6 +9,7 @@ from torch import nn
 
 from gradwatch.capture.assembly import Assembler
 from gradwatch.capture.calls import CallKey
+from gradwatch.capture.opaque_tensors import describe_opaque
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.ranks import RankMerger
 from gradwatch.capture.sample import Sample
@@ -89,6 +90,7 @@ class RecordQueue:
         self._ranks.is_wanted |= any(part > 1 for part in parts)
         sample.notes += self._ranks.describe_alone()
         sample.notes += describe_elsewhere(entry.param for entry in sample.watched)
+        sample.notes += describe_opaque(entry.param for entry in sample.watched)
         record = None if is_lost else self._assembler.build(sample, interval)
         if not self._ranks.connect(entry.fqn for entry in sample.watched):
             return record

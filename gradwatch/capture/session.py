@@ -28,6 +28,7 @@ from gradwatch.capture.sampling_budget import Pace
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.step_counts import StepCounts
 from gradwatch.capture.step_hooks import is_inner_step
+from gradwatch.capture.user_modes import call_unseen
 from gradwatch.capture.wrappers import list_parallel_parts
 from gradwatch.interruption import forget_frames, is_foreign, warn_of_failure
 from gradwatch.records import StepRecord
@@ -140,7 +141,7 @@ class Session:
         if self.failure is not None:
             return None
         try:
-            return function(*args)
+            return call_unseen(function, args)
         except BaseException as error:
             if is_foreign(error):
                 self._arming.disarm()

@@ -6,10 +6,12 @@ import math
 import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from gradwatch.capture.session import Session
 from tests.capture.tools import (
     assert_harmless,
     list_keys,
@@ -227,3 +229,70 @@ def test_a_module_outside_the_model_is_not_ours() -> None:
 
     record = watch_run(model, optimizer, loop)[0]
     assert list_keys(record) == ["", "(outside):relu"]  # the activation is; the module is not
+
+
+def test_parameters_that_wrap_tensors_are_left_out_and_named() -> None:
+    two_tensor = pytest.importorskip("torch.testing._internal.two_tensor").TwoTensor
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    plain = model[0].weight.detach()
+    model[0].weight = nn.Parameter(two_tensor(plain.clone(), plain.clone()))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def loop() -> None:
+        for _ in range(3):
+            model(torch.randn(5, 4)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    record = watch_run(model, optimizer, loop)[-1]
+    assert np.isnan(record.param("grad_l2_norm")[0])
+    assert np.isnan(record.param("weight_l2_norm")[0])
+    assert any("1 parameters are of the class TwoTensor" in note for note in record.layer_set.notes)
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_leave_the_parameters_to_be_seen(layout: torch.layout) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    parts = [torch.randn(3, 4), torch.randn(5, 4)]
+
+    def loop() -> None:
+        for _ in range(3):
+            out = model(torch.nested.nested_tensor(parts, layout=layout))
+            torch.cat([part.flatten() for part in out.unbind()]).pow(2).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    record = watch_run(model, optimizer, loop)[0]
+    reference = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    torch.manual_seed(0)
+    for module in reference:
+        if isinstance(module, nn.Linear):
+            module.reset_parameters()
+    reference(torch.cat(parts)).pow(2).sum().backward()
+    norms = [param.grad.norm().item() for param in reference.parameters()]
+    np.testing.assert_allclose(record.param("grad_l2_norm"), norms, rtol=1e-5)
+
+
+def test_a_model_on_meta_is_seen_from_when_it_has_numbers() -> None:
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+
+    def loop(session: Session) -> None:
+        model.to_empty(device="cpu")
+        for module in (model[0], model[2]):
+            module.reset_parameters()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(3):
+            model(torch.randn(5, 4)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            session.after_step(0, None)
+
+    record = watch_run(model, None, loop, manual=True)[-1]
+    for name in ("grad_l2_norm", "weight_l2_norm", "update_l2_norm"):
+        assert np.isfinite(record.param(name)).all()

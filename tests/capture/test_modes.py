@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.capture.tools import (
     assert_harmless,
@@ -371,3 +374,57 @@ def test_a_users_filter_by_module_fits_while_watched() -> None:
         for module in (__name__, "torch.nn.modules.module"):
             warnings.filterwarnings("ignore", module=module.replace(".", r"\."))
         watch_run(model, optimizer, loop)
+
+
+class LoggedFunctions(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class LoggedOperations(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class Attentive(nn.Module):
+    """Whose statistics take products of matrices: inside an LSTM, and of attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.lstm(x)[0]
+        return torch.tanh(F.scaled_dot_product_attention(y, y, y)).pow(2).mean()
+
+
+@pytest.mark.parametrize("kind", [LoggedFunctions, LoggedOperations])
+def test_modes_of_the_users_do_not_see_ours(kind: Any) -> None:
+    seen = []
+    for watched in (False, True):
+        torch.manual_seed(0)
+        model, mode = Attentive(), kind()
+        optimizer = SGD(model.parameters(), lr=0.1)
+
+        def loop(model: nn.Module = model, mode: Any = mode, optimizer: SGD = optimizer) -> None:
+            for _ in range(2):
+                with mode:
+                    model(torch.randn(2, 3, 4)).backward()
+                    optimizer.step()
+
+        if watched:
+            watch_run(model, optimizer, loop)
+        else:
+            loop()
+        seen.append(mode.seen)
+    assert seen[0] == seen[1]
