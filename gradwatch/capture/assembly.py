@@ -240,6 +240,7 @@ def _fill_params(sample: Sample, rows: Rows, merged: Merged, scale: float) -> Ar
             result[row, index] = value
     named = dict(zip(rows.param, result, strict=True))
     named["learning_rate"][:] = sample.rates
+    named["weight_decay"][:] = sample.decays
     _correct(sample, named)
     return result
 

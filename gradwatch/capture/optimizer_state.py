@@ -197,6 +197,18 @@ def list_rates(optimizers: Iterable[Optimizer], params: Sequence[Tensor]) -> lis
     return [rates.get(id(param), math.nan) for param in params]
 
 
+def list_decays(optimizers: Iterable[Optimizer], params: Sequence[Tensor]) -> list[float]:
+    """For each parameter the weight decay of its group; NaN where none is known."""
+    decays = {
+        id(param): float(group["weight_decay"] or 0.0)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        if "weight_decay" in group
+        for param in group["params"]
+    }
+    return [decays.get(id(param), math.nan) for param in params]
+
+
 def read_rates(optimizers: Iterable[Optimizer], ledger: Ledger) -> float:
     """The largest learning rate on the host; those on a device travel with the other numbers.
 

@@ -34,6 +34,7 @@ class Sample:
         optimized: by ``id`` of a parameter, the number of its optimizer; ``None``: all are.
         coupled_decay: by parameter, weight decay that is added to the gradient.
         rates: by parameter, the learning rate of its group; NaN where it is not known.
+        decays: by parameter, the weight decay of its group; NaN where it is not known.
         strangers: shapes of tensors that an optimizer holds and the model has not.
         transfer: the values.
     """
@@ -53,5 +54,6 @@ class Sample:
     optimized: dict[int, int] | None
     coupled_decay: list[float]
     rates: list[float]
+    decays: list[float]
     strangers: frozenset[tuple[int, ...]]
     transfer: Transfer

@@ -25,6 +25,7 @@ from gradwatch.capture.optimizer_state import (
     find_coupled_decay,
     find_decoupled_decay,
     find_strangers,
+    list_decays,
     list_rates,
     map_optimizers,
     note_scaling,
@@ -262,7 +263,7 @@ class SampledStep:
         self._params.finish(self._find_waiting(), decoupled)
         self._note_silent_units()
         self.recorder.flush()
-        table = self.recorder.table
+        table, params = self.recorder.table, [watched.param for watched in self._watched]
         return Sample(
             global_step=self.global_step,
             learning_rate=read_rates(self.optimizers, self._ledger),
@@ -278,8 +279,9 @@ class SampledStep:
             watched=self._watched,
             optimized=map_optimizers(self.optimizers),
             coupled_decay=[coupled.get(id(entry.param), 0.0) for entry in self._watched],
-            rates=list_rates(self.optimizers, [entry.param for entry in self._watched]),
-            strangers=find_strangers(self.optimizers, [entry.param for entry in self._watched]),
+            rates=list_rates(self.optimizers, params),
+            decays=list_decays(self.optimizers, params),
+            strangers=find_strangers(self.optimizers, params),
             transfer=self._ledger.send(),
         )
 

@@ -135,20 +135,16 @@ def main_clause(message: str) -> str:
 
 def _compare(verdict: Verdict, finding: Finding) -> Sentence:
     """``fc1 gets 3.8 million times less gradient than fc12``; empty where that cannot be said."""
-    less_or_more = find_kind(finding.kind).compares
-    is_less = less_or_more == "less"
-    factor = _factor(finding.observed, is_less)
-    if is_less and not factor < _COUNT_AS_NONE:
+    factor = _factor(finding.observed)
+    if not factor < _COUNT_AS_NONE:
         return _say_none(verdict, finding)
-    if not _WORTH_SAYING <= factor < _COUNT_AS_NONE:
+    if not factor >= _WORTH_SAYING:
         return ()
-    words = f"{name_number(factor)} times {less_or_more} gradient than "
+    words = f"{name_number(factor)} times less gradient than "
     types = _list_types(verdict)
     worst = _name(finding.layers[0], types)
-    if finding.cause == "through_time":
-        ends = ("first", "last") if is_less else ("last", "first")
-        of = Piece(f"the {ends[0]} time steps of ")
-        return (of, *worst, Piece(f" get {words}the {ends[1]} ones"))
+    if finding.code == "GW102":
+        return (Piece("the first time steps of "), *worst, Piece(f" get {words}the last ones"))
     full = _reference(verdict, finding)
     than = _name(full, types) if full else (Piece("the rest of the network"),)
     return (*worst, Piece(f" gets {words}"), *than)
@@ -203,11 +199,9 @@ def say_region(verdict: Verdict, finding: Finding) -> Sentence:
     return name_group(names, order, _list_types(verdict))
 
 
-def _factor(observed: float, is_less: bool) -> float:
-    """The factor behind what a rule observed: a share when vanishing, a ratio when exploding."""
-    if not observed > 0 or math.isinf(observed):
-        return math.nan
-    return 1 / observed if is_less else observed
+def _factor(observed: float) -> float:
+    """By how much the share that a rule observed is less than a whole."""
+    return 1 / observed if observed > 0 and not math.isinf(observed) else math.nan
 
 
 def _reference(verdict: Verdict, finding: Finding) -> str | None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.paths import find_fed_path
+from gradwatch.evidence.topology import Topology
 from gradwatch.records import Layer
 from gradwatch.schema.activations import RECTIFIER_GAIN, Activation, find_activation
 
@@ -40,7 +41,7 @@ DOMINANT = 0.5
 MANY_STAGES = 3
 """Layers on a path from which it says something that one of them takes most."""
 
-LIKE_FACTOR = math.log(3)
+LIKE_FACTOR = math.log(1.5)
 """Factors that differ by less from their mean may be spoken of as those of each layer."""
 
 _SHARES = {
@@ -68,6 +69,8 @@ class Attribution:
         blocked_by: layer that lets nothing through at all, or -1.
         culprit: layer on a long path that takes most of what is lost, or -1.
         factors: by layer of the path, the logarithm of what it multiplies the gradient by.
+        gaps: by layer of the path, the logarithm of what is lost between it and the one before,
+            which no layer accounts for: a constant factor in forward.
         shift: what rectifiers' share has been relieved of, at the weights' expense.
     """
 
@@ -84,6 +87,7 @@ class Attribution:
     blocked_by: int
     culprit: int = -1
     factors: dict[int, float] = field(default_factory=dict)
+    gaps: dict[int, float] = field(default_factory=dict)
     shift: float = 0.0
 
     @property
@@ -139,6 +143,7 @@ def attribute(reading: Reading, start: int) -> Attribution:
     shares = {"activation": 0.0, "weight": 0.0, "norm": 0.0, "other": 0.0}
     counts = {"activation": 0, "weight": 0, "norm": 0, "other": 0}
     factors: dict[int, float] = {}
+    gaps: dict[int, float] = {}
     blocked, source = -1, start
     for index in path:
         role = _SHARES.get(reading.topology.layers[index].role, "other")
@@ -156,9 +161,14 @@ def attribute(reading: Reading, start: int) -> Attribution:
         shares[role] += own
         factors[index] = own
         counts[role] += 1
-        shares["activation" if _find_wrapper(reading, index) else "other"] += factor - own
+        if is_wrapped(reading.topology, index):
+            shares["activation"] += factor - own
+            factors[index] = factor
+        else:
+            shares["other"] += factor - own
+            gaps[index] = factor - own
         source = index
-    return _summarise(reading, path, shares, counts, blocked, factors)
+    return _summarise(reading, path, shares, counts, blocked, factors, gaps)
 
 
 def attribute_by_slopes(reading: Reading) -> Attribution | None:
@@ -189,7 +199,7 @@ def attribute_by_slopes(reading: Reading) -> Attribution | None:
     n_weights = sum(layer.role == "weight" for layer in layers)
     shares = {"activation": activation, "weight": total - activation, "norm": 0.0, "other": 0.0}
     counts = {"activation": len(inner), "weight": n_weights}
-    return _summarise(reading, tuple(inner), shares, counts, -1, factors)
+    return _summarise(reading, tuple(inner), shares, counts, -1, factors, {})
 
 
 def find_culprit(factors: dict[int, float]) -> int:
@@ -222,15 +232,14 @@ def _bends(reading: Reading, source: int, index: int, own: float) -> bool:
     return abs(_log_ratio(rms[index], rms[source]) - own) > abs(own) / 2
 
 
-def _find_wrapper(reading: Reading, index: int) -> bool:
+def is_wrapped(topology: Topology, index: int) -> bool:
     """Whether an activation is called inside a module made for it, which may scale its input."""
-    layer = reading.topology.layers[index]
+    layer = topology.layers[index]
     owner, _, function = layer.fqn.rpartition(":")
     if layer.role != "activation" or not owner or not function:
         return False
     return not any(
-        param.module == owner or param.module.startswith(f"{owner}.")
-        for param in reading.topology.params
+        param.module == owner or param.module.startswith(f"{owner}.") for param in topology.params
     )
 
 
@@ -248,6 +257,7 @@ def _summarise(
     counts: dict[str, int],
     blocked: int,
     factors: dict[int, float],
+    gaps: dict[int, float],
 ) -> Attribution:
     layers = reading.topology.layers
     acts = [i for i in path if layers[i].role == "activation"]
@@ -275,10 +285,17 @@ def _summarise(
         saturated=float(np.nanmax(saturated)) if np.isfinite(saturated).any() else math.nan,
         dead=float(np.nanmax(dead)) if np.isfinite(dead).any() else math.nan,
         blocked_by=blocked,
-        culprit=find_culprit(factors),
+        culprit=find_culprit({i: log for i, log in factors.items() if _was_measured(reading, i)}),
         factors=factors,
+        gaps=gaps,
         shift=shift,
     )
+
+
+def _was_measured(reading: Reading, index: int) -> bool:
+    """Whether a factor is the layer's own: what returns its input has none, nor has a container."""
+    plain = reading.topology.layers[index].role in ("other", "container")
+    return not plain or bool(np.isfinite(reading.gains[index]))
 
 
 def _may_rest(row: Activation) -> bool:

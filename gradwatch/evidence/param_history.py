@@ -17,6 +17,9 @@ MOVE_FLOOR = 0.1
 MOVED = -(2**62)
 """Mark of a parameter that has changed at some step."""
 
+ALONG = 0.5
+"""Cosine between an update and the gradient from which it follows it."""
+
 ROUNDING = 2e-7
 """A weight that is decayed and looked at without its decay changes by so little of its norm in
 float32: that is not a copy which somebody keeps."""
@@ -46,6 +49,9 @@ class ParamHistory:
         was_fed: it has had a gradient above zero.
         first_l2_norm: of the weight, at its first record.
         largest_update: ``||dw||/||w||`` of a step, small weights judged by LeCun's scale.
+        is_decayed: a weight decay above 0 was in force, or none is known.
+        shrunk, explained: what its norm has lost from record to record, in natural logarithms, and
+            the part of it that its own updates account for, as a penalty in the loss makes them.
     """
 
     without_gradient: Counts = field(default_factory=_no_counts)
@@ -55,6 +61,9 @@ class ParamHistory:
     was_fed: Mask = field(default_factory=_no_marks)
     first_l2_norm: Array = field(default_factory=lambda: np.zeros(0))
     largest_update: Array = field(default_factory=lambda: np.zeros(0))
+    is_decayed: Mask = field(default_factory=_no_marks)
+    shrunk: Array = field(default_factory=lambda: np.zeros(0))
+    explained: Array = field(default_factory=lambda: np.zeros(0))
 
     def realign(self, places: list[int]) -> None:
         """Carry all over to a new layer set.
@@ -69,6 +78,9 @@ class ParamHistory:
         self.was_fed = np.append(self.was_fed, False)[places]
         self.first_l2_norm = np.append(self.first_l2_norm, np.nan)[places]
         self.largest_update = np.append(self.largest_update, 0.0)[places]
+        self.is_decayed = np.append(self.is_decayed, False)[places]
+        self.shrunk = np.append(self.shrunk, 0.0)[places]
+        self.explained = np.append(self.explained, 0.0)[places]
 
     def add(self, reading: Reading, before: Reading, is_warming_up: bool) -> None:
         """Take in the next reading.
@@ -89,6 +101,7 @@ class ParamHistory:
         self.with_zeros[grad > 0] = 0
         self.was_fed |= grad > 0
         self._note_sizes(reading, before, fed)
+        self._note_losses(reading, before)
         can_move = fed & (grad > 0) & (is_learning and not is_warming_up)
         self._note_moves(reading, can_move)
 
@@ -98,12 +111,38 @@ class ParamHistory:
         self.is_maintained |= ~fed & has_changed
         self.first_l2_norm = np.where(np.isnan(self.first_l2_norm), size, self.first_l2_norm)
 
+    def _note_losses(self, reading: Reading, before: Reading) -> None:
+        """What weights have lost since the record before, and how much of it updates explain."""
+        self.is_decayed |= ~(reading.record.param("weight_decay") <= 0)
+        size, earlier = (row.record.param("weight_l2_norm") for row in (reading, before))
+        steps = reading.record.global_step - before.record.global_step
+        with np.errstate(invalid="ignore", divide="ignore"):
+            lost = np.fmax(-np.log(size / earlier), 0.0)
+        lost[~np.isfinite(lost)] = 0.0
+        update = np.fmax(*(_measure_descent(row) for row in (reading, before)))
+        self.shrunk += lost
+        self.explained += np.fmin(lost, np.fmax(steps * np.nan_to_num(update, nan=0.0), 0.0))
+
     def _note_moves(self, reading: Reading, can_move: Mask) -> None:
         self.largest_update = np.fmax(self.largest_update, reading.measure_update(MOVE_FLOOR))
         size, update = (reading.record.param(f"{what}_l2_norm") for what in ("weight", "update"))
         lost = size * reading.topology.lost_update
         self.unmoved[can_move & (update <= lost) & (self.unmoved >= 0)] += 1
         self.unmoved[update > lost] = MOVED
+
+
+def _measure_descent(reading: Reading) -> Array:
+    """Update ratio of what has moved along its gradient: a penalty's step does, a hand's does not.
+
+    A step against a penalty's gradient goes along the weight, as does a factor below 1 that
+    somebody multiplies it by; but the gradient that arrives from the task does not.
+    """
+    grad, update, change = (
+        reading.record.param(name) for name in ("grad_l2_norm", "update_l2_norm", "loss_change")
+    )
+    product = grad * update
+    is_along = (np.abs(change) >= ALONG * product) & (product > 0)
+    return np.where(is_along, reading.update_ratio, 0.0)
 
 
 def _find_replaced(reading: Reading, before: Reading) -> Mask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from weakref import WeakKeyDictionary
@@ -10,7 +11,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.paths import reach
 from gradwatch.evidence.topology import Topology
+from gradwatch.thresholds import Thresholds
 
 MIN_STEPS = 4
 """Calls or time buckets from which a layer is taken for recurrent."""
@@ -32,6 +35,7 @@ class TimeProfile:
         steps: how many there are.
         share: gradient at the first steps against the largest: 1 is full, 0 none.
         growth: gradient at the first steps against that at the last.
+        is_bucketed: the entries are stretches of time steps inside a module, not single ones.
     """
 
     fqn: str
@@ -39,6 +43,7 @@ class TimeProfile:
     steps: int
     share: float
     growth: float
+    is_bucketed: bool = False
 
     def list_layers(self, reading: Reading) -> tuple[str, ...]:
         """The layer itself, and those that feed it step by step.
@@ -138,7 +143,8 @@ def _profile(reading: Reading) -> list[TimeProfile]:
         first, last = float(np.median(known[:quarter])), float(np.median(known[-quarter:]))
         growth = first / last if last > 0 else float("nan")
         share = first / float(np.max(known))
-        profiles.append(TimeProfile(fqn, calls, len(known), share, growth))
+        is_bucketed = reading.topology.layers[calls[0]].fqn.endswith(TIME)
+        profiles.append(TimeProfile(fqn, calls, len(known), share, growth, is_bucketed))
     return profiles
 
 
@@ -176,3 +182,23 @@ def measure_time_growth(reading: Reading) -> list[TimeProfile]:
         reading: of one record.
     """
     return [profile for profile in _profile(reading) if np.isfinite(profile.growth)]
+
+
+def find_forgetful(
+    reading: Reading, params: Sequence[int], thresholds: Thresholds
+) -> TimeProfile | None:
+    """Recurrent layer that loses the gradient over time and lies on the way of the first parameter.
+
+    Args:
+        reading: of the record that is judged.
+        params: parameters that get too little, the worst first.
+        thresholds: ``time_gain`` decides.
+    """
+    profiles = [row for row in _profile(reading) if row.share < thresholds.time_gain]
+    if not profiles:
+        return None
+    topology = reading.topology
+    ahead = reach(topology.calls[params[0]], lambda index: topology.consumers[index])
+    names = {topology.layers[index].fqn for index in ahead}
+    met = [row for row in profiles if row.fqn in names]
+    return min(met, key=lambda row: row.share, default=None)

@@ -82,6 +82,11 @@ class Topology:
         )
 
     @cached_property
+    def types(self) -> dict[str, str]:
+        """Type of each layer by its name."""
+        return {layer.fqn: layer.type for layer in self.layers}
+
+    @cached_property
     def has_joins(self) -> bool:
         """Whether some layer takes in more than one other: skips, branches, towers."""
         return any(len(layer.inputs) > 1 for layer in self.layers)

@@ -42,7 +42,8 @@ def add_residuals(model: nn.Module, survey: Survey) -> Edit:
     for fqn in blocks:
         replace_module(model, fqn, Residual)
     plural = "s" if len(blocks) > 1 else ""
-    return Edit(NAME, f"add the input of the {len(blocks)} block{plural} {name_patterns(blocks)}")
+    named = name_patterns(blocks).removeprefix(f"layer{plural} ")
+    return Edit(NAME, f"add the input of the {len(blocks)} block{plural} {named}")
 
 
 def _bridge_pairs(model: nn.Module, survey: Survey, pairs: list[tuple[int, int]]) -> Edit:

@@ -7,7 +7,6 @@ here gets one from its own title (``register``), behind the others.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Kind:
         codes: of the rules that find it.
         causes: names of the causes that such a finding can have.
         may_lack_cause: the cause can stay open.
-        compares: what is observed is a gradient against another, which it is less or more than.
+        compares: what is observed is a gradient against another, which it is less than.
         units_do: what the observed share of an activation's units does; empty: it is no such share.
         is_recalled: worth a line of its own also when it is over.
     """
@@ -30,7 +29,7 @@ class Kind:
     codes: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
     may_lack_cause: bool = False
-    compares: Literal["", "less", "more"] = ""
+    compares: bool = False
     units_do: str = ""
     is_recalled: bool = False
 
@@ -73,12 +72,11 @@ KINDS: dict[str, Kind] = {
             ("activation_derivative", "weight_scale", "weight_decay", "saturation", "dead_units",
              "depth",
              "through_time", "learning_rate"),
-            compares="less", is_recalled=True,
+            compares=True, is_recalled=True,
         ),
         Kind(
             "exploding", "Exploding gradient", ("GW201",),
-            ("weight_scale", "depth", "through_time", "learning_rate"),
-            compares="more", is_recalled=True,
+            ("weight_scale", "depth", "through_time", "learning_rate"), is_recalled=True,
         ),
         Kind("underflow", "Gradient underflow", ("GW501",), ("precision",), is_recalled=True),
         Kind(

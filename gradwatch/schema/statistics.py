@@ -211,6 +211,9 @@ for _row in (
         "learning_rate", "param", "", "last", "mean", "of its group; NaN when unknown"
     ),
     Statistic(
+        "weight_decay", "param", "", "last", "mean", "of its group; NaN when unknown"
+    ),
+    Statistic(
         "stale_grad_l2_norm", "param", "l2_norm", "last", "l2",
         "||g|| of the step before, to which the last pass was added; NaN where it was cleared",
         is_logarithmic=True,

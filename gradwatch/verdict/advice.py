@@ -1,222 +1,184 @@
-"""Cause -> what to change, and where: modules by type and pattern, as the layer set has them."""
+"""Cause -> what to change, and where: modules by type and pattern, as the layer set has them.
+
+A sentence names what is at fault and nothing else: no weight that is frozen, no module that is
+well, and no initialisation for what it was not made for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 from gradwatch.evidence.topology import Topology
 from gradwatch.records import Layer
-from gradwatch.schema.activations import LECUN, Activation, choose_scheme, find_activation
-from gradwatch.verdict.init_schemes import (
-    find_following_type,
-    is_hidden_activation,
-    join_schemes,
-)
-from gradwatch.wording.module_names import describe_layers, name_patterns
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a finding is, and what a remedy can take hold of there.
-
-    Attributes:
-        layers: fully qualified names that the finding names, worst first.
-        topology: of the network; ``None`` when it is not known.
-        faults: keys of the layers to blame; empty: all that the gradient comes through.
-    """
-
-    layers: tuple[str, ...]
-    topology: Topology | None
-    faults: tuple[str, ...] = ()
-
-    @property
-    def region(self) -> str:
-        """The named layers in few words."""
-        named = [layer for layer in self.layers if layer]
-        return name_patterns(named) if named else "the model"
-
-    @cached_property
-    def _reached(self) -> tuple[int, ...]:
-        """The named layers and all that their gradient comes through."""
-        if self.topology is None:
-            return ()
-        named = set(self.layers)
-        if self.faults:
-            return self._blamed
-        reached: set[int] = set()
-        for index, layer in enumerate(self.topology.layers):
-            if layer.fqn in named or reached & set(layer.inputs):
-                reached.add(index)
-        return tuple(sorted(reached))
-
-    @property
-    def _blamed(self) -> tuple[int, ...]:
-        """The layers to blame, and the weights whose outputs are what they get."""
-        faults = set(self.faults)
-        blamed = [i for i, layer in enumerate(self._known.layers) if layer.key in faults]
-        culprits = [self._known.layers[i] for i in blamed if self._known.layers[i].role != "weight"]
-        feeding = {layer.key for layer in self.find_feeding(culprits)}
-        faults |= feeding
-        if len(blamed) > 1:
-            faults |= {layer.key for layer in self._known.layers if layer.fqn in self.layers}
-        return tuple(i for i, layer in enumerate(self._known.layers) if layer.key in faults)
-
-    def _can_change(self, index: int) -> bool:
-        """Whether an optimizer trains a matrix of this layer: what is frozen stays as it is."""
-        owner = self._known.layers[index].fqn
-        own = [
-            param
-            for param in self._known.params
-            if param.module == owner and param.role == "weight"
-        ]
-        return any(param.trainable and param.optimized for param in own) or not own
-
-    @cached_property
-    def activations(self) -> tuple[int, ...]:
-        """Hidden activations that the gradient of the named layers comes through."""
-        return tuple(i for i in self._reached if is_hidden_activation(self._known, i))
-
-    @cached_property
-    def weights(self) -> tuple[int, ...]:
-        """Weights among the named layers and behind them."""
-        return tuple(
-            i
-            for i in self._reached
-            if self._known.layers[i].role == "weight" and self._can_change(i)
-        )
-
-    @property
-    def has_gates(self) -> bool:
-        """Whether a named layer is an LSTM or GRU already."""
-        layers = self.topology.layers if self.topology else ()
-        named = [layer.type for layer in layers if layer.fqn in self.layers]
-        return any(kind.upper().startswith(("LSTM", "GRU")) for kind in named)
-
-    @property
-    def _known(self) -> Topology:
-        assert self.topology is not None  # without one nothing is reached
-        return self.topology
-
-    def choose_activations(self, is_meant: Callable[[Activation], bool]) -> list[Layer]:
-        """Hidden activations of the region whose rows are meant.
-
-        Args:
-            is_meant: of a row in ``schema.activations``.
-        """
-        layers = [self._known.layers[index] for index in self.activations]
-        rows = [(layer, find_activation(layer.type)) for layer in layers]
-        return [layer for layer, row in rows if row is not None and is_meant(row)]
-
-    def find_feeding(self, activations: Sequence[Layer]) -> list[Layer]:
-        """Weights whose output reaches one of the activations with no weight between.
-
-        Args:
-            activations: of the network.
-
-        Returns:
-            In the order of forward; empty where the network is not known.
-        """
-        if self.topology is None:
-            return []
-        wanted = {layer.key for layer in activations}
-        layers = self.topology.layers
-        found: set[int] = set()
-        queue = [i for i, layer in enumerate(layers) if layer.key in wanted]
-        seen: set[int] = set()
-        while queue:
-            for source in set(layers[queue.pop()].inputs) - seen:
-                seen.add(source)
-                if layers[source].role == "weight":
-                    found.add(source)
-                elif layers[source].role != "activation":
-                    queue.append(source)
-        return [layers[index] for index in sorted(found)]
-
-    def describe_weights(self) -> str:
-        """``"all 12 Linear modules"``, or the region when none is known."""
-        return self.describe([self._known.layers[i] for i in self.weights]) or self.region
-
-    def describe(self, layers: Sequence[Layer]) -> str:
-        """Modules as a person would say them.
-
-        Args:
-            layers: of the network.
-
-        Returns:
-            Such as ``"all 11 Sigmoid modules"``; empty without layers.
-        """
-        return describe_layers(layers, () if self.topology is None else self.topology.layers)
-
-    def name_scheme(self) -> str:
-        """Initialisation that fits what follows the weights here."""
-        types = [find_following_type(self._known, index) for index in self.weights]
-        schemes = [choose_scheme(kind)[0] for kind in types if kind]
-        return join_schemes(schemes) if schemes else LECUN
+from gradwatch.schema.activations import Activation, find_activation
+from gradwatch.verdict.place import Place
 
 
 def _replace_activations(place: Place) -> str:
     culprits = place.choose_activations(lambda row: row.squashes or row.flat == "middle")
     if not culprits:
         return (
-            f"Replace the activations at and above {place.region} by ReLU and re-initialise "
-            f"{place.describe_weights()} with He; or add BatchNorm or LayerNorm, or residual "
-            "connections."
+            f"Replace the activations at and above {place.region} by ReLU and re-initialise the "
+            "weights before them with He; or add BatchNorm or LayerNorm, or residual connections."
         )
+    feeding = place.describe(place.find_feeding(culprits))
+    start = f" and re-initialise {feeding} with He" if feeding else ""
+    with_scale = ", with what scales its input," if place.are_wrapped(culprits) else ""
     return (
-        f"Replace {place.describe(culprits)} by ReLU and re-initialise "
-        f"{place.describe_weights()} with He; or keep the activations and add BatchNorm or "
-        "LayerNorm before them, or residual connections."
+        f"Replace {place.describe(culprits)}{with_scale} by ReLU{start}; or keep the activations "
+        "and add BatchNorm or LayerNorm before them, or residual connections."
     )
 
 
 def _initialise(place: Place) -> str:
-    if not place.weights:
+    if place.weights:
+        scheme = place.name_scheme(place.weights)
+        return f"Re-initialise {place.describe_weights()} with {scheme}{_or_factor(place)}."
+    if place.frozen:
         return (
-            f"Re-initialise {place.region} with He (ReLU family) or Xavier (tanh, sigmoid), and "
-            "look for a constant factor in forward that shrinks or blows up the signal."
+            f"Scale up what {place.describe(place.frozen)} returns: its weight is frozen, and lets "
+            "next to nothing of the gradient through."
         )
     return (
-        f"Re-initialise {place.describe_weights()} with {place.name_scheme()}, and look for a "
-        "constant factor in forward that shrinks or blows up the signal."
+        f"Re-initialise {place.region} so that the signal keeps its scale, and look for a constant "
+        "factor in forward that shrinks it or blows it up."
     )
 
 
+def _or_factor(place: Place) -> str:
+    """Where the weights were measured and are to blame, nothing else needs to be looked for."""
+    if place.faults:
+        return ""
+    return ", and look for a constant factor in forward that shrinks or blows up the signal"
+
+
 def _desaturate(place: Place) -> str:
-    saturated = place.choose_activations(lambda row: row.squashes)
-    where = place.describe(saturated) or place.region
-    feeding = place.describe(place.find_feeding(saturated)) or "the weights before them"
+    saturated = place.activations if place.faults else place.choose_activations(_can_saturate)
+    if any(_mixes(layer) for layer in saturated):
+        return _open_attention(place, saturated)
+    outputs = [layer for layer in saturated if layer.is_head]
+    if outputs:
+        return _open_outputs(place, outputs)
+    if not saturated:
+        return (
+            f"Normalise what comes into the activations at {place.region}: BatchNorm or LayerNorm "
+            "before them, or weights of Xavier's scale with a bias of 0."
+        )
+    where = place.describe(saturated)
+    start = _start_afresh(place, saturated)
     return (
-        f"Normalise the inputs and re-initialise {feeding} with Xavier and a bias of 0, so that "
-        f"|z| stays below about 2 at {where}; BatchNorm or LayerNorm before them keeps it there."
+        f"{start}, so that {_say_steep(saturated)} at {where}; BatchNorm or LayerNorm right before "
+        "keeps it there."
+    )
+
+
+def _can_saturate(row: Activation) -> bool:
+    return row.flat in ("both", "one")
+
+
+def _say_steep(saturated: Sequence[Layer]) -> str:
+    rows = [find_activation(layer.type) for layer in saturated]
+    if any(row is not None and row.flat == "one" and not row.squashes for row in rows):
+        return "z lies around 0"
+    return "|z| stays below about 2"
+
+
+def _start_afresh(place: Place, activations: Sequence[Layer]) -> str:
+    """Where the inputs of these activations get their scale and shift from."""
+    shifts = place.find_shifts(activations)
+    if shifts:
+        return f"Set the shift (bias) of {place.describe(shifts)} to 0 and its scale to 1"
+    feeding = place.find_feeding(activations)
+    if not feeding:
+        return "Scale and shift what comes into them"
+    scheme = place.name_scheme(feeding)
+    start = f"e-initialise {place.describe(feeding)} with {scheme} and a bias of 0"
+    if not place.is_first(feeding):
+        return f"R{start}"
+    return f"Normalise the inputs where they are far from mean 0 and size 1, and r{start}"
+
+
+def _mixes(layer: Layer) -> bool:
+    row = find_activation(layer.type)
+    return layer.fqn.endswith(":attention") or (row is not None and not row.is_elementwise)
+
+
+def _open_attention(place: Place, saturated: Sequence[Layer]) -> str:
+    feeding = place.describe(place.find_feeding(saturated))
+    weights = f" and re-initialise {feeding} with Xavier" if feeding else ""
+    return (
+        f"Divide the scores by the root of the head's width{weights}, so that the softmax does not "
+        "begin one-hot; LayerNorm on queries and keys keeps the scores small."
+    )
+
+
+def _open_outputs(place: Place, outputs: Sequence[Layer]) -> str:
+    where = place.describe(outputs)
+    feeding = place.describe(place.find_feeding(outputs)) or "the weights before it"
+    return (
+        f"Compute the loss from what comes before {where} (cross_entropy and "
+        f"binary_cross_entropy_with_logits take it so); or re-initialise {feeding} small with a "
+        "bias of 0 and scale the targets into the range that it reaches."
     )
 
 
 def _revive(place: Place) -> str:
     silent = place.choose_activations(lambda row: row.can_die)
-    where = place.describe(silent) or place.region
-    feeding = place.describe(place.find_feeding(silent)) or "the weights before them"
+    if not silent:
+        return (
+            f"Replace the rectifiers at {place.region} by LeakyReLU or GELU, or normalise before "
+            "them."
+        )
+    start = _start_afresh(place, silent)
     return (
-        f"Re-initialise {feeding} with He and a bias of 0 and lower the learning rate; or replace "
-        f"{where} by LeakyReLU or GELU, or normalise before them."
+        f"{start}; or replace {place.describe(silent)} by LeakyReLU or GELU, or normalise right "
+        "before."
     )
 
 
 def _shorten(place: Place) -> str:
     return (
-        f"Add residual connections around {place.describe_weights()}, or BatchNorm or LayerNorm "
-        "between them, or use fewer of them."
+        f"Add residual connections around {place.describe_weights()}"
+        f"{_say_branch(len(place.weights))}, or BatchNorm or LayerNorm between them, or use fewer "
+        "of them."
+    )
+
+
+def _say_branch(count: int) -> str:
+    """Branches that add up to about the stream's own size: 1 / sqrt(n) of each.
+
+    Source: Hayou et al. (2021), "Stable ResNet".
+    """
+    return f" (as x + {count**-0.5:.2g} * f(x) with {count} of them)" if count > 1 else ""
+
+
+def _calm_sums(place: Place) -> str:
+    """A chain with skips whose sums grow from block to block."""
+    if not (place.topology and place.topology.has_joins):
+        return f"Put BatchNorm or LayerNorm between {place.describe_weights()}, or use fewer."
+    count = sum(len(layer.inputs) > 1 for layer in place.topology.layers)
+    return (
+        f"Scale the branches down before they are added at {place.region}{_say_branch(count)} or "
+        "begin their last layers at zero, and see that each input is added only once; or normalise "
+        "behind the additions."
     )
 
 
 def _bridge_time(place: Place) -> str:
     change = (
-        f"Let the gates of {place.region} begin open, with a forget (in a GRU: update) bias of 1"
+        f"Let the gates of {place.region} begin open, with a forget (in a GRU: update) bias of "
+        "about log(T) for T time steps, such as 3 for 20 and 4 for 60"
         if place.has_gates
         else f"Use an LSTM or GRU, or an orthogonal recurrent matrix, for {place.region}"
     )
     return f"{change}; shorten the way back through time, or add attention or skips over time."
+
+
+def _tame_time(place: Place) -> str:
+    return (
+        f"Begin with an orthogonal recurrent matrix of gain 1 for {place.region}, or use an LSTM "
+        "or GRU; clip gradients, or shorten the way back through time."
+    )
 
 
 _BY_CAUSE: dict[str, Callable[[Place], str]] = {
@@ -226,8 +188,8 @@ _BY_CAUSE: dict[str, Callable[[Place], str]] = {
     "dead_units": _revive,
     "depth": _shorten,
     "precision": lambda place: (
-        f"Scale the loss (torch.amp.GradScaler) or use bfloat16 where {place.region} run in half "
-        "precision, and keep small losses and reductions in float32."
+        f"Scale the loss (torch.amp.GradScaler), or use bfloat16 for {place.region}, and keep "
+        "small losses and reductions in float32."
     ),
     "weight_decay": lambda place: (
         f"Lower the weight decay (in the optimizer, or as a penalty in the loss): it has taken "
@@ -236,7 +198,8 @@ _BY_CAUSE: dict[str, Callable[[Place], str]] = {
     ),
     "disconnected": lambda place: (
         f"Look between {place.region} and the loss for .detach(), torch.no_grad(), .item(), "
-        ".data, argmax or a comparison; freeze the parameters on purpose if that is meant."
+        ".data, argmax or a comparison, and for a factor of 0; freeze the parameters on purpose if "
+        "that is meant."
     ),
     "through_time": _bridge_time,
     "learning_rate": lambda place: (
@@ -255,6 +218,16 @@ _BY_KIND: dict[str, Callable[[Place], str]] = {
         f"Lower the scale of the weights at {place.region}, clip gradients, add normalisation."
     ),
 }
+
+_BY_BOTH: dict[tuple[str, str], Callable[[Place], str]] = {
+    ("exploding", "depth"): _calm_sums,
+    ("exploding", "through_time"): _tame_time,
+    ("nonfinite", "precision"): lambda place: (
+        f"Compute {place.region} in float32 or bfloat16: its values leave the range of float16, "
+        "which ends at 65,504."
+    ),
+}
+"""Where a cause asks for something else in one kind of finding than in the others."""
 
 
 def suggest_remedy(
@@ -281,5 +254,5 @@ def suggest_remedy(
         'Lower the scale of the weights at `fc1` and `fc2`, clip gradients, add normalisation.'
     """
     place = Place(tuple(layers), topology, tuple(faults))
-    write = _BY_CAUSE.get(cause or "") or _BY_KIND.get(kind)
-    return write(place) if write else f"Look at {place.region}."
+    found = _BY_BOTH.get((kind, cause or "")) or _BY_CAUSE.get(cause or "") or _BY_KIND.get(kind)
+    return found(place) if found else f"Look at {place.region}."

@@ -154,10 +154,12 @@ def _trim(sign: Sign, layers: list[str]) -> Sign:
 
 def _inherit_cause(findings: list[Finding]) -> list[Finding]:
     """A NaN that large steps or nothing in particular led to has the cause of the explosion."""
-    cause = next((finding.cause for finding in findings if finding.kind == "exploding"), None)
-    weak = (None, "learning_rate") if cause else ()
+    blast = next((finding for finding in findings if finding.kind == "exploding"), None)
+    if blast is None or not blast.cause:
+        return findings
+    weak = (None, "learning_rate")
     return [
-        replace(finding, cause=cause)
+        replace(finding, cause=blast.cause, remedy=blast.remedy)
         if finding.kind == "nonfinite" and finding.cause in weak
         else finding
         for finding in findings

@@ -31,6 +31,7 @@ class Episode:
         lasted: sampled steps with the sign.
         missed: sampled steps in a row without it since.
         causes: votes of the first signs.
+        voters: the last sign that voted for each: later ones may tell of what it has led to.
         confirmed: it has lasted long enough to be a finding.
         ended: it was confirmed and has gone.
     """
@@ -42,6 +43,7 @@ class Episode:
     lasted: int = 1
     missed: int = 0
     causes: Counter[str | None] = field(default_factory=Counter)
+    voters: dict[str | None, Sign] = field(default_factory=dict)
     confirmed: bool = False
     ended: bool = False
 
@@ -52,6 +54,7 @@ class Episode:
             severity: in place of the sign's own; empty: that one.
         """
         cause, sign = self.causes.most_common(1)[0][0], self.sign.explained()
+        said = sign if sign.cause == cause else self.voters.get(cause, sign)
         return Finding(
             code=self.rule.code,
             kind=self.rule.kind,
@@ -62,10 +65,10 @@ class Episode:
             last_step=self.last_step,
             observed=sign.observed,
             threshold=sign.threshold,
-            message=sign.message,
-            remedy=sign.remedy
-            or suggest_remedy(self.rule.kind, cause, sign.layers, sign.topology, sign.faults),
-            source=sign.find_source(),
+            message=said.message,
+            remedy=said.remedy
+            or suggest_remedy(self.rule.kind, cause, said.layers, said.topology, said.faults),
+            source=said.find_source(),
         )
 
 
@@ -159,6 +162,7 @@ class Tracker:
         if sum(episode.causes.values()) < VOTES:
             episode.sign = sign.explained()
             episode.causes[episode.sign.cause] += 1
+            episode.voters[episode.sign.cause] = episode.sign
         if episode.confirmed or not self._has_lasted(episode):
             return None
         episode.confirmed = True

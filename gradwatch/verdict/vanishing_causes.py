@@ -1,4 +1,4 @@
-"""Why a gradient vanishes: the cause, the sentence that says it, and the layers to blame."""
+"""Why a gradient vanishes: the cause, with the sentence that says it and the layers to blame."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gradwatch.evidence.attribution import (
-    LIKE_FACTOR,
-    Attribution,
-    attribute,
-    attribute_by_slopes,
-)
+from gradwatch.evidence.attribution import Attribution, attribute, attribute_by_slopes
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
+from gradwatch.evidence.time_steps import TimeProfile, find_forgetful
 from gradwatch.evidence.topology import is_flat
 from gradwatch.evidence.zero_gradients import find_factor_owner, find_zero_factors
-from gradwatch.records import Layer
 from gradwatch.schema.activations import find_activation
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.advice import suggest_remedy
+from gradwatch.verdict.faults import advise_on_factor, find_closed, find_faults
 from gradwatch.verdict.rule import Explanation
+from gradwatch.verdict.vanishing_words import describe_lack
 from gradwatch.wording.module_names import join_phrases
-from gradwatch.wording.phrases import name_lack, name_region
+from gradwatch.wording.phrases import name_lack, name_region, say_name
 
-LITTLE = 0.1
-"""A layer with this share of the gradient does not lack it, as far as the layers show."""
+MOST = 0.5
+"""Share of what weights have lost, in logarithms, that updates must account for to be the cause."""
+
+
+_SHRUNK = (
+    "Look for what shrinks the weights between the optimizer's steps, such as a mul_, a clamp or "
+    "an initialisation that is called again: they have lost most of their size, and neither a step "
+    "nor weight decay accounts for it."
+)
 
 
 def explain(
@@ -47,11 +52,20 @@ def explain(
     zeros = find_zero_factors(reading.record, unreached)
     if zeros:
         return _explain_zeros(reading, layers, zeros)
+    forgetful = find_forgetful(reading, unreached, thresholds)
+    if forgetful is not None:
+        return _explain_time(reading, layers, unreached[0], forgetful)
     split = _attribute_to(reading, unreached)
     cause = _find_lasting_cause(history, reading, split, unreached, thresholds)
     part = float(history.loss_change.peak_share[unreached[0]])
-    message = _describe(reading, layers, unreached[0], split, part)
-    return Explanation(cause, message, _find_faults(reading, split))
+    message = describe_lack(reading, layers, unreached[0], split, part)
+    faults = find_faults(reading, split, cause, unreached, thresholds)
+    remedy = ""
+    if cause == "weight_scale" and _have_shrunk(history, reading, thresholds):
+        remedy = _SHRUNK
+    elif cause == "weight_scale" and split is not None:
+        remedy = advise_on_factor(reading, split)
+    return Explanation(cause, message, faults, remedy)
 
 
 def _find_lasting_cause(
@@ -67,26 +81,13 @@ def _find_lasting_cause(
         reading, unreached[0]
     ):
         cause = "dead_units"  # the gradient arrives, but it meets an input of zeros
-    closed = _list_closed(reading, split, thresholds) if split else []
+    layers = reading.topology.layers
+    closed = [layers[i] for i in find_closed(reading, split, thresholds)] if split else []
     if cause in ("dead_units", "saturation") and history.broke_layers(closed, thresholds):
         return "learning_rate"
     if cause in ("weight_scale", "depth") and _have_shrunk(history, reading, thresholds):
-        return "weight_decay"
+        return "weight_decay" if _were_decayed(history, reading) else "weight_scale"
     return cause
-
-
-def _list_closed(reading: Reading, split: Attribution, thresholds: Thresholds) -> list[Layer]:
-    """Activations of the path that let next to nothing through; all where none stands out."""
-    layers, record = reading.topology.layers, reading.record
-    acts = [index for index in split.path if layers[index].role == "activation"]
-    closed = [
-        index
-        for index in acts
-        if record.layer("saturated_fraction")[index] >= thresholds.saturated_fraction
-        or record.layer("dead_fraction")[index] >= thresholds.dead_fraction
-        or index == split.blocked_by
-    ]
-    return [layers[index] for index in closed or acts]
 
 
 def _have_shrunk(history: History, reading: Reading, thresholds: Thresholds) -> bool:
@@ -96,6 +97,13 @@ def _have_shrunk(history: History, reading: Reading, thresholds: Thresholds) -> 
         left = reading.record.param("weight_l2_norm") / history.params.first_l2_norm
     known = left[judged][np.isfinite(left[judged])]
     return bool(known.size) and float(np.median(known)) < thresholds.shrunk_weight
+
+
+def _were_decayed(history: History, reading: Reading) -> bool:
+    """Whether weight decay took them, or a penalty in the loss, and nobody between the steps."""
+    params, judged = history.params, reading.topology.is_judged
+    by_penalty = np.sum(params.explained[judged]) >= MOST * np.sum(params.shrunk[judged])
+    return bool(np.any(params.is_decayed[judged])) or bool(by_penalty)
 
 
 def _explain_zeros(reading: Reading, layers: tuple[str, ...], zeros: list[int]) -> Explanation:
@@ -115,16 +123,15 @@ def _explain_zeros(reading: Reading, layers: tuple[str, ...], zeros: list[int]) 
     return Explanation("weight_scale", message, tuple(pair), remedy)
 
 
-def _find_faults(reading: Reading, split: Attribution | None) -> tuple[str, ...]:
-    """Keys of the layers that take the gradient: one where it takes most, else the whole path."""
-    if split is None:
-        return ()
-    layers = reading.topology.layers
-    if split.blocked_by >= 0:
-        return (layers[split.blocked_by].key,)
-    if split.culprit >= 0:
-        return (layers[split.culprit].key,)
-    return tuple(layers[index].key for index in split.path)
+def _explain_time(
+    reading: Reading, layers: tuple[str, ...], worst: int, profile: TimeProfile
+) -> Explanation:
+    lack = name_lack(profile.share, "the last ones")
+    message = describe_lack(reading, layers, worst, None, math.nan)
+    message = f"{message[:-1]}; the first time steps of {say_name(profile.fqn)} get {lack}."
+    recurrent = profile.list_layers(reading)
+    remedy = suggest_remedy("vanishing", "through_time", recurrent, reading.topology)
+    return Explanation("through_time", message, remedy=remedy)
 
 
 def _gets_nothing(reading: Reading, index: int) -> bool:
@@ -216,67 +223,3 @@ def _find_blocker(reading: Reading, split: Attribution) -> str:
     if is_flat(layer, "middle"):
         return "activation_derivative"
     return "dead_units" if is_flat(layer, "zero") else "saturation"
-
-
-# Words ----------------------------------------------------------------------------------------
-
-
-def _describe(
-    reading: Reading,
-    layers: tuple[str, ...],
-    worst: int,
-    split: Attribution | None,
-    part: float,
-) -> str:
-    share = float(np.fmin(reading.param_gradient[worst], reading.sensitivity[worst]))
-    if share > LITTLE and part < share:
-        verb = "brings" if len(layers) == 1 else "bring"
-        lack = f"about {part:.0e} of what the loss falls by" if part > 0 else "nothing to the loss"
-        change = _describe_change(reading, worst)
-        return f"{name_region(layers)} {verb} {lack}: {change}{_name_gains(reading, split)}."
-    against = reading.topology.layers[split.path[-1]].fqn if split and split.path else "the rest"
-    verb = "gets" if len(layers) == 1 else "get"
-    lack = name_lack(share, against or "the output")
-    change = _describe_change(reading, worst)
-    return f"{name_region(layers)} {verb} {lack}: {change}{_name_gains(reading, split)}."
-
-
-def _describe_change(reading: Reading, worst: int) -> str:
-    fqn, update = reading.topology.params[worst].fqn, float(reading.update_ratio[worst])
-    if reading.record.param("update_l2_norm")[worst] == 0:
-        return f"{fqn} does not change at all"
-    if not math.isfinite(update):
-        return f"{fqn} is zero and hardly changes"
-    return f"{fqn} changes by {update:.1e} of its size per step"
-
-
-def _name_gains(reading: Reading, split: Attribution | None) -> str:
-    """What the layers on the way multiply the gradient by, as measured."""
-    if split is None or not split.path:
-        return ""
-    layers = reading.topology.layers
-    if split.blocked_by >= 0:
-        return f"; {layers[split.blocked_by].fqn or 'the model'} lets none of it through"
-    if split.culprit >= 0:
-        gain = math.exp(split.factors[split.culprit])
-        name = layers[split.culprit].fqn or "the model"
-        return f"; {name} alone multiplies the gradient by {gain:.2g}"
-    found = [
-        _name_factor(word, split.list_gains(layers, word)) for word in ("activation", "weight")
-    ]
-    parts = [part for part in found if part]
-    return f"; on the way back {join_phrases(parts)}" if parts else ""
-
-
-def _name_factor(word: str, gains: Sequence[float]) -> str:
-    """``"each activation multiplies by about 0.22"``; where they differ, all together."""
-    if not gains:
-        return ""
-    logs = np.log(gains)
-    mean = math.exp(float(np.mean(logs)))
-    if len(gains) == 1:
-        return f"the {word} multiplies by {mean:.2g}"
-    if np.max(np.abs(logs - np.mean(logs))) < LIKE_FACTOR:
-        return f"each {word} multiplies by about {mean:.2g}"
-    total = math.exp(float(np.sum(logs)))
-    return f"the {len(gains)} {word}s together multiply by {total:.2g}"

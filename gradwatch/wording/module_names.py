@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -75,27 +75,40 @@ def group_names(names: Iterable[str]) -> list[NameGroup]:
     ]
 
 
-def name_patterns(names: Iterable[str]) -> str:
+def name_patterns(names: Iterable[str], types: Mapping[str, str] | None = None) -> str:
     """Names in backticks, those that differ in numbers by their ends.
 
     Args:
         names: of layers or modules; ``SHOWN_PATTERNS`` are written out.
+        types: by name, for those that are a number and say nothing.
 
     Example:
-        >>> name_patterns(["fc1", "fc2", "fc3", "head"])
-        '`fc1` to `fc3` and `head`'
+        >>> name_patterns(["fc1", "fc2", "fc3", "head"]), name_patterns(["0"], {"0": "Linear"})
+        ('`fc1` to `fc3` and `head`', 'layer 0 (Linear)')
     """
-    patterns = [_name_ends(group) for group in group_names(names)]
+    patterns = [_name_ends(group, types or {}) for group in group_names(names)]
     shown = patterns[:SHOWN_PATTERNS]
     if len(patterns) > len(shown):
         return f"{', '.join(shown)} and {len(patterns) - len(shown)} more"
     return join_phrases(shown)
 
 
-def _name_ends(group: NameGroup) -> str:
+def _name_ends(group: NameGroup, types: Mapping[str, str]) -> str:
+    if all(name.isdigit() for name in group.names):
+        return _name_numbers(group, types)
     first, last = group.ends
     joint = " and " if len(group.names) == 2 else " to "
     return _quote(first) if len(group.names) == 1 else joint.join((_quote(first), _quote(last)))
+
+
+def _name_numbers(group: NameGroup, types: Mapping[str, str]) -> str:
+    """Places in an ``nn.Sequential``: ``"layer 0 (Linear)"``, ``"layers 0 and 2 (Linear)"``."""
+    kinds = {types.get(name, "") for name in group.names}
+    kind = f" ({min(kinds)})" if len(kinds) == 1 and kinds != {""} else ""
+    first, last = group.ends
+    if len(group.names) == 1:
+        return f"layer {first}{kind}"
+    return f"layers {first}{' and ' if len(group.names) == 2 else ' to '}{last}{kind}"
 
 
 def describe_layers(layers: Sequence[Layer], among: Sequence[Layer] = ()) -> str:
@@ -156,9 +169,12 @@ def describe_modules(kind: str, fqns: Sequence[str]) -> str:
         fqns: their names; ``""`` is the model itself, which is not named.
 
     Example:
-        >>> describe_modules("Sigmoid", ["act1", "act2", "act3"]), describe_modules("Tanh", ["act"])
-        ('the 3 Sigmoid modules `act1` to `act3`', 'the Tanh module `act`')
+        >>> describe_modules("Sigmoid", ["act1", "act2", "act3"]), describe_modules("Tanh", ["0"])
+        ('the 3 Sigmoid modules `act1` to `act3`', 'layer 0 (Tanh)')
     """
+    if all(fqn.isdigit() for fqn in fqns):
+        named = name_patterns(fqns)
+        return f"{named} ({kind})" if len(fqns) == 1 else f"the {len(fqns)} {kind} {named}"
     count = "" if len(fqns) == 1 else f"{len(fqns)} "
     plural = "" if len(fqns) == 1 else "s"
     where = "" if fqns == [""] else f" {name_patterns(fqns)}"
@@ -175,6 +191,8 @@ def _describe_calls(function: str, fqns: Sequence[str]) -> str:
 
 
 def _quote(pattern: str) -> str:
+    if pattern.startswith(f"{OUTSIDE}:"):
+        return f"{_quote(pattern.partition(':')[2])} outside of forward"
     plain = pattern.replace("`", "'")
     return f"`{plain}`"
 

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 
+from gradwatch.schema.layer_set import OUTSIDE
 from gradwatch.wording.module_names import NameGroup, group_names, join_phrases
 
 LARGEST_WORD = 1e15
@@ -92,6 +93,8 @@ def say_name(name: str) -> str:
         >>> say_name("fc1"), say_name("0"), say_name("")
         ('fc1', 'layer 0', 'the model')
     """
+    if name.startswith(f"{OUTSIDE}:"):
+        return f"{name.partition(':')[2]} outside of forward"
     return f"layer {name}" if name.isdigit() else name or "the model"
 
 

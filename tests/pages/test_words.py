@@ -50,7 +50,8 @@ def make_unhealthy(
     kind: str, observed: float, cause: str | None = None, message: str = "m"
 ) -> Verdict:
     layers = ("act2", "fc2") if kind in ("dead", "saturated") else ("fc1", "fc2")
-    finding = Finding("GW000", kind, "critical", cause, layers, 0, 9, observed, 0.1, message, "r")
+    code = "GW102" if cause == "through_time" else "GW000"
+    finding = Finding(code, kind, "critical", cause, layers, 0, 9, observed, 0.1, message, "r")
     roles = {"fc1": "weight", "act1": "activation", "fc2": "weight", "act2": "activation"}
     nan = float("nan")
     rows = [LayerSummary(name, "", role, 0.5, nan, nan, nan, nan) for name, role in roles.items()]
@@ -64,7 +65,10 @@ def make_unhealthy(
         (make_unhealthy("vanishing", 1e-6), "fc1 gets 1 million times less gradient than fc3"),
         (make_unhealthy("vanishing", 0.0), "fc1 and fc2 get no gradient at all"),
         (make_unhealthy("vanishing", 1e-20), "fc1 and fc2 get practically no gradient"),
-        (make_unhealthy("exploding", 1e6), "fc1 gets 1 million times more gradient than fc3"),
+        (
+            make_unhealthy("exploding", 1e6, None, "fc1.weight has grown to 9 times its size (a)."),
+            "fc1.weight has grown to 9 times its size",
+        ),
         (
             make_unhealthy("vanishing", 1e-4, "through_time"),
             "the first time steps of fc1 get 10,000 times less gradient than the last ones",

@@ -59,7 +59,8 @@ class TestWords:
             "vanishing", "activation_derivative", ["net.0.linear", "net.1.linear"], topology
         )
         assert text.startswith(
-            "Replace all 11 Sigmoid modules by ReLU and re-initialise all 12 Linear modules with He"
+            "Replace all 11 Sigmoid modules by ReLU and re-initialise the 11 Linear modules "
+            "`net.0.linear` to `net.10.linear` with He"
         )
 
     def test_what_lies_before_the_place_is_left_alone(self) -> None:
@@ -91,7 +92,7 @@ class TestWords:
         net.add(":act", kind)
         net.add("second", "Linear", is_head=True)
         text = suggest_remedy("dead", "dead_units", [":act"], map_topology(net.build()))
-        assert "Re-initialise the Linear module `first` with He" in text
+        assert "re-initialise the Linear module `first` with He" in text
 
     def test_an_activation_that_is_flat_around_zero_is_named(self) -> None:
         report = gradwatch.check(make_chain(nn.Tanhshrink), make_batches(), nn.CrossEntropyLoss())

@@ -10,8 +10,9 @@ from gradwatch.evidence.feeders import count_units, name_with_feeders
 from gradwatch.evidence.history import History
 from gradwatch.evidence.paths import has_way_around
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.ignored import find_ignored_layers
 from gradwatch.verdict.rule import Rule, Sign
-from gradwatch.wording.phrases import name_percent, name_region
+from gradwatch.wording.phrases import name_percent, name_region, say_name
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
@@ -29,21 +30,18 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         '100 % of the units of act fired for none of the last 500 samples (act).'
     """
     dead = history.latest.record.layer("dead_fraction")
+    ignored = find_ignored_layers(history.latest.topology, thresholds.ignore_layers)
     found = [
         i
-        for i in np.flatnonzero(dead >= thresholds.dead_fraction).tolist()
+        for i in np.flatnonzero((dead >= thresholds.dead_fraction) & ~ignored).tolist()
         if not _is_margin(history, i, thresholds)
         and _is_certain(history, i, thresholds)
         and _is_most(history, i, thresholds)
     ]
     harmless = [i for i in found if _is_harmless(history, i, thresholds)]
     harmful = [i for i in found if i not in harmless]
-    signs = []
-    if harmful:
-        signs.append(_describe(history, harmful, thresholds, "critical"))
-    if harmless:
-        signs.append(_describe(history, harmless, thresholds, "note"))
-    return signs
+    groups = (("critical", harmful), ("note", harmless))
+    return [_describe(history, own, thresholds, severity) for severity, own in groups if own]
 
 
 def _is_margin(history: History, index: int, thresholds: Thresholds) -> bool:
@@ -154,11 +152,13 @@ def _describe(history: History, indices: list[int], thresholds: Thresholds, seve
         left = name_percent(history.losses.remaining)
         harm = f"; the signal has a way around it, and the loss is at {left} of its first values"
     message = (
-        f"{name_percent(worst)} of the units of {acts[0]} fired for none of the last "
+        f"{name_percent(worst)} of the units of {say_name(acts[0])} fired for none of the last "
         f"{samples:.0f} samples ({name_region(acts)}){harm}."
     )
     cause = "learning_rate" if history.broke_layers(named, thresholds) else "dead_units"
-    return Sign(layers, cause, worst, thresholds.dead_fraction, message, severity)
+    faults = tuple(layer.key for layer in named)
+    limit = thresholds.dead_fraction
+    return Sign(layers, cause, worst, limit, message, severity, faults=faults)
 
 
 DEAD = Rule(

@@ -19,6 +19,7 @@ from gradwatch.evidence.zero_gradients import (
 )
 from gradwatch.records import Param
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.ignored import find_ignored_params
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.cuts import advise_cut, describe_cuts
 from gradwatch.wording.module_names import count_params, name_owners, name_patterns
@@ -37,7 +38,9 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     reading, params = history.latest, history.latest.topology.params
     idle = find_idle(reading, thresholds.profile)
     by_design = {index for indices in idle.values() for index in indices}
-    missing = [i for i in _find_missing(history, thresholds) if i not in by_design]
+    ignored = find_ignored_params(reading.topology, thresholds.ignore_layers)
+    found = [index for index in _find_missing(history, thresholds) if not ignored[index]]
+    missing = [index for index in found if index not in by_design]
     learning = {
         params[index].module for index in np.flatnonzero(history.params.without_gradient == 0)
     }
@@ -86,7 +89,7 @@ def _describe_cut(reading: Reading, indices: list[int], thresholds: Thresholds) 
     if not cuts:
         return Sign(layers, "disconnected", 0.0, 0.0, f"{message}.")
     message = f"{message}; its way to the loss ends at {describe_cuts(cuts)}."
-    remedy = advise_cut(cuts[0], name_patterns(layers))
+    remedy = advise_cut(cuts[0], name_patterns(layers, reading.topology.types))
     return Sign(layers, "disconnected", 0.0, 0.0, message, remedy=remedy, source=cuts[0].source)
 
 
@@ -98,8 +101,8 @@ def _describe_unused(reading: Reading, indices: list[int], thresholds: Threshold
         f"({_count(reading, indices)})."
     )
     remedy = (
-        f"Freeze {name_patterns(layers)} or leave it out of the optimizer if its output is not "
-        "needed; else use the output in the loss."
+        f"Freeze {name_patterns(layers, reading.topology.types)} or leave it out of the optimizer "
+        "if its output is not needed; else use the output in the loss."
     )
     return Sign(layers, "disconnected", 0.0, 0.0, message, "note", remedy=remedy)
 
@@ -108,8 +111,8 @@ def _describe_idle(reading: Reading, indices: list[int], reason: str) -> Sign:
     layers = _list_modules(reading, indices)
     message = f"Nothing can teach {name_region(layers)} ({_count(reading, indices)}): {reason}."
     remedy = (
-        f"Nothing is broken; with larger inputs {name_patterns(layers)} may come into play. To "
-        "spare the memory, freeze them or leave them out."
+        f"Nothing is broken; with larger inputs {name_patterns(layers, reading.topology.types)} "
+        "may come into play. To spare the memory, freeze them or leave them out."
     )
     return Sign(layers, "disconnected", 0.0, 0.0, message, "note", remedy=remedy)
 

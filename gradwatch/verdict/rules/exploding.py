@@ -10,17 +10,25 @@ import numpy as np
 from gradwatch.evidence.gradient_flow import Reading, measure_rms
 from gradwatch.evidence.growth import measure_gradient_growth, measure_output_growth
 from gradwatch.evidence.history import History
-from gradwatch.evidence.time_steps import measure_time_growth
+from gradwatch.evidence.time_steps import TimeProfile, measure_time_growth
 from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.records import Array, Layer, Param
 from gradwatch.schema.activations import find_activation
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.faults import find_large_weights
+from gradwatch.verdict.ignored import find_ignored_layers, find_ignored_params
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.module_names import name_owners
-from gradwatch.wording.phrases import name_number, name_region
+from gradwatch.wording.phrases import name_number, name_region, say_name
 
 SQUASHING = frozenset(("softmax", "sigmoid", "logsigmoid"))
 """Activations that make of any score a bounded weight, or its logarithm."""
+
+
+_CALM = (
+    "Lower the learning rate or warm it up, and look at the optimizer's momentum (below 1) and "
+    "weight decay (not below 0) as well."
+)
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
@@ -47,7 +55,9 @@ def _look_over_depth(history: History, thresholds: Thresholds) -> Sign | None:
         measure_gradient_growth(reading, thresholds.exploding_growth),
         np.where(_find_squashed(reading.topology), 1.0, measure_output_growth(reading)),
     )
-    growth = max(float(np.max(ratios, initial=1.0)) for ratios in (backward, forward))
+    ignored = find_ignored_layers(reading.topology, thresholds.ignore_layers)
+    backward, forward = (np.where(ignored, 1.0, values) for values in (backward, forward))
+    growth = max(float(np.max(values, initial=1.0)) for values in (backward, forward))
     if growth < thresholds.exploding_growth:
         return None
     is_backward = float(np.max(backward, initial=1.0)) >= growth
@@ -59,10 +69,11 @@ def _look_over_depth(history: History, thresholds: Thresholds) -> Sign | None:
     what = "gradient at" if is_backward else "output of"
     where = "the outputs" if is_backward else "the first layer"
     message = (
-        f"The {what} {names[0] or 'the model'} is {name_number(growth)} times that of {where} "
+        f"The {what} {say_name(names[0])} is {name_number(growth)} times that of {where} "
         f"({name_region(names)})."
     )
-    return Sign(names, cause, growth, thresholds.exploding_growth, message)
+    faults = find_large_weights(reading) if cause == "weight_scale" else ()
+    return Sign(names, cause, growth, thresholds.exploding_growth, message, faults=faults)
 
 
 def _find_cause(
@@ -95,8 +106,8 @@ def _look_over_steps(history: History, thresholds: Thresholds) -> Sign | None:
     if not history.was_diverging(thresholds) or not history.has_replaced_weights:
         return None
     reading = history.latest
-    update = reading.update_ratio
-    judged = np.flatnonzero(reading.topology.is_judged & np.isfinite(update))
+    update = history.params.largest_update  # of the step that broke it, not of those behind
+    judged = np.flatnonzero(reading.topology.is_judged & np.isfinite(update) & (update > 0))
     if not judged.size:
         return None
     order = sorted(judged, key=lambda index: -update[index])
@@ -105,14 +116,14 @@ def _look_over_steps(history: History, thresholds: Thresholds) -> Sign | None:
     growth = history.errors.largest / history.errors.beginning
     message = (
         f"The error signal at the output rose to {name_number(growth)} times its first values, and "
-        f"{params[0].fqn} has changed by {update[order[0]]:.2g} of its size in one step."
+        f"{params[0].fqn} has changed by {update[order[0]]:.2g} times its size in one step."
     )
     return Sign(names, "learning_rate", growth, thresholds.divergence, message, looks_back=True)
 
 
 def _look_at_weights(history: History, thresholds: Thresholds) -> Sign | None:
     """Weights that have run away step by step, without any single step that replaces them."""
-    growth = _measure_weight_growth(history)
+    growth = _measure_weight_growth(history, thresholds)
     largest = float(np.max(growth, initial=0.0))
     if largest < thresholds.weight_growth:
         return None
@@ -123,7 +134,8 @@ def _look_at_weights(history: History, thresholds: Thresholds) -> Sign | None:
         f"({name_region(names)})."
     )
     cause = _find_runaway_cause(history, thresholds)
-    return Sign(names, cause, largest, thresholds.weight_growth, message)
+    remedy = _CALM if cause == "learning_rate" else ""
+    return Sign(names, cause, largest, thresholds.weight_growth, message, remedy=remedy)
 
 
 @lru_cache(maxsize=16)
@@ -133,7 +145,7 @@ def _find_heads(topology: Topology) -> Mask:
     return np.array(found, dtype=bool)
 
 
-def _measure_weight_growth(history: History) -> Array:
+def _measure_weight_growth(history: History, thresholds: Thresholds) -> Array:
     """Norm of each weight against its first one, or LeCun's if that is larger; 0: not judged.
 
     Heads are left out: their weights take on the target's scale.
@@ -141,7 +153,8 @@ def _measure_weight_growth(history: History) -> Array:
     topology = history.latest.topology
     weights = history.latest.record.param("weight_l2_norm")
     growth: Array = weights / np.fmax(history.params.first_l2_norm, topology.lecun_norm)
-    growth[_find_heads(topology) | ~topology.is_judged | ~np.isfinite(growth)] = 0.0
+    ignored = find_ignored_params(topology, thresholds.ignore_layers)
+    growth[_find_heads(topology) | ~topology.is_judged | ~np.isfinite(growth) | ignored] = 0.0
     return growth
 
 
@@ -161,7 +174,7 @@ def _look_at_loss(history: History, thresholds: Thresholds) -> Sign | None:
     jumps = history.has_replaced_weights and peak > thresholds.divergence
     if not jumps or not remaining > thresholds.progress:
         return None
-    growth = _measure_weight_growth(history)
+    growth = _measure_weight_growth(history, thresholds)
     largest = float(np.max(growth, initial=0.0))
     params = _list_params(history, growth, max(largest, 1.0) ** 0.5)
     if not params:
@@ -190,6 +203,7 @@ def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
         ]
     )
     is_harmless = reading.topology.is_head | _find_squashed(reading.topology)
+    is_harmless |= find_ignored_layers(reading.topology, thresholds.ignore_layers)
     growth[is_harmless | ~np.isfinite(growth)] = 0.0
     largest = float(np.max(growth, initial=0.0))
     if largest < thresholds.output_growth:
@@ -241,12 +255,17 @@ def _look_over_time(history: History, thresholds: Thresholds) -> Sign | None:
     if worst is None or worst.growth < thresholds.exploding_growth:
         return None
     message = (
-        f"The gradient grows {name_number(worst.growth)} times over {worst.steps} time steps on "
-        f"its way back through {worst.fqn}."
+        f"The gradient grows {name_number(worst.growth)} times over {_say_steps(worst)} on its way "
+        f"back through {say_name(worst.fqn)}."
     )
     names = worst.list_layers(reading)
     cause = "learning_rate" if _has_been_broken(history, thresholds) else "through_time"
     return Sign(names, cause, worst.growth, thresholds.exploding_growth, message)
+
+
+def _say_steps(profile: TimeProfile) -> str:
+    """Their number where each is a call; inside a module of torch's they are seen in buckets."""
+    return "its time steps" if profile.is_bucketed else f"{profile.steps} time steps"
 
 
 def _has_been_broken(history: History, thresholds: Thresholds) -> bool:

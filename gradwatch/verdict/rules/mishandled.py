@@ -9,6 +9,7 @@ from gradwatch.evidence.progress import measure_scaled_clipping
 from gradwatch.evidence.standstill import find_cleared, find_fed, has_overflown
 from gradwatch.evidence.topology import Mask
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.ignored import find_ignored_params
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.module_names import name_owners
 from gradwatch.wording.phrases import name_number, name_region
@@ -29,8 +30,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         ['not_cleared']
     """
     return [
-        *_look_at_leftovers(history),
-        *_look_at_cleared(history),
+        *_look_at_leftovers(history, thresholds),
+        *_look_at_cleared(history, thresholds),
         *_look_at_clipping(history, thresholds),
     ]
 
@@ -45,11 +46,12 @@ def _name_modules(history: History, found: Mask) -> tuple[str, ...]:
     return name_owners(params[index] for index in np.flatnonzero(found))
 
 
-def _look_at_leftovers(history: History) -> list[Sign]:
+def _look_at_leftovers(history: History, thresholds: Thresholds) -> list[Sign]:
     record = history.latest.record
     stale, grad = record.param("stale_grad_l2_norm"), record.param("grad_l2_norm")
     moves = record.param("update_l2_norm") > 0  # what no step uses need not be cleared
     found = _find_held(history) & (stale > 0) & (grad > 0) & np.isfinite(stale) & moves
+    found &= ~find_ignored_params(history.latest.topology, thresholds.ignore_layers)
     if not found.any():
         return []
     layers = _name_modules(history, found)
@@ -67,7 +69,7 @@ def _look_at_leftovers(history: History) -> list[Sign]:
     return [Sign(layers, "not_cleared", share, 0.0, message, "critical", remedy=remedy)]
 
 
-def _look_at_cleared(history: History) -> list[Sign]:
+def _look_at_cleared(history: History, thresholds: Thresholds) -> list[Sign]:
     """All that an optimizer holds and that had a gradient; a part may be frozen by hand."""
     record, held = history.latest.record, _find_held(history)
     if has_overflown(record):
@@ -76,6 +78,7 @@ def _look_at_cleared(history: History) -> list[Sign]:
     number = np.array([param.optimizer for param in record.layer_set.params], dtype=np.int64)
     partly = set(number[fed & ~cleared].tolist())
     found = cleared & np.array([place not in partly for place in number.tolist()], dtype=bool)
+    found &= ~find_ignored_params(history.latest.topology, thresholds.ignore_layers)
     if not found.any():
         return []
     layers = _name_modules(history, found)

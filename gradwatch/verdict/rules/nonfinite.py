@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading
@@ -15,7 +17,8 @@ from gradwatch.evidence.nonfinite import (
 from gradwatch.records import Layer
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
-from gradwatch.wording.phrases import name_region
+from gradwatch.wording.module_names import name_patterns
+from gradwatch.wording.phrases import name_region, say_name
 
 LASTING_RECORDS = 2
 """Records in a row after which a gradient counts that has not reached the weights."""
@@ -42,14 +45,14 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     cause = _find_cause(history, first, thresholds)
     count = float(np.nansum(history.latest.record.param("nonfinite_count")))
     message = f"{_tell(origin, first, history.broken.before)} ({count:,.0f} gradient elements now)."
-    remedy = "" if cause else _advise(origin)
+    remedy = "" if cause else _advise(origin, first.topology.types)
     return [Sign(origin.layers, cause, count, 0.0, message, remedy=remedy)]
 
 
 def _tell(origin: Origin, first: Reading, before: Reading | None) -> str:
     """What was not finite at which step, and what was finite before it."""
-    where, step = origin.layers[0] if origin.layers else "", first.record.global_step
-    where = where or "the model"
+    step = first.record.global_step
+    where = say_name(origin.layers[0] if origin.layers else "")
     if origin.what == "unseen":
         return _tell_unseen(origin, step, before)
     if origin.what == "output":
@@ -79,9 +82,10 @@ def _tell_unseen(origin: Origin, step: int, before: Reading | None) -> str:
     )
 
 
-def _advise(origin: Origin) -> str:
+def _advise(origin: Origin, types: Mapping[str, str]) -> str:
     """What to guard, by the direction in which the first such value went."""
-    where = f"`{origin.layers[0]}`" if origin.layers and origin.layers[0] else "the model"
+    named = origin.layers[:1] if any(origin.layers[:1]) else ()
+    where = name_patterns(named, types) or "the model"
     find = "torch.autograd.set_detect_anomaly(True) names the operation."
     if origin.what == "output":
         return (

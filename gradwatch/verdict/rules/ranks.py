@@ -8,6 +8,7 @@ from gradwatch.evidence.history import History
 from gradwatch.evidence.rank_spread import find_apart
 from gradwatch.evidence.topology import Mask
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.ignored import find_ignored_params
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.module_names import name_owners
 from gradwatch.wording.phrases import name_percent, name_region
@@ -56,6 +57,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     record = history.latest.record
     for cause, statistic in _STATISTICS.items():
         apart = find_apart(record, statistic, thresholds)
+        apart &= ~find_ignored_params(history.latest.topology, thresholds.ignore_layers)
         if apart.any():
             spread = record.param(f"rank_{statistic}_spread")
             return [_describe(history, apart, cause, spread, thresholds)]

@@ -11,8 +11,9 @@ from gradwatch.evidence.gradient_flow import measure_rms
 from gradwatch.evidence.history import History
 from gradwatch.evidence.topology import Topology
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.ignored import find_ignored_layers
 from gradwatch.verdict.rule import Rule, Sign
-from gradwatch.wording.phrases import name_percent, name_region
+from gradwatch.wording.phrases import name_percent, name_region, say_name
 
 ATTENTION = ":attention"
 """Suffix of the entries that capture makes for fused attention; ``saturated_fraction`` is of rows
@@ -46,21 +47,31 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         found = [i for i in found if not _was_open(history, i, thresholds)]
     found += _find_stuck_outputs(history, thresholds)
     found += _find_stuck_attention(history, thresholds)
+    ignored = find_ignored_layers(topology, thresholds.ignore_layers)
+    found = [index for index in found if not ignored[index]]
     if not found:
         return []
     found.sort(key=lambda index: -fraction[index])
+    return [_describe(history, found, thresholds)]
+
+
+def _describe(history: History, found: list[int], thresholds: Thresholds) -> Sign:
+    reading, topology = history.latest, history.latest.topology
+    fraction = reading.record.layer("saturated_fraction")
     layers = name_with_feeders(reading.topology, found)
     acts = tuple(dict.fromkeys(reading.topology.layers[index].fqn for index in found))
     worst = float(fraction[found[0]])
     derivative = float(np.fmin.reduce(reading.record.layer("derivative_mean")[found]))
     slope = "" if np.isnan(derivative) else f"; mean derivative {derivative:.2g}"
     message = (
-        f"{name_percent(worst)} of the elements of {acts[0]} are saturated: its derivative there "
-        f"is below 5 % of its maximum ({name_region(acts)}{slope})."
+        f"{name_percent(worst)} of the elements of {say_name(acts[0])} are saturated: its "
+        f"derivative there is below 5 % of its maximum ({name_region(acts)}{slope})."
     )
     is_broken = history.broke_layers([topology.layers[found[0]]], thresholds)
     cause = "learning_rate" if is_broken else "saturation"
-    return [Sign(layers, cause, worst, thresholds.saturated_fraction, message, "warning")]
+    faults = tuple(topology.layers[index].key for index in found)
+    limit = thresholds.saturated_fraction
+    return Sign(layers, cause, worst, limit, message, "warning", faults=faults)
 
 
 def _find_stuck_outputs(history: History, thresholds: Thresholds) -> list[int]:

@@ -7,6 +7,7 @@ import math
 from gradwatch.evidence.history import History
 from gradwatch.evidence.time_steps import measure_time_share
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.ignored import find_ignored_layers
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.phrases import name_lack
 
@@ -26,7 +27,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     if not profiles or history.has_replaced_weights:
         return []  # a step that replaced weights is why
     lasting = _find_lasting(history, thresholds)
-    profiles = [profile for profile in profiles if profile.fqn in lasting]
+    ignored = find_ignored_layers(reading.topology, thresholds.ignore_layers)
+    profiles = [row for row in profiles if row.fqn in lasting and not ignored[row.calls[0]]]
     stalled = has_stalled(history, thresholds) if profiles else False
     if stalled is False:
         return []

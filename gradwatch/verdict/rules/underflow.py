@@ -7,8 +7,9 @@ import numpy as np
 from gradwatch.evidence.half_precision import find_behind, find_flushed
 from gradwatch.evidence.history import History
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.ignored import find_ignored_layers, find_ignored_params
 from gradwatch.verdict.rule import Rule, Sign
-from gradwatch.wording.module_names import name_owners
+from gradwatch.wording.module_names import name_owners, name_patterns
 from gradwatch.wording.phrases import name_percent, name_region
 
 
@@ -25,6 +26,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 def _look_at_gradients(history: History, thresholds: Thresholds) -> list[Sign]:
     reading = history.latest
     flushed = find_flushed(reading, thresholds, from_start=not history.errors.beginning > 0)
+    ignored = find_ignored_layers(reading.topology, thresholds.ignore_layers)
+    flushed = [index for index in flushed if not ignored[index]]
     if not flushed:
         return []
     layers = reading.topology.layers
@@ -43,10 +46,13 @@ def _look_at_gradients(history: History, thresholds: Thresholds) -> list[Sign]:
 def _look_at_updates(history: History, thresholds: Thresholds) -> list[Sign]:
     reading = history.latest
     params = reading.topology.params
+    ignored = find_ignored_params(reading.topology, thresholds.ignore_layers)
     lost = [
         index
         for index in np.flatnonzero(history.params.unmoved >= thresholds.lost_records)
-        if params[index].dtype in ("float16", "bfloat16") and reading.topology.is_judged[index]
+        if params[index].dtype in ("float16", "bfloat16")
+        and reading.topology.is_judged[index]
+        and not ignored[index]
     ]
     if not lost:
         return []
@@ -56,7 +62,11 @@ def _look_at_updates(history: History, thresholds: Thresholds) -> list[Sign]:
         f"{params[lost[0]].fqn} has a gradient but has hardly changed in any of {count} steps: its "
         f"updates are smaller than {params[lost[0]].dtype} can add to it ({name_region(names)})."
     )
-    return [Sign(names, "precision", 0.0, 0.0, message)]
+    remedy = (
+        f"Keep the weights of {name_patterns(names, reading.topology.types)} in float32 and "
+        "compute in half precision under torch.autocast, or let the optimizer keep a float32 copy."
+    )
+    return [Sign(names, "precision", 0.0, 0.0, message, remedy=remedy)]
 
 
 UNDERFLOW = Rule(

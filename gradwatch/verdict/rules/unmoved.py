@@ -18,6 +18,7 @@ from gradwatch.evidence.standstill import find_cleared, find_lost, is_resting
 from gradwatch.evidence.topology import Mask
 from gradwatch.records import Param
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.ignored import find_ignored_params
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.module_names import count_params, name_owners, name_patterns
 from gradwatch.wording.phrases import name_number, name_region
@@ -56,6 +57,7 @@ def _find_still(history: History, thresholds: Thresholds) -> Mask:
         return found
     params = history.latest.topology.params
     found &= _mark(params, "trainable")
+    found &= ~find_ignored_params(history.latest.topology, thresholds.ignore_layers)
     patterns = thresholds.allow_unjudged
     for index in np.flatnonzero(found):
         names = params[index].fqn, params[index].module
@@ -66,6 +68,10 @@ def _find_still(history: History, thresholds: Thresholds) -> Mask:
 def _name_modules(history: History, indices: list[int]) -> tuple[str, ...]:
     params = history.latest.topology.params
     return name_owners(params[index] for index in indices)
+
+
+def _name_places(history: History, layers: tuple[str, ...]) -> str:
+    return name_patterns(layers, history.latest.topology.types)
 
 
 def _count(history: History, indices: list[int]) -> str:
@@ -100,8 +106,8 @@ def _look_at_loose(history: History, found: Mask) -> list[Sign]:
     )
     remedy = (
         f"Make the optimizer after the model is complete, or hand it the parameters of "
-        f"{name_patterns(layers)} with add_param_group; requires_grad_(False) says that they are "
-        "to stay as they are."
+        f"{_name_places(history, layers)} with add_param_group; requires_grad_(False) says that "
+        "they are to stay as they are."
     )
     severity = "critical" if replaced else "note"
     return [Sign(layers, "not_optimized", 0.0, 0.0, message, severity, True, remedy)]
@@ -127,8 +133,8 @@ def _look_at_unstepped(history: History, held: Mask, thresholds: Thresholds) -> 
         f"({_count(history, indices)})."
     )
     remedy = (
-        f"Call step() of the optimizer that holds {name_patterns(layers)}; freeze these parameters "
-        "while others are trained if they are to wait."
+        f"Call step() of the optimizer that holds {_name_places(history, layers)}; freeze these "
+        "parameters while others are trained if they are to wait."
     )
     severity = "note" if piles_up else "critical"
     return [Sign(layers, "not_stepped", 0.0, 0.0, message, severity, True, remedy)]
@@ -200,8 +206,8 @@ def _look_at_lost(history: History, held: Mask, thresholds: Thresholds) -> list[
         f"{rate:.2g} ({_count(history, indices)})."
     )
     remedy = (
-        f"Compare {name_patterns(layers)} before and after optimizer.step(): the step is not "
-        "written to the tensor that forward uses. Look at copies, views and compiled or fused "
+        f"Compare {_name_places(history, layers)} before and after optimizer.step(): the step is "
+        "not written to the tensor that forward uses. Look at copies, views and compiled or fused "
         "optimizers; foreach=False, fused=False and no torch.compile show which."
     )
     return [Sign(layers, "lost_update", 0.0, 0.0, message, "critical", True, remedy)]

@@ -7,11 +7,13 @@ from functools import partial
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.half_precision import find_flushed
 from gradwatch.evidence.history import History
 from gradwatch.evidence.progress import is_at_rest, lacks_rate
 from gradwatch.evidence.topology import Indices, Mask, is_flat
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.ignored import find_ignored_params
 from gradwatch.verdict.rule import Guard, Rule, Sign
 from gradwatch.verdict.vanishing_causes import explain
 from gradwatch.verdict.vanishing_guards import GUARDS
@@ -44,7 +46,10 @@ def examine(
             unreached &= ~guard.find(history, thresholds, unreached)
     if not unreached.any():
         return _look_at_network(history, thresholds)
-    ordered = _order(np.flatnonzero(unreached), measure_share(history.latest))
+    heard = unreached & ~find_ignored_params(history.latest.topology, thresholds.ignore_layers)
+    if not heard.any():
+        return []
+    ordered = _order(np.flatnonzero(heard), measure_share(history.latest))
     share = float(measure_share(history.latest)[ordered[0]])
     return [_make_sign(history, ordered, share, thresholds.profile, thresholds)]
 
@@ -120,7 +125,12 @@ def _look_at_network(history: History, thresholds: Thresholds) -> list[Sign]:
     reading = history.latest
     if not is_at_rest(history, thresholds) or lacks_rate(history, thresholds):
         return []
-    indices = np.flatnonzero(reading.judged)
+    if find_flushed(reading, thresholds, from_start=not history.errors.beginning > 0):
+        return []  # GW501 says why
+    ignored = find_ignored_params(reading.topology, thresholds.ignore_layers)
+    indices = np.flatnonzero(reading.judged & ~ignored)
+    if not indices.size:
+        return []
     if _have_outputs_closed(reading, thresholds):
         return [_describe_outputs(reading, indices, reading.output_gain, thresholds)]
     ordered = _order(indices, reading.param_gradient)
@@ -138,6 +148,13 @@ def _have_outputs_closed(reading: Reading, thresholds: Thresholds) -> bool:
     return is_shut and bool(reading.output_gain < inside)
 
 
+_LIMITS = (
+    "Look at what becomes of the outputs behind the last weights: beyond the limits of a clamp the "
+    "slope is 0, so begin within them (first bias and scale, the targets' range), or clamp only "
+    "where nothing is trained."
+)
+
+
 def _describe_outputs(
     reading: Reading, indices: Indices, gain: float, thresholds: Thresholds
 ) -> Sign:
@@ -150,7 +167,10 @@ def _describe_outputs(
     rectifies = any(is_flat(topology.layers[index], "zero") for index in closed)
     cause = "dead_units" if rectifies else "saturation"
     faults = tuple(topology.layers[index].key for index in closed)
-    return Sign(layers, cause, gain, thresholds.output_gain, message, faults=faults)
+    is_known = any(topology.layers[index].role == "activation" for index in closed)
+    remedy = "" if is_known else _LIMITS
+    limit = thresholds.output_gain
+    return Sign(layers, cause, gain, limit, message, faults=faults, remedy=remedy)
 
 
 def list_guards(guards: tuple[Guard, ...]) -> str:

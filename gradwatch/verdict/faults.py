@@ -1,0 +1,197 @@
+"""Which layers are to blame for a gradient that vanishes or explodes, and alone need a change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from gradwatch.evidence.attribution import Attribution
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.thresholds import Thresholds
+from gradwatch.wording.module_names import describe_layers, join_phrases
+from gradwatch.wording.phrases import name_number, say_name
+
+ALIKE = 1 / 3
+"""Layers that take at least this share of what the worst of their role takes, in logarithms, are to
+blame like it; the others are well."""
+
+MOST = 0.5
+"""Share of all that is lost from which a factor of forward's own is to blame, in logarithms."""
+
+SHOWN_GAPS = 2
+"""Places of a factor that a sentence names."""
+
+
+def find_faults(
+    reading: Reading,
+    split: Attribution | None,
+    cause: str,
+    unreached: Sequence[int],
+    thresholds: Thresholds,
+) -> tuple[str, ...]:
+    """Keys of the layers to blame; empty where nothing was seen on the way.
+
+    Args:
+        reading: of the record that is judged.
+        split: who takes how much of the gradient of the layer that gets least.
+        cause: a name in ``schema.kinds.CAUSES``.
+        unreached: parameters that get too little.
+        thresholds: of the run.
+    """
+    if split is None:
+        return ()
+    if cause in ("saturation", "dead_units"):
+        found = find_closed(reading, split, thresholds) or _find_silent_sources(reading, unreached)
+    elif cause == "activation_derivative":
+        found = _find_squashing(reading, split)
+    elif cause == "weight_scale":
+        found = _find_weights(reading, split, unreached)
+    else:
+        found = [*split.path, *_list_calls(reading, unreached)]
+    layers = reading.topology.layers
+    return tuple(layers[index].key for index in found or split.path)
+
+
+def find_closed(reading: Reading, split: Attribution, thresholds: Thresholds) -> list[int]:
+    """Activations of the path that let next to nothing through; the worst ones by what they take
+    where none is saturated or dead."""
+    record = reading.record
+    acts = [i for i in split.path if reading.topology.layers[i].role == "activation"]
+    closed = [
+        index
+        for index in acts
+        if record.layer("saturated_fraction")[index] >= thresholds.saturated_fraction
+        or record.layer("dead_fraction")[index] >= thresholds.dead_fraction
+        or index in (split.blocked_by, split.culprit)
+    ]
+    return closed or _choose_alike(_take_role(reading, split, "activation"))
+
+
+def _find_silent_sources(reading: Reading, unreached: Sequence[int]) -> list[int]:
+    """Rectifiers that give the worst parameter nothing but zeros."""
+    layers, zeros = reading.topology.layers, reading.record.layer("zero_fraction")
+    sources = {i for call in reading.topology.calls[unreached[0]] for i in layers[call].inputs}
+    return sorted(index for index in sources if zeros[index] >= 1)
+
+
+def _find_squashing(reading: Reading, split: Attribution) -> list[int]:
+    """Activations that shrink the gradient most, and their like where it is too faint to tell."""
+    layers = reading.topology.layers
+    found = _choose_alike(_take_role(reading, split, "activation"))
+    types = {layers[index].type for index in found}
+    unknown = [i for i in split.path if i not in split.factors and layers[i].type in types]
+    return [*found, *unknown]
+
+
+def _take_role(reading: Reading, split: Attribution, role: str) -> dict[int, float]:
+    layers = reading.topology.layers
+    return {index: log for index, log in split.factors.items() if layers[index].role == role}
+
+
+def _choose_alike(factors: Mapping[int, float]) -> list[int]:
+    """Those that take about as much as the one that takes most."""
+    worst = min(factors.values(), default=0.0)
+    return [index for index, log in factors.items() if log <= ALIKE * worst < 0]
+
+
+def _find_weights(reading: Reading, split: Attribution, unreached: Sequence[int]) -> list[int]:
+    """Weights that shrink the gradient most, and those as small that get too little of it."""
+    if split.culprit >= 0:
+        return [split.culprit]
+    if split.blocked_by >= 0 and reading.topology.layers[split.blocked_by].role != "activation":
+        return [split.blocked_by]
+    found = _choose_alike(_take_role(reading, split, "weight"))
+    size = measure_sizes(reading)
+    least = min((size[call] for call in found if call in size), default=1.0)
+    calls = _list_calls(reading, unreached) if least < 1 else []
+    small = [call for call in calls if size.get(call, 1.0) <= least**ALIKE]
+    return list(dict.fromkeys([*found, *small]))
+
+
+def measure_sizes(reading: Reading) -> dict[int, float]:
+    """Norm of the weight behind each layer, against what LeCun's initialisation would give it."""
+    size = reading.record.param("weight_l2_norm") / reading.topology.lecun_norm
+    calls = reading.topology.calls
+    return {
+        call: float(size[index])
+        for index in np.flatnonzero(reading.topology.is_judged & np.isfinite(size))
+        for call in calls[index]
+        if reading.topology.layers[call].role == "weight"
+    }
+
+
+def _list_calls(reading: Reading, indices: Iterable[int]) -> list[int]:
+    return [call for index in indices for call in reading.topology.calls[index]]
+
+
+def advise_on_factor(reading: Reading, split: Attribution) -> str:
+    """What to do about a factor of forward's own; empty where weights that train are to blame."""
+    layers = reading.topology.layers
+    if split.culprit >= 0 and _is_frozen(reading, split.culprit):
+        named = describe_layers([layers[split.culprit]])
+        times = name_number(math.exp(-split.factors[split.culprit]))
+        return (
+            f"Multiply what {named} returns by about {times}, in one place: its weight is frozen, "
+            "and shrinks the gradient so."
+        )
+    if split.culprit >= 0 and layers[split.culprit].role not in ("weight", "activation"):
+        name = layers[split.culprit].fqn
+        where = f"what {say_name(name)} ({layers[split.culprit].type}) multiplies by"
+    else:
+        gaps = find_gaps(split)
+        if not gaps:
+            return ""
+        where = (
+            f"what multiplies the signal between {join_phrases(name_gaps(reading, split, gaps))}"
+        )
+    return (
+        f"Look at {where}: a constant factor, or a mean over many, that is far from 1; take it "
+        "away."
+    )
+
+
+def _is_frozen(reading: Reading, index: int) -> bool:
+    """Whether a layer owns a weight that nothing trains."""
+    own = [
+        param
+        for param in reading.topology.params
+        if param.module == reading.topology.layers[index].fqn and param.role == "weight"
+    ]
+    return bool(own) and not any(param.trainable and param.optimized for param in own)
+
+
+def find_gaps(split: Attribution) -> list[int]:
+    """Layers before which something that no layer accounts for takes most of the gradient."""
+    if sum(split.gaps.values()) > MOST * split.total:
+        return []
+    return _choose_alike(split.gaps)
+
+
+def name_gaps(reading: Reading, split: Attribution, gaps: Sequence[int]) -> list[str]:
+    """``"fc1 and fc2"``, the layers on both sides of each."""
+    layers = reading.topology.layers
+    before = dict(zip(split.path[1:], split.path[:-1], strict=True))
+    pairs = []
+    for index in gaps[:SHOWN_GAPS]:
+        sources = [before[index]] if index in before else list(layers[index].inputs[:1])
+        names = [say_name(layers[i].fqn) for i in (*sources, index)]
+        pairs.append(join_phrases(names))
+    more = len(gaps) - len(pairs)
+    return [*pairs, f"at {more} more places"] if more else pairs
+
+
+def find_large_weights(reading: Reading) -> tuple[str, ...]:
+    """Weights that multiply the gradient about as much as the one that does so most."""
+    layers = reading.topology.layers
+    weights = [index for index, layer in enumerate(layers) if layer.role == "weight"]
+    logs = {i: math.log(reading.gains[i]) for i in weights if 1 < reading.gains[i] < math.inf}
+    size = measure_sizes(reading)
+    unseen = {i: math.log(size[i]) for i in weights if i not in logs and size.get(i, 0.0) > 1}
+    return tuple(layers[i].key for group in (logs, unseen) for i in _choose_large(group))
+
+
+def _choose_large(logs: dict[int, float]) -> list[int]:
+    largest = max(logs.values(), default=0.0)
+    return [index for index, log in logs.items() if log >= ALIKE * largest]
