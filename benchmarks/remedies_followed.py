@@ -65,8 +65,8 @@ class Row:
         remedy: as printed.
         quote: the words of it that were followed; empty where it no longer holds them.
         change: what was done.
-        loss_sick, loss_good, loss_cured: at the end, as it was, of the known good version and with
-            the remedy; NaN is -1.
+        loss_before, loss_good, loss_cured: at the end: as it was, of the known good version, and
+            with the remedy; NaN is -1.
         target: that the loss had to come to.
         status: of the verdict with the remedy.
         findings: codes of what was found then.
@@ -79,7 +79,7 @@ class Row:
     remedy: str
     quote: str
     change: str
-    loss_sick: float
+    loss_before: float
     loss_good: float
     loss_cured: float
     target: float
@@ -95,7 +95,7 @@ class Row:
 def run_attempt(attempt: Attempt) -> Row:
     """Train as it is, follow the first finding's remedy, train again."""
     build, make_good = find_versions(attempt)
-    sick, report = _train(build())
+    unhealthy, report = _train(build())
     good = make_good().run()
     finding = report.findings[0]
     follows = attempt.quote.lower() in finding.remedy.lower()
@@ -103,7 +103,7 @@ def run_attempt(attempt: Attempt) -> Row:
     if attempt.follow is not None and follows:
         attempt.follow(training, finding.remedy)
     cured, after = _train(training)
-    start = min(_end(sick), good[0]) if math.isfinite(_end(sick)) else good[0]
+    start = min(_end(unhealthy), good[0]) if math.isfinite(_end(unhealthy)) else good[0]
     target = start + GAP * (_end(good) - start)
     return Row(
         attempt.case,
@@ -113,7 +113,7 @@ def run_attempt(attempt: Attempt) -> Row:
         finding.remedy,
         attempt.quote if follows else "",
         attempt.change,
-        *(_round(value) for value in (_end(sick), _end(good), _end(cured), target)),
+        *(_round(value) for value in (_end(unhealthy), _end(good), _end(cured), target)),
         after.status,
         tuple(found.code for found in after.findings),
     )
@@ -158,7 +158,7 @@ def write_page(rows: Sequence[Row]) -> str:
 
 
 def _write_line(row: Row) -> str:
-    losses = (_say(loss) for loss in (row.loss_sick, row.loss_cured, row.loss_good))
+    losses = (_say(loss) for loss in (row.loss_before, row.loss_cured, row.loss_good))
     verdict = " ".join((row.status.replace("_", " "), *row.findings))
     cause = f"{row.kind}: {row.cause or 'not known'}"
     cells = (row.case, cause, *losses, verdict, "yes" if row.learns else "no")

@@ -23,7 +23,7 @@ from benchmarks.followers import (
 )
 from tests.zoo import Training, data, models
 from tests.zoo.loops import adam, supervised
-from tests.zoo.sick_time import gate_bias
+from tests.zoo.unhealthy_time import gate_bias
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gradwatch.evidence.feeders import is_wrapped
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.paths import find_fed_path
-from gradwatch.evidence.topology import Topology
 from gradwatch.records import Layer
 from gradwatch.schema.activations import RECTIFIER_GAIN, Activation, find_activation
 
@@ -230,17 +230,6 @@ def _bends(reading: Reading, source: int, index: int, own: float) -> bool:
     size = reading.topology.output_numel
     rms = reading.record.layer("output_l2_norm") / np.sqrt(size)
     return abs(_log_ratio(rms[index], rms[source]) - own) > abs(own) / 2
-
-
-def is_wrapped(topology: Topology, index: int) -> bool:
-    """Whether an activation is called inside a module made for it, which may scale its input."""
-    layer = topology.layers[index]
-    owner, _, function = layer.fqn.rpartition(":")
-    if layer.role != "activation" or not owner or not function:
-        return False
-    return not any(
-        param.module == owner or param.module.startswith(f"{owner}.") for param in topology.params
-    )
 
 
 def _log_ratio(below: float, above: float) -> float:

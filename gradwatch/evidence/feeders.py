@@ -65,3 +65,19 @@ def _find_weight(topology: Topology, index: int) -> str:
             return ""
         index = inputs[0]
     return topology.layers[index].fqn
+
+
+def is_wrapped(topology: Topology, index: int) -> bool:
+    """Whether an activation is called inside a module made for it, which may scale its input.
+
+    Args:
+        topology: of the network.
+        index: of the layer.
+    """
+    layer = topology.layers[index]
+    owner, _, function = layer.fqn.rpartition(":")
+    if layer.role != "activation" or not owner or not function:
+        return False
+    return not any(
+        param.module == owner or param.module.startswith(f"{owner}.") for param in topology.params
+    )

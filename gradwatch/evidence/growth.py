@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading, measure_rms
-from gradwatch.records import Array
+from gradwatch.evidence.topology import Mask, Topology
+from gradwatch.records import Array, Layer
+from gradwatch.schema.activations import find_activation
+
+SQUASHING = frozenset(("softmax", "sigmoid", "logsigmoid"))
+"""Activations that make of any score a bounded weight, or its logarithm."""
 
 
 def measure_output_growth(reading: Reading) -> Array:
@@ -83,3 +90,26 @@ def _multiply_gains(reading: Reading) -> Array:
         total[index] = max(ways, default=0.0)
     result: Array = np.exp(np.minimum(total, 300.0))
     return result
+
+
+@lru_cache(maxsize=16)
+def find_squashed(topology: Topology) -> Mask:
+    """Outputs that only a softmax or sigmoid takes in: a large number there is a mask's -1e9.
+
+    What weights return is not spared: that is no mask, however it is used.
+    """
+    result: Mask = np.zeros(len(topology.layers), dtype=bool)
+    for index in range(len(topology.layers) - 1, -1, -1):
+        behind = topology.consumers[index]
+        is_plain = topology.layers[index].role in ("other", "container")
+        result[index] = (
+            is_plain
+            and len(behind) > 0
+            and all(result[user] or _squashes(topology.layers[user]) for user in behind)
+        )
+    return result
+
+
+def _squashes(layer: Layer) -> bool:
+    row = find_activation(layer.type)
+    return row is not None and row.name in SQUASHING

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from gradwatch.evidence.attribution import is_wrapped
+from gradwatch.evidence.feeders import is_wrapped
 from gradwatch.evidence.topology import Topology
 from gradwatch.records import Layer
 from gradwatch.schema.activations import LECUN, Activation, choose_scheme, find_activation

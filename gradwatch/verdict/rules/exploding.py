@@ -8,22 +8,21 @@ from functools import lru_cache
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading, measure_rms
-from gradwatch.evidence.growth import measure_gradient_growth, measure_output_growth
+from gradwatch.evidence.growth import (
+    find_squashed,
+    measure_gradient_growth,
+    measure_output_growth,
+)
 from gradwatch.evidence.history import History
 from gradwatch.evidence.time_steps import TimeProfile, measure_time_growth
 from gradwatch.evidence.topology import Mask, Topology
-from gradwatch.records import Array, Layer, Param
-from gradwatch.schema.activations import find_activation
+from gradwatch.records import Array, Param
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.faults import find_large_weights
 from gradwatch.verdict.ignored import find_ignored_layers, find_ignored_params
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.module_names import name_owners
 from gradwatch.wording.phrases import name_number, name_region, say_name
-
-SQUASHING = frozenset(("softmax", "sigmoid", "logsigmoid"))
-"""Activations that make of any score a bounded weight, or its logarithm."""
-
 
 _CALM = (
     "Lower the learning rate or warm it up, and look at the optimizer's momentum (below 1) and "
@@ -53,7 +52,7 @@ def _look_over_depth(history: History, thresholds: Thresholds) -> Sign | None:
     reading = history.latest
     backward, forward = (
         measure_gradient_growth(reading, thresholds.exploding_growth),
-        np.where(_find_squashed(reading.topology), 1.0, measure_output_growth(reading)),
+        np.where(find_squashed(reading.topology), 1.0, measure_output_growth(reading)),
     )
     ignored = find_ignored_layers(reading.topology, thresholds.ignore_layers)
     backward, forward = (np.where(ignored, 1.0, values) for values in (backward, forward))
@@ -202,7 +201,7 @@ def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
             for i, layer in enumerate(layers)
         ]
     )
-    is_harmless = reading.topology.is_head | _find_squashed(reading.topology)
+    is_harmless = reading.topology.is_head | find_squashed(reading.topology)
     is_harmless |= find_ignored_layers(reading.topology, thresholds.ignore_layers)
     growth[is_harmless | ~np.isfinite(growth)] = 0.0
     largest = float(np.max(growth, initial=0.0))
@@ -217,29 +216,6 @@ def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
     return Sign(
         names, _find_runaway_cause(history, thresholds), largest, thresholds.output_growth, message
     )
-
-
-@lru_cache(maxsize=16)
-def _find_squashed(topology: Topology) -> Mask:
-    """Outputs that only a softmax or sigmoid takes in: a large number there is a mask's -1e9.
-
-    What weights return is not spared: that is no mask, however it is used.
-    """
-    result: Mask = np.zeros(len(topology.layers), dtype=bool)
-    for index in range(len(topology.layers) - 1, -1, -1):
-        behind = topology.consumers[index]
-        is_plain = topology.layers[index].role in ("other", "container")
-        result[index] = (
-            is_plain
-            and len(behind) > 0
-            and all(result[user] or _squashes(topology.layers[user]) for user in behind)
-        )
-    return result
-
-
-def _squashes(layer: Layer) -> bool:
-    row = find_activation(layer.type)
-    return row is not None and row.name in SQUASHING
 
 
 def _find_runaway_cause(history: History, thresholds: Thresholds) -> str:
