@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -49,6 +50,16 @@ def write_trials(trials: Iterable[Trial], *, width: int = _DEFAULT_WIDTH) -> str
     console = Console(file=out, width=width, color_system=None, legacy_windows=False)
     console.print(render_trials(trials))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+class RankedTrials(list[Trial]):
+    """Trials, best first; printed and shown by a notebook as their table."""
+
+    def __str__(self) -> str:
+        return write_trials(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(write_trials(self))}</pre>"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gradwatch.capture.trainables import check_model
+from gradwatch.display.trial_table import RankedTrials
 from gradwatch.log.writer import EventLog
 from gradwatch.remedies.catalogue import REMEDIES, UNTOUCHED
 from gradwatch.remedies.experiment import (
@@ -79,7 +80,7 @@ def try_remedies(
         trials = [try_remedy(setup, remedy, survey, baseline) for remedy in REMEDIES]
         untouched = UNTOUCHED.operate(model, survey)
     trials.append(describe(setup, UNTOUCHED, untouched, baseline, baseline))
-    ranked = rank_trials(trials, limits)
+    ranked = RankedTrials(rank_trials(trials, limits))
     if logdir is not None:
         _keep(ranked, logdir)
     return ranked

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
@@ -62,6 +63,18 @@ class Finding:
     message: str
     remedy: str
     source: str = ""
+
+    def __repr__(self) -> str:
+        first, *others = self.layers or ("the model",)
+        where = first + (f" and {len(others)} more" if others else "")
+        return f"<Finding {self.code} {self.kind}, {self.severity}: {where}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        title = f"{self.code} {self.kind}, {self.severity}"
+        parts = (title, self.message, f"Remedy: {self.remedy}", self.source and f"In {self.source}")
+        head, *rest = (escape(part) for part in parts if part)
+        return f"<div><b>{head}</b><br>{'<br>'.join(rest)}</div>"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as in ``Verdict.to_json``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 from gradwatch.evidence.history import REPLACING_UPDATE
@@ -102,6 +103,15 @@ class Trial:
     after: Measurement | None
     reason: str = ""
     outcome: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Trial {self.name}: {self.reason or self.outcome or 'not ranked'}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        says = self.reason or f"{self.outcome}, early layers move {self.speedup:.3g} times as much"
+        words = (escape(text) for text in (says, self.description) if text)
+        return f"<div><b>{escape(self.name)}</b>: {'<br>'.join(words)}</div>"
 
     @property
     def is_baseline(self) -> bool:
