@@ -198,7 +198,12 @@ def list_rates(optimizers: Iterable[Optimizer], params: Sequence[Tensor]) -> lis
 
 
 def list_decays(optimizers: Iterable[Optimizer], params: Sequence[Tensor]) -> list[float]:
-    """For each parameter the weight decay of its group; NaN where none is known."""
+    """For each parameter the weight decay of its group; NaN where none is known.
+
+    Args:
+        optimizers: that are watched.
+        params: in whose order the answer is.
+    """
     decays = {
         id(param): float(group["weight_decay"] or 0.0)
         for optimizer in optimizers

@@ -97,6 +97,12 @@ def find_squashed(topology: Topology) -> Mask:
     """Outputs that only a softmax or sigmoid takes in: a large number there is a mask's -1e9.
 
     What weights return is not spared: that is no mask, however it is used.
+
+    Args:
+        topology: of the network.
+
+    Returns:
+        ``(n_layers,)``.
     """
     result: Mask = np.zeros(len(topology.layers), dtype=bool)
     for index in range(len(topology.layers) - 1, -1, -1):

@@ -56,7 +56,16 @@ def find_faults(
 
 def find_closed(reading: Reading, split: Attribution, thresholds: Thresholds) -> list[int]:
     """Activations of the path that let next to nothing through; the worst ones by what they take
-    where none is saturated or dead."""
+    where none is saturated or dead.
+
+    Args:
+        reading: of the record that is judged.
+        split: who takes how much of the gradient of the layer that gets least.
+        thresholds: of the run.
+
+    Returns:
+        Indices of layers.
+    """
     record = reading.record
     acts = [i for i in split.path if reading.topology.layers[i].role == "activation"]
     closed = [
@@ -111,7 +120,14 @@ def _find_weights(reading: Reading, split: Attribution, unreached: Sequence[int]
 
 
 def measure_sizes(reading: Reading) -> dict[int, float]:
-    """Norm of the weight behind each layer, against what LeCun's initialisation would give it."""
+    """Norm of the weight behind each layer, against what LeCun's initialisation would give it.
+
+    Args:
+        reading: of the record that is judged.
+
+    Returns:
+        By index of the layer; 1 is the norm that the initialisation gives.
+    """
     size = reading.record.param("weight_l2_norm") / reading.topology.lecun_norm
     calls = reading.topology.calls
     return {
@@ -127,7 +143,12 @@ def _list_calls(reading: Reading, indices: Iterable[int]) -> list[int]:
 
 
 def advise_on_factor(reading: Reading, split: Attribution) -> str:
-    """What to do about a factor of forward's own; empty where weights that train are to blame."""
+    """What to do about a factor of forward's own; empty where weights that train are to blame.
+
+    Args:
+        reading: of the record that is judged.
+        split: who takes how much of the gradient of the layer that gets least.
+    """
     layers = reading.topology.layers
     if split.culprit >= 0 and _is_frozen(reading, split.culprit):
         named = describe_layers([layers[split.culprit]])
@@ -163,14 +184,27 @@ def _is_frozen(reading: Reading, index: int) -> bool:
 
 
 def find_gaps(split: Attribution) -> list[int]:
-    """Layers before which something that no layer accounts for takes most of the gradient."""
+    """Layers before which something that no layer accounts for takes most of the gradient.
+
+    Args:
+        split: who takes how much of the gradient of the layer that gets least.
+
+    Returns:
+        Indices of layers.
+    """
     if sum(split.gaps.values()) > MOST * split.total:
         return []
     return _choose_alike(split.gaps)
 
 
 def name_gaps(reading: Reading, split: Attribution, gaps: Sequence[int]) -> list[str]:
-    """``"fc1 and fc2"``, the layers on both sides of each."""
+    """``"fc1 and fc2"``, the layers on both sides of each.
+
+    Args:
+        reading: of the record that is judged.
+        split: who takes how much of the gradient of the layer that gets least.
+        gaps: as ``find_gaps`` gives them.
+    """
     layers = reading.topology.layers
     before = dict(zip(split.path[1:], split.path[:-1], strict=True))
     pairs = []
@@ -183,7 +217,14 @@ def name_gaps(reading: Reading, split: Attribution, gaps: Sequence[int]) -> list
 
 
 def find_large_weights(reading: Reading) -> tuple[str, ...]:
-    """Weights that multiply the gradient about as much as the one that does so most."""
+    """Weights that multiply the gradient about as much as the one that does so most.
+
+    Args:
+        reading: of the record that is judged.
+
+    Returns:
+        Keys of layers.
+    """
     layers = reading.topology.layers
     weights = [index for index, layer in enumerate(layers) if layer.role == "weight"]
     logs = {i: math.log(reading.gains[i]) for i in weights if 1 < reading.gains[i] < math.inf}

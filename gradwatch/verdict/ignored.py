@@ -23,7 +23,12 @@ def find_ignored_layers(topology: Topology, patterns: tuple[str, ...]) -> Mask:
 
 @lru_cache(maxsize=16)
 def find_ignored_params(topology: Topology, patterns: tuple[str, ...]) -> Mask:
-    """Parameters that a finding would name so, by module or by themselves, ``(n_params,)``."""
+    """Parameters that a finding would name so, by module or by themselves, ``(n_params,)``.
+
+    Args:
+        topology: of the network.
+        patterns: ``Thresholds.ignore_layers``.
+    """
     return _match([param.module or param.fqn for param in topology.params], patterns) | _match(
         topology.param_layers, patterns
     )

@@ -102,23 +102,39 @@ class Place:
         return any(name.upper().startswith(("LSTM", "GRU")) for name in named)
 
     def are_wrapped(self, activations: Sequence[Layer]) -> bool:
-        """Whether one of them is called in a module of its own, which may scale its input."""
+        """Whether one of them is called in a module of its own, which may scale its input.
+
+        Args:
+            activations: of this network.
+        """
         keys = {layer.key for layer in activations}
         places = [i for i, layer in enumerate(self._all) if layer.key in keys]
         return any(is_wrapped(self._known, index) for index in places)
 
     def choose_activations(self, is_meant: Callable[[Activation], bool]) -> list[Layer]:
-        """Activations to blame whose rows are meant."""
+        """Activations to blame whose rows are meant.
+
+        Args:
+            is_meant: says so of an activation's row in the schema.
+        """
         rows = [(layer, find_activation(layer.type)) for layer in self.activations]
         return [layer for layer, row in rows if row is not None and is_meant(row)]
 
     def find_feeding(self, activations: Sequence[Layer]) -> list[Layer]:
-        """Weights that are trained and reach an activation with no other weight between."""
+        """Weights that are trained and reach an activation with no other weight between.
+
+        Args:
+            activations: of this network.
+        """
         found = self._look_back(activations, "weight", _STOPS)
         return [layer for layer in found if self._can_change(layer)]
 
     def find_shifts(self, activations: Sequence[Layer]) -> list[Layer]:
-        """Normalisations right before an activation: their shift decides where it begins."""
+        """Normalisations right before an activation: their shift decides where it begins.
+
+        Args:
+            activations: of this network.
+        """
         return self._look_back(activations, "norm", ("weight", *_STOPS))
 
     def _look_back(self, starts: Sequence[Layer], role: str, stops: tuple[str, ...]) -> list[Layer]:
@@ -135,7 +151,11 @@ class Place:
         return [layers[index] for index in sorted(found)]
 
     def is_first(self, layers: Sequence[Layer]) -> bool:
-        """Whether one of these layers sees the model's inputs, with no other weight before."""
+        """Whether one of these layers sees the model's inputs, with no other weight before.
+
+        Args:
+            layers: of this network.
+        """
         return any(not self._look_back([layer], "weight", ()) for layer in layers)
 
     def describe_weights(self) -> str:
@@ -143,11 +163,19 @@ class Place:
         return self.describe(self.weights) or self.region
 
     def describe(self, layers: Sequence[Layer]) -> str:
-        """``"all 11 Sigmoid modules"``; empty without layers."""
+        """``"all 11 Sigmoid modules"``; empty without layers.
+
+        Args:
+            layers: of this network.
+        """
         return describe_layers(layers, self._all)
 
     def name_scheme(self, weights: Sequence[Layer]) -> str:
-        """Initialisation that fits what follows these weights."""
+        """Initialisation that fits what follows these weights.
+
+        Args:
+            weights: layers of this network.
+        """
         keys = {layer.key for layer in weights}
         places = [i for i, layer in enumerate(self._all) if layer.key in keys]
         types = [find_following_type(self._known, index) for index in places]

@@ -24,6 +24,15 @@ def describe_lack(
     split: Attribution | None,
     part: float,
 ) -> str:
+    """One sentence, with the region, the lack and what is known of the way there.
+
+    Args:
+        reading: of the record that is judged.
+        layers: fully qualified names of the region.
+        worst: index of its worst parameter.
+        split: who takes how much of the gradient of the layer that gets least, where that is known.
+        part: the region's share of the loss change.
+    """
     share = float(np.fmin(reading.param_gradient[worst], reading.sensitivity[worst]))
     lack = _describe_part(part, len(layers)) if share > LITTLE and part < share else ""
     if not lack:
