@@ -18,6 +18,7 @@ from gradwatch.capture.sample import Sample
 from gradwatch.capture.statistics import (
     HISTOGRAM_BINS,
     PARAM_PREFIX,
+    SAMPLE_SIZE,
     SCALED_SUFFIX,
     UNITS_PREFIX,
     find_merge,
@@ -25,6 +26,9 @@ from gradwatch.capture.statistics import (
 from gradwatch.records import Array, Layer, LayerSet, Rows, StepRecord
 from gradwatch.schema.cut import Cut
 from gradwatch.schema.statistics import Scope, find_statistic
+
+LARGEST_NORM = float(np.finfo(np.float32).max)
+"""Stands for the norm of finite numbers whose squares float32 cannot add up."""
 
 Merged = dict[str, dict[int, float]]
 """By statistic and index, one value each."""
@@ -246,7 +250,11 @@ def _fill_params(sample: Sample, rows: Rows, merged: Merged, scale: float) -> Ar
 
 
 def _correct(sample: Sample, rows: dict[str, Array]) -> None:
-    """Take the decay's share out of updates, and sampling's doubt out of counts."""
+    """Take the decay's share out of updates, sampling's doubt out of counts, and out of norms the
+    squares that float32 has no room for: a gradient read whole, with every element finite, is."""
+    is_whole = np.array([entry.param.numel() <= SAMPLE_SIZE for entry in sample.watched], bool)
+    is_finite = is_whole & (rows["nonfinite_count"] == 0)
+    rows["grad_l2_norm"][is_finite & np.isinf(rows["grad_l2_norm"])] = LARGEST_NORM
     grad, weight = rows["grad_l2_norm"], rows["weight_l2_norm"]
     used = np.where(np.isnan(rows["step_grad_l2_norm"]), grad, rows["step_grad_l2_norm"])
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):

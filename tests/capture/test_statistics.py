@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -154,6 +155,18 @@ def test_a_broken_gradient_is_infinite_and_counted() -> None:
     assert math.isinf(read(record, "grad_output_l2_norm", "first"))
     assert read_param(record, "nonfinite_count", "first.bias") == 300
     assert record.step("nonfinite_passes") == 1
+
+
+def test_a_finite_gradient_whose_squares_overflow_is_finite() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    loop = make_loop(
+        model, optimizer, torch.ones(5, 3), steps=1, loss_fn=lambda y: (y * 1e20).sum()
+    )
+    record = watch_run(model, optimizer, loop)[0]
+    assert read_param(record, "grad_l2_norm", "weight") > 1e20
+    assert np.isfinite(record.param("grad_l2_norm")).all()
+    assert not record.param("nonfinite_count").any()
 
 
 def test_updates_leave_decay_out() -> None:
