@@ -91,6 +91,9 @@ class Thresholds:
             replaced the weights, that counts as diverging.
         weight_growth: growth of a hidden weight over its first norm, or LeCun's scale if that is
             larger, that counts as diverging.
+        shaking_update: change of all weights by one step, against their size, that is no training
+            any more where the loss gets nowhere (what changes by a tenth has forgotten after ten
+            steps what it was).
         mild_growth: a growth per stage below which depth, and not the weights, is to blame.
         underflow_zero_fraction: share of half-precision gradients flushed to zero.
         underflow_rms: gradient scale at which float16 starts to flush (smallest subnormal 6e-8).
@@ -192,6 +195,7 @@ class Thresholds:
     compare_share: float = 0.5
     compare_records: int = 3
     sudden_change: float = 100.0
+    shaking_update: float = 0.1
     allow_unjudged: tuple[str, ...] = ()
     ignore_kinds: tuple[str, ...] = ()
     ignore_layers: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from gradwatch.evidence.nonfinite import Break
 from gradwatch.evidence.param_history import ParamHistory, measure_move
 from gradwatch.evidence.rank_spread import RankSpreads
 from gradwatch.evidence.standstill import Standstill
+from gradwatch.evidence.step_sizes import StepSizes
 from gradwatch.evidence.topology import Topology
 from gradwatch.records import Layer, StepRecord
 from gradwatch.thresholds import Thresholds
@@ -55,6 +56,7 @@ class History:
         broken: since when something is NaN or Inf that hurts.
         has_replaced_weights: some step so far has replaced a weight rather than changed it.
         output_gain: the largest gain so far of any activation of the network's outputs.
+        steps: how large the steps are of late, after the first ``patience``.
     """
 
     window: deque[Reading] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -73,6 +75,7 @@ class History:
     broken: Break = field(default_factory=Break)
     has_replaced_weights: bool = False
     output_gain: float = float("nan")
+    steps: StepSizes = field(default_factory=StepSizes)
     _kept: KeptRecords = field(default_factory=KeptRecords)
     _aligned: Topology | None = None
 
@@ -132,6 +135,8 @@ class History:
         self._align(reading.topology)
         change = self.loss_change.add(record, reading.topology)
         self.losses.add(record)
+        if record.global_step - self.first_step >= self.thresholds.patience:
+            self.steps.add(record, reading.topology)
         if record.step("learning_rate") != 0:
             self.learning.add(reading, change, self.measure_motion(now=True), self.thresholds)
         before = self._find_previous(reading)

@@ -35,11 +35,12 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 
     Args:
         history: of the run so far.
-        thresholds: ``exploding_growth``, ``divergence``, ``output_growth``, ``weight_growth``.
+        thresholds: ``exploding_growth``, ``divergence``, ``output_growth``, ``weight_growth``,
+            ``shaking_update``.
     """
     signs = (
         *(_look_over_time, _look_over_depth, _look_over_steps),
-        *(_look_at_weights, _look_at_outputs, _look_at_loss),
+        *(_look_at_weights, _look_at_outputs, _look_at_loss, _look_at_step_sizes),
     )
     for look in signs:
         sign = look(history, thresholds)
@@ -186,6 +187,29 @@ def _look_at_loss(history: History, thresholds: Thresholds) -> Sign | None:
     return Sign(names, "learning_rate", peak, thresholds.divergence, message, looks_back=True)
 
 
+def _look_at_step_sizes(history: History, thresholds: Thresholds) -> Sign | None:
+    """Steps that shake the weights, and a loss that gets nowhere.
+
+    Nothing need have grown: clipping holds each step at the same length, and behind a softmax the
+    loss comes back. What changes by a tenth at each step has forgotten after ten what it was.
+    """
+    size, made = history.steps.middle, history.last_step - history.first_step
+    is_shaken = size >= thresholds.shaking_update
+    if not (is_shaken and history.losses.remaining > thresholds.progress):
+        return None
+    reading = history.latest
+    update = np.where(reading.topology.is_judged, reading.update_ratio, np.nan)
+    order = [i for i in np.argsort(-update) if update[i] >= size]  # more than all together
+    names = name_owners([reading.topology.params[index] for index in order])
+    if not names:
+        return None
+    message = (
+        f"Each step changes the weights by some {size:.0%} of their size, {names[0]} most, and "
+        f"after {made + 1:,} steps the loss is {history.losses.remaining:.0%} of its first values."
+    )
+    return Sign(names, "learning_rate", size, thresholds.shaking_update, message, looks_back=True)
+
+
 def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
     """Hidden outputs that a step has sent far beyond their first scale.
 
@@ -270,7 +294,9 @@ account for it, or the scale of a hidden output against the first layer's, excee
 `exploding_growth`. Over time steps: the same through a recurrent layer. Over optimizer steps, after
 one with `||dw||/||w||` of 0.5 or more: the error signal at the output exceeds `divergence` times
 its first values, or the loss does and gets nowhere in between, or a hidden output's scale
-`output_growth` times its first one; without any such step, a hidden weight's norm exceeds
+`output_growth` times its first one. Steps that change all weights together by `shaking_update` of
+their size, as the median of those after the first `patience`, are too large where the loss is still above
+`progress` of its first values. Without any such step, a hidden weight's norm exceeds
 `weight_growth` times its first one. Source: Pascanu, Mikolov & Bengio (2013).
 
 ## Example
@@ -280,7 +306,7 @@ A 12-layer ReLU network initialised with a standard deviation of 1; a learning r
 A loss in large units does not count: only growth inside the network does.
 
 ## Configure or silence
-`Thresholds(exploding_growth=..., divergence=..., weight_growth=...)`;
+`Thresholds(exploding_growth=..., divergence=..., weight_growth=..., shaking_update=...)`;
 `ignore_kinds=("exploding",)`.
 """,
 )
