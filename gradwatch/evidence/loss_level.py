@@ -13,6 +13,10 @@ from gradwatch.records import StepRecord
 FIRST_LOSSES = 5
 """Records whose median loss is where the training began."""
 
+EARLY_LOSSES = 10
+"""Records whose mean loss a fall is measured from: with fewer, what the first batches happened to
+be decides."""
+
 LATEST_LOSSES = 12
 """Records whose loss is where it is now."""
 
@@ -31,6 +35,8 @@ class LossLevels:
     Attributes:
         first: of the first records.
         latest: of the latest ones that do not belong to the first, as soon as there are some.
+        early: of the first ``EARLY_LOSSES``.
+        late: of the latest ones that do not belong to these.
 
     Example:
         >>> levels = LossLevels([2.3] * 5)
@@ -41,6 +47,8 @@ class LossLevels:
 
     first: list[float] = field(default_factory=list)
     latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_LOSSES))
+    early: list[float] = field(default_factory=list)
+    late: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_LOSSES))
     _ages: deque[int] = field(default_factory=lambda: deque(maxlen=LATEST_LOSSES))
     _first_step: int = 0
 
@@ -63,6 +71,10 @@ class LossLevels:
             return
         if not self.first:
             self._first_step = record.global_step
+        if len(self.early) < EARLY_LOSSES:
+            self.early.append(loss)
+        else:
+            self.late.append(loss)
         if len(self.first) < FIRST_LOSSES:
             self.first.append(loss)
         else:
@@ -85,18 +97,14 @@ class LossLevels:
 
         NaN where there are too few records of either end to know their scatter.
         """
-        if (
-            len(self.first) < FIRST_LOSSES
-            or len(self.latest) < FIRST_LOSSES
-            or not self.beginning > 0
-        ):
+        if len(self.late) < FIRST_LOSSES or not self.beginning > 0:
             return nan, nan
-        start = fmean(self.first)
+        start = fmean(self.early)
         error = sqrt(
-            _measure_variance(self.first) / FIRST_LOSSES
-            + _measure_variance(self.latest) / len(self.latest)
+            _measure_variance(self.early) / len(self.early)
+            + _measure_variance(self.late) / len(self.late)
         )
-        return (start - fmean(self.latest)) / start, error / start
+        return (start - fmean(self.late)) / start, error / start
 
     @property
     def has_levelled(self) -> bool:

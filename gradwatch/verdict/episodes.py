@@ -99,9 +99,11 @@ class Tracker:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a sign has shown that must last before it is a finding."""
+        """Whether a sign has shown that must last before it is a finding, or that more records
+        would decide."""
         return any(
-            not episode.confirmed and episode.sign.severity != "note" for episode in self._open
+            episode.sign.is_open or (not episode.confirmed and episode.sign.severity != "note")
+            for episode in self._open
         )
 
     def update(

@@ -46,6 +46,7 @@ class Sign:
         remedy: what to change; empty: the standard remedy of the cause.
         faults: keys of the layers to blame, see ``Explanation``.
         source: line of the user's code that is to blame, such as ``"path/model.py:42"``.
+        is_open: more records would tell whether this does harm.
         topology: of the network, so that the remedy can name its modules; the doctor sets it.
         explain: finds cause and message where that is costly; asked only when somebody reads them.
     """
@@ -60,6 +61,7 @@ class Sign:
     remedy: str = ""
     faults: tuple[str, ...] = ()
     source: str = ""
+    is_open: bool = False
     topology: Topology | None = field(default=None, repr=False, compare=False)
     explain: Callable[[], Explanation] | None = field(default=None, repr=False, compare=False)
 

@@ -295,8 +295,8 @@ account for it, or the scale of a hidden output against the first layer's, excee
 one with `||dw||/||w||` of 0.5 or more: the error signal at the output exceeds `divergence` times
 its first values, or the loss does and gets nowhere in between, or a hidden output's scale
 `output_growth` times its first one. Steps that change all weights together by `shaking_update` of
-their size, as the median of those after the first `patience`, are too large where the loss is still above
-`progress` of its first values. Without any such step, a hidden weight's norm exceeds
+their size, as the median of those after the first `patience`, are too large where the loss is
+still above `progress` of its first values. Without any such step, a hidden weight's norm exceeds
 `weight_growth` times its first one. Source: Pascanu, Mikolov & Bengio (2013).
 
 ## Example

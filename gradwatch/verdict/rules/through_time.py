@@ -38,15 +38,20 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         f"The first time steps of {worst.fqn} get {name_lack(worst.share, 'the last ones')}, and "
         f"{_describe_progress(history, stalled)}"
     )
-    severity = "critical" if stalled else "note"
-    sign = Sign(
-        names, "through_time", worst.share, thresholds.time_gain, message, severity, looks_back=True
-    )
-    return [sign]
+    return [
+        Sign(
+            *(names, "through_time", worst.share, thresholds.time_gain, message),
+            severity="critical" if stalled else "note",
+            looks_back=True,
+            is_open=stalled is None,
+        )
+    ]
 
 
 def _describe_progress(history: History, stalled: bool | None) -> str:
     fall, error = history.losses.fall
+    if math.isnan(fall) and history.losses.first:
+        return "it is too early to say whether the task needs them."
     if math.isnan(fall):
         return "the gradient at the output has not fallen since the start."
     fallen = f"the loss has fallen by {100 * fall:.0f} % ± {100 * error:.0f} % since the start"
@@ -80,6 +85,8 @@ def has_stalled(history: History, thresholds: Thresholds) -> bool | None:
     if history.last_step - history.first_step < thresholds.patience:
         return False
     fall, error = history.losses.fall
+    if math.isnan(fall) and history.losses.first:
+        return None
     if math.isnan(fall):
         return history.errors.now >= thresholds.progress * history.errors.beginning
     if fall + error < thresholds.least_fall:
