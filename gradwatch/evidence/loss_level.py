@@ -61,8 +61,8 @@ class LossLevels:
         Example:
             >>> from gradwatch.evidence.worked_example import make_record
             >>> levels = LossLevels()
-            >>> for step in range(17):
-            ...     levels.add(make_record(step, step={"loss": 1.0 if step < 5 else 0.25}))
+            >>> for step in range(30):
+            ...     levels.add(make_record(step, step={"loss": 1.0 if step < 10 else 0.25}))
             >>> levels.remaining, levels.fall, levels.has_levelled
             (0.25, (0.75, 0.0), True)
         """
