@@ -166,3 +166,28 @@ def test_a_layer_that_leaves_less_than_norms_can_hold_takes_at_least_so_much():
     assert split.factors[split.culprit] < math.log(1e-16)
     lower = attribute(read(change(record, "grad_output_l2_norm", 1e-30)), 0)
     assert lower.factors == {}
+
+
+def test_what_returns_its_input_is_no_culprit():
+    net = Network()
+    for place in range(4):
+        net.add(f"fc{place}", "Linear")
+        net.add(f"same{place}", "Identity")
+    net.add("head", "Linear", is_head=True)
+    record = make_record(net.build(), gains={"Linear": 0.5, "Identity": 1e-4})
+    names = [f"same{place}" for place in range(4)]
+    unseen = change(record, "grad_input_l2_norm", dict.fromkeys(names, math.nan))
+    assert attribute(read(unseen), 0).culprit == -1
+
+
+def test_a_gap_lies_where_no_layer_accounts_for_the_loss():
+    net = Network()
+    for place in range(4):
+        net.add(f"fc{place}", "Linear")
+    net.add("head", "Linear", is_head=True)
+    record = make_record(net.build(), gains={"Linear": 0.5})
+    for statistic in ("grad_output_l2_norm", "grad_input_l2_norm"):
+        fainter = 1e-3 * record.layer(statistic)  # of what leaves fc2, a thousandth arrives
+        record = change(record, statistic, {"fc0": fainter[0], "fc1": fainter[1]})
+    split = attribute(read(record), 0)
+    assert min(split.gaps, key=lambda index: split.gaps[index]) == 2

@@ -112,6 +112,14 @@ def test_ignored_layers_are_left_out():
     assert diagnose(make_vanishing(), Thresholds(ignore_layers=("fc*",))).healthy
 
 
+def test_what_is_left_of_a_finding_has_its_own_numbers():
+    (whole,) = diagnose(make_vanishing()).findings
+    (rest,) = diagnose(make_vanishing(), Thresholds(ignore_layers=("fc0",))).findings
+    assert rest.observed > 2 * whole.observed
+    assert rest.message != whole.message
+    assert "fc0" not in rest.message
+
+
 def test_an_unknown_threshold_is_refused_by_name():
     with pytest.raises(InvalidInput, match=r"profile.*'profil'"):
         Thresholds().replace(profil=0.1)
