@@ -130,6 +130,28 @@ class Thresholds:
         allow_unjudged: ``fnmatch`` patterns of parameters that need not be seen to learn, and that
             no optimizer need hold.
         ignore_kinds, ignore_layers: findings to silence, by kind and by ``fnmatch`` pattern.
+        replacing_update: largest ``||dw||/||w||`` of a step, or half the growth of a norm between
+            two sampled steps, from which a weight was replaced rather than trained.
+        held_share: share of the steps that must have been made at a learning rate for it to be the
+            training's own, from which it has come down: a burst is not.
+        warm_up_rise: growth of the learning rate over the latest three records that is a warm-up.
+        levelled: fall of the loss while the number of steps doubles below which it has levelled
+            off; a loss that follows a power law of the steps falls by a fixed share then.
+        levelled_records: latest records from which that is known.
+        dominant_share: a layer that takes this share of all that is lost on a path, in logarithms,
+            is to blame by itself.
+        plain_factor: a factor on the gradient that is nearer to 1 is too small to say whether a
+            constant or a derivative is at work.
+        closed_softmax: gain of a softmax below which it is all but one-hot in the rows that the
+            gradient reaches; over n equal entries it is 1/n.
+        lost_share: update of a half-precision weight, against half a unit in the last place, below
+            which it is lost but for elements near zero.
+        nonfinite_records: records in a row after which a gradient that is not finite counts,
+            although it has not reached the weights.
+        recovery_share: what was unhealthy has gone when it is absent for this share of the time
+            that it lasted.
+        cause_votes: signs of an episode, from its first on, that name its cause: later ones also
+            show what it has led to.
     """
 
     persistence: int = 3
@@ -199,6 +221,18 @@ class Thresholds:
     allow_unjudged: tuple[str, ...] = ()
     ignore_kinds: tuple[str, ...] = ()
     ignore_layers: tuple[str, ...] = ()
+    replacing_update: float = 0.5
+    held_share: float = 0.1
+    warm_up_rise: float = 1.01
+    levelled: float = 0.1
+    levelled_records: int = 8
+    dominant_share: float = 0.5
+    plain_factor: float = 2.0
+    closed_softmax: float = 1e-3
+    lost_share: float = 0.01
+    nonfinite_records: int = 2
+    recovery_share: float = 0.5
+    cause_votes: int = 5
 
     def __post_init__(self) -> None:
         for row in dataclasses.fields(self):

@@ -15,31 +15,17 @@ import numpy as np
 
 from gradwatch.evidence.feeders import is_wrapped
 from gradwatch.evidence.gradient_flow import Reading
-from gradwatch.evidence.paths import find_fed_path
+from gradwatch.evidence.paths import LEAST_NORM, find_block, find_fed_path
 from gradwatch.records import Layer
 from gradwatch.schema.activations import RECTIFIER_GAIN, Activation, find_activation
+from gradwatch.thresholds import Thresholds
 
 RECTIFIER_LOG_GAIN = -math.log(RECTIFIER_GAIN)
 """A rectifier passes half of the gradient's energy; He's initialisation (2015) makes up for it in
 the weights, so that much of a rectifier's loss is the weights' business."""
 
-MILD_LOG = math.log(2)
-"""Factors nearer to 1 than this are too small to say what they come from."""
-
-CLOSED_SOFTMAX = 1e-3
-"""A softmax over n equal entries multiplies a gradient by 1/n; far below that it is nearly one-hot
-in the rows that the gradient reaches, however many of the other rows are."""
-
-LEAST_NORM = 1e-18
-"""Norms below it are made of elements whose squares float32 rounds (its least normal number is
-1.2e-38): a quotient of two of them is no gain, and one of such a norm and a larger one says only
-that at most so much is left."""
-
-DOMINANT = 0.5
-"""A layer that takes this share of all that is lost, in logarithms, is to blame by itself."""
-
 MANY_STAGES = 3
-"""Layers on a path from which it says something that one of them takes most."""
+"""Layers on a path from which it says something that one takes half: of two, one always does."""
 
 LIKE_FACTOR = math.log(1.5)
 """Factors that differ by less from their mean may be spoken of as those of each layer."""
@@ -118,7 +104,7 @@ class Attribution:
         return [math.exp(log) for i, log in self.factors.items() if layers[i].role == role]
 
 
-def attribute(reading: Reading, start: int) -> Attribution:
+def attribute(reading: Reading, start: int, thresholds: Thresholds) -> Attribution:
     """Split the attenuation between a layer and its reference, in natural logarithms.
 
     A layer's factor is its gain ``||dL/dx|| / ||dL/dy||``; what is lost between one layer's output
@@ -127,13 +113,15 @@ def attribute(reading: Reading, start: int) -> Attribution:
     Args:
         reading: of one record.
         start: index of the layer that gets too little.
+        thresholds: ``dominant_share``, ``plain_factor`` and ``closed_softmax``.
 
     Source:
         He et al. (2015), section 2.2, for the half that a rectifier drops.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_reading
-        >>> split = attribute(make_reading(), 0)  # fc0 gets 1/32 of what arrives at fc1
+        >>> from gradwatch.thresholds import Thresholds
+        >>> split = attribute(make_reading(), 0, Thresholds())  # fc0 gets 1/32
         >>> split.path, round(1 / math.exp(split.total), 3)
         ((1, 2), 32.0)
         >>> split.list_gains(make_reading().topology.layers, "activation")
@@ -144,7 +132,7 @@ def attribute(reading: Reading, start: int) -> Attribution:
     counts = {"activation": 0, "weight": 0, "norm": 0, "other": 0}
     factors: dict[int, float] = {}
     gaps: dict[int, float] = {}
-    blocked, source = -1, start
+    source = start
     for index in path:
         role = _SHARES.get(reading.topology.layers[index].role, "other")
         above = float(reading.grad[index])
@@ -154,9 +142,7 @@ def attribute(reading: Reading, start: int) -> Attribution:
             continue
         gain = float(reading.gains[index])
         own = math.log(max(gain, LEAST_NORM / above)) if 0 < gain < math.inf else factor
-        if reading.grad[source] == 0 and reading.grad[index] > LEAST_NORM:
-            blocked = index
-        if role == "other" and _bends(reading, source, index, own):
+        if role == "other" and _bends(reading, source, index, own, thresholds):
             role = "activation"
         shares[role] += own
         factors[index] = own
@@ -168,23 +154,25 @@ def attribute(reading: Reading, start: int) -> Attribution:
             shares["other"] += factor - own
             gaps[index] = factor - own
         source = index
-    return _summarise(reading, path, shares, counts, blocked, factors, gaps)
+    blocked = find_block(reading, start)
+    return _summarise(reading, path, shares, counts, blocked, factors, gaps, thresholds)
 
 
-def attribute_by_slopes(reading: Reading) -> Attribution | None:
+def attribute_by_slopes(reading: Reading, thresholds: Thresholds) -> Attribution | None:
     """The same where it is not known which layer feeds which: activations by their mean slope.
 
     What the slopes of all hidden activations do not account for is the weights' business.
 
     Args:
         reading: of one record.
+        thresholds: see ``attribute``.
 
     Returns:
         ``None`` where no activation was measured, or no gradient.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_reading
-        >>> split = attribute_by_slopes(make_reading())
+        >>> split = attribute_by_slopes(make_reading(), Thresholds())
         >>> round(1 / math.exp(split.activation)), round(1 / math.exp(split.weight))
         (4, 8)
     """
@@ -199,33 +187,37 @@ def attribute_by_slopes(reading: Reading) -> Attribution | None:
     n_weights = sum(layer.role == "weight" for layer in layers)
     shares = {"activation": activation, "weight": total - activation, "norm": 0.0, "other": 0.0}
     counts = {"activation": len(inner), "weight": n_weights}
-    return _summarise(reading, tuple(inner), shares, counts, -1, factors, {})
+    return _summarise(reading, tuple(inner), shares, counts, -1, factors, {}, thresholds)
 
 
-def find_culprit(factors: dict[int, float]) -> int:
-    """Layer that takes ``DOMINANT`` of what is lost on a path; -1 when they share it.
+def find_culprit(factors: dict[int, float], dominant_share: float) -> int:
+    """Layer that takes most of what is lost on a path; -1 when they share it.
 
     Args:
         factors: by layer of the path, the natural logarithm of what it multiplies the gradient by.
+        dominant_share: of all that is lost, in logarithms, from which one layer is to blame.
 
     Example:
-        >>> find_culprit({4: -0.1, 5: -9.0, 6: 0.2}), find_culprit({4: -3.0, 5: -3.0, 6: -3.0})
-        (5, -1)
+        >>> find_culprit({4: -0.1, 5: -9.0, 6: 0.2}, 0.5)
+        5
+        >>> find_culprit({4: -3.0, 5: -3.0, 6: -3.0}, 0.5)
+        -1
     """
     lost = {index: log for index, log in factors.items() if log < 0}
     if len(factors) < MANY_STAGES or not lost:
         return -1
     worst = min(lost, key=lambda index: lost[index])
-    return worst if lost[worst] <= DOMINANT * sum(lost.values()) else -1
+    return worst if lost[worst] <= dominant_share * sum(lost.values()) else -1
 
 
-def _bends(reading: Reading, source: int, index: int, own: float) -> bool:
+def _bends(reading: Reading, source: int, index: int, own: float, thresholds: Thresholds) -> bool:
     """Whether an unknown layer acts as an activation: a plain factor scales outputs alike.
 
     A function of degree one (a factor, a mean) multiplies the signal forward by what it multiplies
     the gradient by backward (Euler); where the two differ, a derivative is at work.
     """
-    if len(reading.topology.layers[index].inputs) != 1 or abs(own) < MILD_LOG:
+    is_plain = math.exp(abs(own)) < thresholds.plain_factor
+    if len(reading.topology.layers[index].inputs) != 1 or is_plain:
         return False
     size = reading.topology.output_numel
     rms = reading.record.layer("output_l2_norm") / np.sqrt(size)
@@ -247,6 +239,7 @@ def _summarise(
     blocked: int,
     factors: dict[int, float],
     gaps: dict[int, float],
+    thresholds: Thresholds,
 ) -> Attribution:
     layers = reading.topology.layers
     acts = [i for i in path if layers[i].role == "activation"]
@@ -258,10 +251,13 @@ def _summarise(
     rectifying = [i for i, row in rows.items() if row.can_die]
     flat = [i for i, row in rows.items() if _may_rest(row)]
     saturated = reading.record.layer("saturated_fraction")[flat]
-    closed = [not rows[i].is_elementwise and reading.gains[i] < CLOSED_SOFTMAX for i in flat]
+    closed = [
+        not rows[i].is_elementwise and reading.gains[i] < thresholds.closed_softmax for i in flat
+    ]
     saturated = np.where(closed, 1.0, saturated)
     dead = reading.record.layer("dead_fraction")[rectifying]
     shift = RECTIFIER_LOG_GAIN * len(rectifying)
+    measured = {i: log for i, log in factors.items() if _was_measured(reading, i)}
     return Attribution(
         path=path,
         activation=shares["activation"] - shift,
@@ -274,7 +270,7 @@ def _summarise(
         saturated=float(np.nanmax(saturated)) if np.isfinite(saturated).any() else math.nan,
         dead=float(np.nanmax(dead)) if np.isfinite(dead).any() else math.nan,
         blocked_by=blocked,
-        culprit=find_culprit({i: log for i, log in factors.items() if _was_measured(reading, i)}),
+        culprit=find_culprit(measured, thresholds.dominant_share),
         factors=factors,
         gaps=gaps,
         shift=shift,

@@ -32,9 +32,6 @@ from gradwatch.thresholds import Thresholds
 WINDOW = 8
 """Readings that rules may look back on."""
 
-REPLACING_UPDATE = 0.5
-"""A step that changes a weight by this share of its norm replaces it rather than trains it."""
-
 
 @dataclass
 class History:
@@ -44,6 +41,7 @@ class History:
         window: the latest readings, newest last.
         count: records seen.
         first_step: global step of the first record.
+        thresholds: of the run.
         params: what is kept of each parameter.
         standstill: who has not moved although a gradient arrived.
         ranks: how far the ranks of a job were apart.
@@ -78,6 +76,10 @@ class History:
     steps: StepSizes = field(default_factory=StepSizes)
     _kept: KeptRecords = field(default_factory=KeptRecords)
     _aligned: Topology | None = None
+
+    def __post_init__(self) -> None:
+        for levels in (self.params, self.losses, self.rates):
+            levels.thresholds = self.thresholds
 
     @property
     def latest(self) -> Reading:
@@ -145,7 +147,8 @@ class History:
         self.ranks.add(record, self.thresholds)
         self.errors.add(record.global_step, reading.error_signal)
         self.first_levels.add(reading)
-        self.has_replaced_weights |= measure_move(reading, before) >= REPLACING_UPDATE
+        move = measure_move(reading, before, self.thresholds.weight_floor)
+        self.has_replaced_weights |= move >= self.thresholds.replacing_update
         outputs = list(reading.topology.outputs)
         self.output_gain = float(np.fmax.reduce(reading.gains[outputs], initial=self.output_gain))
         self.rates.add(record.global_step, record.step("learning_rate"))

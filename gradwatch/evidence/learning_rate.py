@@ -9,15 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gradwatch.evidence.thinning import Thinned
-
-HELD_SHARE = 0.1
-"""Share of the steps that must have been made at a learning rate for it to be the training's own:
-a burst is not."""
-
-RISE = 1.01
-"""Growth of the learning rate over the latest ``LATEST_RATES`` records that is a warm-up."""
+from gradwatch.thresholds import Thresholds
 
 LATEST_RATES = 3
+"""Records over which a rate that rises shows."""
 
 
 @dataclass
@@ -27,10 +22,12 @@ class Rates:
     Attributes:
         latest: of the latest records.
         highest: so far.
+        thresholds: ``held_share`` and ``warm_up_rise``.
     """
 
     latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_RATES))
     highest: float = 0.0
+    thresholds: Thresholds = field(default_factory=Thresholds)
     _thinned: Thinned[tuple[float, float]] = field(default_factory=Thinned)
 
     def add(self, global_step: int, rate: float) -> None:
@@ -69,14 +66,15 @@ class Rates:
     @property
     def is_warming_up(self) -> bool:
         """Whether the learning rate is rising: every weight moves less than it is going to."""
-        return bool(self.latest) and self.latest[-1] > RISE * min(self.latest)
+        rise = self.thresholds.warm_up_rise
+        return bool(self.latest) and self.latest[-1] > rise * min(self.latest)
 
     def _find_held(self) -> float:
-        """The largest learning rate with ``HELD_SHARE`` of the steps at it or above."""
+        """The largest learning rate with ``held_share`` of the steps at it or above."""
         steps, rates = np.array(self._thinned.kept).T
         spans = np.diff(
             steps, append=2 * steps[-1] - steps[-2] if len(steps) > 1 else steps[-1] + 1
         )
         order = np.argsort(-rates)
-        reached = np.cumsum(spans[order]) >= HELD_SHARE * spans.sum()
+        reached = np.cumsum(spans[order]) >= self.thresholds.held_share * float(spans.sum())
         return float(rates[order][np.argmax(reached)])

@@ -9,6 +9,7 @@ from math import isfinite, log2, nan, sqrt
 from statistics import fmean, median
 
 from gradwatch.records import StepRecord
+from gradwatch.thresholds import Thresholds
 
 FIRST_LOSSES = 5
 """Records whose median loss is where the training began."""
@@ -20,12 +21,8 @@ be decides."""
 LATEST_LOSSES = 12
 """Records whose loss is where it is now."""
 
-LEAST = 8
-"""Latest records from which it is known whether the loss has levelled off."""
-
-LEVEL = 0.1
-"""A fall of less while the number of steps doubles is none: a loss that follows a power law of the
-steps, as losses of trainings do, falls by a fixed share then, however densely it is sampled."""
+LEAST_SCATTERED = 4
+"""Records of which either half has a scatter: below that ``levelled_records`` says nothing."""
 
 
 @dataclass
@@ -37,6 +34,7 @@ class LossLevels:
         latest: of the latest ones that do not belong to the first, as soon as there are some.
         early: of the first ``EARLY_LOSSES``.
         late: of the latest ones that do not belong to these.
+        thresholds: ``levelled`` and ``levelled_records``.
 
     Example:
         >>> levels = LossLevels([2.3] * 5)
@@ -49,6 +47,7 @@ class LossLevels:
     latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_LOSSES))
     early: list[float] = field(default_factory=list)
     late: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_LOSSES))
+    thresholds: Thresholds = field(default_factory=Thresholds)
     _ages: deque[int] = field(default_factory=lambda: deque(maxlen=LATEST_LOSSES))
     _first_step: int = 0
 
@@ -109,13 +108,13 @@ class LossLevels:
     @property
     def has_levelled(self) -> bool:
         """Whether the latest records show no fall worth the time, beyond the loss's scatter."""
-        if len(self.latest) < LEAST:
+        if len(self.latest) < max(self.thresholds.levelled_records, LEAST_SCATTERED):
             return False
         losses, ages, half = list(self.latest), list(self._ages), len(self.latest) // 2
         before, after = losses[:half], losses[half:]
         error = sqrt(_measure_variance(before) / half + _measure_variance(after) / len(after))
         doublings = fmean(map(log2, ages[half:])) - fmean(map(log2, ages[:half]))
-        least = (1 - (1 - LEVEL) ** doublings) * abs(fmean(before))
+        least = (1 - max(1 - self.thresholds.levelled, 0.0) ** doublings) * abs(fmean(before))
         return bool(fmean(before) - fmean(after) <= least + error)
 
     @property

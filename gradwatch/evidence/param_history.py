@@ -10,9 +10,7 @@ import numpy.typing as npt
 from gradwatch.evidence.gradient_flow import Reading, read_param_gradients
 from gradwatch.evidence.topology import Mask
 from gradwatch.records import Array
-
-MOVE_FLOOR = 0.1
-"""Moves of weights smaller than this share of LeCun's scale are measured against that scale."""
+from gradwatch.thresholds import Thresholds
 
 MOVED = -(2**62)
 """Mark of a parameter that has changed at some step."""
@@ -52,6 +50,7 @@ class ParamHistory:
         is_decayed: a weight decay above 0 was in force, or none is known.
         shrunk, explained: what its norm has lost from record to record, in natural logarithms, and
             the part of it that its own updates account for, as a penalty in the loss makes them.
+        thresholds: ``weight_floor`` of that scale, ``lost_share`` of an update that is lost.
     """
 
     without_gradient: Counts = field(default_factory=_no_counts)
@@ -64,6 +63,7 @@ class ParamHistory:
     is_decayed: Mask = field(default_factory=_no_marks)
     shrunk: Array = field(default_factory=lambda: np.zeros(0))
     explained: Array = field(default_factory=lambda: np.zeros(0))
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
     def realign(self, places: list[int]) -> None:
         """Carry all over to a new layer set.
@@ -124,9 +124,10 @@ class ParamHistory:
         self.explained += np.fmin(lost, np.fmax(steps * np.nan_to_num(update, nan=0.0), 0.0))
 
     def _note_moves(self, reading: Reading, can_move: Mask) -> None:
-        self.largest_update = np.fmax(self.largest_update, reading.measure_update(MOVE_FLOOR))
+        moved = reading.measure_update(self.thresholds.weight_floor)
+        self.largest_update = np.fmax(self.largest_update, moved)
         size, update = (reading.record.param(f"{what}_l2_norm") for what in ("weight", "update"))
-        lost = size * reading.topology.lost_update
+        lost = size * reading.topology.half_ulps * self.thresholds.lost_share
         self.unmoved[can_move & (update <= lost) & (self.unmoved >= 0)] += 1
         self.unmoved[update > lost] = MOVED
 
@@ -153,18 +154,19 @@ def _find_replaced(reading: Reading, before: Reading) -> Mask:
     return result
 
 
-def measure_move(reading: Reading, before: Reading) -> float:
+def measure_move(reading: Reading, before: Reading, weight_floor: float) -> float:
     """How far the fastest weight has moved, against its own norm.
 
     Args:
         reading: the newest one.
         before: the one before it, or itself where there is none of the same layer set.
+        weight_floor: share of LeCun's norm that a smaller weight counts as.
     """
     judged = reading.topology.is_judged
-    update = reading.measure_update(MOVE_FLOOR)[judged]
+    update = reading.measure_update(weight_floor)[judged]
     step = float(np.max(update[np.isfinite(update)], initial=0.0))
     weight, earlier = (seen.record.param("weight_l2_norm") for seen in (reading, before))
-    floor = np.fmax(earlier, MOVE_FLOOR * reading.topology.lecun_norm)
+    floor = np.fmax(earlier, weight_floor * reading.topology.lecun_norm)
     with np.errstate(invalid="ignore", divide="ignore"):
         change = ((weight - earlier) / floor)[judged]
     growth = float(np.max(change[np.isfinite(change)], initial=0.0))

@@ -10,6 +10,11 @@ from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.topology import Topology
 from gradwatch.records import Param
 
+LEAST_NORM = 1e-18
+"""Norms below it are made of elements whose squares float32 rounds (its least normal number is
+1.2e-38): a quotient of two of them is no gain, and one of such a norm and a larger one says only
+that at most so much is left."""
+
 
 def find_fed_path(reading: Reading, start: int) -> tuple[int, ...]:
     """Layers from one behind ``start`` to its reference, each time the best-fed consumer.
@@ -37,6 +42,27 @@ def find_fed_path(reading: Reading, start: int) -> tuple[int, ...]:
         here = max(ahead, key=lambda c: _rank(float(reading.grad[c])))
         seen.add(here)
         path.append(here)
+
+
+def find_block(reading: Reading, start: int) -> int:
+    """Layer on the way to the loss that gets a gradient and lets nothing of it through, or -1.
+
+    Args:
+        reading: of one record.
+        start: index of the layer that gets too little.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> rows = {"grad_output_l2_norm": (0.0, 0.125, 1.0), "grad_zero_fraction": (1.0, 0.0, 0.0)}
+        >>> find_block(make_reading(layer=rows), 0)
+        1
+    """
+    blocked, source = -1, start
+    for index in find_fed_path(reading, start):
+        if reading.grad[source] == 0 and reading.grad[index] > LEAST_NORM:
+            blocked = index
+        source = index
+    return blocked
 
 
 def _rank(value: float) -> float:

@@ -21,9 +21,6 @@ Indices = npt.NDArray[np.int64]
 HALF_ULPS = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
 """Half a unit in the last place of half precision, relative to the number."""
 
-LOST_SHARE = 0.01
-"""Share of a full step of the smallest size below which only elements near zero still change."""
-
 
 def is_flat(layer: Layer, *where: Flat) -> bool:
     """Whether a layer is an elementwise activation that is flat in one of these ways.
@@ -148,14 +145,14 @@ class Topology:
         return tuple(index for index in hidden if is_flat(self.layers[index], flat))
 
     @cached_property
-    def lost_update(self) -> npt.NDArray[np.float64]:
-        """Update ratio up to which half precision has lost nearly all of a parameter's update.
+    def half_ulps(self) -> npt.NDArray[np.float64]:
+        """Half a unit in the last place of each parameter, against its size; 0 in full precision.
 
-        Where the elements that change at all change by half a unit in the last place, and carry
-        less than ``LOST_SHARE ** 2`` of the weight's energy.
+        Where the elements that change at all change by so much, an update of ``lost_share`` of it
+        is that of elements with ``lost_share ** 2`` of the weight's energy.
         """
         ulps = [HALF_ULPS.get(param.dtype, 0.0) for param in self.params]
-        return LOST_SHARE * np.array(ulps, dtype=np.float64)
+        return np.array(ulps, dtype=np.float64)
 
     @cached_property
     def float16(self) -> tuple[int, ...]:

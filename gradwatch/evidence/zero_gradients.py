@@ -7,9 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gradwatch.evidence.attribution import attribute
 from gradwatch.evidence.gradient_flow import Reading
-from gradwatch.evidence.paths import reach
+from gradwatch.evidence.paths import find_block, reach
 from gradwatch.records import StepRecord
 
 
@@ -36,7 +35,7 @@ def find_walled(reading: Reading, indices: Iterable[int]) -> set[int]:
         calls = reading.topology.calls[index]
         if len(calls) == 0 or any(reading.grad[call] != 0 for call in calls):
             continue
-        if _is_wall(reading, attribute(reading, calls[-1]).blocked_by):
+        if _is_wall(reading, find_block(reading, calls[-1])):
             found.add(index)
     return found
 
@@ -88,7 +87,7 @@ def find_shut(reading: Reading, indices: Iterable[int]) -> set[int]:
         index
         for index in indices
         if (calls := reading.topology.calls[index])
-        and _is_left_out(reading, attribute(reading, calls[-1]).blocked_by)
+        and _is_left_out(reading, find_block(reading, calls[-1]))
     }
 
 

@@ -12,13 +12,7 @@ from gradwatch.verdict.findings import Finding
 from gradwatch.verdict.rule import Rule, Sign
 
 LEAST_RECORDS = 2
-"""Sampled steps that are enough when they lie far apart."""
-
-RECOVERY_SHARE = 0.5
-"""What was unhealthy has gone when it is absent for this share of the time it lasted."""
-
-VOTES = 5
-"""The first signs of an episode name its cause: later ones also show what it has led to."""
+"""Sampled steps that are enough when they lie far apart: the least that can."""
 
 
 @dataclass
@@ -161,7 +155,7 @@ class Tracker:
             episode.sign, episode.last_step = sign, global_step
             episode.lasted += 1
             episode.missed = 0
-        if sum(episode.causes.values()) < VOTES:
+        if sum(episode.causes.values()) < self._thresholds.cause_votes:
             episode.sign = sign.explained()
             episode.causes[episode.sign.cause] += 1
             episode.voters[episode.sign.cause] = episode.sign
@@ -182,7 +176,7 @@ class Tracker:
         absent = global_step - episode.last_step
         spans = episode.missed >= LEAST_RECORDS and absent >= self._thresholds.persistence_steps
         unhealthy = episode.last_step - episode.first_step
-        long_enough = absent >= RECOVERY_SHARE * unhealthy
+        long_enough = absent >= self._thresholds.recovery_share * unhealthy
         return long_enough and (spans or episode.missed >= self._thresholds.persistence)
 
     def _miss(self, episode: Episode, global_step: int) -> Change | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-from gradwatch.evidence.history import REPLACING_UPDATE
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.findings import Finding
 from gradwatch.wording.phrases import name_number
@@ -213,7 +212,8 @@ def judge_trial(trial: Trial, thresholds: Thresholds) -> str:
 
     Args:
         trial: of a remedy.
-        thresholds: ``update_ratio`` of early layers that move.
+        thresholds: ``update_ratio`` of early layers that move, ``replacing_update`` of those that
+            are replaced.
 
     Returns:
         One of ``OUTCOMES``.
@@ -228,7 +228,7 @@ def judge_trial(trial: Trial, thresholds: Thresholds) -> str:
     after = trial.after
     if after is None:
         return "not applicable"
-    if _blew_up(trial, after):
+    if _blew_up(trial, after, thresholds):
         return "blew up"
     falls = trial.progress > 0
     if falls and not after.findings and after.early_update >= thresholds.update_ratio:
@@ -244,8 +244,8 @@ def _is_better(trial: Trial, after: Measurement) -> bool:
     return further and after.early_update > trial.before.early_update
 
 
-def _blew_up(trial: Trial, after: Measurement) -> bool:
-    replaces = after.early_update >= REPLACING_UPDATE and not trial.progress > 0
+def _blew_up(trial: Trial, after: Measurement, thresholds: Thresholds) -> bool:
+    replaces = after.early_update >= thresholds.replacing_update and not trial.progress > 0
     if not after.finite or replaces:
         return True
     known = {finding.kind for finding in trial.before.findings}

@@ -55,7 +55,7 @@ def explain(
     forgetful = find_forgetful(reading, unreached, thresholds)
     if forgetful is not None:
         return _explain_time(reading, layers, unreached[0], forgetful)
-    split = _attribute_to(reading, unreached)
+    split = _attribute_to(reading, unreached, thresholds)
     cause = _find_lasting_cause(history, reading, split, unreached, thresholds)
     part = float(history.loss_change.peak_share[unreached[0]])
     message = describe_lack(reading, layers, unreached[0], split, part)
@@ -141,7 +141,9 @@ def _gets_nothing(reading: Reading, index: int) -> bool:
     return bool(sources) and all(zeros[source] >= 1 for source in sources)
 
 
-def _attribute_to(reading: Reading, unreached: Sequence[int]) -> Attribution | None:
+def _attribute_to(
+    reading: Reading, unreached: Sequence[int], thresholds: Thresholds
+) -> Attribution | None:
     """Attenuation on the way to the faintest call of these modules; ``None``: none was seen."""
     topology = reading.topology
     calls = [
@@ -151,9 +153,9 @@ def _attribute_to(reading: Reading, unreached: Sequence[int]) -> Attribution | N
     ]
     fed = [call for call in calls if np.isfinite(reading.relative_gradient[call])]
     start = min(fed, key=lambda call: float(reading.relative_gradient[call]), default=None)
-    split = None if start is None else attribute(reading, start)
+    split = None if start is None else attribute(reading, start, thresholds)
     if split is not None and not split.path and not any(topology.consumers):
-        return attribute_by_slopes(reading)
+        return attribute_by_slopes(reading, thresholds)
     return split
 
 

@@ -18,7 +18,7 @@ from tests.records_builder import Network, build_chain, change, make_record, rea
 
 def judge_cause(record) -> str:
     reading = read(record)
-    return find_cause(reading, attribute(reading, 0), Thresholds())
+    return find_cause(reading, attribute(reading, 0, Thresholds()), Thresholds())
 
 
 def test_the_path_leads_from_behind_the_layer_to_the_reference():
@@ -43,7 +43,7 @@ def test_the_path_takes_the_best_fed_branch():
 
 def test_shares_are_the_logarithms_of_the_gains():
     record = make_record(build_chain(6), gains={"Sigmoid": 0.22, "Linear": 0.9})
-    split = attribute(read(record), 0)
+    split = attribute(read(record), 0, Thresholds())
     assert split.activation == pytest.approx(5 * math.log(0.22))
     assert split.weight == pytest.approx(5 * math.log(0.9))
     layers = record.layer_set.layers
@@ -75,21 +75,21 @@ def test_shares_sum_to_the_total(gains, factor, activation):
     scaled = {name: record.layer("grad_output_l2_norm")[i] * f for i, (name, f) in
               enumerate(hidden.items())}  # fmt: skip
     reading = read(change(record, "grad_output_l2_norm", scaled))
-    split = attribute(reading, 0)
+    split = attribute(reading, 0, Thresholds())
     whole = math.log(reading.grad[0] / reading.grad[split.path[-1]]) if split.path else 0.0
     assert split.total == pytest.approx(whole, abs=1e-9)
 
 
 def test_what_no_layer_accounts_for_is_other():
     record = make_record(build_chain(3))
-    split = attribute(read(change(record, "grad_output_l2_norm", {"fc0": 1e-4})), 0)
+    split = attribute(read(change(record, "grad_output_l2_norm", {"fc0": 1e-4})), 0, Thresholds())
     assert split.other == pytest.approx(math.log(1e-4))
     assert split.weight == split.activation == 0
 
 
 def test_half_of_a_rectifiers_energy_is_the_weights_business():
     record = make_record(build_chain(4, "ReLU"), gains={"ReLU": 0.5**0.5, "Linear": 0.1})
-    split = attribute(read(record), 0)
+    split = attribute(read(record), 0, Thresholds())
     assert split.activation == pytest.approx(0, abs=1e-12)
     assert split.weight == pytest.approx(3 * (math.log(0.1) + RECTIFIER_LOG_GAIN))
 
@@ -140,7 +140,7 @@ def test_silent_rectifiers_are_blamed_on_dead_units():
 def test_an_activation_that_lets_nothing_through_is_the_culprit(activation, cause):
     record = make_record(build_chain(5, activation), gains={"act1": 0.0})
     reading = read(change(record, "grad_zero_fraction", {"fc0": 1, "act0": 1, "fc1": 1}))
-    split = attribute(reading, 2)
+    split = attribute(reading, 2, Thresholds())
     assert reading.topology.layers[split.blocked_by].fqn == "act1"
     assert find_cause(reading, split, Thresholds()) == cause
 
@@ -153,18 +153,18 @@ def test_a_cycle_in_the_data_flow_ends():
     record = make_record(net.build())
     record = change(record, "grad_output_l2_norm", {"a": 1e-9, "b": 1e-8, "head": 1.0})
     assert len(find_fed_path(read(record), 0)) <= 3
-    assert np.isfinite(attribute(read(record), 0).total)
+    assert np.isfinite(attribute(read(record), 0, Thresholds()).total)
 
 
 def test_a_layer_that_leaves_less_than_norms_can_hold_takes_at_least_so_much():
     """Sigmoids driven to 1 by inputs of 50: a gradient of 1e-20 is left of one of 0.25."""
     record = make_record(build_chain(4), gains={"act0": 1e-20, "Sigmoid": 0.2, "Linear": 0.9})
-    split = attribute(read(record), 0)
+    split = attribute(read(record), 0, Thresholds())
     worst = record.layer_set.layers[split.culprit]
     assert worst.role == "activation"
     assert split.culprit == min(split.path)
     assert split.factors[split.culprit] < math.log(1e-16)
-    lower = attribute(read(change(record, "grad_output_l2_norm", 1e-30)), 0)
+    lower = attribute(read(change(record, "grad_output_l2_norm", 1e-30)), 0, Thresholds())
     assert lower.factors == {}
 
 

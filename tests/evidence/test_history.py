@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gradwatch.evidence.first_levels import FIRST_READINGS
-from gradwatch.evidence.history import REPLACING_UPDATE, WINDOW, History
+from gradwatch.evidence.history import WINDOW, History
 from gradwatch.evidence.param_history import MOVED
 from gradwatch.evidence.thinning import KEPT
 from gradwatch.records import STEP_STATISTICS, LayerSet
@@ -22,6 +22,8 @@ from tests.records_builder import (
     read,
     repeat,
 )
+
+REPLACING_UPDATE = Thresholds().replacing_update
 
 
 def test_a_long_run_is_kept_in_bounded_memory():

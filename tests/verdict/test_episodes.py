@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gradwatch.thresholds import Thresholds
-from gradwatch.verdict.episodes import RECOVERY_SHARE, VOTES, Tracker
+from gradwatch.verdict.episodes import Tracker
 from gradwatch.verdict.rule import Explanation, Rule, Sign
 
 THRESHOLDS = Thresholds(persistence=3, persistence_steps=25)
@@ -101,7 +101,7 @@ def test_recovery_takes_half_the_time_of_the_illness():
     course.see_all(range(41), make_sign())
     course.see_all(range(41, 100))
     (ended,) = course.ended
-    assert ended == 40 + RECOVERY_SHARE * 40
+    assert ended == 40 + THRESHOLDS.recovery_share * 40
     assert course.tracker.current == []
     (past,) = course.tracker.past
     assert past.ended
@@ -152,8 +152,8 @@ def test_two_signs_at_one_step_are_two_episodes():
 
 def test_the_first_signs_name_the_cause():
     course = Course()
-    course.see_all(range(VOTES), make_sign(cause="depth"))
-    course.see_all(range(VOTES, 40), make_sign(cause="dead_units"))
+    course.see_all(range(THRESHOLDS.cause_votes), make_sign(cause="depth"))
+    course.see_all(range(THRESHOLDS.cause_votes, 40), make_sign(cause="dead_units"))
     assert course.tracker.current[0].describe().cause == "depth"
 
 
@@ -186,10 +186,10 @@ def test_costly_explanations_are_asked_for_only_when_somebody_reads_them():
     course = Course()
     sign = make_sign(cause=None, message="", explain=explain)
     course.see_all(range(200), sign)
-    assert len(asked) <= VOTES
+    assert len(asked) <= THRESHOLDS.cause_votes
     finding = course.tracker.current[0].describe()
     assert (finding.cause, finding.message) == ("depth", "because")
-    assert len(asked) <= VOTES + 1
+    assert len(asked) <= THRESHOLDS.cause_votes + 1
 
 
 def test_a_step_that_shows_nothing_of_the_layers_is_no_absence():

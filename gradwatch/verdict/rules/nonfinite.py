@@ -20,9 +20,6 @@ from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.module_names import name_patterns
 from gradwatch.wording.phrases import name_region, say_name
 
-LASTING_RECORDS = 2
-"""Records in a row after which a gradient counts that has not reached the weights."""
-
 STEEP = "sqrt or a norm at 0, log or a division at 0, pow below 1 at 0, acos at its ends"
 """Operations with an infinite slope at their edge."""
 
@@ -35,10 +32,10 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 
     Args:
         history: of the run so far.
-        thresholds: ``overflow_rms`` of float16's range, and ``divergence``.
+        thresholds: ``nonfinite_records``, ``overflow_rms`` of float16's range, and ``divergence``.
     """
     first = history.broken.first
-    lasts = history.broken.lasted >= LASTING_RECORDS
+    lasts = history.broken.lasted >= thresholds.nonfinite_records
     if first is None or not (has_reached_weights(history.latest) or lasts):
         return []
     origin = find_origin(first, history.broken.before)
@@ -169,7 +166,8 @@ was hurt first is kept: in it outputs are searched in the order of forward, with
 so while all was whole, then gradients from the loss back. Where the weights were broken before that
 record began, the origin was not seen, and the steps between which it lies are given; every step is
 sampled for a while from then on, and again after a rollback. A step that a GradScaler skipped is no
-finding, and a non-finite gradient that never reaches the weights counts only when it lasts.
+finding, and a non-finite gradient that never reaches the weights counts only when it lasts for
+`nonfinite_records`.
 
 ## Example
 `log` of a probability that is 0; the square root's slope at 0; a NaN in the data.
