@@ -161,7 +161,7 @@ def advise_on_factor(reading: Reading, split: Attribution) -> str:
         name = layers[split.culprit].fqn
         where = f"what {say_name(name)} ({layers[split.culprit].type}) multiplies by"
     else:
-        gaps = find_gaps(split)
+        gaps = find_gaps(reading, split)
         if not gaps:
             return ""
         where = (
@@ -183,16 +183,21 @@ def _is_frozen(reading: Reading, index: int) -> bool:
     return bool(own) and not any(param.trainable and param.optimized for param in own)
 
 
-def find_gaps(split: Attribution) -> list[int]:
+def find_gaps(reading: Reading, split: Attribution) -> list[int]:
     """Layers before which something that no layer accounts for takes most of the gradient.
 
+    Where matrices belong to no layer of their own, it may be theirs.
+
     Args:
+        reading: of the record that is judged.
         split: who takes how much of the gradient of the layer that gets least.
 
     Returns:
         Indices of layers.
     """
-    if sum(split.gaps.values()) > MOST * split.total:
+    topology = reading.topology
+    is_by_hand = bool(np.any(topology.is_bare & topology.is_judged))
+    if is_by_hand or sum(split.gaps.values()) > MOST * split.total:
         return []
     return _choose_alike(split.gaps)
 
@@ -219,6 +224,9 @@ def name_gaps(reading: Reading, split: Attribution, gaps: Sequence[int]) -> list
 def find_large_weights(reading: Reading) -> tuple[str, ...]:
     """Weights that multiply the gradient about as much as the one that does so most.
 
+    So are those whose size against LeCun's is about as large as the largest, since the first
+    layer's gain is not known; and all of them once values have overflowed.
+
     Args:
         reading: of the record that is judged.
 
@@ -229,8 +237,12 @@ def find_large_weights(reading: Reading) -> tuple[str, ...]:
     weights = [index for index, layer in enumerate(layers) if layer.role == "weight"]
     logs = {i: math.log(reading.gains[i]) for i in weights if 1 < reading.gains[i] < math.inf}
     size = measure_sizes(reading)
-    unseen = {i: math.log(size[i]) for i in weights if i not in logs and size.get(i, 0.0) > 1}
-    return tuple(layers[i].key for group in (logs, unseen) for i in _choose_large(group))
+    sizes = {i: math.log(size[i]) for i in weights if size.get(i, 0.0) > 1}
+    norms = reading.record.param("weight_l2_norm")[reading.topology.is_judged]
+    if np.isinf(reading.gains[weights]).any() or not np.isfinite(norms).all():
+        return tuple(layers[index].key for index in weights)
+    chosen = {*_choose_large(logs), *_choose_large(sizes)}
+    return tuple(layers[index].key for index in sorted(chosen))
 
 
 def _choose_large(logs: dict[int, float]) -> list[int]:

@@ -82,7 +82,7 @@ def _name_gains(reading: Reading, split: Attribution | None) -> str:
 
 def _name_gap(reading: Reading, split: Attribution) -> str:
     """What no layer accounts for, where that is most."""
-    gaps = find_gaps(split)
+    gaps = find_gaps(reading, split)
     if not gaps:
         return ""
     gain = math.exp(sum(split.gaps[index] for index in gaps) / len(gaps))
