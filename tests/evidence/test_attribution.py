@@ -177,7 +177,7 @@ def test_what_returns_its_input_is_no_culprit():
     record = make_record(net.build(), gains={"Linear": 0.5, "Identity": 1e-4})
     names = [f"same{place}" for place in range(4)]
     unseen = change(record, "grad_input_l2_norm", dict.fromkeys(names, math.nan))
-    assert attribute(read(unseen), 0).culprit == -1
+    assert attribute(read(unseen), 0, Thresholds()).culprit == -1
 
 
 def test_a_gap_lies_where_no_layer_accounts_for_the_loss():
@@ -189,5 +189,5 @@ def test_a_gap_lies_where_no_layer_accounts_for_the_loss():
     for statistic in ("grad_output_l2_norm", "grad_input_l2_norm"):
         fainter = 1e-3 * record.layer(statistic)  # of what leaves fc2, a thousandth arrives
         record = change(record, statistic, {"fc0": fainter[0], "fc1": fainter[1]})
-    split = attribute(read(record), 0)
+    split = attribute(read(record), 0, Thresholds())
     assert min(split.gaps, key=lambda index: split.gaps[index]) == 2
