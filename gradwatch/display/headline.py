@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from gradwatch.display.coverage_words import say_healthy, say_not_judged
 from gradwatch.schema.kinds import find_kind
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
-from gradwatch.wording.phrases import name_number
+from gradwatch.wording.phrases import LARGEST_WORD, name_number, name_percent
 
 _WORTH_SAYING = 2.0  # a factor below two is not worth a headline of its own
 _DETAILS = re.compile(r": |; | \(")  # what begins the details of a message
 _ALIKE = (("weight", "recurrent"), ("activation",))  # roles whose layers are counted on their own
 _MOST_STRETCHES = 3  # of neighbouring layers that a sentence lists
-_COUNT_AS_NONE = 1e15  # beyond this no count in words means anything to a reader
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def headline(verdict: Verdict) -> Sentence:
 
 
 def weakest_ratio(verdict: Verdict) -> float:
-    """The least gradient of all layers, relative to the fullest; 1 where none was measured.
+    """The least gradient of all layers, relative to the strongest; 1 where none was measured.
 
     Args:
         verdict: of one run.
@@ -136,7 +135,7 @@ def main_clause(message: str) -> str:
 def _compare(verdict: Verdict, finding: Finding) -> Sentence:
     """``fc1 gets 3.8 million times less gradient than fc12``; empty where that cannot be said."""
     factor = _factor(finding.observed)
-    if not factor < _COUNT_AS_NONE:
+    if not factor < LARGEST_WORD:
         return _say_none(verdict, finding)
     if not factor >= _WORTH_SAYING:
         return ()
@@ -165,9 +164,8 @@ def _say_share(verdict: Verdict, finding: Finding) -> Sentence:
     act = next((layer for layer in finding.layers if roles.get(layer) == "activation"), None)
     if act is None or not 0 < finding.observed <= 1:
         return ()
-    share = math.floor(100 * finding.observed)
     return (
-        Piece(f"{share} % of the units of "),
+        Piece(f"{name_percent(finding.observed)} of the units of "),
         *_name(act, _list_types(verdict)),
         Piece(f" {find_kind(finding.kind).units_do}"),
     )

@@ -29,7 +29,7 @@ from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 from gradwatch.verdict.rule import Rule
 from gradwatch.verdict.rules import DEFAULT_RULES
 from gradwatch.verdict.trials import Trial
-from gradwatch.wording.phrases import name_number
+from gradwatch.wording.phrases import name_number, name_percent
 
 MAX_TABLE_ROWS = 5000
 _NEAR = 0.75  # of the share from which units can be a finding: worth a word
@@ -107,12 +107,13 @@ def _say_units(verdict: Verdict) -> list[str]:
     """Units that are silent or saturated nearly as often as in a finding, the worst of each."""
     limits, said = _limits(verdict), []
     for name, limit in (("dead", limits.dead_fraction), ("saturated", limits.saturated_fraction)):
-        known = [(float(getattr(layer, f"{name}_fraction")), layer.fqn) for layer in verdict.layers]
-        share, fqn = max((pair for pair in known if pair[0] == pair[0]), default=(0.0, ""))
-        if share >= _NEAR * limit:
+        shares = [float(getattr(layer, f"{name}_fraction")) for layer in verdict.layers]
+        known = [place for place, share in enumerate(shares) if share == share]
+        worst = max(known, key=shares.__getitem__, default=None)
+        if worst is not None and shares[worst] >= _NEAR * limit:
             said.append(
-                f"Up to {100 * share:.0f} % of the units of {fqn} are {name}; it can be a finding "
-                f"from {100 * limit:.0f} % on."
+                f"{name_percent(shares[worst])} of the units of {verdict.layers[worst].fqn} are "
+                f"{name}; it can be a finding from {name_percent(limit)} on."
             )
     return said
 
@@ -143,19 +144,19 @@ def _summarise(verdict: Verdict) -> str:
     if not verdict.records:
         return "Train at least one step with the watch on, and it appears here."
     steps = "step" if verdict.records == 1 else "steps"
-    looked = f"{verdict.records:,} recorded {steps} looked at, the last at step "
+    judged = f"Judged from {verdict.records:,} recorded {steps}, up to step "
     covered = describe_coverage(verdict.coverage)
     proven = f" {covered}." if covered else ""
-    return f"{looked}{verdict.last_step:,}.{proven} {_say_weakest(verdict)}"
+    return f"{judged}{verdict.last_step:,}.{proven} {_say_weakest(verdict)}"
 
 
 def _say_weakest(verdict: Verdict) -> str:
     """What a healthy picture may still show, and why no rule sees harm in it."""
     weakest = weakest_ratio(verdict)
     if weakest >= 0.5:
-        return "Every layer gets about as much gradient as the fullest."
+        return "All layers get about the same amount of gradient."
     times = name_number(1 / weakest)
-    said = f"The weakest layer gets {times} times less gradient than the fullest"
+    said = f"The weakest layer gets {times} times less gradient than the strongest"
     if verdict.healthy and weakest < _limits(verdict).profile:
         return f"{said}; what is to learn was seen to learn all the same."
     return f"{said}."

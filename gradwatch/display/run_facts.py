@@ -155,8 +155,9 @@ def _say_records(verdict: Verdict, facts: RunFacts) -> str:
     if not verdict.records:
         return ""
     every = facts.header.description.every_n_steps if facts.header else 0
-    pace = f", every {every:,} steps at the latest" if every > 1 else ""
-    span = f"steps {verdict.first_step:,} to {verdict.last_step:,}"
+    pace = f", at least every {every:,} steps" if every > 1 else ""
+    first, last = verdict.first_step, verdict.last_step
+    span = f"step {last:,}" if first == last else f"steps {first:,} to {last:,}"
     return f"{verdict.records:,}, {span}{pace}"
 
 

@@ -19,7 +19,7 @@ from gradwatch.display.figures.series import Column, Histograms, Series, columns
 from gradwatch.display.page_data import write_brief
 from gradwatch.display.run_facts import RunFacts
 from gradwatch.errors import GradWatchError
-from gradwatch.log.summaries import PLUGIN_NAME, TRIALS_TAG, unpack_layer_set
+from gradwatch.log.summaries import PLUGIN_NAME, START_TAG, TRIALS_TAG, unpack_layer_set
 from gradwatch.log.trial_summaries import unpack_trials
 from gradwatch.run_marks import RunHeader
 from gradwatch.tensorboard_plugin.first_steps import read_beginnings, restore_first_step
@@ -139,11 +139,15 @@ class RunReader:
         self._kept = min(kept, MAX_SAMPLES) if kept > 0 else MAX_SAMPLES
 
     def list_runs(self) -> dict[str, Tags]:
-        """Runs with records of ours, by name, and their tags."""
+        """Runs with a start mark or records of ours, by name, and their tags."""
         found = self._provider.list_tensors(
             tb_context.RequestContext(), experiment_id="", plugin_name=PLUGIN_NAME
         )
-        return {run: tags for run, tags in sorted(found.items()) if list_record_tags(tags)}
+        return {
+            run: tags
+            for run, tags in sorted(found.items())
+            if START_TAG in tags or list_record_tags(tags)
+        }
 
     def read(self, run: WatchedRun, tags: Tags) -> None:
         """Bring a run up to date; an unreadable one gets a brief that says why.
@@ -165,7 +169,7 @@ class RunReader:
             columns = _columns(recorded, run.known_columns(recorded.steps))
             facts = gather_facts(marked, columns, self._kept)
             run.snapshot = _judge(run, recorded, Drawn(columns, histograms), began, tried, facts)
-            if not recorded.steps:  # listed, but still being loaded: read it again next time
+            if list_record_tags(tags) and not recorded.steps:  # still being loaded: read it again
                 signature = ()
         except GradWatchError as error:
             _give_up(run, str(error))

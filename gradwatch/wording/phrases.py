@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 
 from gradwatch.schema.layer_set import OUTSIDE
 from gradwatch.wording.module_names import NameGroup, group_names, join_phrases
 
 LARGEST_WORD = 1e15
-"""From here on numbers are powers of ten: nobody counts in quadrillions."""
+"""From here on a number is "over 1,000 trillion": nobody counts in quadrillions."""
 
 _WORDS = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
@@ -31,25 +30,26 @@ def name_lack(share: float, others: str) -> str:
         return f"far less gradient than {others}"
     if share <= 0:
         return f"no gradient at all, unlike {others}"
-    factor = name_number(1 / max(share, sys.float_info.min))
-    return f"{factor} times less gradient than {others}"
+    if share * LARGEST_WORD < 1:
+        return f"practically no gradient, unlike {others}"
+    return f"{name_number(1 / share)} times less gradient than {others}"
 
 
 def name_number(value: float) -> str:
-    """Two digits and a word; powers of ten beyond 999 trillion.
+    """Two digits and a word; ``"over 1,000 trillion"`` beyond.
 
     Args:
         value: above 0; ``"countless"`` where it is infinite.
 
     Example:
         >>> name_number(3_812_345), name_number(46_200), name_number(0.5), name_number(1e20)
-        ('3.8 million', '46,000', '0.5', '10^20')
+        ('3.8 million', '46,000', '0.5', 'over 1,000 trillion')
     """
     if not math.isfinite(value):
         return "countless" if value > 0 else str(value)
     rounded = float(f"{value:.2g}")
     if rounded >= LARGEST_WORD:
-        return f"10^{math.log10(value):.0f}"
+        return "over 1,000 trillion"
     size, word = next((row for row in _WORDS if rounded >= row[0]), (1.0, ""))
     return f"{_round(rounded / size)} {word}".rstrip()
 

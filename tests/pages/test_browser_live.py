@@ -128,6 +128,42 @@ def test_numbers_of_a_card_are_saved_as_csv(entry: Any, live: Server) -> None:
     assert len(lines) == 7
 
 
+# A browser lets a page save some ten files without a press, and a picture takes a while to draw.
+KEEP_DOWNLOADS = """() => {
+  const [blobs, make] = [{}, URL.createObjectURL];
+  window.saved = {};
+  URL.createObjectURL = (blob) => { const url = make(blob); blobs[url] = blob; return url; };
+  HTMLAnchorElement.prototype.click = async function () {
+    const name = this.download;
+    const content = new Uint8Array(await blobs[this.href].arrayBuffer());
+    window.saved[name] = [content.length, String.fromCharCode(...content.slice(0, 4000))];
+  };
+}"""
+
+
+def test_each_card_is_saved_as_picture_and_as_numbers(entry: Any, live: Server) -> None:
+    write_run(live.logdir, "saved", 6, activation="ReLU", gain=1.0, dead=0.9, histogram_every=20)
+    choose_run(entry, "saved")
+    entry.evaluate(KEEP_DOWNLOADS)
+    cards = entry.locator(".card[data-card]", has=entry.get_by_role("button", name="CSV"))
+    names = [card.get_attribute("data-card") for card in cards.all()]
+    assert names == ["who_learns", "loss", "profile", "dead", "units", "updates"]
+    for name in names:
+        for label in ("CSV", "PNG"):
+            entry.locator(f'[data-card="{name}"]').get_by_role("button", name=label).click()
+            file = f"gradwatch_{name}.{label.lower()}"
+            until(lambda file=file: entry.evaluate("(file) => file in window.saved", file))
+    saved = entry.evaluate("window.saved")
+    for name in names:
+        size, head = saved[f"gradwatch_{name}.png"]
+        assert size > 5000, name
+        assert head.startswith("\x89PNG"), name
+        _, text = saved[f"gradwatch_{name}.csv"]
+        lines = text.removeprefix("ï»¿").split("\r\n")[:4]
+        assert len(lines) == 4, name
+        assert len({line.count(",") for line in lines}) == 1, name
+
+
 def test_a_code_opens_what_the_rule_looks_for(entry: Any) -> None:
     choose_run(entry, "deep")
     entry.locator(".findings").get_by_role("button", name="GW101").first.click()

@@ -163,6 +163,10 @@ def test_plotly_accepts_every_figure() -> None:
     verdict = make_verdict(saturated=0.5)
     for name in ("profile", "saturated", "updates"):
         assert draw_figure(verdict, name).data
+    said = draw_figure(verdict).data[0].text[0][-1]
+    assert re.fullmatch(r"\d+ million times less gradient than the last layers", said)
+    moved = draw_figure(verdict, "updates").data[1].customdata[0]
+    assert moved.startswith("a step moves it by 1 part in ")
     with pytest.raises(InvalidInput, match="profile"):
         draw_figure(verdict, "nonsense")
     with pytest.raises(NothingToJudge):

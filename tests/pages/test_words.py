@@ -189,7 +189,7 @@ def test_what_was_trained_is_said_in_lines() -> None:
     assert rows["Learning rate"] == "0.001 at first, 1e-05 at the last record"
     assert rows["Accumulation"] == "4 backward passes per step"
     assert rows["Coverage"] == "2 of 2 weights seen to learn"
-    assert rows["Records"].endswith("every 50 steps at the latest")
+    assert rows["Records"].endswith("at least every 50 steps")
 
 
 def test_a_healthy_run_that_wants_a_word_is_not_green() -> None:

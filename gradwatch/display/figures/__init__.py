@@ -11,6 +11,7 @@ from typing import Any
 
 from gradwatch.display.figures.card import Card
 from gradwatch.display.figures.events import find_events
+from gradwatch.display.figures.hover import add_words
 from gradwatch.display.figures.palette import Figure
 from gradwatch.display.figures.profile import build_profile
 from gradwatch.display.figures.series import MAX_DRAWN_COLUMNS, Series, series_of
@@ -27,6 +28,9 @@ __all__ = [
     "draw_figure",
     "series_of_verdict",
 ]
+
+_MAX_WORDED_CELLS = 100_000  # some 5 MB of words in a notebook; more are drawn with fewer steps
+_LEAST_COLUMNS = 50
 
 _FILES = (
     "who_learns",
@@ -118,7 +122,8 @@ def draw_figure(verdict: Verdict, name: str = "profile") -> Any:
         raise InvalidInput(
             f"Expected a picture among {', '.join(FIGURES)}, got {name!r}. Choose one of these."
         )
-    series = series_of_verdict(verdict)
+    columns = _MAX_WORDED_CELLS // max(len(verdict.layers), 1)
+    series = series_of_verdict(verdict, min(MAX_DRAWN_COLUMNS, max(columns, _LEAST_COLUMNS)))
     figure = build(series) if series.steps and series.names else None
     if figure is None:
         raise NothingToJudge(
@@ -133,7 +138,7 @@ def draw_figure(verdict: Verdict, name: str = "profile") -> Any:
         ) from error
     from gradwatch.display.static_cards import draw_card
 
-    return _add_picture(graph_objects.Figure, draw_card(name, series))(figure)
+    return _add_picture(graph_objects.Figure, draw_card(name, series))(add_words(figure))
 
 
 def _add_picture(base: type[Any], html: str) -> type[Any]:

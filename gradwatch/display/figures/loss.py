@@ -29,7 +29,7 @@ def build_loss(series: Series) -> Figure | None:
     steps = palette.encode(np.array(series.steps, dtype=np.int32))
     layout = palette.frame(
         _HEIGHT,
-        margin={"l": 58, "r": 12, "t": 10, "b": 46},
+        margin={"l": 72, "r": 12, "t": 10, "b": 46},
         xaxis={**palette.step_axis(series.steps), "anchor": "y2" if has_rate else "y"},
         yaxis=_axis("loss", series.loss, [_LOSS_BOTTOM if has_rate else 0, 1]),
         annotations=[] if has_loss else [_say_unknown()],

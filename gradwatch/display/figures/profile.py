@@ -67,8 +67,6 @@ def _heatmap(series: Series, logs: Matrix) -> Figure:
         "zmax": high,
         "colorscale": scale,
         "hoverongaps": False,
-        "hovertemplate": "%{y}<br>step %{x:.0f}<br>"
-        "gradient: 10<sup>%{z:.1f}</sup> of the last layers'<extra></extra>",
         "colorbar": _colorbar(low, high, series),
     }
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from gradwatch.display.figures import palette
 from gradwatch.display.figures.card import Card
+from gradwatch.display.figures.hover import say_share
 from gradwatch.display.figures.names import axis_meta, layer_axis, plot_height
 from gradwatch.display.figures.palette import Figure, Matrix
 from gradwatch.display.figures.series import Series
 
 _MARGIN_TOP, _MARGIN_BOTTOM = 30, 46
+_LABEL_SHARE = 0.25  # of the axis that the zone's label takes
 _FLOOR = 1e-9  # smaller ratios are drawn at the left edge
 
 
@@ -29,13 +33,14 @@ def build_updates(series: Series, column: int = -1) -> Figure | None:
     logs = palette.log10(np.maximum(finite[measured], _FLOOR))
     plot = plot_height(len(names))
     limit = float(np.log10(max(series.thresholds.update_ratio, _FLOOR)))
+    axis = _axis(logs, limit)
     layout = palette.frame(
         plot + _MARGIN_TOP + _MARGIN_BOTTOM,
         margin={"l": 8, "r": 16, "t": _MARGIN_TOP, "b": _MARGIN_BOTTOM},
         yaxis=layer_axis(names, plot),
-        xaxis=_axis(logs, limit),
+        xaxis=axis,
         shapes=[_zone(limit)],
-        annotations=[_zone_label(limit)],
+        annotations=[_zone_label(limit, axis)],
         meta={
             "kind": "updates",
             **axis_meta(names),
@@ -73,9 +78,17 @@ def _zone(limit: float) -> Figure:
             "fillcolor": palette.STILL, "line": {"width": 0}, "layer": "below"}  # fmt: skip
 
 
-def _zone_label(limit: float) -> Figure:
-    return {"text": "◄ practically still", "x": limit, "y": 1, "yref": "paper",
-            "yanchor": "bottom", "xanchor": "right", "showarrow": False}  # fmt: skip
+def _zone_label(limit: float, axis: Figure) -> Figure:
+    """Left of the limit; within a zone too narrow for it, it begins at the left edge."""
+    low, high = axis["range"]
+    is_narrow = limit - low < _LABEL_SHARE * (high - low)
+    place = (
+        {"x": 0, "xref": "paper", "xanchor": "left"}
+        if is_narrow
+        else {"x": limit, "xanchor": "right"}
+    )
+    return {"text": "practically still" if is_narrow else "◄ practically still", **place, "y": 1,
+            "yref": "paper", "yanchor": "bottom", "showarrow": False}  # fmt: skip
 
 
 def _spread(names: list[str], logs: Matrix) -> Figure:
@@ -96,6 +109,10 @@ def _spread(names: list[str], logs: Matrix) -> Figure:
     }
 
 
+def _say_move(log: float) -> str:
+    return f"a step moves it by {say_share(10.0**log)} of its size" if math.isfinite(log) else ""
+
+
 def _dots(names: list[str], logs: Matrix, column: int) -> Figure:
     return {
         "type": "scatter",
@@ -104,7 +121,8 @@ def _dots(names: list[str], logs: Matrix, column: int) -> Figure:
         "y": [palette.escape(name) for name in names],
         "marker": {"color": palette.WEIGHT, "size": 9 if len(names) < 60 else 4,
                    "line": {"width": int(len(names) < 60), "color": "#ffffff"}},
-        "hovertemplate": "%{y}<br>update / weight: 10<sup>%{x:.1f}</sup><extra></extra>",
+        "customdata": [_say_move(log) for log in logs[:, column].tolist()],
+        "hovertemplate": "%{y}<br>%{customdata}<extra></extra>",
     }  # fmt: skip
 
 

@@ -59,8 +59,6 @@ def _draw_heatmap(series: Series, names: list[str], shares: Matrix) -> Figure:
         "zmax": high,
         "colorscale": palette.fade_below(series.thresholds.loss_share),
         "hoverongaps": False,
-        "hovertemplate": "%{y}<br>step %{x:.0f}<br>10<sup>%{z:.1f}</sup> of the loss change"
-        "<extra></extra>",
         "colorbar": {
             "thickness": 12,
             "len": 1,

@@ -40,7 +40,9 @@ export function sourceLine(source) {
 
 function unhealthyBox(brief, go) {
   const worst = brief.findings[0];
-  const title = [`${worst.title}: `, ...sentence(brief.headline)];
+  const [[text, isName, short], ...others] = brief.headline;
+  const begin = isName ? text : text.replace(/^(The|A|All|No|Every|Up) /, (word) => word.toLowerCase()); // it goes on after a colon
+  const title = [`${worst.title}: `, ...sentence([[begin, isName, short], ...others])];
   const why = [worst.cause, worst.detail].filter(Boolean).join(/^[A-Z]/.test(worst.detail) ? ". " : ": ");
   return box(
     worst.severity, title,

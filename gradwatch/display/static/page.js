@@ -4,6 +4,7 @@ import { renderNothing } from "./banner.js";
 import { Comparison, shareScales } from "./compare.js";
 import { debounce, el, replace } from "./dom.js";
 import { Pane } from "./pane.js";
+import { sayState } from "./words.js";
 
 const MOST_CHIPS = 10; // more runs become a list
 const UNREAD_MILLISECONDS = 150;
@@ -135,7 +136,7 @@ export class Page {
   }
 
   renderRuns() {
-    const state = JSON.stringify([this.chosen, this.others, this.runs.map((run) => [run.run, run.severity])]);
+    const state = JSON.stringify([this.chosen, this.others, this.runs.map((run) => [run.run, this.tone(run), this.said(run)])]);
     if (state === this.listed) return; // keep the focus where it is
     this.listed = state;
     const focused = this.chips.contains(document.activeElement) ? document.activeElement.dataset.run : null;
@@ -177,11 +178,17 @@ export class Page {
   said(run) {
     const count = run.findings ? run.findings.length : 0;
     if (count) return `${count} finding${count > 1 ? "s" : ""}`;
-    return { early: "too early to tell", noted: "healthy" }[run.severity] || run.severity;
+    return { early: "too early to tell", noted: "healthy", empty: "no record yet" }[run.severity] || run.severity;
+  }
+
+  // A run that stopped answering is not green, whatever it has shown so far.
+  tone(run) {
+    const stopped = run.severity === "healthy" && sayState(run.state, run.last_step, this.now())?.tone === "bad";
+    return stopped ? "noted" : run.severity;
   }
 
   chip(run) {
-    return el("button", { type: "button", class: `chip ${run.severity}`, "data-run": run.run, title: run.run,
+    return el("button", { type: "button", class: `chip ${this.tone(run)}`, "data-run": run.run, title: run.run,
       "aria-pressed": String(run.run === this.chosen), onclick: () => this.choose(run.run) },
     el("span", { class: "dot", "aria-hidden": "true" }), el("span", { class: "chip-name" }, run.run),
     el("span", { class: "visually-hidden" }, `, ${this.said(run)}`));

@@ -68,6 +68,7 @@ export class Pane {
   tick() {
     const said = this.brief && sayState(this.brief.state, this.brief.last_step, this.settings.now());
     this.status.className = said ? `state ${said.tone}` : "state";
+    this.node.classList.toggle("broken", said?.tone === "bad"); // whose pass is no green one
     if (this.status.textContent !== (said ? said.text : "")) this.status.textContent = said ? said.text : "";
   }
 

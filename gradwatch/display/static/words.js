@@ -5,6 +5,7 @@ const COUNT_AS_NONE = 15; // decades; beyond, no count means anything to a reade
 
 export function sayNumber(value) {
   const rounded = Number(value.toPrecision(2));
+  if (rounded >= 10 ** COUNT_AS_NONE) return "over 1,000 trillion";
   const [size, word] = SIZES.find(([least]) => rounded >= least) || [1, ""];
   const short = Number((rounded / size).toPrecision(2));
   return `${short >= 10 ? Math.round(short).toLocaleString("en") : short}${word ? ` ${word}` : ""}`;
@@ -13,7 +14,6 @@ export function sayNumber(value) {
 // A log10 of a gradient against another one.
 export function sayTimes(log, others) {
   if (log < -COUNT_AS_NONE) return `practically no gradient, unlike ${others}`;
-  if (log > COUNT_AS_NONE) return `beyond all measure more gradient than ${others}`;
   const factor = 10 ** Math.abs(log);
   if (factor < 1.3) return `about as much gradient as ${others}`;
   return `${sayNumber(factor)} times ${log < 0 ? "less" : "more"} gradient than ${others}`;
@@ -45,10 +45,11 @@ export function sayState(state, lastStep, now) {
   if (state.how === "ended") return { tone: "over", text: `ended ${at(state.step)}` };
   if (state.how === "crashed") return { tone: "bad", text: `crashed ${at(state.step)}${detail}` };
   if (state.how === "failed") return { tone: "bad", text: `gradwatch itself failed ${at(state.step)}${detail}` };
-  if (now === null || state.last === null) return { tone: "over", text: `not ended; last record ${at()}` };
-  const age = now - state.last;
-  const last = `last record ${sayAge(age)}`;
+  const since = state.last ?? state.started;
+  if (now === null || since === null) return { tone: "over", text: state.last === null ? "no record yet" : `not ended; last record ${at()}` };
+  const age = now - since;
+  const last = state.last === null ? `started ${sayAge(age)}, no record yet` : `last record ${sayAge(age)}`;
   if (state.how === "unknown") return { tone: "over", text: last };
-  if (age > state.patience) return { tone: "bad", text: `stopped answering: ${last}, ${at()}` };
+  if (age > state.patience) return { tone: "bad", text: `stopped answering: ${last}${state.last === null ? "" : `, ${at()}`}` };
   return { tone: "running", text: `running, ${last}` };
 }
