@@ -7,7 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.overhead.sections import list_gpu, list_kinds, list_long_run, list_profile
+from benchmarks.overhead.sections import (
+    list_gpu,
+    list_kinds,
+    list_late_ranks,
+    list_long_run,
+    list_profile,
+)
 from benchmarks.overhead.tools import TOOLS
 
 ROOT = Path(__file__).parents[2]
@@ -15,6 +21,8 @@ PAGE = ROOT / "docs" / "overhead.md"
 RESULTS = ROOT / "benchmarks" / "results" / "overhead.json"
 
 LONG_RUN = ROOT / "benchmarks" / "results" / "long_run.json"
+
+LATE_RANKS = ROOT / "benchmarks" / "results" / "late_ranks.json"
 
 GPU = ROOT / "benchmarks" / "results" / "overhead_gpu.json"
 
@@ -83,6 +91,7 @@ def _list_lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from list_profile(result.get("profile"))
     yield from list_gpu(_read(GPU))
+    yield from list_late_ranks(_read(LATE_RANKS))
     yield from list_long_run(_read(LONG_RUN))
 
 

@@ -11,6 +11,36 @@ POINTS = 10
 """Of a curve, in a table."""
 
 
+def list_late_ranks(rows: list[Mapping[str, Any]] | None) -> Iterator[str]:
+    """From what ``python -m benchmarks.late_ranks`` has written."""
+    if rows is None:
+        return
+    yield "## Ranks that are late"
+    yield ""
+    yield "Nobody waits for a rank that is not coming. Twelve steps of a small network on gloo,"
+    yield "all of them sampled, in seconds of the slowest rank, one run each. A whole watch waits"
+    yield "for other ranks at most one second. Measured again by `python -m benchmarks.late_ranks`."
+    yield ""
+    yield "| scene | processes | without a watch | with | more |"
+    yield "| --- | --- | --- | --- | --- |"
+    for row in rows:
+        plain, watched = row["plain_s"], row["watched_s"]
+        words = f"| {_SCENES[row['scene']]} | {row['processes']} |"
+        yield f"{words} {plain:.2f} s | {watched:.2f} s | {watched - plain:.2f} s |"
+    yield ""
+
+
+_SCENES = {
+    "all": "all ranks come",
+    "join": "rank 0 has more batches, under `join`",
+    "skip": "rank 1 skips a step",
+    "rank 0 only": "a watch on rank 0 only",
+    "rank 1 only": "a watch on rank 1 only",
+    "dead": "rank 1 dies",
+}
+"""By name in ``tests/capture/test_late_ranks.py``."""
+
+
 def list_long_run(result: Mapping[str, Any] | None) -> Iterator[str]:
     """From what ``python -m benchmarks.long_run --save`` has written."""
     if result is None:

@@ -16,7 +16,10 @@ def call_unseen(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         function: of ours.
         args: for it.
     """
-    if not (torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack()):
-        return function(*args)
-    with torch._C.DisableTorchFunction(), _disable_current_modes():
-        return function(*args)
+    if torch._C._len_torch_dispatch_stack():
+        with torch._C.DisableTorchFunction(), _disable_current_modes():
+            return function(*args)
+    if torch._C._len_torch_function_stack():  # a default device is one: this must cost nothing
+        with torch._C.DisableTorchFunction():
+            return function(*args)
+    return function(*args)

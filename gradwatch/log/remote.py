@@ -123,7 +123,11 @@ class RemoteEventFile(EventFile):
         super().__init__(self._folder)
         self._upload: threading.Thread | None = None
         self._uploaded_at = time.monotonic()
-        self._copy()
+        try:
+            self._copy()
+        except OSError:
+            _remove(self._folder, self._process)
+            raise
 
     def append(self, data: bytes) -> None:
         """Write one serialised event here, and begin a copy if the last one is old.
