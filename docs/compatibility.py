@@ -86,10 +86,10 @@ NOT_RUN = (
     "requires a GPU accelerator`; the FSDP that it wraps was. Of the older FSDP with original "
     "parameters the shapes shown are those of a rank's part. Of hybrid sharding only the merging "
     "of the parts is tested, not a run. A cluster of several machines was "
-    "not run. Composer was not: its newest version that installs beside this torch does not import. "
-    "MLflow, Comet, Neptune and ClearML were not run; they get figures as Lightning's loggers and as "
-    "the Trainer's trackers, which were. timm's own models were not run beside the CPU build of torch, which has no "
-    "torchvision."
+    "not run. Composer was not: its newest version that installs beside this torch does not "
+    "import. MLflow, Comet, Neptune and ClearML were not run; they get figures as Lightning's "
+    "loggers and as the Trainer's trackers, which were. timm's own models were not run beside the "
+    "CPU build of torch, which has no torchvision."
 )
 
 
