@@ -81,11 +81,13 @@ def measure_tab(logdir: Path, loader: str, repeats: int) -> dict[str, Any]:
 
 
 @contextmanager
-def serve(logdir: Path, loader: str) -> Iterator[tuple[subprocess.Popen[bytes], Any]]:
+def serve(
+    logdir: Path, loader: str, *options: str
+) -> Iterator[tuple[subprocess.Popen[bytes], Any]]:
     """TensorBoard, and a browser's context to open it in."""
     from playwright.sync_api import sync_playwright
 
-    place = ["--logdir", str(logdir), "--port", str(PORT), f"--load_fast={loader}"]
+    place = ["--logdir", str(logdir), "--port", str(PORT), f"--load_fast={loader}", *options]
     server = subprocess.Popen([sys.executable, "-c", SERVE, *place], stderr=subprocess.DEVNULL)
     chromium = os.environ.get("GRADWATCH_CHROMIUM", "/usr/bin/chromium")
     try:

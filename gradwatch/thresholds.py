@@ -101,7 +101,7 @@ class Thresholds:
             what follows: a square does at 256, which some elements reach at an eighth of that.
         lost_records: sampled steps over which a half-precision weight with a gradient has lost
             all but nothing of its updates.
-        still_records: sampled steps with a gradient in which a weight has not changed by a bit, ...
+        still_records: sampled steps with a gradient in which a weight has not changed at all, ...
         still_steps: ... and optimizer steps that they span, from which it does not move at all.
         unstepped_steps: optimizer steps of another optimizer from which one that has never stepped
             is no longer thought to wait for its turn.

@@ -19,8 +19,8 @@ from torch import nn
 
 import gradwatch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from screenshots import open_browser, serve
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from scripts.screenshots import open_browser, serve
 
 STEPS, DEPTH, WIDTH = 300, 12, 32
 Task = tuple[torch.Tensor, torch.Tensor]

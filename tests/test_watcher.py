@@ -449,7 +449,7 @@ def test_a_budget_leaves_steps_of_the_schedule_out(network: Network, tmp_path: P
     assert 12 < len(steps) < 60
     assert intervals[0] == 1
     assert intervals[-1] >= 10
-    words = f"every {intervals[-1]:.0f} of late to keep the budget"
+    words = f"every {intervals[-1]:.0f} lately to keep the budget"
     assert words in report.to_markdown()
 
 

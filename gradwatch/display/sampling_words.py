@@ -17,7 +17,7 @@ def describe_pace(verdict: Verdict) -> str:
         return ""
     records = verdict.history.records
     first, latest = records[0].step("interval"), records[-1].step("interval")
-    return f", every {latest:,.0f} of late to keep the budget" if latest > first else ""
+    return f", every {latest:,.0f} lately to keep the budget" if latest > first else ""
 
 
 def describe_trained(trains: Trained) -> str:

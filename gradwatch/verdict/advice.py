@@ -37,7 +37,7 @@ def _initialise(place: Place) -> str:
     if place.frozen:
         return (
             f"Scale up what {place.describe(place.frozen)} returns: its weight is frozen, and lets "
-            "next to nothing of the gradient through."
+            "almost none of the gradient through."
         )
     return (
         f"Re-initialise {place.region} so that the signal keeps its scale, and look for a constant "

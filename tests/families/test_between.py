@@ -78,7 +78,7 @@ def test_a_layer_that_is_replaced_after_the_optimizer_was_made() -> None:
     assert list_causes(report) == [("unmoved", "not_optimized", ("2",))]
     finding = report.findings[0]
     assert finding.severity == "critical"
-    assert "the model has no longer" in finding.message
+    assert "the model no longer has" in finding.message
     line = "2 of 4 tensors train (144 of 212 elements)"
     for text in (str(report), report.to_markdown(), report._repr_html_()):
         assert line in text

@@ -203,7 +203,7 @@ def test_what_no_optimizer_holds_is_a_note(left_out):
     report = train(model, make_labelled(8, 3), 30, torch.optim.SGD(held, 0.1))
     assert report.findings == ()
     (note,) = (note for note in report.notes if note.kind == "unmoved")
-    assert "No optimizer" in note.message
+    assert "No watched optimizer" in note.message
     assert {layer.split(".")[0] for layer in note.layers} == {left_out}
     numel = {name: p.numel() for name, p in model.named_parameters()}
     moved = [n for n in numel if not n.startswith((left_out, "table"))]
@@ -217,7 +217,7 @@ def test_frozen_on_purpose_is_no_note():
     model = Coder(pass_on)
     model.enc.requires_grad_(False)
     report = train(model, make_labelled(8, 3), 30)
-    assert not any("No optimizer" in note.message for note in report.notes)
+    assert not any("No watched optimizer" in note.message for note in report.notes)
     assert report.healthy
 
 

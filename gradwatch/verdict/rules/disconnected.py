@@ -109,7 +109,7 @@ def _describe_unused(reading: Reading, indices: list[int], thresholds: Threshold
 
 def _describe_idle(reading: Reading, indices: list[int], reason: str) -> Sign:
     layers = _list_modules(reading, indices)
-    message = f"Nothing can teach {name_region(layers)} ({_count(reading, indices)}): {reason}."
+    message = f"{name_region(layers)} cannot learn ({_count(reading, indices)}): {reason}."
     remedy = (
         f"Nothing is broken; with larger inputs {name_patterns(layers, reading.topology.types)} "
         "may come into play. To spare the memory, freeze them or leave them out."

@@ -181,8 +181,8 @@ def _look_at_loss(history: History, thresholds: Thresholds) -> Sign | None:
         return None
     names = name_owners(params)
     message = (
-        f"The loss has been up to {name_number(peak)} times its first values of late, since a step "
-        f"has replaced weights; {params[0].fqn} has grown most ({name_region(names)})."
+        f"The loss has recently been up to {name_number(peak)} times its first values, since a "
+        f"step has replaced weights; {params[0].fqn} has grown most ({name_region(names)})."
     )
     return Sign(names, "learning_rate", peak, thresholds.divergence, message, looks_back=True)
 

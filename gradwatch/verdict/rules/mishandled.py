@@ -86,7 +86,7 @@ def _look_at_cleared(history: History, thresholds: Thresholds) -> list[Sign]:
         f"A gradient arrives at {name_region(layers)}, and none is left when the optimizer steps: "
         "something clears or replaces it between backward() and step()."
     )
-    remedy = "Move zero_grad() from between backward() and step() to behind step()."
+    remedy = "Move zero_grad() from between backward() and step() to after step()."
     return [Sign(layers, "cleared", 0.0, 0.0, message, "critical", remedy=remedy)]
 
 

@@ -87,7 +87,7 @@ def _advise(origin: Origin, types: Mapping[str, str]) -> str:
     if origin.what == "output":
         return (
             f"Look at what {where} computes and is given: log or division at 0, exp of a large "
-            f"number, a row that is masked altogether, NaN in the input batch; {find}"
+            f"number, a row that is masked entirely, NaN in the input batch; {find}"
         )
     place = f"between {where} and the loss" if origin.is_last else f"behind {where}"
     if origin.what == "unseen":

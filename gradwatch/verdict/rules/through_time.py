@@ -55,7 +55,7 @@ def _describe_progress(history: History, stalled: bool | None) -> str:
     if math.isnan(fall):
         return "the gradient at the output has not fallen since the start."
     fallen = f"the loss has fallen by {100 * fall:.0f} % ± {100 * error:.0f} % since the start"
-    return f"{fallen}." if stalled else f"{fallen}: not known yet is whether the task needs them."
+    return f"{fallen}." if stalled else f"{fallen}; whether the task needs them is not known yet."
 
 
 def _find_lasting(history: History, thresholds: Thresholds) -> set[str]:

@@ -94,14 +94,14 @@ def _look_at_loose(history: History, found: Mask) -> list[Sign]:
     replaced = [index for index in indices if params[index].replaced]
     layers = _name_modules(history, replaced + indices)
     why = (
-        f"; where {params[replaced[0]].fqn} is now, the optimizer holds a tensor that the model "
-        "has no longer"
+        f"; in place of {params[replaced[0]].fqn}, the optimizer holds a tensor that the model no "
+        "longer has"
         if replaced
         else ""
     )
     message = (
-        f"No optimizer that is watched holds {name_region(layers)}: trainable, with a gradient, "
-        f"and not moved by a bit in {_measure_span(history, indices)} steps "
+        f"No watched optimizer holds {name_region(layers)}: trainable, with a gradient, and "
+        f"unchanged over {_measure_span(history, indices)} steps "
         f"({_count(history, replaced or indices)}){why}."
     )
     remedy = (
@@ -128,7 +128,7 @@ def _look_at_unstepped(history: History, held: Mask, thresholds: Thresholds) -> 
     layers = _name_modules(history, indices)
     piles_up = bool((history.latest.record.param("stale_grad_l2_norm")[indices] > 0).any())
     message = (
-        f"The optimizer of {name_region(layers)} was not stepped once in "
+        f"The optimizer of {name_region(layers)} was never stepped during "
         f"{_measure_span(history, indices)} steps of another one, although a gradient arrives "
         f"({_count(history, indices)})."
     )
@@ -151,13 +151,13 @@ def _look_at_unknown(history: History, held: Mask) -> list[Sign]:
         return []
     layers = _name_modules(history, indices)
     message = (
-        f"A gradient arrives at {name_region(layers)}, and nothing has moved by a bit in "
-        f"{_measure_span(history, indices)} steps: whatever optimizer steps, it does not hold "
-        f"these parameters ({_count(history, indices)})."
+        f"A gradient arrives at {name_region(layers)}, and nothing has changed over "
+        f"{_measure_span(history, indices)} steps: whichever optimizer is stepped does not "
+        f"hold these parameters ({_count(history, indices)})."
     )
     remedy = (
         "Make the optimizer after the model is complete: layers that are replaced later, or a copy "
-        "of the model, are other parameters than it was given."
+        "of the model, have parameters that it was not given."
     )
     return [Sign(layers, "not_optimized", 0.0, 0.0, message, "critical", True, remedy)]
 
@@ -175,8 +175,8 @@ def _look_at_rates(history: History, held: Mask, thresholds: Thresholds) -> list
     highest = history.rates.highest
     was = f" (highest so far: {highest:.3g})" if highest > rate else ""
     message = (
-        f"The learning rate of {name_region(layers)} is {rate:.3g}{was}, and nothing has moved by "
-        f"a bit in {_measure_span(history, indices)} steps."
+        f"The learning rate of {name_region(layers)} is {rate:.3g}{was}, and nothing has "
+        f"changed over {_measure_span(history, indices)} steps."
     )
     remedy = (
         "Look at the scheduler: one that counts epochs must not be stepped per batch, its length "
@@ -201,7 +201,7 @@ def _look_at_lost(history: History, held: Mask, thresholds: Thresholds) -> list[
         float(record.param(name)[first]) for name in ("learning_rate", "step_grad_l2_norm")
     )
     message = (
-        f"{name_region(layers)} has not changed by a bit in {_measure_span(history, indices)} "
+        f"{name_region(layers)} has not changed at all over {_measure_span(history, indices)} "
         f"steps, although its optimizer stepped with a gradient of {grad:.2g} and a rate of "
         f"{rate:.2g} ({_count(history, indices)})."
     )
@@ -214,7 +214,7 @@ def _look_at_lost(history: History, held: Mask, thresholds: Thresholds) -> list[
 
 
 def _look_at_way(history: History, thresholds: Thresholds) -> list[Sign]:
-    """The whole network: a gradient that is there, and steps that can lead nowhere."""
+    """The whole network: there is a gradient, and the steps lead nowhere."""
     if history.last_step - history.first_step < thresholds.patience:
         return []
     if not (

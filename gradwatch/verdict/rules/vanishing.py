@@ -149,7 +149,7 @@ def _have_outputs_closed(reading: Reading, thresholds: Thresholds) -> bool:
 
 
 _LIMITS = (
-    "Look at what becomes of the outputs behind the last weights: beyond the limits of a clamp the "
+    "Look at what happens to the outputs after the last weights: beyond the limits of a clamp the "
     "slope is 0, so begin within them (first bias and scale, the targets' range), or clamp only "
     "where nothing is trained."
 )
@@ -163,7 +163,7 @@ def _describe_outputs(
     closed = np.flatnonzero(topology.is_head & ~topology.is_reference).tolist()
     outputs = name_region([topology.layers[index].fqn for index in closed])
     lack = name_lack(gain, "the loss sends")
-    message = f"Every layer gets {lack}: {outputs} lets next to nothing through."
+    message = f"Every layer gets {lack}: {outputs} lets almost nothing through."
     rectifies = any(is_flat(topology.layers[index], "zero") for index in closed)
     cause = "dead_units" if rectifies else "saturation"
     faults = tuple(topology.layers[index].key for index in closed)
@@ -215,7 +215,7 @@ a minimum above 0 the gradients of single samples cancel in the weights and nowh
 the outputs stay open. Where the gradient is there (`elasticity`) and only the steps are too small,
 GW801 says so.
 
-Left alone is, besides:
+Also left alone:
 
 {list_guards(GUARDS)}
 
