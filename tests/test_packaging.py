@@ -58,6 +58,14 @@ def test_recipes_name_the_version(file: str) -> None:
     assert gradwatch.__version__ in (ROOT / file).read_text(encoding="utf-8")
 
 
+def test_the_conda_recipe_needs_what_the_package_needs() -> None:
+    recipe = (ROOT / "conda/meta.yaml").read_text(encoding="utf-8")
+    run = recipe.partition("  run:")[2].partition("\ntest:")[0]
+    named = set(re.findall(r"^    - ([\w-]+)", run, flags=re.MULTILINE))
+    wanted = _requirements(None) | {"tomli", "python", "pytorch"}
+    assert named == wanted - {"torch"}
+
+
 def test_the_lock_has_the_versions_of_the_constraints() -> None:
     held = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     locked = (ROOT / "requirements.lock").read_text(encoding="utf-8")

@@ -33,7 +33,8 @@ def draw(views: Iterable[RenderableType], to_stdout: bool = True) -> str:
             if place:
                 console.print()
             console.print(view)
-    return captured.get()
+    text = captured.get()
+    return text if file.isatty() else "\n".join(line.rstrip() for line in text.split("\n"))
 
 
 def show(*views: RenderableType) -> None:
