@@ -175,6 +175,13 @@ def test_runs_stand_side_by_side(tab: Any) -> None:
     boxes = [tab.locator(".pane").nth(place).bounding_box() for place in (0, 1)]
     assert boxes[0]["y"] == boxes[1]["y"]
     assert boxes[1]["x"] > boxes[0]["x"]
+    tops = [
+        tab.locator('[data-card="updates"]')
+        .nth(place)
+        .evaluate("(card) => card.closest('.rest').getBoundingClientRect().top")
+        for place in (0, 1)
+    ]
+    assert tops[0] == tops[1]  # also where only one of them has findings
     assert tab.locator(".banner h1").count() == 2
 
 

@@ -167,7 +167,10 @@ def test_each_card_is_saved_as_picture_and_as_numbers(entry: Any, live: Server) 
 def test_a_code_opens_what_the_rule_looks_for(entry: Any) -> None:
     choose_run(entry, "deep")
     entry.locator(".findings").get_by_role("button", name="GW101").first.click()
-    assert "backpropagation multiplies" in entry.locator("dialog.rule").inner_text().lower()
+    said = entry.locator("dialog.rule").inner_text()
+    assert "Backpropagation multiplies" in said
+    assert "||g||*||w||" in said
+    assert "*whole" not in said
 
 
 def test_nothing_that_axe_complains_about(page: Any, server: Server) -> None:

@@ -14,11 +14,12 @@ const PARTS = ["who", "first", "words", "rest"];
 export class Pane {
   constructor(source, settings) {
     Object.assign(this, { source, settings, charts: [], column: 0 });
+    this.title = el("div");
     this.status = el("div", { class: "state" });
     this.top = el("div", { role: "status" });
     PARTS.forEach((name) => { this[name] = el("div", { class: name }); });
     this.about = el("div");
-    this.node = el("article", { class: "pane" }, this.status, this.top, PARTS.map((name) => this[name]), this.about);
+    this.node = el("article", { class: "pane" }, this.title, this.status, this.top, PARTS.map((name) => this[name]), this.about);
   }
 
   // What charts need to know; read afresh at every draw.
@@ -46,7 +47,8 @@ export class Pane {
     this.node.setAttribute("aria-label", `Run ${brief.run}`);
     const go = (finding) => this.showFinding(finding);
     const { rules } = this.settings;
-    replaceCalmly(this.top, this.settings.compared ? el("h2", { class: "run-name" }, brief.run) : null, renderBanner(brief, go));
+    replace(this.title, this.settings.compared ? el("h2", { class: "run-name" }, brief.run) : null);
+    replaceCalmly(this.top, renderBanner(brief, go));
     replaceCalmly(this.words, brief.findings ? renderFindings(brief, go, rules) : null, renderTrials(brief.trials));
     replace(this.about, renderAbout(brief.about));
     this.tick();

@@ -7,7 +7,8 @@ function paragraph(text) {
   if (items.length > 1 || text.startsWith("- ")) {
     return el("ul", {}, items.map((item) => el("li", {}, prose(item.replace(/^- /, "").replaceAll("\n", " ")))));
   }
-  return el("p", {}, prose(text.replaceAll("\n", " ").replaceAll("*", "")));
+  const plain = text.replaceAll("\n", " ").replace(/`[^`]*`|\*([^*`]+)\*/g, (whole, inner) => inner ?? whole); // no emphasis
+  return el("p", {}, prose(plain));
 }
 
 // Rules are written in a small part of Markdown: headings, lists, paragraphs, code.

@@ -78,6 +78,7 @@ export function renderTrials(trials) {
 
 function scientific(value) {
   if (value === null) return "–";
+  if (value === 0) return "0";
   return Math.abs(value) >= 0.01 && Math.abs(value) < 1000 ? value.toPrecision(2) : value.toExponential(1);
 }
 
