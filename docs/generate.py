@@ -29,7 +29,7 @@ some steps, and `gradwatch_check.watch(model, optimizer)` watches a training of 
 test fails when layers get no gradient, or when nothing can be judged. Arguments are those of
 `gradwatch.check` and `gradwatch.watch`. `gradwatch` is an older name of the same fixture."""
 TOOLS = {
-    "**gradwatch**, as by default": "gradwatch@50",
+    "**gradwatch**, default settings": "gradwatch@50",
     "**gradwatch**, every step sampled": "gradwatch@1",
     "`torchmortem`": "torchmortem",
     "AutoTrainer's rules": "autotrainer",
@@ -39,10 +39,10 @@ TOOLS = {
 """Rows of the README's table, and what docs/detection.md calls them."""
 
 COSTS = {
-    "**gradwatch**, as by default": "**gradwatch, default schedule**",
+    "**gradwatch**, default settings": "**gradwatch, default schedule**",
     "**gradwatch**, every step sampled": "**gradwatch, every step**",
     "`torchmortem`": "`torchmortem`",
-    "`wandb.watch`, as by default": "`wandb.watch`, default",
+    "`wandb.watch`, default settings": "`wandb.watch`, default",
     "Lightning `grad_norm`": "Lightning `grad_norm`",
 }
 """The same, and what docs/overhead.md calls them."""
