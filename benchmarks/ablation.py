@@ -40,7 +40,7 @@ RESULTS = Path(__file__).parent / "results" / "ablation.json"
 FACTOR = 3.0
 """By which each threshold is moved, both ways."""
 
-FARTHER = (10.0, 100.0)
+FARTHER = (10.0, 100.0, 1e4, 1e8)
 """Moves that are tried next where ``FACTOR`` changes nothing, to find both sides."""
 
 HALVINGS = 4

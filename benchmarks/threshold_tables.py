@@ -34,8 +34,8 @@ them. A run is judged again only where some comparison with the threshold comes 
 
 **Lower side** and **upper side**: the nearest values at which a first verdict changes, and the run;
 within them, every verdict on the zoo is the same. A dash: none changes, however far the number is
-moved (a hundred times). The last two columns count the verdicts that change when the number is
-divided and multiplied by three.
+moved (a hundred million times). The last two columns count the verdicts that change when the number
+is divided and multiplied by three.
 
 """
 

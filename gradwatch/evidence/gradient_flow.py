@@ -106,6 +106,12 @@ class Reading:
         return result
 
     @cached_property
+    def param_reference(self) -> Array:
+        """Largest gradient on each parameter's way from the loss, its own error; NaN: none."""
+        result: Array = np.fmax.reduce(self.topology.gather(self.reference, np.nan), axis=1)
+        return result
+
+    @cached_property
     def error_signal(self) -> float:
         """Gradient norm at the network's outputs, all heads together: how wrong it still is."""
         chosen = self.grad[self.topology.is_head & self.topology.is_reference]
@@ -115,8 +121,7 @@ class Reading:
     @cached_property
     def is_unasked(self) -> Mask:
         """Parameters for which no gradient above zero stands anywhere on the way from the loss."""
-        references = self.topology.gather(self.reference, np.nan)
-        nowhere: Mask = np.isnan(references).all(axis=1) & ~self.topology.is_bare
+        nowhere: Mask = np.isnan(self.param_reference) & ~self.topology.is_bare
         return nowhere
 
     @cached_property

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.history import History
 from gradwatch.evidence.topology import is_flat
 from gradwatch.thresholds import Thresholds
 
@@ -109,3 +110,25 @@ def find_behind(reading: Reading, flushed: list[int]) -> npt.NDArray[np.bool_]:
         ],
         dtype=bool,
     )
+
+
+def find_rounded_away(history: History, thresholds: Thresholds) -> list[int]:
+    """Weights in half precision whose updates have all been smaller than can be added to them.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``lost_records``.
+
+    Returns:
+        Indices of parameters.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> find_rounded_away(make_history(map(make_record, range(9))), Thresholds())
+        []
+    """
+    topology = history.latest.topology
+    is_lost = history.params.unmoved >= thresholds.lost_records
+    is_lost &= topology.is_judged & (topology.half_ulps > 0)
+    lost: list[int] = np.flatnonzero(is_lost).tolist()
+    return lost

@@ -46,6 +46,7 @@ class ParamHistory:
         is_maintained: it has changed without a gradient: a copy that somebody keeps on purpose.
         was_fed: it has had a gradient above zero.
         first_l2_norm: of the weight, at its first record.
+        first_reference: ``Reading.param_reference`` at its first record that has one.
         largest_update: ``||dw||/||w||`` of a step, small weights judged by LeCun's scale.
         is_decayed: a weight decay above 0 was in force, or none is known.
         shrunk, explained: what its norm has lost from record to record, in natural logarithms, and
@@ -59,6 +60,7 @@ class ParamHistory:
     is_maintained: Mask = field(default_factory=_no_marks)
     was_fed: Mask = field(default_factory=_no_marks)
     first_l2_norm: Array = field(default_factory=lambda: np.zeros(0))
+    first_reference: Array = field(default_factory=lambda: np.zeros(0))
     largest_update: Array = field(default_factory=lambda: np.zeros(0))
     is_decayed: Mask = field(default_factory=_no_marks)
     shrunk: Array = field(default_factory=lambda: np.zeros(0))
@@ -77,6 +79,7 @@ class ParamHistory:
         self.is_maintained = np.append(self.is_maintained, False)[places]
         self.was_fed = np.append(self.was_fed, False)[places]
         self.first_l2_norm = np.append(self.first_l2_norm, np.nan)[places]
+        self.first_reference = np.append(self.first_reference, np.nan)[places]
         self.largest_update = np.append(self.largest_update, 0.0)[places]
         self.is_decayed = np.append(self.is_decayed, False)[places]
         self.shrunk = np.append(self.shrunk, 0.0)[places]
@@ -110,6 +113,8 @@ class ParamHistory:
         has_changed = (update > ROUNDING * size) | _find_replaced(reading, before)
         self.is_maintained |= ~fed & has_changed
         self.first_l2_norm = np.where(np.isnan(self.first_l2_norm), size, self.first_l2_norm)
+        error, first = reading.param_reference, self.first_reference
+        self.first_reference = np.where(np.isnan(first), error, first)
 
     def _note_losses(self, reading: Reading, before: Reading) -> None:
         """What weights have lost since the record before, and how much of it updates explain."""

@@ -56,10 +56,11 @@ def _find_opening(history: History, thresholds: Thresholds, found: Mask) -> Mask
 
 
 def _find_rested(history: History, thresholds: Thresholds, found: Mask) -> Mask:
-    if not history.has_converged(thresholds):
-        return np.zeros(len(found), dtype=bool)
-    moved: Mask = history.params.largest_update >= thresholds.update_ratio
-    return moved
+    kept = history.params
+    with np.errstate(invalid="ignore"):
+        learned = history.latest.param_reference < thresholds.converged * kept.first_reference
+    rested: Mask = learned & (kept.largest_update >= thresholds.update_ratio)
+    return rested
 
 
 def _find_kept(history: History, thresholds: Thresholds, found: Mask) -> Mask:
@@ -72,12 +73,13 @@ GUARDS: tuple[Guard, ...] = (
         "it has a gradient, and what comes between that and the weight makes no step of it: GW801 "
         "or GW802 says why.",
         _find_kept,
+        cases=("step_on_a_copy",),
     ),
     Guard(
         "half precision",
         "float16 rounds the gradient to zero: that is an underflow.",
         _find_flushed,
-        cases=("autocast_mlp_loss_1e6",),
+        cases=("cast_in_left_tower",),
     ),
     Guard(
         "no slope",
@@ -89,12 +91,13 @@ GUARDS: tuple[Guard, ...] = (
         "not chosen",
         "a router leaves one of several experts out, and may choose it another time.",
         _find_left_out,
-        cases=("expert_picked_late", "mixture_of_experts_top1"),
+        cases=("expert_of_later_data",),
     ),
     Guard(
         "by construction",
         "a softmax over one key, or gradients that cancel, leave it nothing to learn.",
         _find_idle,
+        cases=("one_token_context",),
     ),
     Guard(
         "opening",
@@ -106,9 +109,10 @@ GUARDS: tuple[Guard, ...] = (
     ),
     Guard(
         "learned",
-        "it has moved before, and less than `converged` is left of the error or of the loss.",
+        "it has moved before, and less than `converged` is left of the error that it learns from, "
+        "that is, of the largest gradient on its way from the loss.",
         _find_rested,
-        cases=("auxiliary_head", "squeeze_excite_open_gates"),
+        cases=("side_task_solved", "side_tower_unmoved"),
     ),
 )
 """In the order in which they are asked."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradwatch.evidence.half_precision import find_behind, find_flushed
+from gradwatch.evidence.half_precision import find_behind, find_flushed, find_rounded_away
 from gradwatch.evidence.history import History
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.ignored import find_ignored_layers, find_ignored_params
@@ -47,13 +47,7 @@ def _look_at_updates(history: History, thresholds: Thresholds) -> list[Sign]:
     reading = history.latest
     params = reading.topology.params
     ignored = find_ignored_params(reading.topology, thresholds.ignore_layers)
-    lost = [
-        index
-        for index in np.flatnonzero(history.params.unmoved >= thresholds.lost_records)
-        if params[index].dtype in ("float16", "bfloat16")
-        and reading.topology.is_judged[index]
-        and not ignored[index]
-    ]
+    lost = [index for index in find_rounded_away(history, thresholds) if not ignored[index]]
     if not lost:
         return []
     names = name_owners(params[index] for index in lost)

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from gradwatch.evidence.half_precision import find_rounded_away
 from gradwatch.evidence.history import History
 from gradwatch.evidence.progress import (
     has_gone_nowhere,
@@ -224,6 +225,8 @@ def _look_at_way(history: History, thresholds: Thresholds) -> list[Sign]:
     is_clipped = measure_scaled_clipping(history)[0] < thresholds.clipped
     if is_clipped or find_cleared(history.latest.record).any():
         return []  # GW802 says why
+    if find_rounded_away(history, thresholds):
+        return []  # GW501 does
     way, rates = measure_way(history), history.rates.latest
     if not rates and not way > 0:
         return []  # no optimizer is known, and none may have stepped

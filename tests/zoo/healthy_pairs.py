@@ -1,0 +1,31 @@
+"""The healthy halves of pairs that a threshold or a guard decides."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tests.zoo import more_pairs, pairs
+from tests.zoo.case import Case
+
+CASES: tuple[Case, ...] = (
+    Case("small_loss_warmed_up", pairs.small_loss_warmed_up,
+         why="a side task of weight 1e-7 moves as fast as the rest, as slowly as warm-up has it"),
+    Case("units_of_rare_kinds", pairs.rare_units,
+         why="a unit for each of 600 kinds of samples is silent over most windows, and not dead"),
+    Case("branch_switched_off", pairs.branch_switched_off,
+         why="units fall silent under a penalty when the task is solved without them"),
+    Case("rare_positives", pairs.rare_positives,
+         why="outputs of a detector of rare things are off nearly everywhere, as the labels are"),
+    Case("side_task_solved", partial(pairs.task_solved_beside, True),
+         why="one of two tasks is solved to the last bit: its tower has nothing left to learn"),
+    Case("expert_of_later_data", more_pairs.expert_of_later_data,
+         why="the third expert's samples come in the second half of the training"),
+    Case("one_token_context", more_pairs.one_token_context,
+         why="a softmax over a single key has nothing to choose"),
+    Case("bfloat16_rate_raised", partial(more_pairs.bfloat16_updates, 4),
+         why="the first four steps are lost to bfloat16, until the rate is ten times as high"),
+    Case("float16_max_pool", more_pairs.float16_max_pool,
+         why="15 of 16 elements of a gradient in float16 are zero, as the pooling has it"),
+    Case("bad_batch_cleaned", partial(more_pairs.gradients_cleaned, range(3, 4)),
+         why="one gradient that is not finite, in whose place the loop puts zeros"),
+)  # fmt: skip
