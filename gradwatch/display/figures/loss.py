@@ -52,7 +52,7 @@ def _axis(title: str, values: Matrix, domain: list[float]) -> Figure:
     return {
         "title": {"text": title, "standoff": 6},
         "domain": domain,
-        "exponentformat": "power",
+        "exponentformat": "power" if title == "loss" else "e",
         "gridcolor": "rgba(128,138,148,0.25)",
         "zeroline": False,
         "nticks": 5 if domain[1] == 1 else 3,
