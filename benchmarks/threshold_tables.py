@@ -53,6 +53,14 @@ changes when the guard is taken out.
 
 """
 
+UNDECIDED = {
+    "sensitivity": "is read only where the loss change is not known, or next to nothing",
+    "rank_spread": "is read only in jobs of several ranks, which the zoo has not",
+    "dominant_share": "says which layer a message and a remedy name, which is not scored",
+    "recovery_share": "says when a finding has gone, which is not scored",
+}
+"""Why no verdict on the zoo changes with some thresholds."""
+
 BEFORE_AND_AFTER = """\
 
 ## Before and after
@@ -95,12 +103,24 @@ def write_page(weighed: Weighed) -> str:
         (
             INTRODUCTION.format(runs=weighed.runs),
             "\n".join(rows) + "\n",
+            _explain_undecided(weighed),
             UNREAD.format(names=names, newer=_list_newer(weighed)),
             "\n".join(guards) + "\n",
             BEFORE_AND_AFTER,
             "\n".join(_compare_sizes()) + "\n",
         )
     )
+
+
+def _explain_undecided(weighed: Weighed) -> str:
+    """Why nothing changes with some thresholds; of the others it is only said that nothing does."""
+    names = [name for name, (down, up) in weighed.sides.items() if not (down.first or up.first)]
+    known = [f"- `{name}` {UNDECIDED[name]}." for name in names if name in UNDECIDED]
+    others = ", ".join(f"`{name}`" for name in names if name not in UNDECIDED)
+    lines = ["", "No verdict changes with:", "", *known]
+    if others:
+        lines.append(f"- {others}: no run of the zoo is on either side of them yet.")
+    return "\n".join(lines) + "\n" if names else ""
 
 
 def _list_newer(weighed: Weighed) -> str:
