@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from gradwatch.interruption import is_foreign
 
-MAX_WAIT_S = 0.7
+MAX_WAIT_S = 0.5
 """All that one watch ever waits for other ranks, at its end or where a message is overdue:
 with the time that its other work takes, less than a second."""
 
