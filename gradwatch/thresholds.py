@@ -115,6 +115,8 @@ class Thresholds:
         converged: the error signal below this share of its first values is that of a training which
             has converged: what was well at first and has become sure or still is no finding.
         patience: optimizer steps without progress before a loss over time is held to do harm.
+        time_patience: ... and before early time steps without a gradient are: recurrent networks
+            that are slow at first make no progress for some forty.
         time_gain: gradient at the first time steps against the last.
         disconnected_records: sampled steps in a row without any gradient.
         baseline_worse: a known finding is worse than it was from this factor on (the same training
@@ -218,6 +220,7 @@ class Thresholds:
     compare_records: int = 3
     sudden_change: float = 100.0
     shaking_update: float = 0.1
+    time_patience: int = 60
     allow_unjudged: tuple[str, ...] = ()
     ignore_kinds: tuple[str, ...] = ()
     ignore_layers: tuple[str, ...] = ()

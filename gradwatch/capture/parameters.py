@@ -86,7 +86,8 @@ def list_parameters(modules: Iterable[tuple[str, nn.Module]]) -> list[Watched]:
             if id(param) in found:
                 found[id(param)].aliases.append(fqn)
             else:
-                facts = _find_param_role(role, param), is_leaf, param.requires_grad
+                kind = "norm" if _is_scale(name, module) else _find_param_role(role, param)
+                facts = kind, is_leaf, param.requires_grad
                 found[id(param)] = Watched(fqn, prefix, param, [], *facts)
     return list(found.values())
 
@@ -107,6 +108,19 @@ def strip_wrappers(fqn: str) -> str:
     """
     parts = [part for part in fqn.split(".") if part not in ("_orig_mod", "_fsdp_wrapped_module")]
     return ".".join(parts)
+
+
+def _is_scale(name: str, module: nn.Module) -> bool:
+    """Whether it is the scale that torch's weight normalisation keeps beside the direction.
+
+    It has as many dimensions as the weight, such as ``(1, 1, n)``, and is a vector all the same.
+    Source: Salimans & Kingma (2016); ``torch.nn.utils.weight_norm``, the older and the newer one.
+    """
+    if name.endswith("_g") and f"{name[:-2]}_v" in module._parameters:
+        return True
+    return name == "original0" and any(
+        type(part).__name__ == "_WeightNorm" for part in module.children()
+    )
 
 
 def _find_param_role(role: str, param: nn.Parameter) -> str:

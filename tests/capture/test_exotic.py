@@ -102,6 +102,9 @@ def test_parametrisations(kind: str) -> None:
     keys = list_keys(records[0])
     assert {"0", "1", "2"} <= set(keys)
     assert all((record.param("grad_l2_norm") >= 0).all() for record in records)
+    roles = {param.fqn.rpartition(".")[2]: param.role for param in records[0].layer_set.params}
+    if kind == "weight_norm":
+        assert (roles["original0"], roles["original1"]) == ("norm", "weight")
 
 
 def test_the_older_weight_norm() -> None:
@@ -113,6 +116,8 @@ def test_the_older_weight_norm() -> None:
 
     record = assert_harmless(train(make))[0]
     assert list_keys(record) == ["0", "1"]
+    roles = {param.fqn: param.role for param in record.layer_set.params}
+    assert (roles["0.weight_g"], roles["0.weight_v"]) == ("norm", "weight")
 
 
 def test_lazy_modules() -> None:

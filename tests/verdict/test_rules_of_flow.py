@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from gradwatch.evidence.worked_example import make_record as worked_record
 from gradwatch.records import StepRecord
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rules.exploding import EXPLODING
@@ -153,7 +154,7 @@ class TestThroughTime:
     GRADS = (1e-8, 1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 
     def test_lost_time_steps_without_progress_are_seen(self):
-        records = repeat(give(unroll(8), list(self.GRADS)), 6, every=10)
+        records = repeat(give(unroll(8), list(self.GRADS)), 7, every=10)
         sign = see(THROUGH_TIME, *records)
         assert (sign.cause, sign.layers) == ("through_time", ("cell",))
         assert "get 100 million times less gradient than the last ones" in sign.message
@@ -185,6 +186,23 @@ class TestExploding:
     def test_mild_growth_is_not(self):
         record = make_record(build_chain(9, "ReLU"), gains={"Linear": 1.5})
         assert examine(EXPLODING, record) == []
+
+    @pytest.mark.parametrize(
+        ("update", "loss", "found"), [(0.3, 1.0, 1), (0.3, 0.5, 0), (0.02, 1.0, 0)]
+    )
+    def test_steps_that_shake_the_weights_are_too_large_where_the_loss_gets_nowhere(
+        self, update: float, loss: float, found: int
+    ):
+        records = [
+            worked_record(
+                step,
+                param={"update_l2_norm": update, "weight_l2_norm": 1.0},
+                step={"loss": 1.0 if step < 20 else loss},
+            )
+            for step in range(0, 80, 2)
+        ]
+        signs = examine(EXPLODING, *records)
+        assert [sign.cause for sign in signs] == ["learning_rate"] * found
 
     def test_weights_that_run_away_are_seen(self):
         even = make_record(build_chain(9, "ReLU"))

@@ -114,7 +114,7 @@ def chain(act: Callable[[], nn.Module], depth: int, residual: bool = False) -> T
     body = [part for _ in range(depth) for part in (nn.Linear(24, 24), act())]
     model = Skipping(body) if residual else nn.Sequential(*body, nn.Linear(24, 4))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    steps = 120 if residual else 20
+    steps = 120 if residual else 60
     return drive(model, optimizer, draw_classes(24, 4), functional.cross_entropy, steps)
 
 

@@ -20,7 +20,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 
     Args:
         history: of the run so far.
-        thresholds: ``time_gain`` of the gradient; ``patience``, ``least_fall`` and ``progress``.
+        thresholds: ``time_gain`` of the gradient; ``time_patience``, ``least_fall``, ``progress``.
     """
     reading = history.latest
     profiles = measure_time_share(reading)
@@ -82,9 +82,10 @@ def has_stalled(history: History, thresholds: Thresholds) -> bool | None:
 
     Args:
         history: of the run so far.
-        thresholds: ``patience`` in steps, ``least_fall`` of the loss, ``progress`` of the gradient.
+        thresholds: ``time_patience`` in steps, ``least_fall`` of the loss, ``progress`` of the
+            gradient.
     """
-    if history.last_step - history.first_step < thresholds.patience:
+    if history.last_step - history.first_step < thresholds.time_patience:
         return False
     fall, error = history.losses.fall
     if math.isnan(fall) and history.losses.first:
@@ -113,7 +114,7 @@ although the shared weights get a healthy gradient from the last steps.
 
 ## How it is measured
 The gradient arriving at the hidden state of the first quarter of the time steps is below
-`time_gain` of the largest, and after `patience` optimizer steps the loss has not fallen by
+`time_gain` of the largest, and after `time_patience` optimizer steps the loss has not fallen by
 `least_fall` of its first values, its scatter considered. While that is not known it is a note.
 Source: Bengio, Simard & Frasconi (1994); Hochreiter & Schmidhuber (1997).
 
@@ -124,6 +125,6 @@ A plain `nn.RNN` that has to remember the first of 60 inputs.
 A task that progresses a little without the early steps is not reported.
 
 ## Configure or silence
-`Thresholds(time_gain=..., patience=..., progress=...)`; `ignore_kinds=("vanishing",)`.
+`Thresholds(time_gain=..., time_patience=..., least_fall=...)`; `ignore_kinds=("vanishing",)`.
 """,
 )
