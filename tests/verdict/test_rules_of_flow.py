@@ -9,6 +9,7 @@ import pytest
 from gradwatch.evidence.worked_example import make_record as worked_record
 from gradwatch.records import StepRecord
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.engine import Doctor
 from gradwatch.verdict.rules.exploding import EXPLODING
 from gradwatch.verdict.rules.through_time import THROUGH_TIME
 from gradwatch.verdict.rules.vanishing import VANISHING
@@ -165,6 +166,18 @@ class TestThroughTime:
             for i, record in enumerate(repeat(give(unroll(8), list(self.GRADS)), 10, every=10))
         ]
         assert examine(THROUGH_TIME, *records) == []
+
+    def test_while_the_loss_says_too_little_it_is_a_note_and_asks_for_samples(self):
+        records = repeat(give(unroll(8), list(self.GRADS)), 7, every=10)
+        place = records[0].layer_set.rows.step.index("loss")
+        for record in records:
+            record.step_values[place] = 1.0
+        sign = see(THROUGH_TIME, *records)
+        assert (sign.severity, sign.is_open) == ("note", True)
+        doctor = Doctor(rules=(THROUGH_TIME,))
+        for record in records:
+            doctor.observe(record)
+        assert doctor.is_waiting
 
     def test_the_first_steps_are_too_early_to_tell(self):
         records = repeat(give(unroll(8), list(self.GRADS)), 6)
