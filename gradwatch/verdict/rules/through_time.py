@@ -54,9 +54,9 @@ def _describe_progress(history: History, stalled: bool | None) -> str:
         return "it is too early to say whether the task needs them."
     if math.isnan(fall):
         return "the gradient at the output has not fallen since the start."
-    fallen = (
-        f"the loss has fallen by {round(100 * fall)} % ± {round(100 * error)} % since the start"
-    )
+    share = f"{100 * fall:.0f}"  # "-0" where it has risen by less than half a percent
+    share = "0" if share == "-0" else share
+    fallen = f"the loss has fallen by {share} % ± {100 * error:.0f} % since the start"
     return f"{fallen}." if stalled else f"{fallen}; whether the task needs them is not known yet."
 
 
