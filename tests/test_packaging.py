@@ -15,6 +15,7 @@ import gradwatch
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = {
+    "remote",
     "all",
     "benchmark",
     "demo",

@@ -190,6 +190,10 @@ def attribute_by_slopes(reading: Reading, thresholds: Thresholds) -> Attribution
     return _summarise(reading, tuple(inner), shares, counts, -1, factors, {}, thresholds)
 
 
+_DIGITS = 4
+"""Of a logarithm: what a log rounds to 32 bits must not decide between layers that are alike."""
+
+
 def find_culprit(factors: dict[int, float], dominant_share: float) -> int:
     """Layer that takes most of what is lost on a path; -1 when they share it.
 
@@ -206,7 +210,7 @@ def find_culprit(factors: dict[int, float], dominant_share: float) -> int:
     lost = {index: log for index, log in factors.items() if log < 0}
     if len(factors) < MANY_STAGES or not lost:
         return -1
-    worst = min(lost, key=lambda index: lost[index])
+    worst = min(lost, key=lambda index: round(lost[index], _DIGITS))  # the first of equal ones
     return worst if lost[worst] <= dominant_share * sum(lost.values()) else -1
 
 

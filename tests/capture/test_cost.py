@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradwatch
 from gradwatch.capture import device_values as ledger
-from gradwatch.capture import forward
+from gradwatch.capture import forward, session
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
 from tests.capture.tools import has_global_hooks
@@ -30,6 +30,12 @@ gradient, a parameter, its gradient."""
 
 OPERATIONS_PER_STEP = 80
 """Torch operations that are called once, however many layers there are."""
+
+
+@pytest.fixture(autouse=True)
+def show_our_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's mode does not see them; the counters of these tests are such modes, and must."""
+    monkeypatch.setattr(session, "call_unseen", lambda function, args: function(*args))
 
 
 def make_net(depth: int = DEPTH, act: type[nn.Module] = nn.Sigmoid) -> nn.Sequential:
@@ -74,15 +80,15 @@ def count_added(depth: int, act: type[nn.Module] = nn.Sigmoid) -> Counter[str]:
     for every in (10**6, 1):
         model = make_net(depth, act)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        session = Session(model, (optimizer,), Schedule(every, 0, math.inf), lambda record: None)
-        session.start()
+        watched = Session(model, (optimizer,), Schedule(every, 0, math.inf), lambda record: None)
+        watched.start()
         step = make_step(model, optimizer)
         for _ in range(4):
             step()
         with Operations() as operations:
             step()
-        session.stop()
-        assert session.failure is None
+        watched.stop()
+        assert watched.failure is None
         counts.append(correct(operations.names))
     return counts[1] - counts[0]
 
@@ -92,6 +98,10 @@ def test_operations_per_watched_tensor(act: type[nn.Module]) -> None:
     total = sum(count_added(DEPTH, act).values())
     tensors = DEPTH * (2 + 2 + 2 + 2)  # two outputs, two parameters, and as many gradients
     assert total <= OPERATIONS_PER_TENSOR * tensors + OPERATIONS_PER_STEP
+
+
+def test_operations_of_watching_are_counted_at_all() -> None:
+    assert sum(count_added(DEPTH).values()) > DEPTH
 
 
 def test_operations_grow_with_the_layers_and_no_faster() -> None:

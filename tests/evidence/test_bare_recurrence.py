@@ -52,7 +52,7 @@ def watch_training(model: nn.Module, x: Tensor, y: Tensor, steps: int) -> gradwa
 def test_a_loop_over_bare_matrices_is_seen_along_time() -> None:
     torch.manual_seed(0)
     x = torch.randn(32, 30)
-    report = watch_training(Elman(8), x, x[:, :1], 60)
+    report = watch_training(Elman(8), x, x[:, :1], 64)
     (finding,) = report.of_kind("vanishing")
     assert finding.cause == "through_time"
     assert set(finding.layers[:3]) <= {"w", "u", "v"}
