@@ -26,12 +26,15 @@ PARTS = {
     "vanishing: its causes": (
         "verdict/vanishing_causes.py", "evidence/attribution.py", "evidence/paths.py",
     ),
-    "the other rules": tuple(
-        f"verdict/rules/{name}.py"
-        for name in (
-            "dead", "disconnected", "exploding", "nonfinite", "saturated", "through_time",
-            "underflow",
-        )
+    "the other rules": (
+        "verdict/diverging_steps.py",
+        *(
+            f"verdict/rules/{name}.py"
+            for name in (
+                "dead", "disconnected", "exploding", "nonfinite", "saturated", "through_time",
+                "underflow",
+            )
+        ),
     ),
 }  # fmt: skip
 """Files of gradwatch by what they are for."""
