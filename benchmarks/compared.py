@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 import gradwatch
+from benchmarks.results import fill_between
 from gradwatch.gate.comparison import compare_logdirs
 
 RESULTS = Path(__file__).parent / "results" / "compared.json"
@@ -306,8 +307,6 @@ def measure(key: str, folder: Path) -> list[Row]:
 
 def fill_page(page: str, rows: Sequence[Row]) -> str:
     """The page with the table of these rows between its marks."""
-    before, rest = page.split(BEGIN)
-    after = rest.split(END, 1)[1]
     lines = [
         "| Network | Change | Red | Named first |",
         "|---|---|---|---|",
@@ -317,7 +316,7 @@ def fill_page(page: str, rows: Sequence[Row]) -> str:
             for row in rows
         ),
     ]
-    return f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{after}"
+    return fill_between(page, BEGIN, END, "\n".join(lines))
 
 
 def read_rows() -> list[Row]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 import gradwatch
+from benchmarks.results import fill_between
 from gradwatch.report import Report
 from gradwatch.seed_vote import merge_reports
 
@@ -225,9 +225,7 @@ def _write_lines(rows: Sequence[Row]) -> Iterator[str]:
 
 def fill_page(text: str, rows: Sequence[Row]) -> str:
     """The page with this table in its place."""
-    pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
-    table = f"{BEGIN}\n\n{write_table(rows)}\n\n{END}"
-    return re.sub(pattern, lambda _: table, text, flags=re.DOTALL)
+    return fill_between(text, BEGIN, END, write_table(rows))
 
 
 def main() -> None:

@@ -32,3 +32,16 @@ def _read_outcome(data: dict[str, Any]) -> Outcome:
         {**sighting, "layers": tuple(sighting["layers"])} for sighting in data["sightings"]
     )
     return Outcome(**{**data, "sightings": tuple(Sighting(**sighting) for sighting in sightings)})
+
+
+def fill_between(page: str, begin: str, end: str, content: str) -> str:
+    """The page with this between its two marks, which stay.
+
+    Args:
+        page: Markdown that holds both marks.
+        begin: the first mark.
+        end: the next one behind it.
+        content: lines, without the blank ones around them.
+    """
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n\n{content}\n\n{end}{rest.split(end, 1)[1]}"
