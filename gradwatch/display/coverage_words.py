@@ -40,6 +40,8 @@ def _group(coverage: Coverage) -> dict[tuple[str, str], list[str]]:
 def say_healthy(verdict: Verdict) -> str:
     """What a pass proves, and no more: ``"Every one of 24 weights learns"``.
 
+    Weights that move while the loss stays where it was are trained; what they learn is not known.
+
     Args:
         verdict: that has no finding.
     """
@@ -49,9 +51,15 @@ def say_healthy(verdict: Verdict) -> str:
     learned, weights = coverage.counted
     if not weights:
         return "No finding"
+    verbs = ("learn", "learns")
+    ending = ""
+    if verdict.history is not None and verdict.history.losses.is_at_start:
+        verbs = ("are trained", "is trained")
+        ending = f", but the loss has not fallen by step {verdict.last_step:,}"
     if learned < weights:
-        return f"{learned:,} of {weights:,} weights learn; the others need not"
-    return f"Every one of {weights:,} weights learns" if weights > 1 else "The weight learns"
+        return f"{learned:,} of {weights:,} weights {verbs[0]}; the others need not{ending}"
+    every = f"Every one of {weights:,} weights" if weights > 1 else "The weight"
+    return f"{every} {verbs[1]}{ending}"
 
 
 def say_not_judged(verdict: Verdict) -> str:

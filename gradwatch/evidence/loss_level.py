@@ -34,7 +34,7 @@ class LossLevels:
         latest: of the latest ones that do not belong to the first, as soon as there are some.
         early: of the first ``EARLY_LOSSES``.
         late: of the latest ones that do not belong to these.
-        thresholds: ``levelled`` and ``levelled_records``.
+        thresholds: ``levelled``, ``levelled_records`` and ``patience``.
 
     Example:
         >>> levels = LossLevels([2.3] * 5)
@@ -104,6 +104,17 @@ class LossLevels:
             + _measure_variance(self.late) / len(self.late)
         )
         return (start - fmean(self.late)) / start, error / start
+
+    @property
+    def is_at_start(self) -> bool:
+        """Whether the loss is seen not to have fallen since the start, beyond its own scatter.
+
+        Only after ``patience`` optimizer steps; before that, or where no loss is known, False.
+        """
+        if not self._ages or self._ages[-1] < self.thresholds.patience:
+            return False
+        fall, error = self.fall
+        return fall <= error
 
     @property
     def has_levelled(self) -> bool:

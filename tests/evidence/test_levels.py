@@ -30,6 +30,20 @@ def test_whether_a_loss_has_levelled_does_not_depend_on_how_densely_it_is_sample
     assert levels.has_levelled is has_levelled
 
 
+@pytest.mark.parametrize(
+    ("losses", "is_at_start"),
+    [
+        ([2.3, 2.4, 2.2] * 12, True),
+        ([2.3 - 0.03 * step for step in range(36)], False),
+        ([2.3, 2.4, 2.2] * 6, False),
+        ([-1.0] * 36, False),
+    ],
+    ids=["around where it was", "falls", "too soon to tell", "shares of what is below zero"],
+)
+def test_a_loss_is_at_its_start_when_no_fall_is_seen_in_time(losses, is_at_start):
+    assert fill_levels(list(range(len(losses))), losses).is_at_start is is_at_start
+
+
 def test_too_few_losses_have_not_levelled():
     assert not fill_levels(list(range(9)), [1.0] * 9).has_levelled
     assert math.isnan(LossLevels().peak)

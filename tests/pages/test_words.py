@@ -11,6 +11,7 @@ from gradwatch.display.headline import headline, name_group, since
 from gradwatch.display.page_data import write_brief
 from gradwatch.display.run_facts import RunFacts, describe_facts, describe_state
 from gradwatch.errors import NothingToJudge
+from gradwatch.evidence.worked_example import make_history, make_record
 from gradwatch.run_marks import OptimizerSettings, RunDescription, RunEnd, RunGap, RunHeader
 from gradwatch.tensorboard_plugin.first_steps import gather_codes, restore_first_step
 from gradwatch.verdict.coverage import Coverage, ParamState
@@ -101,6 +102,15 @@ def test_headline_of_a_healthy_run_says_no_more_than_is_known() -> None:
     assert say(few) == "Not judged yet: 1 recorded step is too few to tell"
     proven = Verdict(records=9, coverage=make_coverage("learns", "learns"))
     assert say(proven) == "Every one of 2 weights learns"
+    still = Verdict(
+        last_step=39,
+        records=40,
+        coverage=make_coverage("learns", "learns"),
+        history=make_history(make_record(step, step={"loss": 2.3}) for step in range(40)),
+    )
+    assert say(still) == (
+        "Every one of 2 weights is trained, but the loss has not fallen by step 39"
+    )
     partly = Verdict(records=9, coverage=make_coverage("learns", "by_design"))
     assert say(partly) == "1 of 2 weights learn; the others need not"
     unseen = Verdict(records=9, coverage=make_coverage("learns", "not_judged"))
