@@ -91,9 +91,14 @@ class Thresholds:
             replaced the weights, that counts as diverging.
         weight_growth: growth of a hidden weight over its first norm, or LeCun's scale if that is
             larger, that counts as diverging.
+        grown_share: share of the decades of a growth from which a layer has part in it, and below
+            which a training that is to grow so far has begun even.
+        residual_share: joins against weights from which a network is residual, so that its depth is
+            not the number of its weights.
         shaking_update: change of all weights by one step, against their size, that is no training
             any more where the loss gets nowhere (what changes by a tenth has forgotten after ten
             steps what it was).
+        shaking_records: records from which that is a habit and no shock.
         mild_growth: a growth per stage below which depth, and not the weights, is to blame.
         underflow_zero_fraction: share of half-precision gradients flushed to zero.
         underflow_rms: gradient scale at which float16 starts to flush (smallest subnormal 6e-8).
@@ -118,6 +123,8 @@ class Thresholds:
         time_patience: ... and before early time steps without a gradient are: recurrent networks
             that are slow at first make no progress for some forty.
         time_gain: gradient at the first time steps against the last.
+        recurrent_calls: calls of a cell, of an activation by each weight that no module applies, or
+            stretches of time inside a module, from which a layer is taken for recurrent.
         disconnected_records: sampled steps in a row without any gradient.
         baseline_worse: a known finding is worse than it was from this factor on (the same training
             with another seed differs by less than ten).
@@ -142,6 +149,15 @@ class Thresholds:
         levelled_records: latest records from which that is known.
         dominant_share: a layer that takes this share of all that is lost on a path, in logarithms,
             is to blame by itself.
+        dominant_stages: layers on a path from which it says something that one takes so much: of
+            two, one always takes half.
+        alike_share: layers that take at least this share of what the worst of their role takes, in
+            logarithms, are to blame like it; the others are not.
+        explained_share: share of what weights have lost, in logarithms, that their own updates must
+            account for, for a penalty in the loss to have taken it and nobody by hand.
+        descent_cosine: cosine between an update and the gradient from which it follows it.
+        rounding_share: a gradient below this share of the network's largest is what float32 leaves
+            of an exact zero (it rounds at 6e-8, and sums of many terms at more).
         plain_factor: a factor on the gradient that is nearer to 1 is too small to say whether a
             constant or a derivative is at work.
         closed_softmax: gain of a softmax below which it is all but one-hot in the rows that the
@@ -219,8 +235,12 @@ class Thresholds:
     compare_share: float = 0.5
     compare_records: int = 3
     sudden_change: float = 100.0
+    grown_share: float = 0.5
+    residual_share: float = 0.25
     shaking_update: float = 0.1
+    shaking_records: int = 5
     time_patience: int = 60
+    recurrent_calls: int = 4
     allow_unjudged: tuple[str, ...] = ()
     ignore_kinds: tuple[str, ...] = ()
     ignore_layers: tuple[str, ...] = ()
@@ -230,6 +250,11 @@ class Thresholds:
     levelled: float = 0.1
     levelled_records: int = 8
     dominant_share: float = 0.5
+    dominant_stages: int = 3
+    alike_share: float = 1 / 3
+    explained_share: float = 0.5
+    descent_cosine: float = 0.5
+    rounding_share: float = 1e-6
     plain_factor: float = 2.0
     closed_softmax: float = 1e-3
     lost_share: float = 0.01

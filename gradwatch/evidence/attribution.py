@@ -24,11 +24,9 @@ RECTIFIER_LOG_GAIN = -math.log(RECTIFIER_GAIN)
 """A rectifier passes half of the gradient's energy; He's initialisation (2015) makes up for it in
 the weights, so that much of a rectifier's loss is the weights' business."""
 
-MANY_STAGES = 3
-"""Layers on a path from which it says something that one takes half: of two, one always does."""
-
 LIKE_FACTOR = math.log(1.5)
-"""Factors that differ by less from their mean may be spoken of as those of each layer."""
+"""Factors that differ by less from their mean may be spoken of as those of each layer; it decides
+nothing but words."""
 
 _SHARES = {
     "activation": "activation",
@@ -113,7 +111,7 @@ def attribute(reading: Reading, start: int, thresholds: Thresholds) -> Attributi
     Args:
         reading: of one record.
         start: index of the layer that gets too little.
-        thresholds: ``dominant_share``, ``plain_factor`` and ``closed_softmax``.
+        thresholds: ``dominant_share``, ``dominant_stages``, ``plain_factor``, ``closed_softmax``.
 
     Source:
         He et al. (2015), section 2.2, for the half that a rectifier drops.
@@ -194,24 +192,24 @@ _DIGITS = 4
 """Of a logarithm: what a log rounds to 32 bits must not decide between layers that are alike."""
 
 
-def find_culprit(factors: dict[int, float], dominant_share: float) -> int:
+def find_culprit(factors: dict[int, float], thresholds: Thresholds) -> int:
     """Layer that takes most of what is lost on a path; -1 when they share it.
 
     Args:
         factors: by layer of the path, the natural logarithm of what it multiplies the gradient by.
-        dominant_share: of all that is lost, in logarithms, from which one layer is to blame.
+        thresholds: ``dominant_share`` of all that is lost, in logarithms, and ``dominant_stages``.
 
     Example:
-        >>> find_culprit({4: -0.1, 5: -9.0, 6: 0.2}, 0.5)
+        >>> find_culprit({4: -0.1, 5: -9.0, 6: 0.2}, Thresholds())
         5
-        >>> find_culprit({4: -3.0, 5: -3.0, 6: -3.0}, 0.5)
+        >>> find_culprit({4: -3.0, 5: -3.0, 6: -3.0}, Thresholds())
         -1
     """
     lost = {index: log for index, log in factors.items() if log < 0}
-    if len(factors) < MANY_STAGES or not lost:
+    if len(factors) < thresholds.dominant_stages or not lost:
         return -1
     worst = min(lost, key=lambda index: round(lost[index], _DIGITS))  # the first of equal ones
-    return worst if lost[worst] <= dominant_share * sum(lost.values()) else -1
+    return worst if lost[worst] <= thresholds.dominant_share * sum(lost.values()) else -1
 
 
 def _bends(reading: Reading, source: int, index: int, own: float, thresholds: Thresholds) -> bool:
@@ -274,7 +272,7 @@ def _summarise(
         saturated=float(np.nanmax(saturated)) if np.isfinite(saturated).any() else math.nan,
         dead=float(np.nanmax(dead)) if np.isfinite(dead).any() else math.nan,
         blocked_by=blocked,
-        culprit=find_culprit(measured, thresholds.dominant_share),
+        culprit=find_culprit(measured, thresholds),
         factors=factors,
         gaps=gaps,
         shift=shift,

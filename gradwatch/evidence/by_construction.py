@@ -7,6 +7,7 @@ import numpy as np
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.paths import reach
 from gradwatch.schema.activations import find_activation
+from gradwatch.thresholds import Thresholds
 
 NO_CHOICE = "its softmax has one key to choose from, so that queries and keys change nothing"
 CANCELS = (
@@ -14,16 +15,13 @@ CANCELS = (
 )
 """Reasons, as phrases."""
 
-ZERO_SHARE = 1e-6
-"""A gradient below this share of the full one is what float32 leaves of an exact zero."""
 
-
-def find_idle(reading: Reading, profile: float) -> dict[str, list[int]]:
+def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
     """Trainable parameters that an optimizer holds and nothing can teach, by the reason.
 
     Args:
         reading: of one record.
-        profile: see ``Thresholds.profile``; more gradient than that is no rounding.
+        thresholds: ``profile``, above which a gradient is no rounding, and ``rounding_share``.
 
     Returns:
         Indices of parameters by ``NO_CHOICE`` or ``CANCELS``; a reason without any is left out.
@@ -31,20 +29,21 @@ def find_idle(reading: Reading, profile: float) -> dict[str, list[int]]:
     Example:
         >>> from gradwatch.evidence.worked_example import make_layer_set, make_reading
         >>> no_choice = {"derivative_mean": (np.nan, 0.0, np.nan), "grad_output_l2_norm": (0, 0, 1)}
-        >>> find_idle(make_reading(layer=no_choice, layer_set=make_layer_set("Softmax")), 1e-3)
+        >>> reading = make_reading(layer=no_choice, layer_set=make_layer_set("Softmax"))
+        >>> find_idle(reading, Thresholds())
         {'its softmax has one key to choose from, so that queries and keys change nothing': [0]}
     """
     params = reading.topology.params
     with np.errstate(invalid="ignore"):
-        faint = ~(reading.param_gradient >= profile)
+        faint = ~(reading.param_gradient >= thresholds.profile)
     judged = [
         i for i, param in enumerate(params) if param.trainable and param.optimized and faint[i]
     ]
     choiceless = _find_choiceless(reading)
-    owners = _find_owners(reading, choiceless)
+    inside = _find_inside(reading, choiceless, thresholds.rounding_share)
     found = {
         NO_CHOICE: [
-            i for i in judged if choiceless and _feeds_only(reading, i, choiceless, owners)
+            i for i in judged if choiceless and (i in inside or _feeds_only(reading, i, choiceless))
         ],
         CANCELS: [i for i in judged if _cancels(reading, i)],
     }
@@ -65,21 +64,24 @@ def _mixes(kind: str) -> bool:
     return row is not None and not row.is_elementwise
 
 
-def _find_owners(reading: Reading, choiceless: set[int]) -> tuple[str, ...]:
-    """Modules with such a softmax in one kernel, which is no link in the flow; a dot behind."""
+def _find_inside(reading: Reading, choiceless: set[int], rounding_share: float) -> set[int]:
+    """Parameters of modules with such a softmax in one kernel, which is no link in the flow."""
     layers = reading.topology.layers
     owners = {layers[i].fqn.rpartition(":")[0] for i in choiceless if not layers[i].inputs}
-    return tuple(f"{owner}." if owner else "" for owner in owners)
+    prefixes = tuple(f"{owner}." if owner else "" for owner in owners)
+    if not prefixes:
+        return set()
+    return {
+        index
+        for index, param in enumerate(reading.topology.params)
+        if f"{param.module}.".startswith(prefixes)
+        and reading.param_gradient[index] < rounding_share
+    }
 
 
-def _feeds_only(
-    reading: Reading, index: int, choiceless: set[int], owners: tuple[str, ...]
-) -> bool:
+def _feeds_only(reading: Reading, index: int, choiceless: set[int]) -> bool:
     """Whether all that a parameter computes ends in one of these softmaxes."""
     topology = reading.topology
-    is_rounding = reading.param_gradient[index] < ZERO_SHARE
-    if is_rounding and f"{topology.params[index].module}.".startswith(owners):
-        return True
     calls = topology.calls[index]
     ahead = reach(calls, lambda call: set(topology.consumers[call]) - choiceless)
     users = [set(topology.consumers[call]) for call in ahead]

@@ -7,10 +7,7 @@ from dataclasses import dataclass, field
 from math import isfinite, nan
 from statistics import median
 
-from gradwatch.evidence.first_levels import FIRST_READINGS
-
-LATEST_ERRORS = 8
-"""Error signals that are looked back on."""
+from gradwatch.evidence.windows import FIRST_RECORDS, WINDOW
 
 
 @dataclass
@@ -23,7 +20,7 @@ class ErrorLevels:
     """
 
     first: list[float] = field(default_factory=list)
-    latest: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=LATEST_ERRORS))
+    latest: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
     _first_step: int = 0
 
     def add(self, global_step: int, error: float) -> None:
@@ -42,7 +39,7 @@ class ErrorLevels:
         """
         if not self.latest:
             self._first_step = global_step
-        if len(self.first) < FIRST_READINGS:
+        if len(self.first) < FIRST_RECORDS:
             self.first.append(error)
         self.latest.append((global_step, error))
 

@@ -8,11 +8,9 @@ import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading, measure_rms
 from gradwatch.evidence.growth import measure_output_growth
+from gradwatch.evidence.windows import FIRST_RECORDS
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
-
-FIRST_READINGS = 5
-"""Readings from which the starting level of a quantity is taken."""
 
 
 @dataclass
@@ -26,7 +24,7 @@ class FirstLevels:
         input_scale: what stands in front of an activation, against what its weight would make of
             inputs of scale 1.
         growth: largest growth of the gradient or the outputs over depth at the first reading.
-        seen: readings so far, up to ``FIRST_READINGS``.
+        seen: readings so far, up to ``FIRST_RECORDS``.
     """
 
     zeros: dict[str, float] = field(default_factory=dict)
@@ -37,12 +35,12 @@ class FirstLevels:
     seen: int = 0
 
     def add(self, reading: Reading) -> None:
-        """Take in the next reading; only the first ``FIRST_READINGS`` count.
+        """Take in the next reading; only the first ``FIRST_RECORDS`` count.
 
         Args:
             reading: of the next record.
         """
-        if self.seen >= FIRST_READINGS:
+        if self.seen >= FIRST_RECORDS:
             return
         if not self.seen:
             outputs_growth = float(np.max(measure_output_growth(reading), initial=1.0))

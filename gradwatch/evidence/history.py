@@ -26,11 +26,9 @@ from gradwatch.evidence.rank_spread import RankSpreads
 from gradwatch.evidence.standstill import Standstill
 from gradwatch.evidence.step_sizes import StepSizes
 from gradwatch.evidence.topology import Topology
+from gradwatch.evidence.windows import WINDOW
 from gradwatch.records import Layer, StepRecord
 from gradwatch.thresholds import Thresholds
-
-WINDOW = 8
-"""Readings that rules may look back on."""
 
 
 @dataclass
@@ -78,7 +76,7 @@ class History:
     _aligned: Topology | None = None
 
     def __post_init__(self) -> None:
-        for levels in (self.params, self.losses, self.rates):
+        for levels in (self.params, self.losses, self.rates, self.steps):
             levels.thresholds = self.thresholds
 
     @property

@@ -6,23 +6,21 @@ the loss's change, or a move of the weight itself by a gradient above zero, in a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.loss_change import LossChange
+from gradwatch.evidence.per_param import Counts, PerParam, keep_param
 from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
 
-Counts = npt.NDArray[np.int64]
-
 
 @dataclass
-class LearningEvidence:
+class LearningEvidence(PerParam):
     """Counts by parameter ``(n_params,)``, carried over from one layer set to the next.
 
     Attributes:
@@ -30,17 +28,8 @@ class LearningEvidence:
         called: records at which forward has used it, and its optimizer has stepped.
     """
 
-    learned: Counts = field(default_factory=lambda: np.zeros(0, np.int64))
-    called: Counts = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    def realign(self, places: list[int]) -> None:
-        """Carry the counts over to a new layer set.
-
-        Args:
-            places: for each of its parameters, the index in the old one, or -1.
-        """
-        self.learned = np.append(self.learned, 0)[places]
-        self.called = np.append(self.called, 0)[places]
+    learned: Counts = keep_param(0)
+    called: Counts = keep_param(0)
 
     def add(self, reading: Reading, change: LossChange, motion: float, limits: Thresholds) -> None:
         """Take in the next record.

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gradwatch.evidence.thinning import Thinned
+from gradwatch.evidence.windows import LATEST_RATES
 from gradwatch.thresholds import Thresholds
-
-LATEST_RATES = 3
-"""Records over which a rate that rises shows."""
 
 
 @dataclass

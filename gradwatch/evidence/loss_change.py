@@ -18,10 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.evidence.topology import Mask, Topology
+from gradwatch.evidence.windows import RECENT_SHARES
 from gradwatch.records import Array, Param, StepRecord
-
-RECENT_SHARES = 2
-"""Records over which the largest share of a parameter counts: shares of a minibatch scatter."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,18 +8,9 @@ from dataclasses import dataclass, field
 from math import isfinite, log2, nan, sqrt
 from statistics import fmean, median
 
+from gradwatch.evidence.windows import EARLY_LOSSES, FIRST_RECORDS, LATEST_RECORDS
 from gradwatch.records import StepRecord
 from gradwatch.thresholds import Thresholds
-
-FIRST_LOSSES = 5
-"""Records whose median loss is where the training began."""
-
-EARLY_LOSSES = 10
-"""Records whose mean loss a fall is measured from: with fewer, what the first batches happened to
-be decides."""
-
-LATEST_LOSSES = 12
-"""Records whose loss is where it is now."""
 
 LEAST_SCATTERED = 4
 """Records of which either half has a scatter: below that ``levelled_records`` says nothing."""
@@ -30,10 +21,9 @@ class LossLevels:
     """The loss at the first and at the latest records in which it was known.
 
     Attributes:
-        first: of the first records.
-        latest: of the latest ones that do not belong to the first, as soon as there are some.
-        early: of the first ``EARLY_LOSSES``.
-        late: of the latest ones that do not belong to these.
+        early: of the first ``EARLY_LOSSES`` records.
+        latest: of the latest ones that do not belong to the first ``FIRST_RECORDS``.
+        count: of the records in which it was known.
         thresholds: ``levelled``, ``levelled_records`` and ``patience``.
 
     Example:
@@ -43,12 +33,11 @@ class LossLevels:
         0.217
     """
 
-    first: list[float] = field(default_factory=list)
-    latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_LOSSES))
     early: list[float] = field(default_factory=list)
-    late: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_LOSSES))
+    latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_RECORDS))
+    count: int = 0
     thresholds: Thresholds = field(default_factory=Thresholds)
-    _ages: deque[int] = field(default_factory=lambda: deque(maxlen=LATEST_LOSSES))
+    _ages: deque[int] = field(default_factory=lambda: deque(maxlen=LATEST_RECORDS))
     _first_step: int = 0
 
     def add(self, record: StepRecord) -> None:
@@ -68,22 +57,19 @@ class LossLevels:
         loss = record.step("loss")
         if not isfinite(loss):
             return
-        if not self.first:
+        if not self.count:
             self._first_step = record.global_step
-        if len(self.early) < EARLY_LOSSES:
+        self.count += 1
+        if self.count <= EARLY_LOSSES:
             self.early.append(loss)
-        else:
-            self.late.append(loss)
-        if len(self.first) < FIRST_LOSSES:
-            self.first.append(loss)
-        else:
+        if self.count > FIRST_RECORDS:
             self.latest.append(loss)
             self._ages.append(max(record.global_step - self._first_step, 1))
 
     @property
     def beginning(self) -> float:
         """Median of the first records; NaN where no loss was known."""
-        return median(self.first) if self.first else nan
+        return median(self.early[:FIRST_RECORDS]) if self.early else nan
 
     @property
     def now(self) -> float:
@@ -96,14 +82,14 @@ class LossLevels:
 
         NaN where there are too few records of either end to know their scatter.
         """
-        if len(self.late) < FIRST_LOSSES or not self.beginning > 0:
+        late = list(self.latest)[-max(self.count - EARLY_LOSSES, 1) :]  # none of the early ones
+        if self.count < EARLY_LOSSES + FIRST_RECORDS or not self.beginning > 0:
             return nan, nan
         start = fmean(self.early)
         error = sqrt(
-            _measure_variance(self.early) / len(self.early)
-            + _measure_variance(self.late) / len(self.late)
+            _measure_variance(self.early) / len(self.early) + _measure_variance(late) / len(late)
         )
-        return (start - fmean(self.late)) / start, error / start
+        return (start - fmean(late)) / start, error / start
 
     @property
     def is_at_start(self) -> bool:

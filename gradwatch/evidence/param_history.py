@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from gradwatch.evidence.gradient_flow import Reading, read_param_gradients
+from gradwatch.evidence.per_param import Counts, PerParam, keep_param
 from gradwatch.evidence.topology import Mask
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
@@ -15,26 +15,13 @@ from gradwatch.thresholds import Thresholds
 MOVED = -(2**62)
 """Mark of a parameter that has changed at some step."""
 
-ALONG = 0.5
-"""Cosine between an update and the gradient from which it follows it."""
-
 ROUNDING = 2e-7
 """A weight that is decayed and looked at without its decay changes by so little of its norm in
 float32: that is not a copy which somebody keeps."""
 
-Counts = npt.NDArray[np.int64]
-
-
-def _no_counts() -> Counts:
-    return np.zeros(0, np.int64)
-
-
-def _no_marks() -> Mask:
-    return np.zeros(0, bool)
-
 
 @dataclass
-class ParamHistory:
+class ParamHistory(PerParam):
     """By parameter of the newest layer set ``(n_params,)``; counts are of records in a row.
 
     Attributes:
@@ -51,39 +38,22 @@ class ParamHistory:
         is_decayed: a weight decay above 0 was in force, or none is known.
         shrunk, explained: what its norm has lost from record to record, in natural logarithms, and
             the part of it that its own updates account for, as a penalty in the loss makes them.
-        thresholds: ``weight_floor`` of that scale, ``lost_share`` of an update that is lost.
+        thresholds: ``weight_floor`` of that scale, ``lost_share`` of an update that is lost,
+            ``descent_cosine`` of one that follows its gradient.
     """
 
-    without_gradient: Counts = field(default_factory=_no_counts)
-    with_zeros: Counts = field(default_factory=_no_counts)
-    unmoved: Counts = field(default_factory=_no_counts)
-    is_maintained: Mask = field(default_factory=_no_marks)
-    was_fed: Mask = field(default_factory=_no_marks)
-    first_l2_norm: Array = field(default_factory=lambda: np.zeros(0))
-    first_reference: Array = field(default_factory=lambda: np.zeros(0))
-    largest_update: Array = field(default_factory=lambda: np.zeros(0))
-    is_decayed: Mask = field(default_factory=_no_marks)
-    shrunk: Array = field(default_factory=lambda: np.zeros(0))
-    explained: Array = field(default_factory=lambda: np.zeros(0))
+    without_gradient: Counts = keep_param(0)
+    with_zeros: Counts = keep_param(0)
+    unmoved: Counts = keep_param(0)
+    is_maintained: Mask = keep_param(False)
+    was_fed: Mask = keep_param(False)
+    first_l2_norm: Array = keep_param(np.nan)
+    first_reference: Array = keep_param(np.nan)
+    largest_update: Array = keep_param(0.0)
+    is_decayed: Mask = keep_param(False)
+    shrunk: Array = keep_param(0.0)
+    explained: Array = keep_param(0.0)
     thresholds: Thresholds = field(default_factory=Thresholds)
-
-    def realign(self, places: list[int]) -> None:
-        """Carry all over to a new layer set.
-
-        Args:
-            places: for each of its parameters, the index in the old one, or -1.
-        """
-        self.without_gradient = np.append(self.without_gradient, 0)[places]
-        self.with_zeros = np.append(self.with_zeros, 0)[places]
-        self.unmoved = np.append(self.unmoved, 0)[places]
-        self.is_maintained = np.append(self.is_maintained, False)[places]
-        self.was_fed = np.append(self.was_fed, False)[places]
-        self.first_l2_norm = np.append(self.first_l2_norm, np.nan)[places]
-        self.first_reference = np.append(self.first_reference, np.nan)[places]
-        self.largest_update = np.append(self.largest_update, 0.0)[places]
-        self.is_decayed = np.append(self.is_decayed, False)[places]
-        self.shrunk = np.append(self.shrunk, 0.0)[places]
-        self.explained = np.append(self.explained, 0.0)[places]
 
     def add(self, reading: Reading, before: Reading, is_warming_up: bool) -> None:
         """Take in the next reading.
@@ -124,7 +94,7 @@ class ParamHistory:
         with np.errstate(invalid="ignore", divide="ignore"):
             lost = np.fmax(-np.log(size / earlier), 0.0)
         lost[~np.isfinite(lost)] = 0.0
-        update = np.fmax(*(_measure_descent(row) for row in (reading, before)))
+        update = np.fmax(*(_measure_descent(row, self.thresholds) for row in (reading, before)))
         self.shrunk += lost
         self.explained += np.fmin(lost, np.fmax(steps * np.nan_to_num(update, nan=0.0), 0.0))
 
@@ -137,7 +107,7 @@ class ParamHistory:
         self.unmoved[update > lost] = MOVED
 
 
-def _measure_descent(reading: Reading) -> Array:
+def _measure_descent(reading: Reading, thresholds: Thresholds) -> Array:
     """Update ratio of what has moved along its gradient: a penalty's step does, a hand's does not.
 
     A step against a penalty's gradient goes along the weight, as does a factor below 1 that
@@ -147,7 +117,7 @@ def _measure_descent(reading: Reading) -> Array:
         reading.record.param(name) for name in ("grad_l2_norm", "update_l2_norm", "loss_change")
     )
     product = grad * update
-    is_along = (np.abs(change) >= ALONG * product) & (product > 0)
+    is_along = (np.abs(change) >= thresholds.descent_cosine * product) & (product > 0)
     return np.where(is_along, reading.update_ratio, 0.0)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.topology import Topology
 from gradwatch.records import Param
+from gradwatch.thresholds import Thresholds
 
 LEAST_NORM = 1e-18
 """Norms below it are made of elements whose squares float32 rounds (its least normal number is
@@ -112,7 +113,7 @@ def reach(
     return found
 
 
-def find_opening(reading: Reading, indices: Iterable[int], opening: float) -> set[int]:
+def find_opening(reading: Reading, indices: Iterable[int], thresholds: Thresholds) -> set[int]:
     """Parameters behind a bottleneck that is opening by itself.
 
     A branch that begins at zero (ReZero, a zero-initialised last layer, LayerScale) lets nothing
@@ -122,7 +123,8 @@ def find_opening(reading: Reading, indices: Iterable[int], opening: float) -> se
     Args:
         reading: of one record.
         indices: of parameters.
-        opening: update ``||dw|| / ||w||`` from which the factor is one that opens.
+        thresholds: ``opening``, update ``||dw|| / ||w||`` from which the factor is one that opens,
+            and ``dominant_share``.
 
     Returns:
         Indices of parameters.
@@ -140,31 +142,36 @@ def find_opening(reading: Reading, indices: Iterable[int], opening: float) -> se
         >>> rows["grad_input_l2_norm"] = (np.nan, 1e-6, 1e-6, 1.0, 1.0)
         >>> moves = {"update_l2_norm": (0.0, 0.0, 1.0, 0.0, 0.0), "weight_l2_norm": 1.0}
         >>> reading = make_reading(rows, moves, layer_set=LayerSet(tuple(layers), tuple(params)))
-        >>> find_opening(reading, [1], opening=0.01)  # fc, behind a scale that begins near zero
+        >>> find_opening(reading, [1], Thresholds())  # fc, behind a scale that begins near zero
         {1}
     """
     topology = reading.topology
     return {
         index
         for index in indices
-        if _is_opening(reading, find_bottleneck(reading, topology.calls[index]), opening)
+        if _is_opening(
+            reading,
+            find_bottleneck(reading, topology.calls[index], thresholds.dominant_share),
+            thresholds.opening,
+        )
         and has_way_around(topology, topology.calls[index][0])
     }
 
 
-def find_bottleneck(reading: Reading, calls: Iterable[int]) -> int:
+def find_bottleneck(reading: Reading, calls: Iterable[int], dominant_share: float) -> int:
     """Layer that takes most of what is lost on the way to the loss, in logarithms.
 
     Args:
         reading: of one record.
         calls: indices of layers; the best-fed one is looked from.
+        dominant_share: of all that is lost, in logarithms, which that is.
 
     Returns:
-        Its index; -1 when none takes half.
+        Its index; -1 when none takes so much.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_reading
-        >>> find_bottleneck(make_reading(), [0])  # fc1 passes 1/8 of the 1/32 that is left
+        >>> find_bottleneck(make_reading(), [0], 0.5)  # fc1 passes 1/8 of the 1/32 that is left
         2
     """
     known = [call for call in calls if np.isfinite(reading.relative_gradient[call])]
@@ -181,7 +188,7 @@ def find_bottleneck(reading: Reading, calls: Iterable[int]) -> int:
         drops.append((own if np.isfinite(own) else 1.0, index))
         source = index
     drop, layer = min(drops)
-    return layer if drop * drop <= whole else -1
+    return layer if drop <= whole**dominant_share else -1
 
 
 def _is_opening(reading: Reading, layer: int, opening: float) -> bool:

@@ -10,9 +10,6 @@ from gradwatch.evidence.topology import Mask
 from gradwatch.records import StepRecord
 from gradwatch.thresholds import Thresholds
 
-NOISE_SHARE = 1e-6
-"""A gradient below this share of the network's largest is rounding, which may differ."""
-
 
 @dataclass
 class RankSpreads:
@@ -55,7 +52,8 @@ def find_apart(record: StepRecord, statistic: str, thresholds: Thresholds) -> Ma
     Args:
         record: merged over ranks.
         statistic: ``"grad"``, ``"step_grad"`` or ``"weight"``.
-        thresholds: ``rank_spread`` is what sums that are not exact to the bit may differ by.
+        thresholds: ``rank_spread`` is what sums that are not exact to the bit may differ by,
+            ``rounding_share`` of the largest gradient is rounding, which may differ.
 
     Returns:
         bool ``(n_params,)``; false throughout where ranks were not compared.
@@ -70,4 +68,4 @@ def find_apart(record: StepRecord, statistic: str, thresholds: Thresholds) -> Ma
     if statistic == "weight":
         return apart
     grad = record.param("grad_l2_norm")
-    return apart & (grad > NOISE_SHARE * np.nanmax(grad, initial=0.0))
+    return apart & (grad > thresholds.rounding_share * np.nanmax(grad, initial=0.0))

@@ -6,12 +6,12 @@ the optimizer was given, whether it has stepped and at which rate says why.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.per_param import Counts, PerParam, keep_param
 from gradwatch.evidence.topology import HALF_ULPS, Mask
 from gradwatch.records import Array, StepRecord
 from gradwatch.thresholds import Thresholds
@@ -26,15 +26,9 @@ REST_RATE = 2.0**-24
 LARGEST_SQUARED = float(np.finfo(np.float32).max) ** 0.5
 """Numbers from here on have no square in float32."""
 
-Counts = npt.NDArray[np.int64]
-
-
-def _no_counts() -> Counts:
-    return np.zeros(0, np.int64)
-
 
 @dataclass
-class Standstill:
+class Standstill(PerParam):
     """By parameter of the newest layer set ``(n_params,)``.
 
     Attributes:
@@ -45,25 +39,12 @@ class Standstill:
         largest_grad: norm of its largest gradient so far.
     """
 
-    records: Counts = field(default_factory=_no_counts)
-    since: Counts = field(default_factory=_no_counts)
-    stepped: Counts = field(default_factory=_no_counts)
-    has_moved: Mask = field(default_factory=lambda: np.zeros(0, bool))
-    largest_grad: Array = field(default_factory=lambda: np.zeros(0))
-    _size: Array = field(default_factory=lambda: np.zeros(0))
-
-    def realign(self, places: list[int]) -> None:
-        """Carry all over to a new layer set.
-
-        Args:
-            places: for each of its parameters, the index in the old one, or -1.
-        """
-        self.records, self.since, self.stepped = (
-            np.append(kept, 0)[places] for kept in (self.records, self.since, self.stepped)
-        )
-        self.has_moved = np.append(self.has_moved, False)[places]
-        self.largest_grad = np.append(self.largest_grad, 0.0)[places]
-        self._size = np.append(self._size, np.nan)[places]
+    records: Counts = keep_param(0)
+    since: Counts = keep_param(0)
+    stepped: Counts = keep_param(0)
+    has_moved: Mask = keep_param(False)
+    largest_grad: Array = keep_param(0.0)
+    _size: Array = keep_param(np.nan)
 
     def add(self, reading: Reading) -> None:
         """Take in the next reading.

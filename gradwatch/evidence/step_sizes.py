@@ -10,13 +10,9 @@ from statistics import median
 import numpy as np
 
 from gradwatch.evidence.topology import Topology
+from gradwatch.evidence.windows import LATEST_RECORDS
 from gradwatch.records import StepRecord
-
-LATEST_STEPS = 12
-"""Records whose steps are those of late ..."""
-
-LEAST_STEPS = 5
-"""... and how many of them are enough to tell a shock from a habit."""
+from gradwatch.thresholds import Thresholds
 
 
 def measure_step_size(record: StepRecord, topology: Topology) -> float:
@@ -49,10 +45,12 @@ class StepSizes:
     """The sizes of the latest steps, from where weights that began at zero have left it.
 
     Attributes:
-        latest: ``||dw|| / ||w||`` of the whole network, of up to ``LATEST_STEPS`` records.
+        latest: ``||dw|| / ||w||`` of the whole network, of up to ``LATEST_RECORDS`` records.
+        thresholds: ``shaking_records``.
     """
 
-    latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_STEPS))
+    latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_RECORDS))
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
     def add(self, record: StepRecord, topology: Topology) -> None:
         """Take in the next record; one without an update changes nothing.
@@ -67,5 +65,6 @@ class StepSizes:
 
     @property
     def middle(self) -> float:
-        """Median of the latest; NaN before there are ``LEAST_STEPS``."""
-        return median(self.latest) if len(self.latest) >= LEAST_STEPS else nan
+        """Median of the latest; NaN before there are ``shaking_records``."""
+        is_habit = len(self.latest) >= self.thresholds.shaking_records
+        return median(self.latest) if self.latest and is_habit else nan

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -15,14 +15,11 @@ from gradwatch.evidence.paths import reach
 from gradwatch.evidence.topology import Topology
 from gradwatch.thresholds import Thresholds
 
-MIN_STEPS = 4
-"""Calls or time buckets from which a layer is taken for recurrent."""
-
-REUSE = 4
-"""Calls of one activation per bare matrix from which the matrices are taken for recurrent ones."""
-
 TIME = ":time"
 """Suffix of the entries that capture makes for the time steps inside a recurrent module."""
+
+WALKED = 64
+"""Layers that are looked through between two calls: what one step of a loop may hold."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,13 @@ class TimeProfile:
         return tuple(dict.fromkeys([self.fqn, *(fqn for fqn in feeding if fqn not in own)]))
 
 
-def find_chains(topology: Topology) -> dict[str, tuple[int, ...]]:
+@lru_cache(maxsize=16)
+def find_chains(topology: Topology, recurrent_calls: int) -> dict[str, tuple[int, ...]]:
     """Entries of each recurrent layer in time order: cells called in a loop, or time buckets.
 
     Args:
         topology: of the network.
+        recurrent_calls: see ``Thresholds.recurrent_calls``.
 
     Returns:
         By fqn of the layer, indices of its calls.
@@ -75,7 +74,7 @@ def find_chains(topology: Topology) -> dict[str, tuple[int, ...]]:
         >>> from gradwatch.evidence.topology import map_topology
         >>> from gradwatch.records import Layer, LayerSet
         >>> calls = [Layer("cell", i, "recurrent", inputs=(i - 1,) if i else ()) for i in range(5)]
-        >>> find_chains(map_topology(LayerSet(tuple(calls))))
+        >>> find_chains(map_topology(LayerSet(tuple(calls))), recurrent_calls=4)
         {'cell': (0, 1, 2, 3, 4)}
     """
     calls: dict[str, list[int]] = defaultdict(list)
@@ -87,17 +86,17 @@ def find_chains(topology: Topology) -> dict[str, tuple[int, ...]]:
     return {
         fqn.removesuffix(TIME): tuple(sorted(found, key=lambda i: topology.layers[i].call))
         for fqn, found in calls.items()
-        if len(found) >= MIN_STEPS and _is_chain(topology, found)
+        if len(found) >= recurrent_calls and _is_chain(topology, found, recurrent_calls)
     }
 
 
-def _is_chain(topology: Topology, calls: list[int]) -> bool:
+def _is_chain(topology: Topology, calls: list[int], recurrent_calls: int) -> bool:
     """Whether each call depends on the one before, and is not just one of many parallel uses."""
     if topology.layers[calls[0]].fqn.endswith(TIME):
         return True
     if topology.layers[calls[0]].role == "activation":  # an unrolled loop shares its matrices
         matrices = find_matrices(topology)
-        if not matrices or REUSE * len(matrices) > len(calls):
+        if not matrices or recurrent_calls * len(matrices) > len(calls):
             return False
     return all(_reaches(topology, earlier, later) for earlier, later in pairwise(calls[:3]))
 
@@ -116,7 +115,7 @@ def find_matrices(topology: Topology) -> list[int]:
 
 def _reaches(topology: Topology, start: int, goal: int) -> bool:
     ahead, seen = [start], {start}
-    while ahead and len(seen) < 64:
+    while ahead and len(seen) < WALKED:
         for consumer in topology.consumers[ahead.pop()]:
             if consumer == goal:
                 return True
@@ -126,18 +125,12 @@ def _reaches(topology: Topology, start: int, goal: int) -> bool:
     return False
 
 
-_chains: WeakKeyDictionary[Topology, dict[str, tuple[int, ...]]] = WeakKeyDictionary()
-
-
-def _profile(reading: Reading) -> list[TimeProfile]:
+def _profile(reading: Reading, thresholds: Thresholds) -> list[TimeProfile]:
     profiles = []
-    chains = _chains.get(reading.topology)
-    if chains is None:
-        chains = _chains[reading.topology] = find_chains(reading.topology)
-    for fqn, calls in chains.items():
+    for fqn, calls in find_chains(reading.topology, thresholds.recurrent_calls).items():
         grads = reading.grad[list(calls)]
         known = grads[np.isfinite(grads)]
-        if len(known) < MIN_STEPS or not np.max(known) > 0:
+        if len(known) < thresholds.recurrent_calls or not np.max(known) > 0:
             continue
         quarter = max(len(known) // 4, 1)
         first, last = float(np.median(known[:quarter])), float(np.median(known[-quarter:]))
@@ -148,7 +141,7 @@ def _profile(reading: Reading) -> list[TimeProfile]:
     return profiles
 
 
-def measure_time_share(reading: Reading) -> list[TimeProfile]:
+def measure_time_share(reading: Reading, thresholds: Thresholds) -> list[TimeProfile]:
     """Profiles of all recurrent layers through which a gradient passed.
 
     ``share`` is the median gradient norm of the first quarter of the time steps against the
@@ -156,6 +149,7 @@ def measure_time_share(reading: Reading) -> list[TimeProfile]:
 
     Args:
         reading: of one record.
+        thresholds: ``recurrent_calls``.
 
     Source:
         Bengio, Simard & Frasconi (1994); Pascanu, Mikolov & Bengio (2013), section 2.
@@ -166,13 +160,14 @@ def measure_time_share(reading: Reading) -> list[TimeProfile]:
         >>> calls = [Layer("cell", i, "recurrent", inputs=(i - 1,) if i else ()) for i in range(8)]
         >>> halves = {"grad_output_l2_norm": [0.5**i for i in range(8)][::-1]}
         >>> reading = make_reading(layer=halves, layer_set=LayerSet(tuple(calls)))
-        >>> [(profile.fqn, profile.steps, profile.share) for profile in measure_time_share(reading)]
-        [('cell', 8, 0.01171875)]
+        >>> (profile,) = measure_time_share(reading, Thresholds())
+        >>> profile.fqn, profile.steps, profile.share
+        ('cell', 8, 0.01171875)
     """
-    return _profile(reading)
+    return _profile(reading, thresholds)
 
 
-def measure_time_growth(reading: Reading) -> list[TimeProfile]:
+def measure_time_growth(reading: Reading, thresholds: Thresholds) -> list[TimeProfile]:
     """Profiles of the recurrent layers whose growth is known.
 
     ``growth`` is the median gradient norm of the first quarter of the time steps against that of
@@ -180,8 +175,9 @@ def measure_time_growth(reading: Reading) -> list[TimeProfile]:
 
     Args:
         reading: of one record.
+        thresholds: ``recurrent_calls``.
     """
-    return [profile for profile in _profile(reading) if np.isfinite(profile.growth)]
+    return [profile for profile in _profile(reading, thresholds) if np.isfinite(profile.growth)]
 
 
 def find_forgetful(
@@ -192,9 +188,9 @@ def find_forgetful(
     Args:
         reading: of the record that is judged.
         params: parameters that get too little, the worst first.
-        thresholds: ``time_gain`` decides.
+        thresholds: ``time_gain`` and ``recurrent_calls``.
     """
-    profiles = [row for row in _profile(reading) if row.share < thresholds.time_gain]
+    profiles = [row for row in _profile(reading, thresholds) if row.share < thresholds.time_gain]
     if not profiles:
         return None
     topology = reading.topology

@@ -29,9 +29,9 @@ def began_even(history: History, thresholds: Thresholds) -> bool:
 
     Args:
         history: of the run so far.
-        thresholds: ``exploding_growth``, of whose decades half are still even.
+        thresholds: ``exploding_growth``, of whose decades ``grown_share`` are still even.
     """
-    return bool(history.first_levels.growth < thresholds.exploding_growth**0.5)
+    return bool(history.first_levels.growth < thresholds.exploding_growth**thresholds.grown_share)
 
 
 def _look_over_steps(history: History, thresholds: Thresholds) -> Sign | None:
@@ -108,7 +108,7 @@ def _look_at_loss(history: History, thresholds: Thresholds) -> Sign | None:
         return None
     growth = _measure_weight_growth(history, thresholds)
     largest = float(np.max(growth, initial=0.0))
-    params = _list_params(history, growth, max(largest, 1.0) ** 0.5)
+    params = _list_params(history, growth, max(largest, 1.0) ** thresholds.grown_share)
     if not params:
         return None
     names = name_owners(params)
@@ -130,7 +130,9 @@ def _look_at_step_sizes(history: History, thresholds: Thresholds) -> Sign | None
     if not (is_shaken and history.losses.remaining > thresholds.progress):
         return None
     reading = history.latest
-    update = np.where(reading.topology.is_judged, reading.update_ratio, np.nan)
+    ignored = find_ignored_params(reading.topology, thresholds.ignore_layers)
+    seen = reading.topology.is_judged & ~ignored
+    update = np.where(seen, reading.update_ratio, np.nan)
     order = [i for i in np.argsort(-update) if update[i] >= size]  # more than all together
     names = name_owners([reading.topology.params[index] for index in order])
     if not names:
@@ -178,7 +180,7 @@ def _find_runaway_cause(history: History, thresholds: Thresholds) -> str:
     """What was there at the first record: a gradient that grew over time or depth, or neither."""
     if began_even(history, thresholds):
         return "learning_rate"
-    return "through_time" if measure_time_growth(history.latest) else "weight_scale"
+    return "through_time" if measure_time_growth(history.latest, thresholds) else "weight_scale"
 
 
 LOOKS = (_look_over_steps, _look_at_weights, _look_at_outputs, _look_at_loss, _look_at_step_sizes)

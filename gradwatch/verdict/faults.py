@@ -13,13 +13,6 @@ from gradwatch.thresholds import Thresholds
 from gradwatch.wording.module_names import describe_layers, join_phrases
 from gradwatch.wording.phrases import name_number, say_name
 
-ALIKE = 1 / 3
-"""Layers that take at least this share of what the worst of their role takes, in logarithms, are to
-blame like it; the others are well."""
-
-MOST = 0.5
-"""Share of all that is lost from which a factor of forward's own is to blame, in logarithms."""
-
 SHOWN_GAPS = 2
 """Places of a factor that a sentence names."""
 
@@ -45,9 +38,9 @@ def find_faults(
     if cause in ("saturation", "dead_units"):
         found = find_closed(reading, split, thresholds) or _find_silent_sources(reading, unreached)
     elif cause == "activation_derivative":
-        found = _find_squashing(reading, split)
+        found = _find_squashing(reading, split, thresholds)
     elif cause == "weight_scale":
-        found = _find_weights(reading, split, unreached)
+        found = _find_weights(reading, split, unreached, thresholds)
     else:
         found = [*split.path, *_list_calls(reading, unreached)]
     layers = reading.topology.layers
@@ -75,7 +68,7 @@ def find_closed(reading: Reading, split: Attribution, thresholds: Thresholds) ->
         or record.layer("dead_fraction")[index] >= thresholds.dead_fraction
         or index in (split.blocked_by, split.culprit)
     ]
-    return closed or _choose_alike(_take_role(reading, split, "activation"))
+    return closed or _choose_alike(_take_role(reading, split, "activation"), thresholds)
 
 
 def _find_silent_sources(reading: Reading, unreached: Sequence[int]) -> list[int]:
@@ -85,10 +78,10 @@ def _find_silent_sources(reading: Reading, unreached: Sequence[int]) -> list[int
     return sorted(index for index in sources if zeros[index] >= 1)
 
 
-def _find_squashing(reading: Reading, split: Attribution) -> list[int]:
+def _find_squashing(reading: Reading, split: Attribution, thresholds: Thresholds) -> list[int]:
     """Activations that shrink the gradient most, and their like where it is too faint to tell."""
     layers = reading.topology.layers
-    found = _choose_alike(_take_role(reading, split, "activation"))
+    found = _choose_alike(_take_role(reading, split, "activation"), thresholds)
     types = {layers[index].type for index in found}
     unknown = [i for i in split.path if i not in split.factors and layers[i].type in types]
     return [*found, *unknown]
@@ -99,23 +92,25 @@ def _take_role(reading: Reading, split: Attribution, role: str) -> dict[int, flo
     return {index: log for index, log in split.factors.items() if layers[index].role == role}
 
 
-def _choose_alike(factors: Mapping[int, float]) -> list[int]:
+def _choose_alike(factors: Mapping[int, float], thresholds: Thresholds) -> list[int]:
     """Those that take about as much as the one that takes most."""
     worst = min(factors.values(), default=0.0)
-    return [index for index, log in factors.items() if log <= ALIKE * worst < 0]
+    return [index for index, log in factors.items() if log <= thresholds.alike_share * worst < 0]
 
 
-def _find_weights(reading: Reading, split: Attribution, unreached: Sequence[int]) -> list[int]:
+def _find_weights(
+    reading: Reading, split: Attribution, unreached: Sequence[int], thresholds: Thresholds
+) -> list[int]:
     """Weights that shrink the gradient most, and those as small that get too little of it."""
     if split.culprit >= 0:
         return [split.culprit]
     if split.blocked_by >= 0 and reading.topology.layers[split.blocked_by].role != "activation":
         return [split.blocked_by]
-    found = _choose_alike(_take_role(reading, split, "weight"))
+    found = _choose_alike(_take_role(reading, split, "weight"), thresholds)
     size = measure_sizes(reading)
     least = min((size[call] for call in found if call in size), default=1.0)
     calls = _list_calls(reading, unreached) if least < 1 else []
-    small = [call for call in calls if size.get(call, 1.0) <= least**ALIKE]
+    small = [call for call in calls if size.get(call, 1.0) <= least**thresholds.alike_share]
     return list(dict.fromkeys([*found, *small]))
 
 
@@ -142,12 +137,13 @@ def _list_calls(reading: Reading, indices: Iterable[int]) -> list[int]:
     return [call for index in indices for call in reading.topology.calls[index]]
 
 
-def advise_on_factor(reading: Reading, split: Attribution) -> str:
+def advise_on_factor(reading: Reading, split: Attribution, thresholds: Thresholds) -> str:
     """What to do about a factor of forward's own; empty where weights that train are to blame.
 
     Args:
         reading: of the record that is judged.
         split: who takes how much of the gradient of the layer that gets least.
+        thresholds: ``dominant_share`` and ``alike_share``.
     """
     layers = reading.topology.layers
     if split.culprit >= 0 and _is_frozen(reading, split.culprit):
@@ -161,7 +157,7 @@ def advise_on_factor(reading: Reading, split: Attribution) -> str:
         name = layers[split.culprit].fqn
         where = f"what {say_name(name)} ({layers[split.culprit].type}) multiplies by"
     else:
-        gaps = find_gaps(reading, split)
+        gaps = find_gaps(reading, split, thresholds)
         if not gaps:
             return ""
         where = (
@@ -183,7 +179,7 @@ def _is_frozen(reading: Reading, index: int) -> bool:
     return bool(own) and not any(param.trainable and param.optimized for param in own)
 
 
-def find_gaps(reading: Reading, split: Attribution) -> list[int]:
+def find_gaps(reading: Reading, split: Attribution, thresholds: Thresholds) -> list[int]:
     """Layers before which something that no layer accounts for takes most of the gradient.
 
     Where matrices belong to no layer of their own, it may be theirs.
@@ -191,15 +187,16 @@ def find_gaps(reading: Reading, split: Attribution) -> list[int]:
     Args:
         reading: of the record that is judged.
         split: who takes how much of the gradient of the layer that gets least.
+        thresholds: ``dominant_share`` of all that is lost, and ``alike_share``.
 
     Returns:
         Indices of layers.
     """
     topology = reading.topology
     is_by_hand = bool(np.any(topology.is_bare & topology.is_judged))
-    if is_by_hand or sum(split.gaps.values()) > MOST * split.total:
+    if is_by_hand or sum(split.gaps.values()) > thresholds.dominant_share * split.total:
         return []
-    return _choose_alike(split.gaps)
+    return _choose_alike(split.gaps, thresholds)
 
 
 def name_gaps(reading: Reading, split: Attribution, gaps: Sequence[int]) -> list[str]:
@@ -221,7 +218,7 @@ def name_gaps(reading: Reading, split: Attribution, gaps: Sequence[int]) -> list
     return [*pairs, f"at {more} more places"] if more else pairs
 
 
-def find_large_weights(reading: Reading) -> tuple[str, ...]:
+def find_large_weights(reading: Reading, thresholds: Thresholds) -> tuple[str, ...]:
     """Weights that multiply the gradient about as much as the one that does so most.
 
     So are those whose size against LeCun's is about as large as the largest, since the first
@@ -229,6 +226,7 @@ def find_large_weights(reading: Reading) -> tuple[str, ...]:
 
     Args:
         reading: of the record that is judged.
+        thresholds: ``alike_share``, in logarithms.
 
     Returns:
         Keys of layers.
@@ -241,10 +239,10 @@ def find_large_weights(reading: Reading) -> tuple[str, ...]:
     norms = reading.record.param("weight_l2_norm")[reading.topology.is_judged]
     if np.isinf(reading.gains[weights]).any() or not np.isfinite(norms).all():
         return tuple(layers[index].key for index in weights)
-    chosen = {*_choose_large(logs), *_choose_large(sizes)}
+    chosen = {*_choose_large(logs, thresholds), *_choose_large(sizes, thresholds)}
     return tuple(layers[index].key for index in sorted(chosen))
 
 
-def _choose_large(logs: dict[int, float]) -> list[int]:
+def _choose_large(logs: dict[int, float], thresholds: Thresholds) -> list[int]:
     largest = max(logs.values(), default=0.0)
-    return [index for index, log in logs.items() if log >= ALIKE * largest]
+    return [index for index, log in logs.items() if log >= thresholds.alike_share * largest]

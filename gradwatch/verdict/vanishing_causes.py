@@ -22,10 +22,6 @@ from gradwatch.verdict.vanishing_words import describe_lack
 from gradwatch.wording.module_names import join_phrases
 from gradwatch.wording.phrases import name_lack, name_region, say_name
 
-MOST = 0.5
-"""Share of what weights have lost, in logarithms, that updates must account for to be the cause."""
-
-
 _SHRUNK = (
     "Look for what shrinks the weights between the optimizer's steps, such as a mul_, a clamp or "
     "an initialisation that is called again: they have lost most of their size, and neither a step "
@@ -54,17 +50,17 @@ def explain(
         return _explain_zeros(reading, layers, zeros)
     forgetful = find_forgetful(reading, unreached, thresholds)
     if forgetful is not None:
-        return _explain_time(reading, layers, unreached[0], forgetful)
+        return _explain_time(reading, layers, unreached[0], forgetful, thresholds)
     split = _attribute_to(reading, unreached, thresholds)
     cause = _find_lasting_cause(history, reading, split, unreached, thresholds)
     part = float(history.loss_change.peak_share[unreached[0]])
-    message = describe_lack(reading, layers, unreached[0], split, part)
+    message = describe_lack(reading, layers, unreached[0], split, part, thresholds)
     faults = find_faults(reading, split, cause, unreached, thresholds)
     remedy = ""
     if cause == "weight_scale" and _have_shrunk(history, reading, thresholds):
         remedy = _SHRUNK
     elif cause == "weight_scale" and split is not None:
-        remedy = advise_on_factor(reading, split)
+        remedy = advise_on_factor(reading, split, thresholds)
     return Explanation(cause, message, faults, remedy)
 
 
@@ -86,7 +82,7 @@ def _find_lasting_cause(
     if cause in ("dead_units", "saturation") and history.broke_layers(closed, thresholds):
         return "learning_rate"
     if cause in ("weight_scale", "depth") and _have_shrunk(history, reading, thresholds):
-        return "weight_decay" if _were_decayed(history, reading) else "weight_scale"
+        return "weight_decay" if _were_decayed(history, reading, thresholds) else "weight_scale"
     return cause
 
 
@@ -99,10 +95,11 @@ def _have_shrunk(history: History, reading: Reading, thresholds: Thresholds) -> 
     return bool(known.size) and float(np.median(known)) < thresholds.shrunk_weight
 
 
-def _were_decayed(history: History, reading: Reading) -> bool:
+def _were_decayed(history: History, reading: Reading, thresholds: Thresholds) -> bool:
     """Whether weight decay took them, or a penalty in the loss, and nobody between the steps."""
     params, judged = history.params, reading.topology.is_judged
-    by_penalty = np.sum(params.explained[judged]) >= MOST * np.sum(params.shrunk[judged])
+    shrunk = thresholds.explained_share * np.sum(params.shrunk[judged])
+    by_penalty = np.sum(params.explained[judged]) >= shrunk
     return bool(np.any(params.is_decayed[judged])) or bool(by_penalty)
 
 
@@ -124,10 +121,14 @@ def _explain_zeros(reading: Reading, layers: tuple[str, ...], zeros: list[int]) 
 
 
 def _explain_time(
-    reading: Reading, layers: tuple[str, ...], worst: int, profile: TimeProfile
+    reading: Reading,
+    layers: tuple[str, ...],
+    worst: int,
+    profile: TimeProfile,
+    thresholds: Thresholds,
 ) -> Explanation:
     lack = name_lack(profile.share, "the last ones")
-    message = describe_lack(reading, layers, worst, None, math.nan)
+    message = describe_lack(reading, layers, worst, None, math.nan, thresholds)
     message = f"{message[:-1]}; the first time steps of {say_name(profile.fqn)} get {lack}."
     recurrent = profile.list_layers(reading)
     remedy = suggest_remedy("vanishing", "through_time", recurrent, reading.topology)
@@ -183,7 +184,7 @@ def find_cause(reading: Reading, split: Attribution | None, thresholds: Threshol
 
 def _share_blame(split: Attribution, thresholds: Thresholds) -> str:
     outside = split.weight + split.other
-    by_activation = split.activation < min(outside + split.norm, split.total / 2)
+    by_activation = split.activation < outside + split.norm  # more than half
     is_flat_there = split.derivative < thresholds.saturated_derivative
     if by_activation and (is_flat_there or split.saturated >= thresholds.saturated_fraction):
         return "saturation"

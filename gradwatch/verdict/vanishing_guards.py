@@ -44,7 +44,7 @@ def _find_left_out(history: History, thresholds: Thresholds, found: Mask) -> Mas
 
 
 def _find_idle(history: History, thresholds: Thresholds, found: Mask) -> Mask:
-    idle = find_idle(history.latest, thresholds.profile)
+    idle = find_idle(history.latest, thresholds)
     return _mark(found, (index for indices in idle.values() for index in indices))
 
 
@@ -52,7 +52,7 @@ def _find_opening(history: History, thresholds: Thresholds, found: Mask) -> Mask
     if not history.latest.topology.has_joins:  # only beside a skip does a closed branch no harm
         return np.zeros(len(found), dtype=bool)
     behind = np.flatnonzero(found).tolist()
-    return _mark(found, find_opening(history.latest, behind, thresholds.opening))
+    return _mark(found, find_opening(history.latest, behind, thresholds))
 
 
 def _find_rested(history: History, thresholds: Thresholds, found: Mask) -> Mask:

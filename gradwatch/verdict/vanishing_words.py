@@ -9,12 +9,14 @@ import numpy as np
 
 from gradwatch.evidence.attribution import LIKE_FACTOR, Attribution
 from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.faults import find_gaps, name_gaps
 from gradwatch.wording.module_names import join_phrases
 from gradwatch.wording.phrases import name_lack, name_region, say_name
 
 LITTLE = 0.1
-"""A layer with this share of the gradient does not lack it, as far as the layers can tell."""
+"""A layer with this share of the gradient does not lack it, as far as the layers can tell; it
+decides nothing but words."""
 
 
 def describe_lack(
@@ -23,6 +25,7 @@ def describe_lack(
     worst: int,
     split: Attribution | None,
     part: float,
+    thresholds: Thresholds,
 ) -> str:
     """One sentence, with the region, the lack and what is known of the way there.
 
@@ -32,6 +35,7 @@ def describe_lack(
         worst: index of its worst parameter.
         split: who takes how much of the gradient of the layer that gets least, where that is known.
         part: the region's share of the loss change.
+        thresholds: see ``find_gaps``.
     """
     share = float(np.fmin(reading.param_gradient[worst], reading.sensitivity[worst]))
     lack = _describe_part(part, len(layers)) if share > LITTLE and part < share else ""
@@ -41,7 +45,7 @@ def describe_lack(
         verb = "gets" if len(layers) == 1 else "get"
         lack = f"{verb} {name_lack(share, against or 'the output')}"
     change = _describe_change(reading, worst)
-    return f"{name_region(layers)} {lack}: {change}{_name_gains(reading, split)}."
+    return f"{name_region(layers)} {lack}: {change}{_name_gains(reading, split, thresholds)}."
 
 
 def _describe_part(part: float, count: int) -> str:
@@ -62,7 +66,7 @@ def _describe_change(reading: Reading, worst: int) -> str:
     return f"{fqn} changes by {update:.1e} of its size per step"
 
 
-def _name_gains(reading: Reading, split: Attribution | None) -> str:
+def _name_gains(reading: Reading, split: Attribution | None, thresholds: Thresholds) -> str:
     """What the layers on the way multiply the gradient by, as measured."""
     if split is None or not split.path:
         return ""
@@ -76,13 +80,13 @@ def _name_gains(reading: Reading, split: Attribution | None) -> str:
     found = [
         _name_factor(word, split.list_gains(layers, word)) for word in ("activation", "weight")
     ]
-    parts = [part for part in (*found, _name_gap(reading, split)) if part]
+    parts = [part for part in (*found, _name_gap(reading, split, thresholds)) if part]
     return f"; on the way back {join_phrases(parts)}" if parts else ""
 
 
-def _name_gap(reading: Reading, split: Attribution) -> str:
+def _name_gap(reading: Reading, split: Attribution, thresholds: Thresholds) -> str:
     """What no layer accounts for, where that is most."""
-    gaps = find_gaps(reading, split)
+    gaps = find_gaps(reading, split, thresholds)
     if not gaps:
         return ""
     gain = math.exp(sum(split.gaps[index] for index in gaps) / len(gaps))

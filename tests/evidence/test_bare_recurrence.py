@@ -8,6 +8,7 @@ from torch import Tensor, nn
 import gradwatch
 from gradwatch.evidence.time_steps import find_chains, measure_time_share
 from gradwatch.evidence.topology import map_topology
+from gradwatch.thresholds import Thresholds
 
 
 class Elman(nn.Module):
@@ -64,5 +65,5 @@ def test_a_deep_stack_of_bare_matrices_is_not() -> None:
     report = watch_training(Stack(8), x, x, 3)
     assert report.history is not None
     reading = report.history.latest
-    assert find_chains(map_topology(reading.topology.layer_set)) == {}
-    assert measure_time_share(reading) == []
+    assert find_chains(map_topology(reading.topology.layer_set), Thresholds().recurrent_calls) == {}
+    assert measure_time_share(reading, Thresholds()) == []

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradwatch.evidence.first_levels import FIRST_READINGS
-from gradwatch.evidence.history import WINDOW, History
+from gradwatch.evidence.history import History
 from gradwatch.evidence.param_history import MOVED
 from gradwatch.evidence.thinning import KEPT
+from gradwatch.evidence.windows import FIRST_RECORDS, WINDOW
 from gradwatch.records import STEP_STATISTICS, LayerSet
 from gradwatch.thresholds import Thresholds
 from tests.records_builder import (
@@ -33,7 +33,7 @@ def test_a_long_run_is_kept_in_bounded_memory():
         history.extend_with(reading)
     assert len(history) == history.count == 100_000
     assert len(history.window) == WINDOW
-    assert len(history.errors.first) == FIRST_READINGS
+    assert len(history.errors.first) == FIRST_RECORDS
     assert KEPT // 2 <= len(history.records) <= KEPT + 1
 
 

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from gradwatch.evidence.first_levels import FIRST_READINGS, FirstLevels
-from gradwatch.evidence.loss_level import FIRST_LOSSES, LATEST_LOSSES, LossLevels
+from gradwatch.evidence.first_levels import FirstLevels
+from gradwatch.evidence.loss_level import LossLevels
+from gradwatch.evidence.windows import FIRST_RECORDS, LATEST_RECORDS
 from gradwatch.thresholds import Thresholds
 from tests.records_builder import build_chain, change, fill_history, make_record, read
 
@@ -25,7 +26,7 @@ def test_whether_a_loss_has_levelled_does_not_depend_on_how_densely_it_is_sample
     exponent, has_levelled, growth
 ):
     """Of a power law of the steps, the exponent decides."""
-    steps = [*range(FIRST_LOSSES), *(round(20 * growth**n) for n in range(LATEST_LOSSES))]
+    steps = [*range(FIRST_RECORDS), *(round(20 * growth**n) for n in range(LATEST_RECORDS))]
     levels = fill_levels(steps, [max(step, 1) ** -exponent for step in steps])
     assert levels.has_levelled is has_levelled
 
@@ -50,7 +51,7 @@ def test_too_few_losses_have_not_levelled():
 
 
 def test_a_jump_of_the_loss_is_remembered_for_a_while():
-    count = FIRST_LOSSES + LATEST_LOSSES
+    count = FIRST_RECORDS + LATEST_RECORDS
     levels = fill_levels(list(range(count)), [2.0] * (count - 3) + [8e3, 2.0, 2.0])
     assert levels.peak == pytest.approx(4e3)
     assert levels.remaining == pytest.approx(1.0)
@@ -73,6 +74,6 @@ def test_units_that_inputs_far_too_large_leave_open_were_not_open(saturated, sca
 def test_only_the_first_readings_count():
     record = make_record(build_chain(3, "ReLU"))
     act = next(layer for layer in record.layer_set.layers if layer.role == "activation")
-    plain = [change(record, "zero_fraction", math.nan)] * FIRST_READINGS
+    plain = [change(record, "zero_fraction", math.nan)] * FIRST_RECORDS
     history = fill_history([*plain, change(record, "zero_fraction", {act.key: 0.5})])
     assert history.first_levels.zeros == {}

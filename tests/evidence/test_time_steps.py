@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from gradwatch.evidence.time_steps import (
-    MIN_STEPS,
     TIME,
     find_chains,
     measure_time_growth,
@@ -14,7 +13,10 @@ from gradwatch.evidence.time_steps import (
 )
 from gradwatch.evidence.topology import map_topology
 from gradwatch.records import LayerSet
+from gradwatch.thresholds import Thresholds
 from tests.records_builder import Network, change, give, make_record, read, unroll
+
+CALLS = Thresholds().recurrent_calls
 
 
 def bucket(n_buckets: int) -> LayerSet:
@@ -28,11 +30,11 @@ def bucket(n_buckets: int) -> LayerSet:
 
 @pytest.mark.parametrize("kind", ["RNNCell", "Linear"])
 def test_a_cell_called_in_a_loop_is_a_chain(kind):
-    assert find_chains(map_topology(unroll(6, kind))) == {"cell": (0, 1, 2, 3, 4, 5)}
+    assert find_chains(map_topology(unroll(6, kind)), CALLS) == {"cell": (0, 1, 2, 3, 4, 5)}
 
 
 def test_few_calls_are_no_chain():
-    assert find_chains(map_topology(unroll(MIN_STEPS - 1))) == {}
+    assert find_chains(map_topology(unroll(CALLS - 1)), CALLS) == {}
 
 
 def test_many_parallel_calls_are_no_chain():
@@ -40,16 +42,16 @@ def test_many_parallel_calls_are_no_chain():
     net.add("stem", "Linear")
     for _ in range(6):
         net.add("shared", "Linear", inputs=(0,))
-    assert find_chains(map_topology(net.build())) == {}
+    assert find_chains(map_topology(net.build()), CALLS) == {}
 
 
 def test_time_buckets_are_a_chain_named_like_the_module():
-    assert find_chains(map_topology(bucket(5))) == {"rnn": (0, 1, 2, 3, 4)}
+    assert find_chains(map_topology(bucket(5)), CALLS) == {"rnn": (0, 1, 2, 3, 4)}
 
 
 def test_share_is_the_first_quarter_against_the_largest():
     grads = [1e-6, 3e-6, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 2.0]
-    (profile,) = measure_time_share(read(give(unroll(8), grads)))
+    (profile,) = measure_time_share(read(give(unroll(8), grads)), Thresholds())
     assert profile.fqn == "cell"
     assert profile.steps == 8
     assert profile.share == pytest.approx(2e-6 / 2.0)
@@ -57,21 +59,21 @@ def test_share_is_the_first_quarter_against_the_largest():
 
 
 def test_growth_is_the_first_quarter_against_the_last():
-    (profile,) = measure_time_growth(read(give(bucket(4), [1e6, 1e3, 10.0, 1.0])))
+    (profile,) = measure_time_growth(read(give(bucket(4), [1e6, 1e3, 10.0, 1.0])), Thresholds())
     assert profile.growth == pytest.approx(1e6)
     assert profile.share == pytest.approx(1.0)
 
 
 def test_steps_without_a_gradient_are_left_out():
     grads = [np.nan, 1.0, 1.0, 1.0, np.nan, 1.0]
-    (profile,) = measure_time_share(read(give(unroll(6), grads)))
+    (profile,) = measure_time_share(read(give(unroll(6), grads)), Thresholds())
     assert profile.steps == 4
-    assert measure_time_share(read(give(unroll(6), [np.nan] * 6))) == []
-    assert measure_time_share(read(give(unroll(6), [0.0] * 6))) == []
+    assert measure_time_share(read(give(unroll(6), [np.nan] * 6)), Thresholds()) == []
+    assert measure_time_share(read(give(unroll(6), [0.0] * 6)), Thresholds()) == []
 
 
 def test_unknown_growth_is_left_out():
-    assert measure_time_growth(read(give(bucket(4), [1.0, 1.0, 0.0, 0.0]))) == []
+    assert measure_time_growth(read(give(bucket(4), [1.0, 1.0, 0.0, 0.0])), Thresholds()) == []
 
 
 def test_a_profile_names_the_cell_and_what_feeds_it():
@@ -82,5 +84,5 @@ def test_a_profile_names_the_cell_and_what_feeds_it():
         before.append(net.add("cell", "RNNCell", inputs=(embedding, before[-1])))
     net.add("head", "Linear", is_head=True)
     reading = read(change(make_record(net.build()), "grad_output_l2_norm", {"cell": 1.0}))
-    (profile,) = measure_time_share(reading)
+    (profile,) = measure_time_share(reading, Thresholds())
     assert profile.list_layers(reading) == ("cell", "embed")

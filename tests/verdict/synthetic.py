@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
-from gradwatch.evidence.time_steps import MIN_STEPS, TIME
+from gradwatch.evidence.time_steps import TIME
 from gradwatch.records import (
     LAYER_STATISTICS,
     PARAM_STATISTICS,
@@ -17,6 +17,7 @@ from gradwatch.records import (
     Param,
     StepRecord,
 )
+from gradwatch.thresholds import Thresholds
 
 NUMBERS = np.array(
     [np.nan, np.nan, np.inf, 0.0, 5e-324, 1e-25, 1e-6, 0.3, 0.95, 1.0, 7.0, 1e12, 1e300]
@@ -41,7 +42,7 @@ def layer_sets(draw: st.DrawFn) -> LayerSet:
     """Up to eight calls, in any order of data flow, and up to six parameters, in use or not."""
     n_layers, n_params = draw(st.integers(0, 8)), draw(st.integers(0, 6))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    n_buckets = int(rng.choice((0, 0, MIN_STEPS)))
+    n_buckets = int(rng.choice((0, 0, Thresholds().recurrent_calls)))
     bucket = Layer(f"rnn{TIME}", role="recurrent", type="RNN", output_numel=64)
     layers = [replace(bucket, call=index) for index in range(n_buckets)]
     for index in range(n_buckets, n_buckets + n_layers):

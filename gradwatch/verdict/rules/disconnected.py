@@ -36,7 +36,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     if history.count < thresholds.disconnected_records:
         return []
     reading, params = history.latest, history.latest.topology.params
-    idle = find_idle(reading, thresholds.profile)
+    idle = find_idle(reading, thresholds)
     by_design = {index for indices in idle.values() for index in indices}
     ignored = find_ignored_params(reading.topology, thresholds.ignore_layers)
     found = [index for index in _find_missing(history, thresholds) if not ignored[index]]

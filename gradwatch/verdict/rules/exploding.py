@@ -51,7 +51,7 @@ def _look_over_depth(history: History, thresholds: Thresholds) -> Sign | None:
     is_backward = float(np.max(backward, initial=1.0)) >= growth
     values = backward if is_backward else forward
     order = np.argsort(-values)
-    chosen = [int(i) for i in order if values[i] > growth**0.5]
+    chosen = [int(i) for i in order if values[i] > growth**thresholds.grown_share]
     names = tuple(dict.fromkeys(reading.topology.layers[i].fqn for i in chosen))
     cause = _find_cause(history, reading, growth, chosen[0], thresholds)
     what = "gradient at" if is_backward else "output of"
@@ -60,7 +60,7 @@ def _look_over_depth(history: History, thresholds: Thresholds) -> Sign | None:
         f"The {what} {say_name(names[0])} is {name_number(growth)} times that of {where} "
         f"({name_region(names)})."
     )
-    faults = find_large_weights(reading) if cause == "weight_scale" else ()
+    faults = find_large_weights(reading, thresholds) if cause == "weight_scale" else ()
     return Sign(names, cause, growth, thresholds.exploding_growth, message, faults=faults)
 
 
@@ -74,8 +74,7 @@ def _find_cause(
     stages = sum(layer.role in ("weight", "recurrent") for layer in reading.topology.layers)
     joins = sum(len(layer.inputs) > 1 for layer in reading.topology.layers)
     per_stage = math.exp(math.log(growth) / max(stages, 1))
-    is_residual = joins * 2 >= max(stages // 2, 1)
-    if is_residual:
+    if joins >= thresholds.residual_share * max(stages, 1):
         per_stage = _measure_weight_gain(reading)
     return "depth" if per_stage < thresholds.mild_growth else "weight_scale"
 
@@ -92,7 +91,7 @@ def _measure_weight_gain(reading: Reading) -> float:
 
 def _look_over_time(history: History, thresholds: Thresholds) -> Sign | None:
     reading = history.latest
-    worst = max(measure_time_growth(reading), key=lambda profile: profile.growth, default=None)
+    worst = max(measure_time_growth(reading, thresholds), key=lambda row: row.growth, default=None)
     if worst is None or worst.growth < thresholds.exploding_growth:
         return None
     message = (

@@ -20,10 +20,11 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 
     Args:
         history: of the run so far.
-        thresholds: ``time_gain`` of the gradient; ``time_patience``, ``least_fall``, ``progress``.
+        thresholds: ``time_gain`` of the gradient; ``time_patience``, ``least_fall``, ``progress``;
+            ``recurrent_calls``.
     """
     reading = history.latest
-    profiles = measure_time_share(reading)
+    profiles = measure_time_share(reading, thresholds)
     if not profiles or history.has_replaced_weights:
         return []  # a step that replaced weights is why
     lasting = _find_lasting(history, thresholds)
@@ -50,7 +51,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 
 def _describe_progress(history: History, stalled: bool | None) -> str:
     fall, error = history.losses.fall
-    if math.isnan(fall) and history.losses.first:
+    if math.isnan(fall) and history.losses.count:
         return "it is too early to say whether the task needs them."
     if math.isnan(fall):
         return "the gradient at the output has not fallen since the start."
@@ -66,7 +67,7 @@ def _find_lasting(history: History, thresholds: Thresholds) -> set[str]:
     found = [
         {
             profile.fqn
-            for profile in measure_time_share(reading)
+            for profile in measure_time_share(reading, thresholds)
             if profile.share < thresholds.time_gain
         }
         for reading in latest
@@ -88,7 +89,7 @@ def has_stalled(history: History, thresholds: Thresholds) -> bool | None:
     if history.last_step - history.first_step < thresholds.time_patience:
         return False
     fall, error = history.losses.fall
-    if math.isnan(fall) and history.losses.first:
+    if math.isnan(fall) and history.losses.count:
         return None
     if math.isnan(fall):
         return history.errors.now >= thresholds.progress * history.errors.beginning

@@ -1,0 +1,51 @@
+"""What is kept of each parameter is carried over when a network's layers change."""
+
+from __future__ import annotations
+
+from dataclasses import field, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Counts = npt.NDArray[np.int64]
+"""By parameter ``(n_params,)``."""
+
+
+def keep_param(blank: int | float | bool) -> Any:
+    """A dataclass field with one number by parameter, of a subclass of ``PerParam``.
+
+    Args:
+        blank: of a parameter that is new; its type is the array's.
+
+    Returns:
+        What ``dataclasses.field`` returns; the array is empty at first.
+    """
+    dtype = np.asarray(blank).dtype
+    return field(default_factory=lambda: np.zeros(0, dtype), metadata={"blank": blank})
+
+
+class PerParam:
+    """A dataclass some of whose fields are made by ``keep_param``.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Called(PerParam):
+        ...     times: Counts = keep_param(0)
+        >>> called = Called(np.array([7, 5]))
+        >>> called.realign([1, -1, 0])
+        >>> called.times.tolist()
+        [5, 0, 7]
+    """
+
+    def realign(self, places: list[int]) -> None:
+        """Carry all over to a new layer set.
+
+        Args:
+            places: for each of its parameters, the index in the old one, or -1.
+        """
+        for row in fields(self):  # type: ignore[arg-type]
+            if "blank" in row.metadata:
+                kept = np.append(getattr(self, row.name), row.metadata["blank"])
+                setattr(self, row.name, kept[places])
