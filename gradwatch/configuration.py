@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from gradwatch.errors import InvalidInput
 from gradwatch.setting_values import (
-    SEVERITIES,
+    FAILING_SEVERITIES,
     TABLE,
     expect_table,
     parse_count,
@@ -70,7 +70,7 @@ class Configuration:
 
     path: Path | None = None
     fail_on: tuple[str, ...] = ()
-    min_severity: str = SEVERITIES[0]
+    min_severity: str = FAILING_SEVERITIES[0]
     steps: int | None = None
     seeds: int | None = None
     budget_seconds: float | None = None

@@ -18,7 +18,7 @@ from gradwatch.live_watch import Watch, find_watch
 from gradwatch.report import Report
 from gradwatch.verdict.coverage import NOT_JUDGED
 from gradwatch.verdict.episodes import Change
-from gradwatch.verdict.findings import Finding, describe
+from gradwatch.verdict.findings import Finding, describe_findings
 from gradwatch.watcher import watch
 
 _log = logging.getLogger("gradwatch")
@@ -206,7 +206,7 @@ class Alarms:
         """The error to raise."""
         if not self.findings:
             return UnhealthyGradients("Another process of this job has findings.")
-        return UnhealthyGradients(describe(self.findings), tuple(self.findings))
+        return UnhealthyGradients(describe_findings(self.findings), tuple(self.findings))
 
 
 def _read_whole(directory: str | os.PathLike[str] | None) -> Report | None:

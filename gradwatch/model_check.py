@@ -32,7 +32,7 @@ from gradwatch.twin_training import (
 )
 from gradwatch.watcher import watch
 
-DEFAULT_STEPS = 20
+CHECK_STEPS = 20
 """Enough for every rule to see that something lasts."""
 
 ModelFactory = Callable[[], nn.Module]
@@ -96,7 +96,7 @@ def check(
     plan = _Plan(
         loss_fn,
         optimizer,
-        _first_given(steps, agreed.steps, DEFAULT_STEPS),
+        _first_given(steps, agreed.steps, CHECK_STEPS),
         agreed.choose_thresholds(thresholds),
         parse_count(_first_given(seeds, agreed.seeds, 1)),
         _Clock(_first_given(budget_seconds, agreed.budget_seconds, None)),

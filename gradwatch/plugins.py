@@ -11,10 +11,10 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-RULES = "gradwatch.rules"
+RULES_GROUP = "gradwatch.rules"
 """Entry points that name a ``gradwatch.verdict.rule.Rule`` each."""
 
-STATISTICS = "gradwatch.statistics"
+STATISTICS_GROUP = "gradwatch.statistics"
 """Entry points that name a ``gradwatch.capture.own_statistics.OwnStatistic`` each."""
 
 _warned: set[str] = set()
@@ -25,7 +25,7 @@ def load_plugins(group: str, kind: type[Any]) -> tuple[Any, ...]:
     """What the installed packages name in a group, in the order of their names.
 
     Args:
-        group: ``RULES`` or ``STATISTICS``.
+        group: ``RULES_GROUP`` or ``STATISTICS_GROUP``.
         kind: class that each of them must be of.
 
     Returns:

@@ -10,7 +10,7 @@ from typing import Any
 from transformers.integrations import integration_utils
 from transformers.trainer_callback import CallbackHandler
 
-MAX_FRAMES = 8
+MAX_OUTER_FRAMES = 8
 """The handler that calls a callback is looked for among so many callers."""
 
 _TENSORBOARD = "TensorBoardCallback"  # a run of our own beside the trainer's has these figures
@@ -42,7 +42,7 @@ class Reporters:
     def find(cls) -> Reporters:
         """Those of the Trainer that is calling a callback right now."""
         frame = sys._getframe(1)
-        for _ in range(MAX_FRAMES):
+        for _ in range(MAX_OUTER_FRAMES):
             if frame is None:
                 break
             owner = frame.f_locals.get("self")

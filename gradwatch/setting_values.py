@@ -14,7 +14,7 @@ from gradwatch.verdict.own_rules import list_kinds
 TABLE = "tool.gradwatch"
 """Where a repository keeps its settings, in pyproject.toml."""
 
-SEVERITIES = ("warning", "critical")
+FAILING_SEVERITIES = ("warning", "critical")
 """What ``min-severity`` may say, mildest first; notes never fail anything."""
 
 _MOST_NAMES = 12  # that an error lists
@@ -105,7 +105,7 @@ def parse_seconds(value: object) -> float:
 
 
 def parse_severity(value: object) -> str:
-    """One of ``SEVERITIES``.
+    """One of ``FAILING_SEVERITIES``.
 
     Args:
         value: as TOML gives it.
@@ -113,8 +113,10 @@ def parse_severity(value: object) -> str:
     Raises:
         InvalidInput: anything else.
     """
-    if not isinstance(value, str) or value not in SEVERITIES:
-        raise InvalidInput(f"Expected {' or '.join(SEVERITIES)}, got {value!r}. Write one of them.")
+    if not isinstance(value, str) or value not in FAILING_SEVERITIES:
+        raise InvalidInput(
+            f"Expected {' or '.join(FAILING_SEVERITIES)}, got {value!r}. Write one of them."
+        )
     return value
 
 

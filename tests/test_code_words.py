@@ -29,6 +29,14 @@ BANNED = {
 }
 """What the package says instead of each of these, in names as in texts."""
 
+SHARED = {
+    "CARDS": "each figure lists its own",
+    "GradWatchCallback": "the callback of each trainer",
+    "examine": "what each rule does",
+    "logger": "of its module",
+}
+"""Public names that several modules define, since they mean the same in all of them."""
+
 CALLBACKS = ("GradWatchCallback",)
 _CALLBACK_HOOK = re.compile(r"on_\w+|setup|teardown")
 _SCRIPT_BINDING = re.compile(
@@ -118,6 +126,28 @@ def find_unexplained(tree: ast.Module) -> Iterator[str]:
             yield f"{function.lineno}: {name}"
 
 
+def list_defined(tree: ast.Module) -> Iterator[str]:
+    """Public names that a module binds by a class, a function or an assignment of its own."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | Function):
+            names = [node.name]
+        else:
+            targets = (
+                node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            )
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def find_ambiguous(modules: dict[str, ast.Module]) -> dict[str, list[str]]:
+    """Names that mean something in several modules, with these."""
+    homes: dict[str, list[str]] = {}
+    for home, tree in modules.items():
+        for name in set(list_defined(tree)):
+            homes.setdefault(name, []).append(home)
+    return {name: places for name, places in homes.items() if len(places) > 1}
+
+
 def examine(files: list[Path], find: Callable[[Path], Iterator[object]]) -> None:
     """No file has what is looked for."""
     found = {path.relative_to(ROOT).as_posix(): list(find(path)) for path in files}
@@ -142,6 +172,25 @@ def test_the_package_speaks_the_words_of_the_field() -> None:
 def test_public_functions_explain_their_arguments() -> None:
     """An ``Args:`` section has units, shapes, what None means, who owns it."""
     examine(list_files("gradwatch", ".py"), lambda path: find_unexplained(parse(path)))
+
+
+def test_each_name_means_one_thing() -> None:
+    """What two modules define under one name is one thing, or has two names."""
+    files = list_files("gradwatch", ".py")
+    found = find_ambiguous({path.relative_to(ROOT).as_posix(): parse(path) for path in files})
+    assert {name: homes for name, homes in found.items() if name not in SHARED} == {}
+    assert SHARED.keys() <= found.keys()  # none is listed in vain
+
+
+def test_the_check_of_names_sees_what_it_looks_for() -> None:
+    codes = {
+        "a": "class C: x = 1\nB: int = 2",
+        "b": "def C(): y = 1\nx = _p = 0",
+        "c": "B = _p = 3",
+    }
+    assert find_ambiguous({home: ast.parse(code) for home, code in codes.items()}) == {
+        "C": ["a", "b"], "B": ["a", "c"],
+    }  # fmt: skip
 
 
 def test_the_checks_see_what_they_look_for() -> None:

@@ -129,7 +129,7 @@ def test_what_is_no_rule_of_its_own_is_refused(rules: list[Rule]) -> None:
 def test_a_package_brings_a_rule_for_the_training_and_its_log(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    name_entry_point(monkeypatch, plugins.RULES, make_rule(see_cold))
+    name_entry_point(monkeypatch, plugins.RULES_GROUP, make_rule(see_cold))
     report, _ = train(tmp_path)
     (verdict,) = judge_logdir(str(tmp_path)).verdicts
     assert [finding.code for finding in report.findings] == [
@@ -142,7 +142,7 @@ def test_a_package_s_rule_is_known_before_any_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(tmp_path)
-    name_entry_point(monkeypatch, plugins.RULES, make_rule(see_cold))
+    name_entry_point(monkeypatch, plugins.RULES_GROUP, make_rule(see_cold))
     plugins.load_plugins.cache_clear()
     assert parse_kind_list("cold,dead") == ["cold", "dead"]
     assert parse_kinds(["cold"]) == ("cold",)
@@ -158,7 +158,7 @@ def test_a_package_s_rule_is_known_before_any_run(
 def test_a_broken_package_is_named_once_and_left_out(
     monkeypatch: pytest.MonkeyPatch, value: object
 ) -> None:
-    name_entry_point(monkeypatch, plugins.RULES, value)
+    name_entry_point(monkeypatch, plugins.RULES_GROUP, value)
     with pytest.warns(RuntimeWarning, match="acme:thing") as caught:
         reports = [train()[0] for _ in range(2)]
     assert len(caught) == 1
@@ -189,7 +189,7 @@ def test_a_statistic_stays_in_its_watch() -> None:
 
 
 def test_a_package_brings_a_statistic(monkeypatch: pytest.MonkeyPatch) -> None:
-    name_entry_point(monkeypatch, plugins.STATISTICS, PEAKS)
+    name_entry_point(monkeypatch, plugins.STATISTICS_GROUP, PEAKS)
     report, _ = train()
     assert report.history is not None
     assert (report.history.latest.record.param("grad_peak") > 0).all()

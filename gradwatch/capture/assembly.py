@@ -16,11 +16,11 @@ from gradwatch.capture.parameters import describe_parameters
 from gradwatch.capture.registry import CallRegistry
 from gradwatch.capture.sample import Sample
 from gradwatch.capture.statistics import (
+    BIN_PREFIX,
     HISTOGRAM_BINS,
     PARAM_PREFIX,
     SAMPLE_SIZE,
     SCALED_SUFFIX,
-    UNITS_PREFIX,
     find_merge,
 )
 from gradwatch.records import Array, Layer, LayerSet, Rows, StepRecord
@@ -225,7 +225,7 @@ def _fill_histograms(
     layer_set: LayerSet, columns: dict[int, int], merged: Merged
 ) -> dict[str, Array]:
     """Counts by bin of the activations that were counted this step, by layer key."""
-    bins = [merged.get(f"{UNITS_PREFIX}{place}", {}) for place in range(HISTOGRAM_BINS)]
+    bins = [merged.get(f"{BIN_PREFIX}{place}", {}) for place in range(HISTOGRAM_BINS)]
     return {
         layer_set.layers[column].key: np.array([counts[index] for counts in bins])
         for index, column in columns.items()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradwatch.capture.calls import Measured, Part
-from gradwatch.capture.device_values import Reading
+from gradwatch.capture.device_values import RawValue
 from gradwatch.capture.graph import is_readable
 from gradwatch.schema.activations import ACTIVATIONS, SATURATION_SHARE
 
@@ -251,8 +251,8 @@ def measure_scores(samples: Sequence[Scores]) -> list[Measured]:
     return [iter(_name_values(*pair)) for pair in pairs]
 
 
-def _name_values(saturated: Tensor, mean: Tensor) -> tuple[tuple[Part, str, Reading], ...]:
+def _name_values(saturated: Tensor, mean: Tensor) -> tuple[tuple[Part, str, RawValue], ...]:
     return (
-        (PART, "saturated_fraction", Reading(saturated)),
-        (PART, "derivative_mean", Reading(mean)),
+        (PART, "saturated_fraction", RawValue(saturated)),
+        (PART, "derivative_mean", RawValue(mean)),
     )

@@ -25,7 +25,7 @@ MAX_HELD = 2**21
 
 _PLAIN = (bool, int, float, str, torch.dtype)
 
-Place = tuple[str, int, int]
+BatchKey = tuple[str, int, int]
 """Of attention the module's fqn, 0 and the root; of an activation "", call and root."""
 
 
@@ -39,8 +39,8 @@ class Batches:
     def __init__(self, table: CallTable) -> None:
         self._table = table
         self._held = 0
-        self._scores: dict[Any, list[tuple[Place, Scores]]] = defaultdict(list)
-        self._activations: dict[Any, list[tuple[Place, Tensor, Tensor]]] = defaultdict(list)
+        self._scores: dict[Any, list[tuple[BatchKey, Scores]]] = defaultdict(list)
+        self._activations: dict[Any, list[tuple[BatchKey, Tensor, Tensor]]] = defaultdict(list)
         self._facts: dict[Any, tuple[Activation, Options]] = {}
 
     def add_attention(self, fqn: str, scores: Scores) -> None:
@@ -98,7 +98,7 @@ class Batches:
         self._activations.clear()
         self._held = 0
 
-    def _put_attention(self, places: list[Place], scores: list[Scores]) -> None:
+    def _put_attention(self, places: list[BatchKey], scores: list[Scores]) -> None:
         for (fqn, _, root), measured in zip(places, measure_scores(scores), strict=True):
             self._table.add_parts(fqn, measured, root)
 
@@ -106,7 +106,7 @@ class Batches:
         self,
         activation: Activation,
         options: Options,
-        waiting: list[tuple[Place, Tensor, Tensor]],
+        waiting: list[tuple[BatchKey, Tensor, Tensor]],
     ) -> None:
         outputs = torch.stack([y for _, _, y in waiting])
         inputs = torch.stack([x for _, x, _ in waiting]) if activation.needs_input else outputs

@@ -8,7 +8,7 @@ from gradwatch.capture import statistics
 from gradwatch.capture.attention import Scores
 from gradwatch.capture.batches import Batches
 from gradwatch.capture.calls import Call, CallTable
-from gradwatch.capture.device_values import Reading
+from gradwatch.capture.device_values import RawValue
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.unit_axes import count_unit_samples
@@ -90,7 +90,7 @@ class CallMeasures:
     def _note_no_choice(self, call: Call, y: Tensor) -> None:
         """A softmax over a single value: flat, and not because it is sure."""
         for name in ("saturated_fraction", "derivative_mean"):
-            self._table.note(name, call, Reading(y.new_zeros(())))
+            self._table.note(name, call, RawValue(y.new_zeros(())))
 
     def measure_attention(self, fqn: str, scores: Scores) -> None:
         """How saturated the softmax of a fused attention is.

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from gradwatch.capture.device_values import Ledger, Reading
+from gradwatch.capture.device_values import Ledger, RawValue
 from gradwatch.capture.frames import Frame
 from gradwatch.capture.graph import Edge, EdgeKey, find_sources, identify
-from gradwatch.capture.source_lines import find_place
+from gradwatch.capture.source_lines import find_source_line
 from gradwatch.records import Layer
 
 CallKey = tuple[str, int]
@@ -59,7 +59,7 @@ class Part:
     is_gate: bool = False
 
 
-Measured = Iterator[tuple[Part, str, Reading]]
+Measured = Iterator[tuple[Part, str, RawValue]]
 """Values of a module's parts: which part, which statistic, the value."""
 
 
@@ -143,7 +143,7 @@ class CallTable:
             call = Call(len(self.calls), self._linked.get(key) or _describe(key, name, tensors))
             if key not in self._linked:
                 call.sources, passes = find_sources(starts, self.known)
-                place = find_place()
+                place = find_source_line()
                 source = place.source if place is not None else ""
                 call.layer = replace(call.layer, passes_float16=passes, source=source)
             self.calls[key] = call
@@ -169,7 +169,7 @@ class CallTable:
         if axis is not None:
             self.axes[identify(edge)] = axis
 
-    def note(self, statistic: str, call: Call, reading: Reading) -> None:
+    def note(self, statistic: str, call: Call, reading: RawValue) -> None:
         """Take in one value of a call that is running.
 
         Args:

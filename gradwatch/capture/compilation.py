@@ -41,7 +41,7 @@ def is_compiled(model: nn.Module) -> bool:
 _WRAPPERS = ("ModuleToTrace", "OptimizedModule")
 """Modules into which dynamo puts the one that it is about to export."""
 
-MAX_FRAMES = 24
+MAX_CALLERS = 24
 """An export is looked for among this many callers."""
 
 
@@ -108,7 +108,7 @@ class EagerStance:
 def _is_exporting() -> bool:
     """Whether one of the callers is an export of dynamo's, and not ``torch.compile``."""
     frame = sys._getframe(1)
-    for _ in range(MAX_FRAMES):
+    for _ in range(MAX_CALLERS):
         if frame is None:
             return False
         home = frame.f_globals.get("__name__", "")

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from gradwatch.capture.found_cuts import CutResults, FoundCut
 from gradwatch.capture.graph import Edge, EdgeKey, collect_tensors, find_edge, identify
-from gradwatch.capture.source_lines import Place, find_place
+from gradwatch.capture.source_lines import SourceLine, find_source_line
 
 _ROUNDINGS = ("round", "floor", "ceil", "trunc", "fix", "sign", "sgn", "heaviside")
 FLAT = frozenset((*_ROUNDINGS, "bernoulli", "poisson", "normal"))
 """Functions that autograd knows and whose slope is zero almost everywhere."""
 
-READINGS = frozenset(("item", "tolist", "numpy", "__float__", "__int__", "__index__", "__array__"))
+READING_NAMES = frozenset(
+    ("item", "tolist", "numpy", "__float__", "__int__", "__index__", "__array__")
+)
 """What makes plain numbers of a tensor."""
 
 _ORDERS = ("gt", "ge", "lt", "le", "eq", "ne", "greater", "less")
@@ -76,7 +78,7 @@ class CutFinder:
         """
         name = _name_function(func)
         outputs = collect_tensors(result, depth=2)
-        if is_outside and name in READINGS:
+        if is_outside and name in READING_NAMES:
             return  # a number that a log wants, and nobody can follow
         learns = any(output.requires_grad for output in outputs)
         learns &= all(
@@ -85,10 +87,10 @@ class CutFinder:
         is_flat = learns and name.strip("_") in FLAT
         if learns and not is_flat:
             return
-        if is_flat or name in READINGS or (outputs and not _is_check(name)):
+        if is_flat or name in READING_NAMES or (outputs and not _is_check(name)):
             calls, params = find_origins(inputs, self._known)
             goes_on = is_flat or not is_outside
-            cut = self._note(name, find_place(), calls, params, is_flat, goes_on)
+            cut = self._note(name, find_source_line(), calls, params, is_flat, goes_on)
             if cut is not None and not goes_on:
                 self.results.keep(outputs, [cut])
 
@@ -98,7 +100,7 @@ class CutFinder:
         Args:
             fqn: of the module.
         """
-        place = find_place()
+        place = find_source_line()
         if place is not None:
             cut = self._enter("torch.no_grad", place)
             if cut is not None:
@@ -132,7 +134,7 @@ class CutFinder:
             if not tensor.requires_grad and self._outputs:
                 calls = self.find_owners(tensor)
                 if calls:
-                    self._note("detach", find_place(), calls, set())
+                    self._note("detach", find_source_line(), calls, set())
 
     def look_around(self, inputs: Any, outputs: Mapping[Edge, Tensor]) -> None:
         """What an outermost call was given may have lost its graph since an earlier one.
@@ -165,7 +167,7 @@ class CutFinder:
     def _note(
         self,
         name: str,
-        place: Place | None,
+        place: SourceLine | None,
         calls: set[int],
         params: set[int],
         is_flat: bool = False,
@@ -180,7 +182,7 @@ class CutFinder:
         return cut
 
     def _enter(
-        self, function: str, place: Place, is_flat: bool = False, goes_on: bool = True
+        self, function: str, place: SourceLine, is_flat: bool = False, goes_on: bool = True
     ) -> FoundCut | None:
         key = function, place.source
         if key not in self.found and len(self.found) >= MAX_CUTS:
@@ -244,7 +246,7 @@ def _is_check(name: str) -> bool:
     return name in _CHECKS or name.startswith(("new_", "is_")) or name.endswith("_like")
 
 
-def _choose_name(name: str, place: Place) -> str:
+def _choose_name(name: str, place: SourceLine) -> str:
     """What a user would recognise in the line."""
     if place.in_function:
         return "autograd.Function"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gradwatch.records import Array
 
-Place = tuple[str, int, int]
+Address = tuple[str, int, int]
 
 WHOLE_STEP = -1
 """Stands for the number of a root where a value is of the step and not of a call in it."""
@@ -30,7 +30,7 @@ PLAIN, ROOT, REST = range(3)
 ``1 - v / n``."""
 
 
-class Reading(NamedTuple):
+class RawValue(NamedTuple):
     """A raw value on its device, and what the host makes of it.
 
     Attributes:
@@ -56,7 +56,7 @@ class Ledger:
 
     Attributes:
         statistics, indices, roots: columns of the places.
-        kinds, divisors: of each value, as in ``Reading``.
+        kinds, divisors: of each value, as in ``RawValue``.
         values: tensors, each with the values of one place or of several.
         starts: place of each tensor's first value.
     """
@@ -69,7 +69,7 @@ class Ledger:
     values: list[Tensor] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
 
-    def add(self, statistic: str, index: int, root: int, reading: Reading) -> None:
+    def add(self, statistic: str, index: int, root: int, reading: RawValue) -> None:
         """Note one value; it stays on its device.
 
         Args:
@@ -88,7 +88,11 @@ class Ledger:
         self.divisors.append(divisor)
 
     def add_row(
-        self, places: Sequence[Place], values: Tensor, divisors: Sequence[float], kind: int = PLAIN
+        self,
+        places: Sequence[Address],
+        values: Tensor,
+        divisors: Sequence[float],
+        kind: int = PLAIN,
     ) -> None:
         """Note the values ``(len(places),)`` of one tensor.
 
@@ -141,7 +145,7 @@ class Ledger:
         places = self.statistics, self.indices, self.roots
         return Transfer(*places, np.array(self.kinds), np.array(self.divisors), parts)
 
-    def _send_from(self, device: torch.device, numbers: list[int]) -> Part:
+    def _send_from(self, device: torch.device, numbers: list[int]) -> DeviceValues:
         """Few operations for many tensors: those of one dtype and one shape go together."""
         groups: dict[tuple[torch.dtype, bool], list[int]] = defaultdict(list)
         for number in numbers:
@@ -161,7 +165,7 @@ class Ledger:
         return positions, *_copy_to_host(torch.cat(joined), device)
 
 
-Part = tuple[list[int], Tensor, "torch.cuda.Event | None"]
+DeviceValues = tuple[list[int], Tensor, "torch.cuda.Event | None"]
 """Of one device: positions, their values on the host, and the event that says they are there."""
 
 
@@ -189,7 +193,7 @@ class Transfer:
     roots: list[int]
     kinds: Array
     divisors: Array
-    parts: list[Part]
+    parts: list[DeviceValues]
 
     @property
     def arrived(self) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.capture.calls import CallKey
-from gradwatch.capture.device_values import PLAIN, Reading
+from gradwatch.capture.device_values import PLAIN, RawValue
 
 MIN_SAMPLES = 192
 """A window is widened until each unit has seen at least this many samples ..."""
@@ -16,7 +16,7 @@ MIN_SAMPLES = 192
 MIN_STEPS = 2
 """... over at least this many sampled steps (they may lie far apart), ..."""
 
-MAX_STEPS = 64
+MAX_WINDOW = 64
 """... but over no more than this many."""
 
 
@@ -68,7 +68,7 @@ class FiringHistory:
             fired, samples = fired | earlier[0], samples + earlier[1]
         self._fresh[key] = fired, samples
 
-    def close_step(self) -> dict[CallKey, tuple[Reading, int]]:
+    def close_step(self) -> dict[CallKey, tuple[RawValue, int]]:
         """End the step: share of units that fired for no sample of the window, and its samples.
 
         Returns:
@@ -81,17 +81,17 @@ class FiringHistory:
             if (summary := self._advance(key, fired, samples)) is not None
         }
 
-    def _advance(self, key: CallKey, fired: Tensor, samples: int) -> tuple[Reading, int] | None:
+    def _advance(self, key: CallKey, fired: Tensor, samples: int) -> tuple[RawValue, int] | None:
         window = self.windows.get(key)
         if window is None or window.last_fired.shape != fired.shape:
             window = Window(torch.zeros(fired.shape, dtype=torch.int32, device=fired.device))
             self.windows[key] = window
         window.steps += 1
         window.last_fired.masked_fill_(fired, window.steps)
-        window.samples = [*window.samples, samples][-MAX_STEPS:]
+        window.samples = [*window.samples, samples][-MAX_WINDOW:]
         width = window.measure_width()
         if not width:
             return None
         silent = torch.count_nonzero(window.last_fired <= window.steps - width)
-        share = Reading(silent, PLAIN, max(fired.numel(), 1))
+        share = RawValue(silent, PLAIN, max(fired.numel(), 1))
         return share, sum(window.samples[-width:])

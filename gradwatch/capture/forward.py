@@ -19,7 +19,7 @@ from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
 
 from gradwatch.capture.backward_passes import is_in_backward
-from gradwatch.capture.frames import NOBODY, ForwardObserver, Frame, Guard
+from gradwatch.capture.frames import NO_OBSERVER, ForwardObserver, Frame, Protect
 from gradwatch.capture.graph import find_input_edges
 from gradwatch.capture.torch_tables import (
     HAS_KWARGS,
@@ -47,7 +47,7 @@ class ForwardTracker:
     def __init__(
         self,
         names: dict[int, str],
-        guard: Guard,
+        guard: Protect,
         observer: ForwardObserver,
         make_mode: Callable[[], TorchFunctionMode],
         notice: Callable[[nn.Module], None],
@@ -106,7 +106,7 @@ class ForwardTracker:
         self._root = None
         self.leave_modes()
         self._hooks.clear()
-        self._observer, self._make_mode = NOBODY, TorchFunctionMode  # they hold us
+        self._observer, self._make_mode = NO_OBSERVER, TorchFunctionMode  # they hold us
 
     def retire(self) -> None:
         """Stop as soon as that is safe: a mode cannot be left in the middle of a forward."""

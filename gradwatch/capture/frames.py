@@ -12,7 +12,7 @@ from torch import nn
 from gradwatch.capture.graph import Edge
 from gradwatch.schema.layer_set import OUTSIDE
 
-Guard = Callable[..., Any]
+Protect = Callable[..., Any]
 """Calls a function of ours with its arguments; its exceptions never reach the training."""
 
 
@@ -103,5 +103,5 @@ class _Nobody:
     def record_module(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None: ...
 
 
-NOBODY: ForwardObserver = _Nobody()
+NO_OBSERVER: ForwardObserver = _Nobody()
 """Takes an observer's place where nobody is to hear of calls any more."""

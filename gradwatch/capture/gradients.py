@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from gradwatch.capture import statistics
-from gradwatch.capture.device_values import Ledger, Reading
+from gradwatch.capture.device_values import Ledger, RawValue
 from gradwatch.capture.graph import Edge, Node, find_input_slots
 
 MAX_RECENT = 8
@@ -52,7 +52,7 @@ class GradientReader:
         self._ledger = ledger
         self._guard = guard
         self._counts = counts
-        self._recent: deque[tuple[weakref.ref[Tensor], int, Reading]] = deque(maxlen=MAX_RECENT)
+        self._recent: deque[tuple[weakref.ref[Tensor], int, RawValue]] = deque(maxlen=MAX_RECENT)
         self._is_open = True
 
     def close(self) -> None:
@@ -146,7 +146,7 @@ class GradientReader:
             if whole is not None:
                 self._read_input(index, root, whole)
 
-    def _measure(self, grad: Tensor, flat: Tensor) -> Reading:
+    def _measure(self, grad: Tensor, flat: Tensor) -> RawValue:
         """Norm; read once where the engine hands the same tensor on."""
         for found, version, norm in self._recent:
             if found() is grad and version == grad._version:

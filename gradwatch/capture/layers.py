@@ -18,7 +18,7 @@ from gradwatch.capture.execution import Execution, PlannedForward
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.followed_calls import FollowedCalls
 from gradwatch.capture.forward import ForwardTracker
-from gradwatch.capture.frames import BETWEEN, Frame, Guard
+from gradwatch.capture.frames import BETWEEN, Frame, Protect
 from gradwatch.capture.functions import FunctionMode
 from gradwatch.capture.fused_ops import InsideRecorder
 from gradwatch.capture.gradients import GradientReader
@@ -48,7 +48,7 @@ class LayerRecorder:
     def __init__(
         self,
         names: dict[int, str],
-        guard: Guard,
+        guard: Protect,
         passes: PassTracker,
         firing: FiringHistory,
         linked: Mapping[CallKey, Layer],

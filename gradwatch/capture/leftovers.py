@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from gradwatch.capture.device_values import WHOLE_STEP, Ledger, Reading
+from gradwatch.capture.device_values import WHOLE_STEP, Ledger, RawValue
 from gradwatch.capture.param_values import list_gradients, measure_norms, stamp_gradients
 from gradwatch.capture.parameters import Watched
 
@@ -30,7 +30,7 @@ class Leftovers:
 
     watched: Sequence[Watched]
     _stamps: dict[int, tuple[int, int]] = field(default_factory=dict)
-    _norms: dict[int, Reading] = field(default_factory=dict)
+    _norms: dict[int, RawValue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._stamps = stamp_gradients(self.watched)
@@ -78,6 +78,6 @@ class Leftovers:
         }
 
 
-def _choose_less(before: Reading | None, now: Reading) -> Reading:
+def _choose_less(before: RawValue | None, now: RawValue) -> RawValue:
     """Zero once it was zero: ``grad.data.zero_()`` leaves no other trace."""
     return now if before is None else now._replace(value=torch.minimum(before.value, now.value))

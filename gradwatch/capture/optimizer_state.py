@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradwatch.capture.device_values import WHOLE_STEP, Ledger, Reading
+from gradwatch.capture.device_values import WHOLE_STEP, Ledger, RawValue
 from gradwatch.capture.stepped_objects import find_class
 
 HOST = "cpu"
@@ -90,9 +90,9 @@ def note_scaling(optimizer: Optimizer | None, ledger: Ledger) -> None:
         return
     scale, found = read_scale(find_scaler(optimizer)), read_found_inf(optimizer)
     if scale is not None:
-        ledger.add("step.loss_scale", 0, WHOLE_STEP, Reading(scale.reshape(())))
+        ledger.add("step.loss_scale", 0, WHOLE_STEP, RawValue(scale.reshape(())))
     if found is not None:
-        ledger.add("step.found_inf", 0, WHOLE_STEP, Reading(found))
+        ledger.add("step.found_inf", 0, WHOLE_STEP, RawValue(found))
 
 
 def find_decoupled_decay(optimizer: Optimizer) -> dict[int, float]:
@@ -227,7 +227,7 @@ def read_rates(optimizers: Iterable[Optimizer], ledger: Ledger) -> float:
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     for number, rate in enumerate(map(find_device_rate, groups)):
         if rate is not None:
-            reading = Reading(rate.detach().reshape(()))
+            reading = RawValue(rate.detach().reshape(()))
             ledger.add("step.learning_rate", number, WHOLE_STEP, reading)
     return max(
         (value for value in map(read_rate, groups) if not math.isnan(value)), default=math.nan

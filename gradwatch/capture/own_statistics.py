@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gradwatch.capture.device_values import WHOLE_STEP, Ledger, Reading
+from gradwatch.capture.device_values import WHOLE_STEP, Ledger, RawValue
 from gradwatch.capture.parameters import Watched, localise
 from gradwatch.capture.statistics import PARAM_PREFIX
 from gradwatch.errors import InvalidInput
 from gradwatch.interruption import is_foreign
-from gradwatch.plugins import STATISTICS, load_plugins, warn_once
+from gradwatch.plugins import STATISTICS_GROUP, load_plugins, warn_once
 from gradwatch.schema.statistics import Statistic, adopt
 
 _SCOPES = ("layer", "param")
@@ -54,7 +54,7 @@ def list_statistics(further: Sequence[OwnStatistic] = ()) -> tuple[OwnStatistic,
             or its name is taken.
     """
     found: dict[Statistic, OwnStatistic] = {}
-    for statistic in load_plugins(STATISTICS, OwnStatistic):
+    for statistic in load_plugins(STATISTICS_GROUP, OwnStatistic):
         try:
             found.setdefault(_adopt(statistic), statistic)
         except InvalidInput as error:
@@ -117,9 +117,11 @@ class OwnMeasures:
                 given = localise(seen.param.detach()), localise(grad.detach())
                 value = self._measure(statistic, given) if given[1].numel() else None
                 if value is not None:
-                    ledger.add(PARAM_PREFIX + statistic.row.name, index, WHOLE_STEP, Reading(value))
+                    ledger.add(
+                        PARAM_PREFIX + statistic.row.name, index, WHOLE_STEP, RawValue(value)
+                    )
 
-    def measure_output(self, output: Tensor) -> Iterable[tuple[str, Reading]]:
+    def measure_output(self, output: Tensor) -> Iterable[tuple[str, RawValue]]:
         """Names and values of one output of one call of a layer.
 
         Args:
@@ -131,7 +133,7 @@ class OwnMeasures:
         for statistic in self._list_working("layer"):
             value = self._measure(statistic, (output.detach(),)) if output.numel() else None
             if value is not None:
-                yield statistic.row.name, Reading(value)
+                yield statistic.row.name, RawValue(value)
 
     def _list_working(self, scope: str) -> list[OwnStatistic]:
         mine = (statistic for statistic in self.statistics if statistic.row.scope == scope)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch.optim import Optimizer
 
-from gradwatch.capture.device_values import Ledger, Reading
+from gradwatch.capture.device_values import Ledger, RawValue
 from gradwatch.capture.leftovers import Leftovers
 from gradwatch.capture.optimizer_state import find_scaler, read_scale
 from gradwatch.capture.own_statistics import OwnMeasures
@@ -58,7 +58,7 @@ class ParamReadings:
         """Whether any gradient was there when an optimizer was about to step."""
         return bool(self._step_gradients.rows)
 
-    def measure_residue(self) -> Reading:
+    def measure_residue(self) -> RawValue:
         """Zero when no gradient is left from an earlier pass, else more than that."""
         return measure_residue(self._watched)
 

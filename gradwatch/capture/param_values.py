@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradwatch.capture.device_values import REST, WHOLE_STEP, Ledger, Reading
+from gradwatch.capture.device_values import REST, WHOLE_STEP, Ledger, RawValue
 from gradwatch.capture.opaque_tensors import is_opaque
 from gradwatch.capture.parameters import Watched, localise
 from gradwatch.capture.shards import is_elsewhere
@@ -25,7 +25,7 @@ FOREACH_SIZE = 2**14
 
 
 @dataclass
-class Rows:
+class StackedRows:
     """Samples of equal length, one row for each tensor.
 
     Attributes:
@@ -47,8 +47,8 @@ class GradientReading:
         is_aligned: ... if this is set.
     """
 
-    norms: dict[int, Reading] = field(default_factory=dict)
-    rows: list[Rows] = field(default_factory=list)
+    norms: dict[int, RawValue] = field(default_factory=dict)
+    rows: list[StackedRows] = field(default_factory=list)
     is_aligned: bool = False
 
     def choose(self, indices: Container[int]) -> GradientReading:
@@ -128,7 +128,7 @@ def list_gradients(
     return [(i, _take_values(grad)) for i, grad in local if grad.numel()]
 
 
-def _count_elements(rows: Rows, sizes: dict[int, int], ledger: Ledger) -> None:
+def _count_elements(rows: StackedRows, sizes: dict[int, int], ledger: Ledger) -> None:
     length = rows.values.shape[1]
     zeros = [("param.zero_fraction", index, WHOLE_STEP) for index in rows.indices]
     ledger.add_row(zeros, _count_nonzero(rows.values), [length] * len(zeros), REST)
@@ -142,7 +142,7 @@ def _count_nonzero(rows: Tensor) -> Tensor:
     return count
 
 
-def measure_residue(watched: Sequence[Watched]) -> Reading:
+def measure_residue(watched: Sequence[Watched]) -> RawValue:
     """Zero when no gradient is left from an earlier pass, else more than that.
 
     Args:
@@ -154,7 +154,7 @@ def measure_residue(watched: Sequence[Watched]) -> Reading:
     with torch.no_grad():
         norms = measure_norms([grad for _, grad in list_gradients(watched)])
     values = [norm.value.double() for norm in norms]
-    return Reading(torch.stack(values).sum() if values else torch.zeros(()))
+    return RawValue(torch.stack(values).sum() if values else torch.zeros(()))
 
 
 def read_weights(watched: Sequence[Watched], ledger: Ledger) -> None:
@@ -176,7 +176,7 @@ def _take_values(tensor: Tensor) -> Tensor:
     return tensor.detach().coalesce().values() if tensor.is_sparse else tensor
 
 
-def measure_norms(tensors: Sequence[Tensor]) -> list[Reading]:
+def measure_norms(tensors: Sequence[Tensor]) -> list[RawValue]:
     """L2 norms of many tensors, through the multi-tensor kernels where they are exact enough.
 
     To be called where gradients are switched off.
@@ -192,7 +192,7 @@ def measure_norms(tensors: Sequence[Tensor]) -> list[Reading]:
         return [measure_l2_norm(tensor) for tensor in tensors]
     fused = dict(zip(chosen, torch._foreach_norm([tensors[i] for i in chosen]), strict=True))
     return [
-        Reading(fused[i]) if i in fused else measure_l2_norm(tensor)
+        RawValue(fused[i]) if i in fused else measure_l2_norm(tensor)
         for i, tensor in enumerate(tensors)
     ]
 
@@ -203,7 +203,7 @@ def _fits_foreach(tensor: Tensor) -> bool:
     return is_exact and tensor.dtype == torch.float32
 
 
-def gather_rows(tensors: Iterable[tuple[int, Tensor]]) -> list[Rows]:
+def gather_rows(tensors: Iterable[tuple[int, Tensor]]) -> list[StackedRows]:
     """Samples of tensors that have an index each; half precision as float32.
 
     To be called where gradients are switched off.
@@ -221,6 +221,6 @@ def gather_rows(tensors: Iterable[tuple[int, Tensor]]) -> list[Rows]:
     return [_stack_rows(group) for (_, _, shape), group in groups.items() if shape.numel()]
 
 
-def _stack_rows(group: list[tuple[int, Tensor]]) -> Rows:
+def _stack_rows(group: list[tuple[int, Tensor]]) -> StackedRows:
     values = widen(torch.stack([sample for _, sample in group]))
-    return Rows([index for index, _ in group], values.reshape(len(group), -1))
+    return StackedRows([index for index, _ in group], values.reshape(len(group), -1))

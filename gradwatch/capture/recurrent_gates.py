@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gradwatch.capture import statistics
 from gradwatch.capture.calls import Measured, Part
-from gradwatch.capture.device_values import Reading
+from gradwatch.capture.device_values import RawValue
 from gradwatch.capture.recurrence import GATES, Unrolled, Weights, unroll
 from gradwatch.capture.statistics import widen
 from gradwatch.schema.activations import ACTIVATIONS
@@ -32,7 +32,7 @@ _FUNCTIONS: dict[str, tuple[str, bool]] = {
 }
 
 
-def find_kind(module: nn.Module) -> str:
+def find_cell_type(module: nn.Module) -> str:
     """``"lstm"``, ``"gru"``, ``"tanh"`` or ``"relu"``.
 
     Args:
@@ -49,7 +49,7 @@ def list_gates(kind: str, suffix: str = "") -> list[Part]:
     """The entries of one layer's gates.
 
     Args:
-        kind: as of ``find_kind``.
+        kind: as of ``find_cell_type``.
         suffix: of the names, such as ``"_l1_reverse"``.
 
     Example:
@@ -82,7 +82,7 @@ def measure_gates(layer: Unrolled, suffix: str = "", valid: Tensor | None = None
         if activation.can_die:
             yield part, "zero_fraction", statistics.measure_zero_fraction(y)
             fired = statistics.find_fired_units(y, y.dim() - 1)
-            yield part, FIRED, Reading(fired, divisor=y.numel() // max(y.shape[-1], 1))
+            yield part, FIRED, RawValue(fired, divisor=y.numel() // max(y.shape[-1], 1))
 
 
 def measure_cell(module: nn.Module, args: tuple[Any, ...]) -> Measured:
@@ -92,7 +92,7 @@ def measure_cell(module: nn.Module, args: tuple[Any, ...]) -> Measured:
         module: an ``nn.RNNCellBase``.
         args: its input ``(B, I)`` or ``(I,)``, and the state if it was given one.
     """
-    x, kind = widen(args[0].detach()), find_kind(module)
+    x, kind = widen(args[0].detach()), find_cell_type(module)
     x = x.unsqueeze(0) if x.dim() == 1 else x
     state = args[1] if len(args) > 1 else None
     states = state if isinstance(state, tuple) else (state, state)

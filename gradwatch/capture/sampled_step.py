@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 from gradwatch.capture.backward_passes import PassTracker, is_in_backward
 from gradwatch.capture.calls import CallKey
 from gradwatch.capture.compilation import UNSEEN
-from gradwatch.capture.device_values import WHOLE_STEP, Reading
+from gradwatch.capture.device_values import WHOLE_STEP, RawValue
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.found_cuts import FoundCut
-from gradwatch.capture.frames import Guard
+from gradwatch.capture.frames import Protect
 from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.layers import LayerRecorder
 from gradwatch.capture.loss import find_loss
@@ -69,7 +69,7 @@ class SampledStep:
     model: InitVar[nn.Module]
     inventory: Inventory
     optimizers: Sequence[Optimizer]
-    guard: Guard
+    guard: Protect
     firing: FiringHistory
     linked: Mapping[CallKey, Layer]
     notice: Callable[[nn.Module], None]
@@ -169,7 +169,7 @@ class SampledStep:
         loss = find_loss(self._thread)
         if loss is not None:
             number = self.recorder.table.pass_number
-            self._ledger.add("pass.loss", number, WHOLE_STEP, Reading(loss))
+            self._ledger.add("pass.loss", number, WHOLE_STEP, RawValue(loss))
 
     def _end_backward(self) -> None:
         self.guard(self._read_backward)

@@ -21,7 +21,7 @@ _APPLY = (torch.autograd.Function.apply.__func__.__code__,)  # type: ignore[attr
 
 
 @dataclass(frozen=True)
-class Place:
+class SourceLine:
     """A line of the user's code.
 
     Attributes:
@@ -40,7 +40,7 @@ class Place:
     in_function: bool = False
 
 
-def find_place() -> Place | None:
+def find_source_line() -> SourceLine | None:
     """The innermost line on the running thread's stack that is neither torch's nor ours."""
     frame: FrameType | None = sys._getframe(1)
     through = ""
@@ -54,7 +54,7 @@ def find_place() -> Place | None:
     line = linecache.getline(path, number).strip()
     source, around = f"{_shorten(path)}:{number}", frame.f_back
     in_function = around is not None and around.f_code in _APPLY
-    return Place(source, line, _name_function(frame), through, in_function)
+    return SourceLine(source, line, _name_function(frame), through, in_function)
 
 
 def _shorten(path: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gradwatch.capture.device_values import PLAIN, REST, ROOT, Reading
+from gradwatch.capture.device_values import PLAIN, REST, ROOT, RawValue
 from gradwatch.records import HISTOGRAM_EDGES
 from gradwatch.schema.activations import SATURATION_SHARE, Activation
 from gradwatch.schema.derivatives import Options
@@ -42,7 +42,7 @@ _HALF_DTYPES = frozenset((torch.float16, torch.bfloat16))
 
 HISTOGRAM_BINS = len(HISTOGRAM_EDGES) - 1
 
-UNITS_PREFIX = "units."
+BIN_PREFIX = "units."
 PARAM_PREFIX = "param."
 SCALED_SUFFIX = ".scaled"
 """Of keys under which values wait for their transfer: counts by bin of a histogram; statistics of
@@ -58,7 +58,7 @@ def find_merge(key: str) -> str:
     Returns:
         ``"sum"``, ``"l2"``, ``"mean"`` or ``"last"``.
     """
-    if key.startswith(UNITS_PREFIX):
+    if key.startswith(BIN_PREFIX):
         return "sum"
     name = key.removeprefix(PARAM_PREFIX).removesuffix(SCALED_SUFFIX)
     row = find_statistic("layer" if name == key else "param", name)
@@ -139,7 +139,7 @@ def view_sample(tensor: Tensor) -> Tensor:
     return tensor.as_strided((runs, RUN_LENGTH), (stride, 1), tensor.storage_offset())
 
 
-def measure_l2_norm(tensor: Tensor) -> Reading:
+def measure_l2_norm(tensor: Tensor) -> RawValue:
     """Euclidean norm over all elements.
 
     float64 stays float64; half precision and float32 are summed in float32, which on a CPU is a
@@ -157,8 +157,8 @@ def measure_l2_norm(tensor: Tensor) -> Reading:
     """
     flat = flatten_dense(tensor)
     if flat.is_cpu and flat.dtype in _DOT_DTYPES and flat.numel() != 1:  # whose square may overflow
-        return Reading(_sum_squares(flat), ROOT)
-    return Reading(_norm(flat, dtype=torch.float32 if flat.dtype in _HALF_DTYPES else None))
+        return RawValue(_sum_squares(flat), ROOT)
+    return RawValue(_norm(flat, dtype=torch.float32 if flat.dtype in _HALF_DTYPES else None))
 
 
 def _sum_squares(flat: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def _sum_squares(flat: Tensor) -> Tensor:
     return torch.stack([torch.dot(block, block) for block in flat.split(BLOCK_SIZE)]).sum()
 
 
-def measure_zero_fraction(tensor: Tensor) -> Reading:
+def measure_zero_fraction(tensor: Tensor) -> RawValue:
     """Share of elements that are exactly zero, of a sample.
 
     Args:
@@ -180,12 +180,12 @@ def measure_zero_fraction(tensor: Tensor) -> Reading:
         0.75
     """
     sample = take_sample(tensor)
-    return Reading(torch.count_nonzero(sample), REST, max(sample.numel(), 1))
+    return RawValue(torch.count_nonzero(sample), REST, max(sample.numel(), 1))
 
 
 def measure_saturation(
     activation: Activation, x: Tensor | None, y: Tensor, options: Options
-) -> tuple[Reading, Reading]:
+) -> tuple[RawValue, RawValue]:
     """Saturated fraction and mean |phi'| of one call of an activation, of a sample.
 
     Saturated is an element with |phi'| below ``SATURATION_SHARE`` of its maximum: for the sigmoid
@@ -208,7 +208,7 @@ def measure_saturation(
     inputs, outputs = sample_activation(x, y)
     saturated, total = count_saturated(activation, inputs[None], outputs[None], options)
     size = outputs.numel()
-    return Reading(saturated[0], PLAIN, size), Reading(total[0], PLAIN, size)
+    return RawValue(saturated[0], PLAIN, size), RawValue(total[0], PLAIN, size)
 
 
 def sample_activation(x: Tensor | None, y: Tensor) -> tuple[Tensor, Tensor]:

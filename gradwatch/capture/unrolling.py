@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gradwatch.capture.calls import Measured, Part
-from gradwatch.capture.device_values import ROOT, Reading
+from gradwatch.capture.device_values import ROOT, RawValue
 from gradwatch.capture.recurrence import Unrolled, Weights, unroll
 from gradwatch.capture.recurrent_gates import (
     choose_rows,
     convert,
-    find_kind,
+    find_cell_type,
     list_gates,
     measure_gates,
 )
@@ -140,7 +140,7 @@ class Unrolling:
 
     def list_parts(self) -> list[Part]:
         """Every entry that ``measure`` will fill."""
-        kind = find_kind(self.module)
+        kind = find_cell_type(self.module)
         suffixes = [self._name_suffix(n) for n in range(len(self.weights))]
         gates = [part for suffix in suffixes for part in list_gates(kind, suffix)]
         return gates + [part for d in range(self._directions) for part in self._list_times(d)]
@@ -170,7 +170,7 @@ class Unrolling:
 
     def _run(self) -> list[Unrolled]:
         x, layers = self.x, []
-        kind, count = find_kind(self.module), self._directions
+        kind, count = find_cell_type(self.module), self._directions
         for number, weights in enumerate(self.weights):
             direction = number % count
             h, c = self.states[0][number], self.states[1][number] if kind == "lstm" else None
@@ -217,9 +217,9 @@ class Unrolling:
         scale = self.batch_size / self.x.shape[1]
         for part in parts:
             first, last = (-(-b * steps // len(parts)) for b in (part.call, part.call + 1))
-            norm = Reading(squares[first:last].mean(), ROOT, 1 / scale)
+            norm = RawValue(squares[first:last].mean(), ROOT, 1 / scale)
             yield part, "grad_output_l2_norm", norm
-            yield part, "grad_zero_fraction", Reading(zeros[first:last].mean())
+            yield part, "grad_zero_fraction", RawValue(zeros[first:last].mean())
 
     def _add_final(self, slot: str, number: int, grad: Tensor) -> Tensor:
         final = self.grads.get(slot)

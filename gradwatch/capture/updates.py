@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gradwatch.capture.device_values import WHOLE_STEP, Ledger
 from gradwatch.capture.param_values import (
     GradientReading,
-    Rows,
+    StackedRows,
     gather_rows,
     list_gradients,
     measure_norms,
@@ -31,7 +31,7 @@ class StepGradients:
         rows: of the parameters that have a gradient.
     """
 
-    rows: list[Rows] = field(default_factory=list)
+    rows: list[StackedRows] = field(default_factory=list)
 
     @torch.no_grad()
     def take(
@@ -137,7 +137,7 @@ def measure_loss_change(change: Tensor, grads: Tensor) -> Tensor:
 class Updates:
     """Samples of the parameters before a step, to be compared with those after it."""
 
-    before: list[Rows]
+    before: list[StackedRows]
 
     @classmethod
     @torch.no_grad()
@@ -175,14 +175,14 @@ class Updates:
                 _add_updates(watched, old, new, decays, gradients, ledger)
 
 
-def _gather_weights(watched: Sequence[Watched], indices: Iterable[int]) -> list[Rows]:
+def _gather_weights(watched: Sequence[Watched], indices: Iterable[int]) -> list[StackedRows]:
     return gather_rows((i, localise(watched[i].param)) for i in indices)
 
 
 def _add_updates(
     watched: Sequence[Watched],
-    old: Rows,
-    new: Rows,
+    old: StackedRows,
+    new: StackedRows,
     decays: Sequence[float],
     gradients: StepGradients,
     ledger: Ledger,

@@ -15,13 +15,13 @@ from gradwatch.evidence.gradient_flow import Reading, read_flow
 from gradwatch.evidence.history import History
 from gradwatch.records import Array, Layer, LayerSet, Param, StepRecord
 
-Rows = Mapping[str, float | Sequence[float]]
+GivenRows = Mapping[str, float | Sequence[float]]
 """By name of a statistic, one number for all places, or one for each in order."""
 
 _RATE = 0.125
 _GRADS = (0.0625, 2.0)
 
-_LAYER: Rows = {
+_LAYER: GivenRows = {
     "grad_output_l2_norm": (0.03125, 0.125, 1.0),
     "grad_input_l2_norm": (nan, 0.03125, 0.125),
     "output_l2_norm": (4.0, 2.0, 4.0),
@@ -30,7 +30,7 @@ _LAYER: Rows = {
     "derivative_mean": (nan, 0.25, nan),
 }
 
-_PARAM: Rows = {
+_PARAM: GivenRows = {
     "grad_l2_norm": _GRADS,
     "weight_l2_norm": (2.0, 1.0),
     "update_l2_norm": tuple(_RATE * grad for grad in _GRADS),
@@ -72,9 +72,9 @@ def make_layer_set(activation: str = "Sigmoid") -> LayerSet:
 
 def make_record(
     global_step: int = 0,
-    layer: Rows | None = None,
-    param: Rows | None = None,
-    step: Rows | None = None,
+    layer: GivenRows | None = None,
+    param: GivenRows | None = None,
+    step: GivenRows | None = None,
     layer_set: LayerSet | None = None,
 ) -> StepRecord:
     """One step of SGD with a rate of 1/8, in which ``fc0`` gets 1/32 of the gradient.
@@ -103,7 +103,7 @@ def make_record(
     )
 
 
-def _fill(names: Sequence[str], rows: Rows, width: int) -> Array:
+def _fill(names: Sequence[str], rows: GivenRows, width: int) -> Array:
     values = np.full((len(names), width), np.nan)
     for name, row in rows.items():
         values[names.index(name)] = row
@@ -111,9 +111,9 @@ def _fill(names: Sequence[str], rows: Rows, width: int) -> Array:
 
 
 def make_reading(
-    layer: Rows | None = None,
-    param: Rows | None = None,
-    step: Rows | None = None,
+    layer: GivenRows | None = None,
+    param: GivenRows | None = None,
+    step: GivenRows | None = None,
     layer_set: LayerSet | None = None,
 ) -> Reading:
     """The same with what follows from it; arguments as those of ``make_record``.

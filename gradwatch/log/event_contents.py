@@ -18,9 +18,9 @@ from gradwatch.log.summaries import (
     TAG_PREFIX,
     TRIALS_TAG,
     UNITS_PREFIX,
-    Float32,
 )
 from gradwatch.run_marks import Mark, unpack_end, unpack_gap, unpack_header
+from gradwatch.schema.packing import Float32
 
 
 @dataclass(frozen=True)

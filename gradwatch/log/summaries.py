@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import numpy.typing as npt
 from tensorboard.compat.proto import summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorboard.plugins.text import metadata as text_metadata
 
@@ -30,6 +29,7 @@ from gradwatch.run_marks import (
     RunHeader,
     pack_mark,
 )
+from gradwatch.schema.packing import Float32
 
 PLUGIN_NAME = "gradwatch"
 TAG_PREFIX = "gradwatch/"
@@ -40,8 +40,6 @@ START_TAG, END_TAG, GAP_TAG = "gradwatch/start", "gradwatch/end", "gradwatch/gap
 MARK_TAGS = {RunHeader: START_TAG, RunEnd: END_TAG, RunGap: GAP_TAG}
 MAX_LAYER_SET_BYTES = 10 << 20
 """A layer set larger than this (60,000 calls) is not read: a few bytes can inflate to any size."""
-
-Float32 = npt.NDArray[np.float32]
 
 
 def pack_layer_set(layer_set: LayerSet) -> bytes:

@@ -173,9 +173,11 @@ def _write_details(report: Report) -> str:
     """The layer table; before it the findings that the three lines leave out."""
     from gradwatch.display.layer_table import make_printable
     from gradwatch.display.terminal import write_layers
-    from gradwatch.verdict.findings import describe
+    from gradwatch.verdict.findings import describe_findings
 
-    others = describe(report.findings[1:]).partition("\n")[2] if report.findings[1:] else ""
+    others = (
+        describe_findings(report.findings[1:]).partition("\n")[2] if report.findings[1:] else ""
+    )
     parts = ["\n".join(map(make_printable, others.splitlines())), write_layers(report)]
     return "\n".join(filter(None, parts))
 

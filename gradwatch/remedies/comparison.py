@@ -15,7 +15,7 @@ from gradwatch.log.writer import EventLog
 from gradwatch.remedies.catalogue import REMEDIES, UNTOUCHED
 from gradwatch.remedies.experiment import (
     Setup,
-    describe,
+    describe_trial,
     measure_baseline,
     survey_setup,
     try_remedy,
@@ -30,7 +30,7 @@ from gradwatch.twin_training import (
 )
 from gradwatch.verdict.trials import Trial, rank_trials
 
-DEFAULT_STEPS = 40
+REMEDY_STEPS = 40
 """Enough to see whether the loss falls, and for every rule to see a disease last."""
 
 
@@ -40,7 +40,7 @@ def try_remedies(
     loss_fn: LossFunction,
     optimizer: OptimizerLike = None,
     *,
-    steps: int = DEFAULT_STEPS,
+    steps: int = REMEDY_STEPS,
     thresholds: Thresholds | None = None,
     logdir: str | os.PathLike[str] | None = None,
 ) -> list[Trial]:
@@ -79,7 +79,7 @@ def try_remedies(
         survey = survey_setup(setup, topology)
         trials = [try_remedy(setup, remedy, survey, baseline) for remedy in REMEDIES]
         untouched = UNTOUCHED.operate(model, survey)
-    trials.append(describe(setup, UNTOUCHED, untouched, baseline, baseline))
+    trials.append(describe_trial(setup, UNTOUCHED, untouched, baseline, baseline))
     ranked = RankedTrials(rank_trials(trials, limits))
     if logdir is not None:
         _keep(ranked, logdir)

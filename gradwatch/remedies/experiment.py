@@ -17,7 +17,7 @@ from gradwatch.errors import NothingToJudge
 from gradwatch.evidence.topology import Topology
 from gradwatch.remedies.measurement import has_nonfinite_gradient, measure_training
 from gradwatch.remedies.optimizers import (
-    list_parameters,
+    list_trainable,
     rebuild_optimizer,
     scale_learning_rates,
 )
@@ -112,21 +112,21 @@ def try_remedy(setup: Setup, remedy: Remedy, survey: Survey, before: Measurement
         training, edit = _operate(setup, remedy, survey)
         after, report = _train(setup, training)
     except NotApplicable as answer:
-        return describe(setup, remedy, edit, before, None, str(answer))
+        return describe_trial(setup, remedy, edit, before, None, str(answer))
     except Exception as error:
         reason = f"the changed model fails with {type(error).__name__}: {_first_line(error)}"
-        return describe(setup, remedy, edit, before, None, reason)
+        return describe_trial(setup, remedy, edit, before, None, reason)
     if report.failure:
         reason = f"gradwatch could not watch the changed model: {report.failure}"
-        return describe(setup, remedy, edit, before, None, reason)
-    return describe(setup, remedy, edit, before, after)
+        return describe_trial(setup, remedy, edit, before, None, reason)
+    return describe_trial(setup, remedy, edit, before, after)
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
-def describe(
+def describe_trial(
     setup: Setup,
     remedy: Remedy,
     edit: Edit,
@@ -166,7 +166,7 @@ def _copy(setup: Setup) -> Training:
 def _remake_optimizer(setup: Setup, training: Training, known: set[int]) -> Optimizer:
     if isinstance(setup.optimizer, Optimizer):
         return rebuild_optimizer(training.optimizer, training.model, known)
-    return make_optimizer(setup.optimizer, list_parameters(training.model))
+    return make_optimizer(setup.optimizer, list_trainable(training.model))
 
 
 def _train(setup: Setup, training: Training) -> tuple[Measurement, Report]:

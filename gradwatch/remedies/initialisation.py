@@ -21,7 +21,7 @@ from gradwatch.verdict.init_schemes import (
 from gradwatch.wording.module_names import describe_layers
 
 RECURRENT = "Xavier, orthogonal recurrent matrices"
-ATTENTION = "Xavier, all projections"
+ALL_PROJECTIONS = "Xavier, all projections"
 
 FollowingType = Callable[[int], str]
 """Layer index -> type of the activation that follows; empty where none does."""
@@ -130,7 +130,7 @@ def _initialise_attention(module: nn.MultiheadAttention) -> str:
         if param.dim() >= 2:
             nn.init.xavier_uniform_(param)
     _zero_bias(module)
-    return ATTENTION
+    return ALL_PROJECTIONS
 
 
 def _initialise_recurrent(module: nn.Module) -> str:

@@ -65,7 +65,7 @@ def scale_learning_rates(optimizer: Optimizer, factor: float) -> None:
             group["lr"] = group["lr"] * factor
 
 
-def list_parameters(model: nn.Module) -> list[nn.Parameter]:
+def list_trainable(model: nn.Module) -> list[nn.Parameter]:
     """What an optimizer factory is called with: the trainable parameters.
 
     Args:

@@ -15,7 +15,7 @@ from gradwatch.twin_training import compute_loss
 from gradwatch.verdict.init_schemes import is_hidden_activation
 from gradwatch.wording.module_names import is_function
 
-Place = int | str
+Position = int | str
 """Of an input: its position, or its name as a keyword argument."""
 
 
@@ -39,7 +39,7 @@ class Survey:
 
     topology: Topology
     shapes: dict[str, Shapes] = field(default_factory=dict)
-    inputs: dict[Place, list[Tensor]] = field(default_factory=dict)
+    inputs: dict[Position, list[Tensor]] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[Layer, ...]:

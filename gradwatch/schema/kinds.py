@@ -1,7 +1,7 @@
 """Every kind of finding and every cause, one row each: order, words, and what belongs together.
 
 Rules, the terminal, pages and the command line read these rows. A rule of a kind that has no row
-here gets one from its own title (``register``), behind the others.
+here gets one from its own title (``register_kind``), behind the others.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ CAUSES: dict[str, Cause] = {
 """All causes by name."""
 
 
-def register(name: str, title: str, code: str) -> None:
+def register_kind(name: str, title: str, code: str) -> None:
     """Make sure that a rule's kind is known; one that is new comes behind the others.
 
     Args:

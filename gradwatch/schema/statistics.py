@@ -20,7 +20,7 @@ __all__ = [
     "adopt",
     "find_statistic",
     "list_names",
-    "register",
+    "register_statistic",
 ]
 
 STATISTICS: dict[tuple[str, str], Statistic] = {}
@@ -33,7 +33,7 @@ _TABLES = {"layer": "layer", "activation": "layer", "param": "param", "step": "s
 """Layers and activations share a table, and so their names."""
 
 
-def register(statistic: Statistic) -> Statistic:
+def register_statistic(statistic: Statistic) -> Statistic:
     """Add a row; records that are captured from now on have it.
 
     Args:
@@ -47,7 +47,7 @@ def register(statistic: Statistic) -> Statistic:
 
     Example:
         >>> try:
-        ...     register(Statistic("loss", "step", "", "last", "mean", "the loss"))
+        ...     register_statistic(Statistic("loss", "step", "", "last", "mean", "the loss"))
         ... except InvalidInput as error:
         ...     print(str(error)[-27:])
         taken. Choose another name.
@@ -254,4 +254,4 @@ for _row in (
         scales_with_loss=True,
     ),
 ):  # fmt: skip
-    register(_row)
+    register_statistic(_row)

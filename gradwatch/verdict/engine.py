@@ -48,7 +48,7 @@ class Doctor:
             for rule in (list_rules() if rules is None else rules)
         )
         for rule in self.rules:
-            kinds.register(rule.kind, rule.title, rule.code)
+            kinds.register_kind(rule.kind, rule.title, rule.code)
         self.history = History(thresholds=self.thresholds)
         self._tracker = Tracker(self.thresholds)
         self._ignored: set[str] = set()

@@ -17,7 +17,15 @@ from gradwatch.verdict.own_rules import list_kinds
 if TYPE_CHECKING:
     from gradwatch.evidence.history import History
 
-__all__ = ["Finding", "LayerSummary", "Severity", "Trained", "Verdict", "announce", "describe"]
+__all__ = [
+    "Finding",
+    "LayerSummary",
+    "Severity",
+    "Trained",
+    "Verdict",
+    "announce",
+    "describe_findings",
+]
 
 
 class Severity(IntEnum):
@@ -169,7 +177,7 @@ class Verdict:
         """
         found = self.of_kind(*kinds)
         if found:
-            raise UnhealthyGradients(describe(found), found)
+            raise UnhealthyGradients(describe_findings(found), found)
         if self.failure:
             raise NothingToJudge(
                 f"Expected a complete record of the run, got an error of gradwatch's own: "
@@ -251,7 +259,7 @@ def announce(findings: Sequence[Finding], step: int, logdir: str = "") -> str:
     return f"gradwatch: {count} at step {step:,}: {said}{look}"
 
 
-def describe(findings: Sequence[Finding]) -> str:
+def describe_findings(findings: Sequence[Finding]) -> str:
     """Findings as plain text: message, remedy and code of each.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from gradwatch.errors import InvalidInput
 from gradwatch.evidence.history import History
 from gradwatch.interruption import is_foreign
-from gradwatch.plugins import RULES, load_plugins, warn_once
+from gradwatch.plugins import RULES_GROUP, load_plugins, warn_once
 from gradwatch.schema import kinds
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
@@ -28,7 +28,7 @@ def list_rules(further: Sequence[Rule] = ()) -> tuple[Rule, ...]:
         InvalidInput: something among the further ones is no rule, or its code is taken.
     """
     rules = {rule.code: rule for rule in DEFAULT_RULES}
-    for rule in load_plugins(RULES, Rule):
+    for rule in load_plugins(RULES_GROUP, Rule):
         if rules.setdefault(rule.code, rule) is not rule:
             warn_once(_refuse_code(rule))
     for rule in further:
@@ -49,7 +49,7 @@ def list_kinds() -> tuple[str, ...]:
         In the order in which findings of equal severity are shown.
     """
     for rule in list_rules():
-        kinds.register(rule.kind, rule.title, rule.code)
+        kinds.register_kind(rule.kind, rule.title, rule.code)
     return tuple(kinds.KINDS)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import gradwatch
 from gradwatch.capture import statistics as capture_statistics
 from gradwatch.capture.call_measures import CallMeasures
-from gradwatch.capture.device_values import PLAIN, Reading
+from gradwatch.capture.device_values import PLAIN, RawValue
 from gradwatch.capture.rank_codec import Codec
 from gradwatch.capture.rank_messages import join_layer_sets
 from gradwatch.errors import InvalidInput
@@ -30,7 +30,7 @@ from gradwatch.schema.statistics import (
     Unit,
     find_statistic,
     list_names,
-    register,
+    register_statistic,
 )
 from tests.capture.tools import make_loop, watch_run
 from tests.records_builder import build_chain, make_record
@@ -215,20 +215,20 @@ def test_what_follows_the_loss_says_so(row: Statistic, scaled) -> None:
 @pytest.mark.usefixtures("registry")
 def test_a_name_that_is_taken_or_hides_its_unit_is_refused() -> None:
     with pytest.raises(InvalidInput, match="taken"):
-        register(Statistic("zero_fraction", "layer", "fraction", "mean", "mean", "zeros"))
+        register_statistic(Statistic("zero_fraction", "layer", "fraction", "mean", "mean", "zeros"))
     with pytest.raises(InvalidInput, match="ends in its unit"):
-        register(Statistic("energy", "layer", "l2_norm", "l2", "l2", "||y||"))
+        register_statistic(Statistic("energy", "layer", "l2_norm", "l2", "l2", "||y||"))
 
 
 @pytest.mark.usefixtures("registry")
 def test_a_new_statistic_takes_its_row_and_the_line_that_measures_it(monkeypatch) -> None:
     row = Statistic("output_mean", "layer", "", "mean", "mean", "mean of the output")
-    assert register(row).name in list_names("layer")
+    assert register_statistic(row).name in list_names("layer")
     measure = CallMeasures.measure_activation
 
     def measure_more(self, call, activation, x, y, options):
         measure(self, call, activation, x, y, options)
-        self._table.note("output_mean", call, Reading(y.detach().sum(), PLAIN, y.numel()))
+        self._table.note("output_mean", call, RawValue(y.detach().sum(), PLAIN, y.numel()))
 
     monkeypatch.setattr(CallMeasures, "measure_activation", measure_more)
     record = run(1.0)
