@@ -170,7 +170,7 @@ class StepRecord:
             vector: float32, packed.
 
         Raises:
-            UnreadableLog: the vector's length does not belong to the layer set.
+            UnreadableLog: the vector is damaged, or its length does not belong to the layer set.
         """
         n_layers, n_params = len(layer_set.layers), len(layer_set.params)
         rows, chosen = layer_set.rows, layer_set.activations

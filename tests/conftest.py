@@ -10,6 +10,10 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+settings.register_profile("unhurried", deadline=None)  # a busy machine fails no test
+settings.load_profile("unhurried")
 
 # Set before torch is loaded, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

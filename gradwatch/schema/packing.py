@@ -1,11 +1,13 @@
 """Rows of numbers as one float32 vector, in which a row of equal numbers takes one.
 
-Most statistics of a step are the same everywhere: not measured, or zero. The bits of the numbers
-behind the first say which rows these are, 24 rows a number; the first marks the form.
+Most statistics of a step are the same everywhere: not measured, or zero. The first number marks the
+form, the second is a checksum of what follows: TensorBoard's own reader hands over what is damaged
+as well. The bits of the next say which rows are equal, 24 rows a number.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -14,8 +16,9 @@ import numpy.typing as npt
 
 Float32 = npt.NDArray[np.float32]
 
-_MARK = -2.0
-"""Logs of schema 1 hold all numbers, and begin with a count."""
+_MARK, _UNCHECKED_MARK = -3.0, -2.0
+"""The form with a checksum, and the one before it, which had none. Logs of schema 1 hold all
+numbers, and begin with a count."""
 
 _BITS = 24  # that a float32 holds exactly
 
@@ -35,8 +38,8 @@ def pack_rows(head: npt.NDArray[np.float64], rows: Sequence[npt.NDArray[np.float
 
     Example:
         >>> packed = pack_rows(np.array([7.0]), (np.zeros(3), np.array([1.0, 2.0])))
-        >>> packed.tolist()  # the mark, the rows that are equal as bits, the head, the rows
-        [-2.0, 1.0, 7.0, 0.0, 1.0, 2.0]
+        >>> packed[2:].tolist()  # the rows that are equal as bits, the head, the rows
+        [1.0, 7.0, 0.0, 1.0, 2.0]
         >>> unpack_rows(packed, 1, (3, 2)).tolist()
         [7.0, 0.0, 0.0, 0.0, 1.0, 2.0]
     """
@@ -48,23 +51,48 @@ def pack_rows(head: npt.NDArray[np.float64], rows: Sequence[npt.NDArray[np.float
         for start in range(0, _count_masks(len(rows)) * _BITS, _BITS)
     ]
     stored = (row[:1] if same else row for row, same in zip(narrow, equal, strict=True))
-    return np.concatenate(((_MARK, *masks), head, *stored)).astype(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        body = np.concatenate((masks, head, *stored)).astype(np.float32)
+    return np.concatenate(((_MARK, _sum_up(body)), body)).astype(np.float32)
+
+
+def _sum_up(body: Float32) -> int:
+    """CRC-32 without its last bits: what a float32 holds exactly."""
+    return zlib.crc32(body.astype("<f4", copy=False).tobytes()) >> (32 - _BITS)
+
+
+def is_intact(vector: Float32) -> bool:
+    """Whether a packed vector is as it was written; True where its form has no checksum.
+
+    Args:
+        vector: float32 ``(n_packed,)``.
+
+    Example:
+        >>> packed = pack_rows(np.array([7.0]), (np.zeros(3),))
+        >>> is_intact(packed), is_intact(np.append(packed[:-1], np.float32(1e-30)))
+        (True, False)
+    """
+    if vector.ndim != 1 or vector.size < 2 or vector[0] != _MARK:
+        return True
+    return bool(vector[1] == _sum_up(vector[2:]))
 
 
 def unpack_rows(vector: Float32, head: int, widths: Sequence[int]) -> Float32:
-    """All numbers, one row after another; a vector of another form or length as it is.
+    """All numbers, one row after another; a vector of another form or length, or one that is
+    damaged, as it is.
 
     Args:
         vector: as ``pack_rows`` made it.
         head: numbers before the rows.
         widths: numbers of each row.
     """
-    begin = 1 + _count_masks(len(widths))
-    if vector.ndim != 1 or vector.size < begin or vector[0] != _MARK:
+    if vector.ndim != 1 or not vector.size or vector[0] not in (_MARK, _UNCHECKED_MARK):
         return vector
-    if not np.isfinite(vector[1:begin]).all():
+    first = 2 if vector[0] == _MARK else 1
+    begin = first + _count_masks(len(widths))
+    if vector.size < begin or not np.isfinite(vector[first:begin]).all() or not is_intact(vector):
         return vector
-    masks = tuple(int(mask) for mask in vector[1:begin])
+    masks = tuple(int(mask) for mask in vector[first:begin])
     is_small = sum(widths) <= _KEPT_NUMBERS
     find = _find_places if is_small else _find_places.__wrapped__
     places, size = find(masks, head, tuple(widths))

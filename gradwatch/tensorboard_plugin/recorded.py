@@ -12,6 +12,7 @@ from gradwatch.display.figures.series import Histograms
 from gradwatch.log.limits import require_columns
 from gradwatch.log.summaries import RECORD_PREFIX, UNITS_PREFIX, unpack_units
 from gradwatch.records import LayerSet, StepRecord
+from gradwatch.schema.packing import is_intact
 
 Data = Mapping[str, Sequence[tb_provider.TensorDatum]]
 """What was written under each tag of a run."""
@@ -49,8 +50,20 @@ def list_record_tags(tags: Iterable[str]) -> list[str]:
     return [tag for tag in tags if tag.startswith(RECORD_PREFIX)]
 
 
+def list_intact(data: Data) -> Iterator[tuple[str, tb_provider.TensorDatum]]:
+    """What was written as records and is as it was written, with its tag.
+
+    TensorBoard's own reader does not look at a file's checksums.
+
+    Args:
+        data: of one run, by tag.
+    """
+    for tag in list_record_tags(data):
+        yield from ((tag, datum) for datum in data[tag] if is_intact(datum.numpy))
+
+
 def gather_records(data: Data, sets: Mapping[str, LayerSet]) -> Recorded:
-    """Records in order of their steps; where a resumed run wrote a step twice, the later.
+    """Intact records in order of their steps; where a resumed run wrote a step twice, the later.
 
     Args:
         data: of one run, by tag.
@@ -60,10 +73,9 @@ def gather_records(data: Data, sets: Mapping[str, LayerSet]) -> Recorded:
         UnreadableLog: a few bytes stand for more columns than any record has.
     """
     newest: dict[int, tuple[float, str, Any]] = {}
-    for tag in list_record_tags(data):
-        for datum in data[tag]:
-            if datum.step not in newest or datum.wall_time >= newest[datum.step][0]:
-                newest[datum.step] = (datum.wall_time, tag, datum.numpy)
+    for tag, datum in list_intact(data):
+        if datum.step not in newest or datum.wall_time >= newest[datum.step][0]:
+            newest[datum.step] = (datum.wall_time, tag, datum.numpy)
     steps = tuple(sorted(newest))
     recorded = Recorded(steps, tuple((sets[newest[s][1]], newest[s][2]) for s in steps))
     require_columns(recorded.vectors)

@@ -9,7 +9,7 @@ from tensorboard.data import provider as tb_provider
 
 from gradwatch.display.figures.series import Column
 from gradwatch.display.run_facts import RunFacts
-from gradwatch.log.summaries import END_TAG, GAP_TAG, RECORD_PREFIX, START_TAG
+from gradwatch.log.summaries import END_TAG, GAP_TAG, START_TAG
 from gradwatch.run_marks import (
     AnyMark,
     RunEnd,
@@ -19,7 +19,7 @@ from gradwatch.run_marks import (
     unpack_gap,
     unpack_header,
 )
-from gradwatch.tensorboard_plugin.recorded import Data
+from gradwatch.tensorboard_plugin.recorded import Data, list_intact, list_record_tags
 
 _LATEST = 20  # records whose wall times tell how long one has to wait for the next
 
@@ -75,9 +75,8 @@ def gather_facts(data: Data, columns: Sequence[Column], most: int) -> RunFacts:
         UnreadableLog: a mark is damaged.
     """
     header = read_header(data)
-    records = [series for tag, series in data.items() if tag.startswith(RECORD_PREFIX)]
-    times = sorted(datum.wall_time for series in records for datum in series)
-    is_whole = all(len(series) < most for series in records)
+    times = sorted(datum.wall_time for _, datum in list_intact(data))
+    is_whole = all(len(data[tag]) < most for tag in list_record_tags(data))
     rates = [column.learning_rate for column in columns if math.isfinite(column.learning_rate)]
     return RunFacts(
         header,

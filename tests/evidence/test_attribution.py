@@ -53,7 +53,7 @@ def test_shares_are_the_logarithms_of_the_gains():
     assert split.blocked_by == -1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     gains=st.tuples(*[st.floats(5e-2, 1.0)] * 3),
     factor=st.floats(5e-2, 1.0),

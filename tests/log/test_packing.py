@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from gradwatch.errors import UnreadableLog
 from gradwatch.records import GENERAL_STATISTICS, StepRecord
-from gradwatch.schema.packing import pack_rows, unpack_rows
+from gradwatch.schema.packing import is_intact, pack_rows, unpack_rows
 from tests.display.samples import make_layer_set, make_record
 
 NUMBERS = st.floats(width=32) | st.sampled_from((0.0, -0.0, 1.0, float("nan"), float("inf")))
@@ -31,14 +31,14 @@ def test_every_number_comes_back(head: np.ndarray, rows: list[np.ndarray]) -> No
 
 def test_equal_numbers_take_one() -> None:
     rows = [np.zeros(1000), np.full(1000, np.nan), np.arange(10.0)]
-    assert pack_rows(np.ones(5), rows).size == 2 + 5 + 1 + 1 + 10
+    assert pack_rows(np.ones(5), rows).size == 3 + 5 + 1 + 1 + 10
 
 
 def test_any_number_of_rows() -> None:
     """The marks of 24 rows fit into one number; those of more take further ones."""
     rows = [np.arange(3.0) if place % 3 else np.full(3, float(place)) for place in range(50)]
     vector = pack_rows(np.ones(1), rows)
-    assert vector.size == 1 + 3 + 1 + 17 + 33 * 3
+    assert vector.size == 2 + 3 + 1 + 17 + 33 * 3
     np.testing.assert_array_equal(
         unpack_rows(vector, 1, [3] * 50), np.concatenate((np.ones(1), *rows))
     )
@@ -56,11 +56,27 @@ def list_numbers(record: StepRecord) -> np.ndarray:
     return np.concatenate(parts).astype(np.float32)
 
 
-@pytest.mark.parametrize("is_old", [False, True])
-def test_a_record_comes_back_from_either_form(is_old: bool) -> None:
+@given(ROWS, st.data())
+def test_a_changed_bit_shows(rows: list[np.ndarray], data: st.DataObject) -> None:
+    vector = pack_rows(np.ones(3), rows)
+    assert is_intact(vector)
+    place = data.draw(st.integers(1, vector.size - 1))
+    vector.view(np.uint32)[place] ^= 1 << data.draw(st.integers(0, 31))
+    assert not is_intact(vector)
+    np.testing.assert_array_equal(unpack_rows(vector, 3, [len(row) for row in rows]), vector)
+
+
+def drop_checksum(vector: np.ndarray) -> np.ndarray:
+    """The form of schema 2."""
+    return np.concatenate((np.float32([-2.0]), vector[2:]))
+
+
+@pytest.mark.parametrize("form", ["checked", "unchecked", "schema 1"])
+def test_a_record_comes_back_from_every_form(form: str) -> None:
     written = make_record(3, make_layer_set(7))
     written.param_values[0] = np.arange(written.param_values.shape[1])
-    vector = list_numbers(written) if is_old else written.to_vector()
+    vector = list_numbers(written) if form == "schema 1" else written.to_vector()
+    vector = drop_checksum(vector) if form == "unchecked" else vector
     read = StepRecord.from_vector(3, written.layer_set, vector)
     for row in dataclasses.fields(StepRecord)[2:5]:
         np.testing.assert_array_equal(getattr(read, row.name), getattr(written, row.name))

@@ -31,6 +31,7 @@ def test_each_state_is_said_in_words_that_axe_accepts(page: Any, tmp_path: Path)
         "stopped": ("stopped answering: last record 30 min ago", "Every one of 12 weights learns"),
         "crashed": ("crashed at step 60 (RuntimeError)", "Every one of 12 weights learns"),
         "noted": ("ended at step 60", "Every one of 12 weights learns"),
+        "damaged": ("ended at step 60", "Every one of 12 weights learns"),
         "healthy": ("ended at step 60", "Every one of 12 weights learns"),
     }
     for state in said:

@@ -111,6 +111,7 @@ def test_headline_of_a_healthy_run_says_no_more_than_is_known() -> None:
     assert say(still) == (
         "Every one of 2 weights is trained, but the loss has not fallen by step 39"
     )
+    assert write_brief(still)["severity"] == "noted"
     partly = Verdict(records=9, coverage=make_coverage("learns", "by_design"))
     assert say(partly) == "1 of 2 weights learn; the others need not"
     unseen = Verdict(records=9, coverage=make_coverage("learns", "not_judged"))

@@ -30,9 +30,7 @@ SECTIONS = (
 )
 
 every_rule = pytest.mark.parametrize("rule", DEFAULT_RULES, ids=lambda rule: rule.code)
-any_run = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
-)
+any_run = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 
 
 def examine(rule: Rule, history: History) -> list[Sign]:
