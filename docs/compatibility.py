@@ -35,6 +35,10 @@ ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("Autocast bf16 and fp16, GradScaler, skipped steps, underflow", ("capture.test_amp",)),
     ("`torch.compile` in all ways", ("capture.test_compile",)),
+    (
+        "Other models' compiled code around a watched forward: runs and is compiled as ever",
+        ("capture.test_compiled_neighbours",),
+    ),
     ("DistributedDataParallel, 2 and 4 processes (gloo)", ("capture.test_ddp",)),
     ("FSDP of both kinds on gloo", ("capture.test_fsdp",)),
     ("deepcopy, pickle, save, export, script while watched", ("capture.test_no_trace",)),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container
 
 from torch import nn
 
-from gradwatch.capture.compilation import EagerStance
+from gradwatch.capture.eager_stance import EagerStance
 from gradwatch.capture.sampled_step import SampledStep
 
 
@@ -35,7 +35,7 @@ class Arming:
             used: fqns of the parameters that forward is known to use.
         """
         self.step = step
-        step.arm(used, sees_layers=self._stance.enter())
+        step.arm(used, sees_layers=self._stance.enter(step))
 
     def disarm(self) -> None:
         """Leave torch; may be cut short by a signal, and is then called again."""

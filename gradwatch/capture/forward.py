@@ -64,6 +64,7 @@ class ForwardTracker:
         self._root: Frame | None = None
         self._modes: list[TorchFunctionMode] = []
         self._retired = False
+        self._is_suspended = False
         self._deferred: Counter[str] = Counter()
         self._graphed: set[str] = set()
         self._params: list[weakref.ref[nn.Parameter]] = []
@@ -75,6 +76,12 @@ class ForwardTracker:
     def is_armed(self) -> bool:
         """Whether calls are being followed."""
         return bool(self._hooks)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a watched module runs on this thread."""
+        is_here = threading.get_ident() == self._thread
+        return is_here and bool(self.stack) and bool(count_running(self.stack[0].module))
 
     @property
     def has_left(self) -> bool:
@@ -91,9 +98,35 @@ class ForwardTracker:
         pre = make_hook(self._enter)
         post = make_hook(self._leave if HAS_KWARGS else self._leave_without_kwargs)
         self._hooks = [pre, post]
+        self._register()
+
+    def _register(self) -> None:
+        pre, post = self._hooks
         options = {"with_kwargs": True} if HAS_KWARGS else {}
         module_hooks.register_module_forward_pre_hook(pre)
         module_hooks.register_module_forward_hook(post, always_call=True, **options)
+
+    def suspend(self, *_: object) -> None:
+        """Something is being compiled on this thread, and must not find our hooks.
+
+        Args:
+            *_: what dynamo says of it.
+        """
+        if threading.get_ident() == self._thread:
+            self._is_suspended = True
+            for hook in self._hooks:
+                remove_global_hook(hook)
+
+    def resume(self, *_: object) -> None:
+        """It is compiled.
+
+        Args:
+            *_: what dynamo says of it.
+        """
+        if self._is_suspended and threading.get_ident() == self._thread:
+            self._is_suspended = False
+            if self._hooks:
+                self._register()
 
     def disarm(self) -> None:
         """Stop at once, from outside any forward or after one was cut short.

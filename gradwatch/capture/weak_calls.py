@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 
-def call_weakly(method: Callable[..., None]) -> Callable[..., None]:
-    """The method while its owner lives, then nothing.
+def call_weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method while its owner lives, then nothing, which answers ``None``.
 
     ``weakref.WeakMethod`` runs Python code when the owner goes, where what a signal raises is lost.
 
@@ -18,9 +18,8 @@ def call_weakly(method: Callable[..., None]) -> Callable[..., None]:
     bound: Any = method
     find_owner, function = weakref.ref(bound.__self__), bound.__func__
 
-    def call(*args: Any) -> None:
+    def call(*args: Any) -> Any:
         owner = find_owner()
-        if owner is not None:
-            function(owner, *args)
+        return None if owner is None else function(owner, *args)
 
     return call
