@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from gradwatch.capture.calls import CallKey
-from gradwatch.capture.device_values import WHOLE_STEP, Transfer
 from gradwatch.capture.kept_passes import add_losses, find_kept_passes, find_kept_roots
+from gradwatch.capture.layout import IndexArray, Layout, MergedValues
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.parameters import describe_parameters
 from gradwatch.capture.registry import CallRegistry
@@ -21,17 +22,16 @@ from gradwatch.capture.statistics import (
     PARAM_PREFIX,
     SAMPLE_SIZE,
     SCALED_SUFFIX,
-    find_merge,
 )
-from gradwatch.records import Array, Layer, LayerSet, Rows, StepRecord
+from gradwatch.records import Array, Layer, LayerSet, Param, Rows, StepRecord
 from gradwatch.schema.cut import Cut
 from gradwatch.schema.statistics import Scope, find_statistic
 
 LARGEST_NORM = float(np.finfo(np.float32).max)
 """Stands for the norm of finite numbers whose squares float32 cannot add up."""
 
-Merged = dict[str, dict[int, float]]
-"""By statistic and index, one value each."""
+Merge = Callable[[str], MergedValues]
+"""Of a key under which values waited, the indices with a value, and the value of each."""
 
 
 class Assembler:
@@ -52,6 +52,9 @@ class Assembler:
         self._notes: dict[str, None] = {}
         self._cuts: dict[tuple[str, str], Cut] = {}
         self._layer_set = LayerSet()
+        self._layout: Layout | None = None
+        self._param_facts: tuple[Any, ...] = ()
+        self._params: tuple[Param, ...] = ()
 
     def begin(self, modules: dict[int, str]) -> None:
         """A step is about to be sampled; a changed set of modules begins a new layer set.
@@ -79,43 +82,47 @@ class Assembler:
             sample: of the step; its values are waited for where they are still on their way.
             interval: longest wait between two sampled steps that was in force, optimizer steps.
         """
-        values = _mark_broken(sample.transfer.read())
-        whole = _merge(sample.transfer, values, {WHOLE_STEP})
-        if whole.get("step.found_inf", {}).get(0, 0.0) > 0:
+        layout = self._layout = Layout.choose(sample.transfer, self._layout)
+        values = layout.finish(sample.transfer.read())
+        whole = partial(layout.merge_whole, values=values)
+        if whole("step.found_inf").get(0, 0.0) > 0:
             return None
-        passes = find_kept_passes(sample.events, whole.get("pass.residue", {}))
-        roots = find_kept_roots(sample, passes)
-        merged = _merge(sample.transfer, values, roots | {WHOLE_STEP})
-        scale = whole.get("step.loss_scale", {}).get(0, 1.0)
-        rates = sample.learning_rate, *whole.get("step.learning_rate", {}).values()
+        passes = find_kept_passes(sample.events, whole("pass.residue"))
+        roots = frozenset(find_kept_roots(sample, passes))
+        merge = partial(layout.merge, values=values, roots=roots)
+        scale = whole("step.loss_scale").get(0, 1.0)
+        rates = sample.learning_rate, *whole("step.learning_rate").values()
         layer_set, columns = self._name(sample, roots)
         step = {
             "passes": float(len(passes)),
             "loss_scale": scale,
-            "nonfinite_passes": float(_count_broken_passes(sample, values)),
+            "nonfinite_passes": float(_count_broken_passes(sample, layout, values)),
             "learning_rate": float(np.fmax.reduce(rates)),
             "interval": float(interval),
-            "loss": add_losses(whole.get("pass.loss", {}), passes) / scale,
+            "loss": add_losses(whole("pass.loss"), passes) / scale,
         }
         return StepRecord(
             sample.global_step,
             layer_set,
-            _round(_fill_layers(layer_set, columns, merged, scale)),
-            _round(_fill_params(sample, layer_set.rows, merged, scale)),
+            _round(_fill_layers(layer_set, columns, merge, scale)),
+            _round(_fill_params(sample, layer_set.rows, merge, scale)),
             _round(np.array([step.get(name, np.nan) for name in layer_set.rows.step])),
-            _fill_histograms(layer_set, columns, merged),
+            _fill_histograms(layer_set, columns, merge),
         )
 
-    def _name(self, sample: Sample, roots: set[int]) -> tuple[LayerSet, dict[int, int]]:
+    def _name(self, sample: Sample, roots: frozenset[int]) -> tuple[LayerSet, IndexArray]:
+        """The layer set, and by index of a call its column; -1 for one that does not count."""
         calls = [call for call in sample.calls if call.roots & roots]
-        columns = self._registry.place(calls, sample.gates)
+        columns = np.full(len(sample.calls), -1)
+        for index, column in self._registry.place(calls, sample.gates).items():
+            columns[index] = column
         self.used |= {
             entry.fqn
             for entry in sample.watched
             if entry.fqn not in self.used and entry.is_read(sample.used_modules, sample.operands)
         }
         self._notes.update(dict.fromkeys(sample.notes))
-        params = describe_parameters(sample.watched, sample.optimized, self.used, sample.strangers)
+        params = self._describe_parameters(sample)
         join_cuts(self._cuts, sample)
         current = LayerSet(
             self._registry.layers,
@@ -127,6 +134,18 @@ class Assembler:
         if current != self._layer_set:
             self._layer_set = current
         return self._layer_set, columns
+
+    def _describe_parameters(self, sample: Sample) -> tuple[Param, ...]:
+        """As they were described before, where nothing about them is otherwise."""
+        looks = [
+            (entry.fqn, entry.aliases, entry.was_trainable, entry.param.dtype, entry.param.shape)
+            for entry in sample.watched
+        ]
+        facts = looks, sample.optimized, set(self.used), sample.strangers
+        if facts != self._param_facts:
+            self._param_facts = facts
+            self._params = describe_parameters(sample.watched, *facts[1:])
+        return self._params
 
     def _list_rows(self) -> Rows:
         rows = Rows.list_current()
@@ -156,42 +175,11 @@ def join_cuts(known: dict[tuple[str, str], Cut], sample: Sample) -> None:
             )
 
 
-def _count_broken_passes(sample: Sample, values: Array) -> int:
+def _count_broken_passes(sample: Sample, layout: Layout, values: Array) -> int:
     """Passes with a NaN or Inf on their way back, whether they were used or not."""
-    found = sample.transfer
     broken = np.flatnonzero(~np.isfinite(values)).tolist()
-    roots = {found.roots[i] for i in broken if _scales("layer", found.statistics[i])}
+    roots = layout.list_roots(broken, partial(_scales, "layer"))
     return len({sample.root_passes[root] for root in roots})
-
-
-def _mark_broken(values: Array) -> Array:
-    """What was measured and is NaN becomes infinite; NaN in a record means "not measured"."""
-    return np.where(np.isnan(values), np.inf, values)
-
-
-def _merge(found: Transfer, values: Array, roots: Container[int]) -> Merged:
-    """One value per call: norms by root of summed squares, fractions by mean, else the latest."""
-    merged: Merged = defaultdict(dict)
-    several: dict[tuple[str, int], list[float]] = {}  # few calls have more than one value
-    columns = found.statistics, found.indices, found.roots, values.tolist()
-    for statistic, index, root, value in zip(*columns, strict=True):
-        if root in roots:
-            row = merged[statistic]
-            if index in row:
-                several.setdefault((statistic, index), [row[index]]).append(value)
-            row[index] = value
-    for (statistic, index), parts in several.items():
-        merged[statistic][index] = _reduce(statistic, parts)
-    return merged
-
-
-def _reduce(statistic: str, values: list[float]) -> float:
-    merge = find_merge(statistic)
-    if merge == "sum":
-        return float(np.sum(values))
-    if merge == "l2":
-        return float(np.linalg.norm(values))
-    return float(np.mean(values)) if merge == "mean" else values[-1]
 
 
 def _round(values: Array) -> Array:
@@ -207,41 +195,40 @@ def _scales(scope: Scope, statistic: str) -> bool:
     return row is not None and row.scales_with_loss
 
 
-def _fill_layers(
-    layer_set: LayerSet, columns: dict[int, int], merged: Merged, scale: float
-) -> Array:
+def _fill_layers(layer_set: LayerSet, columns: IndexArray, merge: Merge, scale: float) -> Array:
     names = layer_set.rows.all_layer
     result = np.full((len(names), len(layer_set.layers)), np.nan)
     for row, statistic in enumerate(names):
-        found = merged.get(statistic, {})
-        for index in found.keys() & columns.keys():
-            result[row, columns[index]] = found[index]
-        if _scales("layer", statistic):
-            result[row] /= scale
+        indices, values = merge(statistic)
+        places = columns[indices]
+        is_there = places >= 0
+        factor = scale if _scales("layer", statistic) else 1.0
+        result[row, places[is_there]] = values[is_there] / factor
     return result
 
 
-def _fill_histograms(
-    layer_set: LayerSet, columns: dict[int, int], merged: Merged
-) -> dict[str, Array]:
+def _fill_histograms(layer_set: LayerSet, columns: IndexArray, merge: Merge) -> dict[str, Array]:
     """Counts by bin of the activations that were counted this step, by layer key."""
-    bins = [merged.get(f"{BIN_PREFIX}{place}", {}) for place in range(HISTOGRAM_BINS)]
+    indices, first = merge(f"{BIN_PREFIX}0")
+    if not len(indices):
+        return {}
+    rest = [merge(f"{BIN_PREFIX}{place}")[1] for place in range(1, HISTOGRAM_BINS)]
+    counts = np.stack([first, *rest], axis=1)
     return {
-        layer_set.layers[column].key: np.array([counts[index] for counts in bins])
-        for index, column in columns.items()
-        if index in bins[0]
+        layer_set.layers[column].key: counts[number]
+        for number, column in enumerate(columns[indices].tolist())
+        if column >= 0
     }
 
 
-def _fill_params(sample: Sample, rows: Rows, merged: Merged, scale: float) -> Array:
+def _fill_params(sample: Sample, rows: Rows, merge: Merge, scale: float) -> Array:
     result = np.full((len(rows.param), len(sample.watched)), np.nan)
     for row, statistic in enumerate(rows.param):
         factor = scale if _scales("param", statistic) else 1.0
         key = PARAM_PREFIX + statistic
-        for index, value in merged.get(key + SCALED_SUFFIX, {}).items():
-            result[row, index] = value / factor
-        for index, value in merged.get(key, {}).items():
-            result[row, index] = value
+        for name, divisor in ((key + SCALED_SUFFIX, factor), (key, 1.0)):
+            indices, values = merge(name)
+            result[row, indices] = values / divisor
     named = dict(zip(rows.param, result, strict=True))
     named["learning_rate"][:] = sample.rates
     named["weight_decay"][:] = sample.decays

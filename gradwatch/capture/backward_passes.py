@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from itertools import chain
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -121,7 +120,12 @@ def is_training_pass(model: nn.Module, counts_grad: bool = False) -> bool:
     Returns:
         ``False`` outside of any backward.
     """
-    params = chain(model.parameters(), find_flat_parameters(model))
+    return _runs_any(model.parameters(), counts_grad) or _runs_any(
+        find_flat_parameters(model), counts_grad
+    )
+
+
+def _runs_any(params: Iterable[nn.Parameter], counts_grad: bool) -> bool:
     leaves = (_find_leaf(param) for param in params if param.requires_grad)
     return any(leaf is not None and _is_run(leaf, counts_grad) for leaf in leaves)
 

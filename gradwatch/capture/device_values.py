@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -111,6 +112,34 @@ class Ledger:
         self.kinds.extend([kind] * len(places))
         self.divisors.extend(divisors)
 
+    def add_column(
+        self,
+        statistic: str,
+        indices: Sequence[int],
+        root: int,
+        values: Tensor,
+        divisors: Sequence[float],
+        kind: int = PLAIN,
+    ) -> None:
+        """As ``add_row``, of one statistic and one root.
+
+        Args:
+            statistic: of all values.
+            indices: of the call or the parameter of each.
+            root: number of the outermost call, or ``WHOLE_STEP``.
+            values: ``(len(indices),)``, raw, on their device.
+            divisors: of each value.
+            kind: ``PLAIN``, ``ROOT`` or ``REST``, for all of them.
+        """
+        count = len(indices)
+        self.starts.append(len(self.statistics))
+        self.values.append(values)
+        self.statistics += [statistic] * count
+        self.indices += indices
+        self.roots += [root] * count
+        self.kinds += [kind] * count
+        self.divisors += divisors
+
     def take(self, other: Ledger, indices: Container[int], suffix: str = "") -> None:
         """Take over what another ledger holds of some indices; a suffix marks its statistics.
 
@@ -142,8 +171,8 @@ class Ledger:
             by_device[value.device].append(number)
         with torch.no_grad():
             parts = [self._send_from(*group) for group in by_device.items()]
-        places = self.statistics, self.indices, self.roots
-        return Transfer(*places, np.array(self.kinds), np.array(self.divisors), parts)
+        columns = self.statistics, self.indices, self.roots, self.kinds, self.divisors
+        return Transfer(*columns, parts)
 
     def _send_from(self, device: torch.device, numbers: list[int]) -> DeviceValues:
         """Few operations for many tensors: those of one dtype and one shape go together."""
@@ -152,20 +181,22 @@ class Ledger:
             value = self.values[number]
             groups[value.dtype, value.dim() == 0].append(number)
         joined: list[Tensor] = []
-        positions: list[int] = []
+        positions: list[Positions] = []
         for (_, is_single), group in groups.items():
             tensors = [self.values[number] for number in group]
             joined.append((torch.stack if is_single else torch.cat)(tensors).to(torch.float64))
             starts = [self.starts[number] for number in group]
             if is_single:
-                positions += starts
+                positions.append(np.array(starts))
             else:
                 rows = zip(starts, tensors, strict=True)
-                positions += [start + i for start, row in rows for i in range(len(row))]
-        return positions, *_copy_to_host(torch.cat(joined), device)
+                positions += [np.arange(start, start + len(row)) for start, row in rows]
+        return np.concatenate(positions), *_copy_to_host(torch.cat(joined), device)
 
 
-DeviceValues = tuple[list[int], Tensor, "torch.cuda.Event | None"]
+Positions = npt.NDArray[np.int64]
+
+DeviceValues = tuple[Positions, Tensor, "torch.cuda.Event | None"]
 """Of one device: positions, their values on the host, and the event that says they are there."""
 
 
@@ -191,8 +222,8 @@ class Transfer:
     statistics: list[str]
     indices: list[int]
     roots: list[int]
-    kinds: Array
-    divisors: Array
+    kinds: list[int]
+    divisors: list[float]
     parts: list[DeviceValues]
 
     @property
@@ -206,14 +237,10 @@ class Transfer:
         return all(event is None for _, _, event in self.parts)
 
     def read(self) -> Array:
-        """Values in the order of the places, float64 and finished; waits until they are there."""
+        """Raw values in the order of the places, float64; waits until they are there."""
         raw = np.full(len(self.statistics), np.nan)
         for positions, values, event in self.parts:
             if event is not None:
                 event.synchronize()
             raw[positions] = values.numpy()
-        with np.errstate(invalid="ignore", over="ignore"):
-            result: Array = raw / self.divisors
-            is_root = self.kinds == ROOT
-            result[is_root] = np.sqrt(result[is_root])
-        return np.where(self.kinds == REST, 1 - result, result)
+        return raw

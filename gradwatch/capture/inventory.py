@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from gradwatch.capture.parameters import Watched, list_parameters
+from gradwatch.capture.sample_rows import Gatherer
 from gradwatch.capture.wrappers import name_modules
 
 
@@ -44,9 +45,11 @@ class Inventory:
     Attributes:
         modules: fqn by ``id`` of each module.
         listing: grows when all is listed again.
+        gatherer: takes samples of the parameters.
     """
 
     def __init__(self) -> None:
+        self.gatherer = Gatherer()
         self.listing = 0
         self.modules: dict[int, str] = {}
         self._seen: list[_Seen] = []

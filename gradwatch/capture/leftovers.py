@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from gradwatch.capture.device_values import WHOLE_STEP, Ledger, RawValue
-from gradwatch.capture.param_values import list_gradients, measure_norms, stamp_gradients
+from gradwatch.capture.param_values import list_gradients, measure_each, stamp_gradients
 from gradwatch.capture.parameters import Watched
 
 Stamps = Mapping[int, tuple[int, int]]
@@ -40,9 +40,8 @@ class Leftovers:
         """A backward pass begins: what it finds is what it adds to."""
         self._keep(stamp_gradients(self.watched))
         if self._stamps:
-            found = list_gradients(self.watched, self._stamps)
-            norms = measure_norms([grad for _, grad in found])
-            for (index, _), norm in zip(found, norms, strict=True):
+            indices, grads = list_gradients(self.watched, self._stamps)
+            for index, norm in zip(indices, measure_each(grads), strict=True):
                 self._norms[index] = _choose_less(self._norms.get(index), norm)
 
     def end_pass(self, stamps: Stamps) -> None:

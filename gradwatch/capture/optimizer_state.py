@@ -188,12 +188,10 @@ def list_rates(optimizers: Iterable[Optimizer], params: Sequence[Tensor]) -> lis
         >>> list_rates([torch.optim.SGD(params[:1], lr=0.5)], params)
         [0.5, nan]
     """
-    rates = {
-        id(param): read_rate(group)
-        for optimizer in optimizers
-        for group in optimizer.param_groups
-        for param in group["params"]
-    }
+    rates: dict[int, float] = {}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            rates.update(dict.fromkeys(map(id, group["params"]), read_rate(group)))
     return [rates.get(id(param), math.nan) for param in params]
 
 
@@ -204,13 +202,12 @@ def list_decays(optimizers: Iterable[Optimizer], params: Sequence[Tensor]) -> li
         optimizers: that are watched.
         params: in whose order the answer is.
     """
-    decays = {
-        id(param): float(group["weight_decay"] or 0.0)
-        for optimizer in optimizers
-        for group in optimizer.param_groups
-        if "weight_decay" in group
-        for param in group["params"]
-    }
+    decays: dict[int, float] = {}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if "weight_decay" in group:
+                share = float(group["weight_decay"] or 0.0)
+                decays.update(dict.fromkeys(map(id, group["params"]), share))
     return [decays.get(id(param), math.nan) for param in params]
 
 
@@ -260,9 +257,8 @@ def find_strangers(
     """
     known = {id(param) for param in params}
     held = (param for optimizer in optimizers for param in _list_held(optimizer))
-    return frozenset(
-        tuple(param.shape) for param in held if id(param) not in known and param.grad is None
-    )
+    strangers = (param for param in held if id(param) not in known)
+    return frozenset(tuple(param.shape) for param in strangers if param.grad is None)
 
 
 def _list_held(optimizer: Optimizer) -> list[Tensor]:

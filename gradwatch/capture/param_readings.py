@@ -19,8 +19,9 @@ from gradwatch.capture.param_values import (
     stamp_gradients,
 )
 from gradwatch.capture.parameters import Watched
+from gradwatch.capture.sample_rows import Gatherer
 from gradwatch.capture.statistics import SCALED_SUFFIX
-from gradwatch.capture.updates import StepGradients, Updates
+from gradwatch.capture.updates import StepGradients, Updates, note_updates
 
 
 class ParamReadings:
@@ -30,17 +31,21 @@ class ParamReadings:
         watched: all parameters.
         ledger: of the step.
         own: measures the statistics that are not gradwatch's.
+        gatherer: takes samples, kept from step to step.
 
     Attributes:
         taken: indices of those whose optimizer has stepped.
     """
 
-    def __init__(self, watched: Sequence[Watched], ledger: Ledger, own: OwnMeasures) -> None:
+    def __init__(
+        self, watched: Sequence[Watched], ledger: Ledger, own: OwnMeasures, gatherer: Gatherer
+    ) -> None:
         self.taken: set[int] = set()
         self._watched = watched
         self._ledger = ledger
         self._own = own
-        self._updates = Updates.begin(watched)
+        self._gatherer = gatherer
+        self._updates = Updates.begin(watched, gatherer)
         self._leftovers = Leftovers(watched)
         self._gradients: Ledger | None = None
         self._reading = GradientReading()
@@ -69,7 +74,7 @@ class ParamReadings:
     def read_backward(self) -> None:
         """A backward pass is over: its gradients take the place of those read before."""
         self._gradients = Ledger()
-        self._reading = read_gradients(self._watched, self._gradients)
+        self._reading = read_gradients(self._watched, self._gradients, self._gatherer)
         self._own.measure_params(self._watched, self._gradients)
         self._stamps = stamp_gradients(self._watched)
         self._leftovers.end_pass(self._stamps)
@@ -89,7 +94,8 @@ class ParamReadings:
         mine = indices - self.taken
         stamps = {} if _has_scale(optimizer) else stamp_gradients(self._watched)
         kept = {i for i in mine if i in stamps and stamps[i] == self._stamps.get(i)}
-        self._step_gradients.take(self._watched, mine, self._ledger, self._reading.choose(kept))
+        known = self._reading.choose(kept)
+        self._step_gradients.take(self._watched, mine, self._ledger, known, self._gatherer)
 
     def take(self, indices: set[int], optimizer: Optimizer | None) -> None:
         """An optimizer has stepped: keep its parameters' readings before others replace them.
@@ -107,14 +113,14 @@ class ParamReadings:
         suffix = SCALED_SUFFIX if _has_scale(optimizer) and reading is not None else ""
         if reading is None:
             reading = Ledger()
-            read_gradients(self._watched, reading, mine)
+            read_gradients(self._watched, reading, self._gatherer, mine)
             self._own.measure_params(self._watched, reading, mine)
         self._ledger.take(reading, mine, suffix)
         self._read_weights()
 
     def restart(self) -> None:
         """What the optimizers have done so far belongs to the step before."""
-        self._updates = Updates.begin(self._watched)
+        self._updates = Updates.begin(self._watched, self._gatherer)
         self._leftovers = Leftovers(self._watched)
         self._step_gradients = StepGradients()
 
@@ -126,11 +132,13 @@ class ParamReadings:
             decay: by ``id`` of a parameter, its decoupled decay in one step.
         """
         self._leftovers.note(waiting, self._ledger)
-        self._updates.finish(self._watched, waiting, decay, self._step_gradients, self._ledger)
+        stepped = set(range(len(self._watched))) - waiting
+        found = self._updates.finish(self._watched, stepped, self._gatherer)
+        note_updates(found, self._watched, decay, self._step_gradients, self._ledger)
 
     def _read_weights(self) -> None:
         if not self._has_weights:
-            read_weights(self._watched, self._ledger)
+            read_weights(self._watched, self._ledger, self._gatherer)
             self._has_weights = True
 
 

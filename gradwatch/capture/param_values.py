@@ -7,34 +7,59 @@ clipping.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gradwatch.capture.device_values import REST, WHOLE_STEP, Ledger, RawValue
+from gradwatch.capture.device_values import PLAIN, REST, WHOLE_STEP, Ledger, RawValue
 from gradwatch.capture.opaque_tensors import is_opaque
 from gradwatch.capture.parameters import Watched, localise
+from gradwatch.capture.sample_rows import Gathered, Gatherer, StackedRows, count_nonzero
 from gradwatch.capture.shards import is_elsewhere
-from gradwatch.capture.statistics import measure_l2_norm, view_sample, widen
+from gradwatch.capture.statistics import measure_l2_norm
 
-FOREACH_SIZE = 2**14
-"""Elements up to which the sum of squares of a CPU's multi-tensor kernel is right to 2e-7."""
+_ROW_DTYPES = frozenset((torch.float32, torch.float64))
 
 
 @dataclass
-class StackedRows:
-    """Samples of equal length, one row for each tensor.
+class Norms:
+    """L2 norms of some tensors.
 
     Attributes:
         indices: of the tensors.
-        values: ``(len(indices), length)``, a copy.
+        values: ``(len(indices),)``, raw, on their device.
+        kind: what the host makes of them, as in ``device_values.RawValue``.
     """
 
     indices: list[int]
     values: Tensor
+    kind: int = PLAIN
+
+    def choose(self, indices: Container[int]) -> Norms | None:
+        """Of some tensors; ``None`` where there is none of them.
+
+        Args:
+            indices: of tensors.
+        """
+        kept = [number for number, index in enumerate(self.indices) if index in indices]
+        if len(kept) == len(self.indices):
+            return self
+        if not kept:
+            return None
+        values = torch.stack([self.values[number] for number in kept])
+        return Norms([self.indices[number] for number in kept], values, self.kind)
+
+    def note(self, statistic: str, ledger: Ledger) -> None:
+        """Hand them over.
+
+        Args:
+            statistic: of which they are values.
+            ledger: of the step.
+        """
+        ones = [1.0] * len(self.indices)
+        ledger.add_column(statistic, self.indices, WHOLE_STEP, self.values, ones, self.kind)
 
 
 @dataclass
@@ -42,14 +67,19 @@ class GradientReading:
     """What was read of the gradients at one moment.
 
     Attributes:
-        norms: by index of a parameter.
+        norms: of the gradients.
         rows: samples of the gradients, in the weights' order of elements ...
         is_aligned: ... if this is set.
     """
 
-    norms: dict[int, RawValue] = field(default_factory=dict)
+    norms: list[Norms] = field(default_factory=list)
     rows: list[StackedRows] = field(default_factory=list)
     is_aligned: bool = False
+
+    @property
+    def indices(self) -> set[int]:
+        """Of the parameters with a norm."""
+        return {index for norms in self.norms for index in norms.indices}
 
     def choose(self, indices: Container[int]) -> GradientReading:
         """Of some parameters; samples only where they are of these alone.
@@ -57,43 +87,46 @@ class GradientReading:
         Args:
             indices: of parameters.
         """
-        norms = {index: norm for index, norm in self.norms.items() if index in indices}
-        if len(norms) < len(self.norms):
-            return GradientReading(norms)
-        return self
+        if all(index in indices for index in self.indices):
+            return self
+        chosen = (norms.choose(indices) for norms in self.norms)
+        return GradientReading([norms for norms in chosen if norms is not None])
 
 
 def read_gradients(
-    watched: Sequence[Watched], ledger: Ledger, indices: Container[int] | None = None
+    watched: Sequence[Watched],
+    ledger: Ledger,
+    gatherer: Gatherer,
+    indices: Container[int] | None = None,
 ) -> GradientReading:
     """Norm, zeros and non-finite elements of each gradient there is, of all or some parameters.
 
     Args:
         watched: all parameters.
         ledger: takes ``grad_l2_norm``, ``zero_fraction`` and ``nonfinite_count``.
+        gatherer: takes the samples.
         indices: of those to be read; ``None``: all.
     """
     for entry in watched:
         entry.note_trainable()
     with torch.no_grad():
-        present = list_gradients(watched, indices)
-        norms = measure_norms([grad for _, grad in present])
-        known = {index: norm for (index, _), norm in zip(present, norms, strict=True)}
-        for index, norm in known.items():
-            ledger.add("param.grad_l2_norm", index, WHOLE_STEP, norm)
-        sizes = {index: grad.numel() for index, grad in present}
-        samples = gather_rows(present)
-        for rows in samples:
-            _count_elements(rows, sizes, ledger)
-    return GradientReading(known, samples, _is_aligned(watched, present))
+        numbers, grads = list_gradients(watched, indices)
+        gathered = gatherer.gather(numbers, grads)
+        norms = measure_norms(gathered, grads)
+        for each in norms:
+            each.note("param.grad_l2_norm", ledger)
+        for rows in gathered.rows:
+            _count_elements(rows, ledger)
+    return GradientReading(norms, gathered.rows, _is_aligned(watched, gathered))
 
 
-def _is_aligned(watched: Sequence[Watched], grads: Sequence[tuple[int, Tensor]]) -> bool:
+def _is_aligned(watched: Sequence[Watched], grads: Gathered) -> bool:
     """Whether each gradient lies in memory as its weight does."""
-    pairs = ((grad, localise(watched[index].param)) for index, grad in grads)
-    return all(
-        grad.stride() == weight.stride() and grad.shape == weight.shape for grad, weight in pairs
-    )
+    for index, look in zip(grads.indices, grads.looks, strict=True):
+        weight = localise(watched[index].param)
+        if weight.stride() != look[1] or weight.shape != look[0]:
+            return False
+    return True
 
 
 def stamp_gradients(watched: Sequence[Watched]) -> dict[int, tuple[int, int]]:
@@ -105,14 +138,17 @@ def stamp_gradients(watched: Sequence[Watched]) -> dict[int, tuple[int, int]]:
     Returns:
         Identity and version; without the parameters that have no gradient.
     """
-    grads = ((i, entry.param.grad) for i, entry in enumerate(watched))
-    return {i: (id(grad), grad._version) for i, grad in grads if grad is not None}
+    return {
+        index: (id(grad), grad._version)
+        for index, entry in enumerate(watched)
+        if (grad := entry.param.grad) is not None
+    }
 
 
 def list_gradients(
     watched: Sequence[Watched], indices: Container[int] | None = None
-) -> list[tuple[int, Tensor]]:
-    """Gradients of which this rank holds anything, with the index of their parameter.
+) -> tuple[list[int], list[Tensor]]:
+    """Gradients of which this rank holds anything, and the indices of their parameters.
 
     Args:
         watched: all parameters.
@@ -121,25 +157,26 @@ def list_gradients(
     Returns:
         Of a sparse gradient its values ``(nnz, ...)``.
     """
-    grads = (
-        (i, entry.param.grad) for i, entry in enumerate(watched) if indices is None or i in indices
-    )
-    local = ((i, localise(grad)) for i, grad in grads if grad is not None)
-    return [(i, _take_values(grad)) for i, grad in local if grad.numel()]
+    numbers: list[int] = []
+    found: list[Tensor] = []
+    for number, entry in enumerate(watched):
+        grad = entry.param.grad
+        if grad is None or not (indices is None or number in indices):
+            continue
+        local = localise(grad)
+        if local.numel():
+            numbers.append(number)
+            found.append(_take_values(local))
+    return numbers, found
 
 
-def _count_elements(rows: StackedRows, sizes: dict[int, int], ledger: Ledger) -> None:
-    length = rows.values.shape[1]
-    zeros = [("param.zero_fraction", index, WHOLE_STEP) for index in rows.indices]
-    ledger.add_row(zeros, _count_nonzero(rows.values), [length] * len(zeros), REST)
-    broken = [("param.nonfinite_count", index, WHOLE_STEP) for index in rows.indices]
-    shares = [length / sizes[index] for index in rows.indices]
-    ledger.add_row(broken, _count_nonzero(rows.values * 0), shares)  # NaN where it is broken
-
-
-def _count_nonzero(rows: Tensor) -> Tensor:
-    count: Tensor = torch.linalg.vector_norm(rows, 0, dim=1)
-    return count
+def _count_elements(rows: StackedRows, ledger: Ledger) -> None:
+    indices, length = rows.indices, rows.group.length
+    sizes = [float(length)] * len(indices)
+    zeros = count_nonzero(rows.values)
+    ledger.add_column("param.zero_fraction", indices, WHOLE_STEP, zeros, sizes, REST)
+    broken = count_nonzero(rows.values * 0)  # NaN where it is broken
+    ledger.add_column("param.nonfinite_count", indices, WHOLE_STEP, broken, rows.group.shares)
 
 
 def measure_residue(watched: Sequence[Watched]) -> RawValue:
@@ -151,33 +188,75 @@ def measure_residue(watched: Sequence[Watched]) -> RawValue:
     Returns:
         The sum of all norms, float64, on the gradients' device.
     """
+    _, grads = list_gradients(watched)
     with torch.no_grad():
-        norms = measure_norms([grad for _, grad in list_gradients(watched)])
-    values = [norm.value.double() for norm in norms]
+        values = [norm.value.double() for norm in measure_each(grads)]
     return RawValue(torch.stack(values).sum() if values else torch.zeros(()))
 
 
-def read_weights(watched: Sequence[Watched], ledger: Ledger) -> None:
+def read_weights(watched: Sequence[Watched], ledger: Ledger, gatherer: Gatherer) -> None:
     """Norm of each parameter.
 
     Args:
         watched: all parameters.
         ledger: takes ``weight_l2_norm``.
+        gatherer: takes the samples.
     """
-    params = enumerate(entry.param for entry in watched)
-    here = [pair for pair in params if not (is_elsewhere(pair[1]) or is_opaque(pair[1]))]
+    indices: list[int] = []
+    values: list[Tensor] = []
+    for index, entry in enumerate(watched):
+        if not (is_opaque(entry.param) or is_elsewhere(entry.param)):
+            indices.append(index)
+            values.append(_take_values(localise(entry.param)))
     with torch.no_grad():
-        norms = measure_norms([_take_values(localise(param)) for _, param in here])
-    for (index, _), norm in zip(here, norms, strict=True):
-        ledger.add("param.weight_l2_norm", index, WHOLE_STEP, norm)
+        gathered = gatherer.gather(indices, values, whole_only=True)
+        for norms in measure_norms(gathered, values):
+            norms.note("param.weight_l2_norm", ledger)
 
 
 def _take_values(tensor: Tensor) -> Tensor:
     return tensor.detach().coalesce().values() if tensor.is_sparse else tensor
 
 
-def measure_norms(tensors: Sequence[Tensor]) -> list[RawValue]:
-    """L2 norms of many tensors, through the multi-tensor kernels where they are exact enough.
+def measure_norms(gathered: Gathered, tensors: Sequence[Tensor]) -> list[Norms]:
+    """L2 norms of many tensors: on a CPU of all small ones of a shape together.
+
+    To be called where gradients are switched off.
+
+    Args:
+        gathered: samples of the tensors.
+        tensors: of any shapes, dtypes and devices.
+
+    Returns:
+        In any order.
+    """
+    found: list[Norms] = []
+    missing = dict(zip(gathered.indices, tensors, strict=True))
+    for rows in gathered.rows:
+        if _shows_norms(rows):
+            values: Tensor = torch.linalg.vector_norm(rows.values, dim=1)
+            found.append(Norms(rows.indices, values))
+            for index in rows.indices:
+                del missing[index]
+    groups: dict[tuple[int, torch.dtype, torch.device], list[tuple[int, Tensor]]]
+    groups = defaultdict(list)
+    readings = measure_each(list(missing.values()))
+    for index, (value, kind, _) in zip(missing, readings, strict=True):
+        groups[kind, value.dtype, value.device].append((index, value))
+    for (kind, *_), group in groups.items():
+        values = torch.stack([value for _, value in group])
+        found.append(Norms([index for index, _ in group], values, kind))
+    return found
+
+
+def _shows_norms(rows: StackedRows) -> bool:
+    """Whether rows of whole tensors are on a CPU; a GPU takes the tensors all at once."""
+    is_exact = rows.values.dtype in _ROW_DTYPES and rows.group.length > 1
+    return is_exact and rows.values.is_cpu and rows.group.is_whole
+
+
+def measure_each(tensors: Sequence[Tensor]) -> list[RawValue]:
+    """L2 norms of tensors, one by one; on a GPU through its multi-tensor kernel.
 
     To be called where gradients are switched off.
 
@@ -187,40 +266,10 @@ def measure_norms(tensors: Sequence[Tensor]) -> list[RawValue]:
     Returns:
         In their order.
     """
-    chosen = [i for i, tensor in enumerate(tensors) if _fits_foreach(tensor)]
-    if not chosen:
-        return [measure_l2_norm(tensor) for tensor in tensors]
-    fused = dict(zip(chosen, torch._foreach_norm([tensors[i] for i in chosen]), strict=True))
+    fits = [tensor.is_cuda and tensor.dtype is torch.float32 for tensor in tensors]
+    chosen = [tensor for tensor, is_fit in zip(tensors, fits, strict=True) if is_fit]
+    fused = iter(torch._foreach_norm(chosen) if chosen else ())
     return [
-        RawValue(fused[i]) if i in fused else measure_l2_norm(tensor)
-        for i, tensor in enumerate(tensors)
+        RawValue(next(fused)) if is_fit else measure_l2_norm(tensor)
+        for tensor, is_fit in zip(tensors, fits, strict=True)
     ]
-
-
-def _fits_foreach(tensor: Tensor) -> bool:
-    """On a GPU everything in float32; on a CPU, which sums one after another, small tensors."""
-    is_exact = tensor.is_cuda or (tensor.is_cpu and 1 < tensor.numel() <= FOREACH_SIZE)
-    return is_exact and tensor.dtype == torch.float32
-
-
-def gather_rows(tensors: Iterable[tuple[int, Tensor]]) -> list[StackedRows]:
-    """Samples of tensors that have an index each; half precision as float32.
-
-    To be called where gradients are switched off.
-
-    Args:
-        tensors: with the index of the parameter that each belongs to; an empty one gives no row.
-
-    Returns:
-        Those of one device, dtype and shape together.
-    """
-    groups: dict[Any, list[tuple[int, Tensor]]] = defaultdict(list)
-    for index, tensor in tensors:
-        sample = view_sample(tensor)
-        groups[sample.device, sample.dtype, sample.shape].append((index, sample))
-    return [_stack_rows(group) for (_, _, shape), group in groups.items() if shape.numel()]
-
-
-def _stack_rows(group: list[tuple[int, Tensor]]) -> StackedRows:
-    values = widen(torch.stack([sample for _, sample in group]))
-    return StackedRows([index for index, _ in group], values.reshape(len(group), -1))

@@ -193,9 +193,11 @@ def localise(tensor: Any) -> Tensor:
         tensor: a ``DTensor`` or a plain one; nothing is copied. Of one that cannot be read there
             is nothing here.
     """
+    if type(tensor) in _PLAIN and not (tensor.is_meta or tensor.is_nested):  # at once: the most
+        return tensor  # type: ignore[no-any-return]
     if is_opaque(tensor):
         return torch.empty(0)
-    if type(tensor) in _PLAIN or not hasattr(tensor, "to_local"):
+    if not hasattr(tensor, "to_local"):
         return tensor  # type: ignore[no-any-return]
     local: Tensor = tensor.to_local()
     return local

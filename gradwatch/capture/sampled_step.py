@@ -106,7 +106,8 @@ class SampledStep:
             self._choose_plan(),
         )
         self._ledger = self.recorder.table.ledger
-        self._params = ParamReadings(self._watched, self._ledger, self.own)
+        gatherer = self.inventory.gatherer
+        self._params = ParamReadings(self._watched, self._ledger, self.own, gatherer)
 
     def arm(self, used: Container[str], sees_layers: bool) -> None:
         """Begin to see; nobody looks for what forward uses where all of that is known.

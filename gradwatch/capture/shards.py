@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+import torch.distributed as dist
 from torch import nn
 
 
@@ -22,8 +23,8 @@ def find_flat_parameters(model: nn.Module) -> list[Any]:
 
 
 def _find_handles(model: nn.Module) -> list[Any]:
-    if "torch.distributed.fsdp" not in sys.modules:
-        return []  # without a walk over all modules
+    if "torch.distributed.fsdp" not in sys.modules or not dist.is_initialized():
+        return []  # without a walk over all modules: FSDP needs a process group
     handles = (getattr(module, "_handle", None) for module in model.modules())
     return [handle for handle in handles if getattr(handle, "flat_param", None) is not None]
 

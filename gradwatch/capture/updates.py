@@ -13,14 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.capture.device_values import WHOLE_STEP, Ledger
-from gradwatch.capture.param_values import (
-    GradientReading,
-    StackedRows,
-    gather_rows,
-    list_gradients,
-    measure_norms,
-)
+from gradwatch.capture.param_values import GradientReading, list_gradients, measure_norms
 from gradwatch.capture.parameters import Watched, localise
+from gradwatch.capture.sample_rows import Gatherer, Group, StackedRows
 
 
 @dataclass
@@ -40,6 +35,7 @@ class StepGradients:
         indices: Container[int],
         ledger: Ledger,
         known: GradientReading,
+        gatherer: Gatherer,
     ) -> None:
         """Copy the samples of some parameters, and note the norms.
 
@@ -48,20 +44,21 @@ class StepGradients:
             indices: which of them, where they have a gradient.
             ledger: takes ``step_grad_l2_norm``.
             known: what was read before, of gradients that nobody has touched since.
+            gatherer: takes the samples.
         """
         present = [(i, entry.param) for i, entry in enumerate(watched) if i in indices]
-        fresh = [i for i, param in present if i not in known.norms and param.grad is not None]
-        norms = dict(known.norms)
+        read, norms = known.indices, list(known.norms)
+        fresh = {i for i, param in present if i not in read and param.grad is not None}
         if fresh or not known.is_aligned:
-            aligned = ((i, align_gradient(param)) for i, param in present)
-            self.rows += gather_rows((i, grad) for i, grad in aligned if grad is not None)
-            touched = list_gradients(watched, set(fresh))
-            measured = measure_norms([grad for _, grad in touched])
-            norms |= {i: norm for (i, _), norm in zip(touched, measured, strict=True)}
+            aligned = [(i, align_gradient(param)) for i, param in present]
+            dense = {i: grad for i, grad in aligned if grad is not None}
+            self.rows += gatherer.gather(list(dense), list(dense.values())).rows
+            touched, grads = list_gradients(watched, fresh)
+            norms += measure_norms(gatherer.gather(touched, grads), grads)
         else:
             self.rows += known.rows
-        for index, norm in norms.items():
-            ledger.add("param.step_grad_l2_norm", index, WHOLE_STEP, norm)
+        for each in norms:
+            each.note("param.step_grad_l2_norm", ledger)
 
     def covers(self, indices: Container[int]) -> bool:
         """Whether any of these parameters has been sampled.
@@ -141,86 +138,132 @@ class Updates:
 
     @classmethod
     @torch.no_grad()
-    def begin(cls, watched: Sequence[Watched]) -> Updates:
+    def begin(cls, watched: Sequence[Watched], gatherer: Gatherer) -> Updates:
         """Copy the samples.
 
         Args:
             watched: all parameters.
+            gatherer: takes the samples.
         """
-        return cls(_gather_weights(watched, range(len(watched))))
+        return cls(_gather_weights(watched, range(len(watched)), gatherer))
 
     @torch.no_grad()
     def finish(
-        self,
-        watched: Sequence[Watched],
-        waiting: Container[int],
-        decay: dict[int, float],
-        gradients: StepGradients,
-        ledger: Ledger,
-    ) -> None:
-        """Norm of each update and its share of the loss's change, scaled from sample to parameter.
+        self, watched: Sequence[Watched], stepped: Container[int], gatherer: Gatherer
+    ) -> list[Update]:
+        """Take the samples again.
 
         Args:
             watched: the same parameters in the same order.
-            waiting: indices of those whose optimizer has not stepped: nothing is known of them.
-            decay: by ``id`` of a parameter, learning rate times decoupled weight decay: the part
-                of the update that is decay and not learning is taken out.
-            gradients: samples of what the optimizer got.
-            ledger: takes ``update_l2_norm`` and ``loss_change``.
+            stepped: indices of those whose optimizer has stepped; of others nothing is known.
+            gatherer: takes the samples.
+
+        Returns:
+            Without the parameters that have changed their shape.
         """
-        for old in self.before:
-            decays = [decay.get(id(watched[index].param), 0.0) for index in old.indices]
-            stepped = [index for index in old.indices if index not in waiting]
-            for new in _gather_weights(watched, stepped):
-                _add_updates(watched, old, new, decays, gradients, ledger)
+        indices = [index for index in range(len(watched)) if index in stepped]
+        after = _gather_weights(watched, indices, gatherer)
+        if [new.group for new in after] == [old.group for old in self.before]:
+            pairs = zip(self.before, after, strict=True)
+            return [Update(old.group, old.values, new.values) for old, new in pairs]
+        rows = {
+            index: row
+            for old in self.before
+            for index, row in zip(old.indices, old.values, strict=True)
+        }
+        return [update for new in after for update in _match(rows, new)]
 
 
-def _gather_weights(watched: Sequence[Watched], indices: Iterable[int]) -> list[StackedRows]:
-    return gather_rows((i, localise(watched[i].param)) for i in indices)
+@dataclass
+class Update:
+    """Samples of some parameters before and after a step.
+
+    Attributes:
+        group: the parameters.
+        before, after: ``(n, length)``.
+    """
+
+    group: Group
+    before: Tensor
+    after: Tensor
 
 
-def _add_updates(
+def _match(before: dict[int, Tensor], new: StackedRows) -> list[Update]:
+    """One by one, where not all parameters have stepped."""
+    facts = zip(new.indices, new.group.positions, new.group.shares, new.values, strict=True)
+    single = (
+        (Group([index], [position], *new.group[2:-1], [share]), before[index], row)
+        for index, position, share, row in facts
+        if index in before
+    )
+    return [
+        Update(group, old.unsqueeze(0), row.unsqueeze(0))
+        for group, old, row in single
+        if old.shape == row.shape
+    ]
+
+
+def _gather_weights(
+    watched: Sequence[Watched], indices: Iterable[int], gatherer: Gatherer
+) -> list[StackedRows]:
+    chosen = list(indices)
+    return gatherer.gather(chosen, [localise(watched[index].param) for index in chosen]).rows
+
+
+@torch.no_grad()
+def note_updates(
+    updates: Iterable[Update],
     watched: Sequence[Watched],
-    old: StackedRows,
-    new: StackedRows,
-    decays: Sequence[float],
+    decay: dict[int, float],
     gradients: StepGradients,
     ledger: Ledger,
 ) -> None:
-    before, length = old.values, new.values.shape[1]
-    if length != before.shape[1]:  # it has changed its shape
-        return
-    if new.indices != old.indices:
-        kept = [old.indices.index(index) for index in new.indices]
-        before, decays = before[kept], [decays[number] for number in kept]
-    change = new.values.sub_(before)
-    if any(decays):  # but what has no gradient does not decay either
-        _add_decay(change, before * change.any(dim=1, keepdim=True), decays)
-    places = [("param.update_l2_norm", index, WHOLE_STEP) for index in new.indices]
-    scales = [(length / localise(watched[i].param).numel()) ** 0.5 for i in new.indices]
-    ledger.add_row(places, torch.linalg.vector_norm(change, dim=1), scales)
-    _add_loss_change(new.indices, change, scales, gradients, ledger)
+    """Norm of each update and its share of the loss's change, scaled from sample to parameter.
+
+    Args:
+        updates: samples of which nobody has use any more.
+        watched: all parameters.
+        decay: by ``id`` of a parameter, learning rate times decoupled weight decay: the part of the
+            update that is decay and not learning is taken out.
+        gradients: samples of what the optimizer got.
+        ledger: takes ``update_l2_norm`` and ``loss_change``.
+    """
+    for update in updates:
+        indices, shares = update.group.indices, update.group.shares
+        decays = [decay.get(id(watched[index].param), 0.0) for index in indices]
+        change = update.after.sub_(update.before)
+        norms = torch.linalg.vector_norm(change, dim=1)
+        if any(decays):
+            _add_decay(change, update.before, norms, decays)
+            norms = torch.linalg.vector_norm(change, dim=1)
+        scales = [share**0.5 for share in shares]
+        ledger.add_column("param.update_l2_norm", indices, WHOLE_STEP, norms, scales)
+        _note_loss_change(indices, shares, change, gradients, ledger)
 
 
-def _add_loss_change(
-    indices: Sequence[int],
+def _note_loss_change(
+    indices: list[int],
+    shares: list[float],
     change: Tensor,
-    scales: Sequence[float],
     gradients: StepGradients,
     ledger: Ledger,
 ) -> None:
     found, grads = gradients.find(indices)
     if grads is None or grads.shape[1] != change.shape[1]:
         return
-    updates = change if len(found) == len(indices) else change[found]
-    places = [("param.loss_change", indices[number], WHOLE_STEP) for number in found]
-    shares = [scales[number] ** 2 for number in found]
-    ledger.add_row(places, measure_loss_change(updates, grads), shares)
+    if len(found) < len(indices):
+        change = torch.stack([change[number] for number in found])
+        indices = [indices[number] for number in found]
+        shares = [shares[number] for number in found]
+    values = measure_loss_change(change, grads)
+    ledger.add_column("param.loss_change", indices, WHOLE_STEP, values, shares)
 
 
-def _add_decay(change: Tensor, before: Tensor, decays: Sequence[float]) -> None:
+def _add_decay(change: Tensor, before: Tensor, norms: Tensor, decays: Sequence[float]) -> None:
+    """What has no gradient does not decay either."""
+    moved = norms.sign().to(change.dtype).unsqueeze(1)
     if len(set(decays)) == 1:
-        change.add_(before, alpha=decays[0])
+        change.addcmul_(before, moved, value=decays[0])
         return
-    for number, share in enumerate(decays):
-        change[number].add_(before[number], alpha=share)
+    for row, old, has_moved, share in zip(change, before, moved, decays, strict=True):
+        row.addcmul_(old, has_moved, value=share)
