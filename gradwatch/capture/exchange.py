@@ -60,6 +60,7 @@ class Exchange:
         self._patience_s = MAX_WAIT_S
         distributed: Any = dist  # which does not list it among what it exports
         self._store: Any = distributed.PrefixStore(name, _get_store())
+        self._answers_many = bool(self._store.has_extended_api())
 
     def put(self, key: str, content: bytes) -> None:
         """Leave a message.
@@ -91,6 +92,17 @@ class Exchange:
             ``None`` where it has not come, or the channel is closed.
         """
         return self._ask(lambda: self._store.get(key), None) if self.has(key) else None
+
+    def take_all(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Of each of these the message, if it has come; in one question where all have.
+
+        Args:
+            keys: within this channel; the messages stay.
+        """
+        if not (self._answers_many and self.has(*keys)):
+            return [self.take(key) for key in keys]
+        nothing: list[bytes | None] = [None] * len(keys)
+        return self._ask(lambda: list(self._store.multi_get(list(keys))), nothing)
 
     def forget(self, key: str) -> None:
         """Free the store's memory.

@@ -24,7 +24,8 @@ class Codec:
     """
 
     def __init__(self, layout: LayerSet, parts: Sequence[int]) -> None:
-        self._layout = layout
+        self._layout, self._given = layout, tuple(parts)
+        self._same: dict[str, bool] = {}  # by digest
         n_layers, n_params = len(layout.layers), len(layout.params)
         counts = np.ones(n_params)
         counts[: len(parts)] = parts[:n_params]
@@ -35,7 +36,10 @@ class Codec:
             *(np.where(is_part, _find_merge("param", name), "mean") for name in rows.param),
             *(np.array([_find_merge("step", name)]) for name in rows.step),
         ]
-        self._rules = np.concatenate(rules)
+        merges = np.concatenate(rules)
+        self._is_mean = merges == "mean"
+        self._is_l2, self._is_mean_loss = merges == "l2", merges == "l2_of_mean_loss"
+        self._is_square = self._is_l2 | self._is_mean_loss
         self._parts = np.concatenate(
             (
                 np.ones(len(rows.all_layer) * n_layers),
@@ -44,6 +48,15 @@ class Codec:
             )
         )
         self._shapes = (len(rows.all_layer), n_layers), (len(rows.param), n_params)
+
+    def suits(self, layout: LayerSet, parts: Sequence[int]) -> bool:
+        """Whether another one for these would be the same.
+
+        Args:
+            layout: compared by identity.
+            parts: as of ``Codec``.
+        """
+        return layout is self._layout and tuple(parts) == self._given
 
     def encode(self, record: StepRecord | None) -> Array:
         """Presence and summable value of every number.
@@ -54,10 +67,11 @@ class Codec:
         Returns:
             Float64 ``(2 * n,)`` for a layout of ``n`` numbers.
         """
-        values = np.full(len(self._rules), np.nan) if record is None else self._flatten(record)
+        if record is None:
+            return np.zeros(2 * len(self._is_mean))
+        values = self._flatten(record)
         present = ~np.isnan(values)
-        is_square = np.isin(self._rules, ("l2", "l2_of_mean_loss"))
-        summable = np.where(is_square, np.square(values), values)
+        summable = np.where(self._is_square, np.square(values), values)
         return np.concatenate((present.astype(np.float64), np.where(present, summable, 0.0)))
 
     def decode(
@@ -76,14 +90,13 @@ class Codec:
         """
         counts, sums = np.split(vector, 2)
         if present is not None and present < world:
-            is_square = np.isin(self._rules, ("l2", "l2_of_mean_loss"))
-            sums = np.where(is_square, sums * world / present, sums)
-        has_copies = (self._parts > 1) & (self._rules != "mean")
+            sums = np.where(self._is_square, sums * world / present, sums)
+        has_copies = (self._parts > 1) & ~self._is_mean
         sums = np.where(has_copies, sums * self._parts / world, sums)
         with np.errstate(invalid="ignore", divide="ignore"):
-            values = np.where(self._rules == "mean", sums / counts, sums)
-            values = np.where(self._rules == "l2", np.sqrt(sums), values)
-            values = np.where(self._rules == "l2_of_mean_loss", np.sqrt(sums) / world, values)
+            values = np.where(self._is_mean, sums / counts, sums)
+            values = np.where(self._is_l2, np.sqrt(sums), values)
+            values = np.where(self._is_mean_loss, np.sqrt(sums) / world, values)
         values[counts == 0] = np.nan
         sizes = np.cumsum([np.prod(shape) for shape in self._shapes]).tolist()
         layers, params, step = np.split(values, sizes)
@@ -98,6 +111,21 @@ class Codec:
 
     def _flatten(self, record: StepRecord) -> Array:
         """Numbers in the agreed order; NaN where this rank has none."""
+        if self._has_same_numbers(record.layer_set):
+            parts = record.layer_values, record.param_values, record.step_values
+            return np.concatenate([part.ravel() for part in parts])
+        return self._rearrange(record)
+
+    def _has_same_numbers(self, own: LayerSet) -> bool:
+        """Whether records of this set hold the agreed numbers in the agreed order."""
+        if own.digest not in self._same:
+            layout = self._layout
+            named = [[param.fqn for param in each.params] for each in (own, layout)]
+            is_same = own.rows == layout.rows and own.layers == layout.layers
+            self._same[own.digest] = is_same and named[0] == named[1]
+        return self._same[own.digest]
+
+    def _rearrange(self, record: StepRecord) -> Array:
         own, wanted = record.layer_set.rows, self._layout.rows
         layer_values = align_rows(record.layer_values, own.all_layer, wanted.all_layer)
         param_values = align_rows(record.param_values, own.param, wanted.param)

@@ -129,6 +129,10 @@ def measure_spread(values: Sequence[Array]) -> Array:
 
 def _align(record: StepRecord, statistic: str, merged: StepRecord) -> Array:
     """One statistic in the merged record's order of parameters; NaN where this rank has none."""
-    own = zip(record.layer_set.params, record.param(statistic).tolist(), strict=True)
-    found = {param.fqn: value for param, value in own}
-    return np.array([found.get(param.fqn, np.nan) for param in merged.layer_set.params])
+    values: Array = record.param(statistic)
+    own = [param.fqn for param in record.layer_set.params]
+    wanted = [param.fqn for param in merged.layer_set.params]
+    if own == wanted:
+        return values
+    found = dict(zip(own, values.tolist(), strict=True))
+    return np.array([found.get(fqn, np.nan) for fqn in wanted])

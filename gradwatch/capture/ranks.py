@@ -21,7 +21,7 @@ from gradwatch.capture.exchange import Exchange, count_ranks, is_job
 from gradwatch.capture.rank_codec import Codec
 from gradwatch.capture.rank_messages import LayerSets
 from gradwatch.capture.rank_spread import Wrappers, fill_spreads
-from gradwatch.records import StepRecord
+from gradwatch.records import LayerSet, StepRecord
 
 PATIENCE_SAMPLES = 3
 """Rank 0 merges without a rank that is more sampled steps behind, ..."""
@@ -89,6 +89,7 @@ class RankMerger:
         self._was_tried = False
         self._waiting: deque[Waiting] = deque()
         self._sets = LayerSets()
+        self._codec: Codec | None = None
         self._absent: frozenset[int] = frozenset()
         self._published: deque[int] = deque()
         self._paced_at: int | None = None
@@ -220,7 +221,7 @@ class RankMerger:
             return None
         if not is_complete and is_last:
             exchange.wait(hoped)
-        sent = {rank: exchange.take(key) for rank, key in keys.items()}
+        sent = dict(zip(keys, exchange.take_all(list(keys.values())), strict=True))
         records = {
             rank: self._sets.decode(message, own.global_step, exchange)
             for rank, message in sent.items()
@@ -240,15 +241,19 @@ class RankMerger:
         records = [record for record in present if record is not None]
         if own.record is None or len(records) < len(present):
             return None
-        layout = self._sets.join(
-            [record.layer_set for record in records], self._describe_absent(world)
-        )
-        codec = Codec(layout, own.parts)
+        sets = [record.layer_set for record in records]
+        layout = self._sets.join(sets, self._describe_absent(world))
+        codec = self._find_codec(layout, own.parts)
         vector = np.sum([codec.encode(record) for record in records], axis=0)
         merged = codec.decode(vector, own.record, world, len(records))
         if len(records) > 1 and self.wrappers.keep_equal(world):
             fill_spreads(merged, records, own.parts, self.wrappers.left_out)
         return merged
+
+    def _find_codec(self, layout: LayerSet, parts: Sequence[int]) -> Codec:
+        if self._codec is None or not self._codec.suits(layout, parts):
+            self._codec = Codec(layout, parts)
+        return self._codec
 
     def _publish(self, global_step: int, merged: StepRecord | None, exchange: Exchange) -> None:
         exchange.put(f"{global_step}/all", self._sets.encode(merged, exchange))
