@@ -6,7 +6,8 @@
 
 A run is judged again only where some comparison with the threshold that is moved would come out
 otherwise (see ``traced_thresholds``), and without a guard only where that guard has spared
-something.
+something. Records of every step, ten times as many, are asked about guards, and about the
+thresholds that no run of the default schedule decides.
 """
 
 from __future__ import annotations
@@ -116,13 +117,15 @@ class Weighed:
     """What everything is worth.
 
     Attributes:
-        runs: how many were judged.
+        runs: how many of the default schedule were judged.
+        close_runs: how many that were sampled at each step.
         unread: thresholds that judging a run does not read.
         sides: by threshold, down and up.
         guards: by guard, the verdicts that change without it.
     """
 
     runs: int
+    close_runs: int = 0
     unread: list[str] = field(default_factory=list)
     sides: dict[str, tuple[Side, Side]] = field(default_factory=dict)
     guards: dict[str, list[Change]] = field(default_factory=dict)
@@ -294,10 +297,32 @@ def _judge_named(name: str) -> Baseline:
     return judge_baseline(read_run(name))
 
 
-def weigh_all(baselines: dict[str, Baseline]) -> Weighed:
-    """Every threshold both ways, and every guard."""
-    read = {name for base in baselines.values() for name in base.sides}
+def weigh_all(usual: dict[str, Baseline], close: dict[str, Baseline]) -> Weighed:
+    """Every threshold both ways, and every guard.
+
+    Args:
+        usual: runs of the default schedule.
+        close: the same sampled at each step.
+    """
     names = [row.name for row in dataclasses.fields(Thresholds) if not _is_list(row.name)]
+    weighed = _weigh_by(usual, names)
+    undecided = [name for name in names if not _has_side(weighed.sides.get(name, ()))]
+    more = _weigh_by(close, undecided)
+    weighed.close_runs = len(close)
+    weighed.sides |= {name: more.sides[name] for name in undecided if name in more.sides}
+    weighed.unread = [name for name in names if name not in weighed.sides]
+    for name, changes in more.guards.items():
+        weighed.guards[name] += changes
+    return weighed
+
+
+def _has_side(sides: Iterable[Side]) -> bool:
+    return any(side.first is not None for side in sides)
+
+
+def _weigh_by(baselines: dict[str, Baseline], names: Sequence[str]) -> Weighed:
+    """Some thresholds and every guard by some runs."""
+    read = {name for base in baselines.values() for name in base.sides}
     guards = [guard.name for rule in DEFAULT_RULES for guard in rule.guards]
     wanted = [name for name in names if name in read]
     tasks: list[tuple[str, bool | None]] = [(name, None) for name in guards]
@@ -309,7 +334,8 @@ def weigh_all(baselines: dict[str, Baseline]) -> Weighed:
         found = dict(zip(tasks, pool.map(_weigh, tasks), strict=True))
     return Weighed(
         len(baselines),
-        [name for name in names if name not in read],
+        0,
+        [],
         {name: (found[name, False], found[name, True]) for name in wanted},
         {name: found[name, None] for name in guards},
     )
@@ -326,6 +352,7 @@ def read_weighed(path: Path) -> Weighed:
     data = json.loads(path.read_text(encoding="utf-8"))
     return Weighed(
         data["runs"],
+        data.get("close_runs", 0),
         data["unread"],
         {name: (_read_side(down), _read_side(up)) for name, (down, up) in data["sides"].items()},
         {name: [Change(**row) for row in rows] for name, rows in data["guards"].items()},
@@ -344,16 +371,16 @@ def main() -> None:
     """Write what everything is worth, or print what is wrong as things are."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--now", action="store_true", help="only what is wrong today")
-    parser.add_argument("--every", type=int, action="append", help="only these schedules")
+    parser.add_argument("--every", type=int, action="append", help="with --now: these schedules")
     options = parser.parse_args()
-    baselines = judge_as_things_are(tuple(options.every or SCHEDULES))
     if options.now:
+        baselines = judge_as_things_are(tuple(options.every or SCHEDULES))
         for name, base in baselines.items():
             if base.judged.problems:
                 print(f"{name}: {base.judged.problems}")
         print(f"{len(baselines)} runs")
         return
-    write_weighed(RESULTS, weigh_all(baselines))
+    write_weighed(RESULTS, weigh_all(*(judge_as_things_are((every,)) for every in (50, 1))))
     print(f"written: {RESULTS}; python -m benchmarks.threshold_tables makes the page")
 
 

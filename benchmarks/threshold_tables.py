@@ -23,7 +23,8 @@ INTRODUCTION = """\
 # Thresholds and guards, weighed
 
 Every number here was moved, and every guard taken out, on the recorded trainings of the zoo
-(`tests/zoo`): {runs} runs, sampled as `watch` does by default (`@50`). A verdict has changed
+(`tests/zoo`): {runs} runs, sampled as `watch` does by default (`@50`); what none of these decides,
+and the guards, on {close_runs} that were sampled at each step (`@1`) as well. A verdict has changed
 when it is wrong in another way than before (a missed finding, an alarm, a wrong cause or place, a
 finding besides the label's), or when its status changes between healthy, unhealthy and not judged.
 
@@ -54,7 +55,8 @@ changes when the guard is taken out.
 """
 
 UNDECIDED = {
-    "sensitivity": "is read only where the loss change is not known, or next to nothing",
+    "sensitivity": "says how many layers are named where the whole network is at rest: without it "
+    "23 of 848 verdicts name fewer, which is not scored",
     "rank_spread": "is read only in jobs of several ranks, which the zoo has not",
     "dominant_share": "says which layer a message and a remedy name, which is not scored",
     "recovery_share": "says when a finding has gone, which is not scored",
@@ -101,7 +103,7 @@ def write_page(weighed: Weighed) -> str:
     names = ", ".join(f"`{name}`" for name in (*weighed.unread, *lists))
     return "".join(
         (
-            INTRODUCTION.format(runs=weighed.runs),
+            INTRODUCTION.format(runs=weighed.runs, close_runs=weighed.close_runs),
             "\n".join(rows) + "\n",
             _explain_undecided(weighed),
             UNREAD.format(names=names, newer=_list_newer(weighed)),

@@ -130,7 +130,7 @@ class TestVanishing:
         assert sign.layers == ("left.0",)
         assert sign.cause == "weight_scale"
 
-    def test_a_bare_parameter_is_seen_by_its_sensitivity(self):
+    def test_a_bare_parameter_is_seen_by_its_share(self):
         net = Network()
         net.add("fc", "Linear", inputs=())
         net.add("head", "Linear", is_head=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.zoo import more_pairs, pairs
+from tests.zoo import more_pairs, pairs, rarer_pairs
 from tests.zoo.case import Case
 
 CASES: tuple[Case, ...] = (
@@ -28,4 +28,10 @@ CASES: tuple[Case, ...] = (
          why="15 of 16 elements of a gradient in float16 are zero, as the pooling has it"),
     Case("bad_batch_cleaned", partial(more_pairs.gradients_cleaned, range(3, 4)),
          why="one gradient that is not finite, in whose place the loop puts zeros"),
+    Case("own_rectifiers", partial(rarer_pairs.own_sigmoids, True),
+         why="ten rectifiers of no name that torch knows, with He's weights"),
+    Case("tanhs_after_a_burst", partial(rarer_pairs.burst_of_the_rate, True),
+         why="four tanhs at a rate that was a hundred times higher for two steps"),
+    Case("units_that_always_fire", partial(rarer_pairs.units_switched_off, True),
+         why="biases of 3 let the units of a layer fire for all samples"),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from tests.zoo import more_pairs, pairs
+from tests.zoo import more_pairs, pairs, rarer_pairs
 from tests.zoo.case import Case, Training
 
 
@@ -38,4 +38,14 @@ CASES: tuple[Case, ...] = (
          ("nonfinite",), ("vanishing", "disconnected"), None, ("fc*",), 0,
          "no gradient is ever finite, and zeros are put in the place of all of them",
          fixed=partial(more_pairs.gradients_cleaned, range(100), True)),
+    _case("own_sigmoids", rarer_pairs.own_sigmoids, "vanishing", "activation_derivative",
+          ("fc[0-8]",), "ten sigmoids of no name that torch knows"),
+    _case("burst_of_the_rate", rarer_pairs.burst_of_the_rate, "vanishing", "activation_derivative",
+          ("fc0", "fc1"), "four sigmoids at a rate that was a hundred times higher for two steps"),
+    Case("attached_late", rarer_pairs.attached_late, ("disconnected",), (), "disconnected",
+         ("encoder", "encoder.*"), 0, "an encoder is cut off for a hundred steps, and learns then",
+         fixed=partial(rarer_pairs.attached_late, True),
+         frozen=partial(rarer_pairs.attached_late, False, True)),
+    _case("units_switched_off", rarer_pairs.units_switched_off, "dead", "dead_units",
+          ("fc1", "act1"), "of units that fire for all samples the tenth step silences 24 of 32"),
 )  # fmt: skip
