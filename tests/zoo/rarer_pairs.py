@@ -28,7 +28,7 @@ def own_sigmoids(fixed: bool = False) -> Training:
     torch.manual_seed(14)
     model = models.mlp([64] + [32] * 10 + [10], lambda: OwnActivation(rectifies=fixed))
     models.initialise(model, models.he if fixed else models.xavier())
-    return supervised(model, sgd(model, 0.3), data.digits(), steps=300)
+    return supervised(model, sgd(model, 0.3), data.digits(), steps=250)
 
 
 def burst_of_the_rate(fixed: bool = False) -> Training:
@@ -71,7 +71,7 @@ def units_switched_off(fixed: bool = False) -> Training:
     model = models.mlp([64, 32, 32, 10])
     nn.init.constant_(model.fc1.bias, 3.0)
     training, steps = (
-        supervised(model, sgd(model, 0.1), data.digits(), steps=58),
+        supervised(model, sgd(model, 0.1), data.digits(), steps=60),
         itertools.count(),
     )
 
