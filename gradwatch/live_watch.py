@@ -12,9 +12,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gradwatch.capture.own_statistics import OwnStatistic
-from gradwatch.capture.ranks import unwrap
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
+from gradwatch.capture.wrappers import unwrap
 from gradwatch.errors import InvalidInput
 from gradwatch.interruption import find_uncaught
 from gradwatch.live_judgement import LiveJudgement

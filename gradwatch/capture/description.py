@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from gradwatch.capture.ranks import unwrap
 from gradwatch.capture.stepped_objects import find_class
+from gradwatch.capture.wrappers import unwrap
 from gradwatch.run_marks import OptimizerSettings, RunDescription
 
 

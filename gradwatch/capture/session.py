@@ -20,7 +20,7 @@ from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.own_statistics import OwnMeasures, OwnStatistic
 from gradwatch.capture.planning import Planner
-from gradwatch.capture.ranks import RankMerger, unwrap
+from gradwatch.capture.ranks import RankMerger
 from gradwatch.capture.record_queue import RecordQueue
 from gradwatch.capture.sample import Sample
 from gradwatch.capture.sampled_step import SampledStep
@@ -29,7 +29,7 @@ from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.step_counts import StepCounts
 from gradwatch.capture.step_hooks import is_inner_step
 from gradwatch.capture.user_modes import call_unseen
-from gradwatch.capture.wrappers import list_parallel_parts
+from gradwatch.capture.wrappers import list_parallel_parts, unwrap
 from gradwatch.interruption import forget_frames, is_foreign, warn_of_failure
 from gradwatch.records import StepRecord
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from gradwatch.capture.parameters import strip_wrappers
@@ -13,6 +15,27 @@ _INNER = {
     "_FabricModule": "_forward_module",
 }
 """By class of a wrapper, the attribute that holds what it wraps."""
+
+_ALONE = {"DataParallel", "DeepSpeedEngine"}
+"""Wrappers whose ranks are judged each by itself: the first has none, and gradients are read before
+the second reduces them."""
+
+
+def unwrap(model: nn.Module) -> tuple[nn.Module, bool]:
+    """The model inside a parallel wrapper, and whether there was one whose ranks work together.
+
+    Args:
+        model: compiled or not.
+
+    Returns:
+        Itself and ``False`` where nothing is around it; ``DataParallel`` has one process only.
+    """
+    inner = getattr(model, "_orig_mod", model)
+    if isinstance(inner, nn.parallel.DistributedDataParallel):
+        return inner.module, True
+    names = {each.__name__ for each in type(inner).__mro__}
+    inside: Any = inner.module if names & _ALONE else model
+    return inside, False
 
 
 def name_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from gradwatch.capture import ranks
 from gradwatch.capture.rank_spread import ROWS
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
@@ -89,7 +90,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
-    return launch(["plain"], 4, tmp_path_factory.mktemp("four"))
+    return launch(["plain", "many"], 4, tmp_path_factory.mktemp("four"))
 
 
 def choose(rank: int, world: int) -> Callable[[Tensor], Tensor]:
@@ -158,7 +159,19 @@ def run_inside(rank: int, world: int) -> Any:
     return train(model, model, choose(rank, world))[::2]
 
 
+def run_many(rank: int, world: int) -> Any:
+    """More ranks than are merged."""
+    ranks.MOST_MERGED = 2
+    try:
+        torch.manual_seed(0)
+        model = DistributedDataParallel(Net())
+        return train(model, model, choose(rank, world))[::2]
+    finally:
+        ranks.MOST_MERGED = 256
+
+
 CASES = {
+    "many": run_many,
     "inside": run_inside,
     "plain": run_plain,
     "inner": run_inner,
@@ -243,3 +256,17 @@ def test_a_watch_on_one_rank_only(two: dict[str, list[Any]]) -> None:
     assert failure is None
     assert len(records) == 5
     assert not others
+
+
+def test_of_many_ranks_an_even_choice_is_merged(four: dict[str, list[Any]]) -> None:
+    single = run_single()
+    for records, failure in four["many"]:
+        assert failure is None
+        assert len(records) == 5
+        for merged, wanted, first in zip(records, single, four["many"][0][0], strict=True):
+            assert merged.to_vector() == pytest.approx(first.to_vector(), nan_ok=True, abs=0)
+            assert any("2 of 4 ranks" in note for note in merged.layer_set.notes)
+            grads = merged.param("grad_l2_norm")  # reduced over all ranks already
+            assert grads == pytest.approx(wanted.param("grad_l2_norm"), rel=1e-5)
+            layers = merged.layer("grad_output_l2_norm")
+            assert layers == pytest.approx(wanted.layer("grad_output_l2_norm"), rel=0.8)
