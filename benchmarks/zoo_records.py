@@ -95,7 +95,7 @@ def read_run(name: str) -> RecordedRun:
     """
     case, every_n_steps = _CASES[name.partition("@")[0]], int(name.partition("@")[2])
     logdir = find_logdir(case, every_n_steps)
-    kept = logdir / "readings.pickle"
+    kept = logdir / "flow.pickle"
     if not kept.exists():
         (run,) = read_runs(str(logdir))
         kept.write_bytes(pickle.dumps(tuple(read_flow(tuple(run.records()))), protocol=5))

@@ -33,12 +33,10 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
         >>> find_idle(reading, Thresholds())
         {'its softmax has one key to choose from, so that queries and keys change nothing': [0]}
     """
-    params = reading.topology.params
-    with np.errstate(invalid="ignore"):
-        faint = ~(reading.param_gradient >= thresholds.profile)
-    judged = [
-        i for i, param in enumerate(params) if param.trainable and param.optimized and faint[i]
-    ]
+    faint = reading.topology.is_held & ~(reading.param_gradient >= thresholds.profile)
+    judged = np.flatnonzero(faint).tolist()
+    if not judged:
+        return {}
     choiceless = _find_choiceless(reading)
     inside = _find_inside(reading, choiceless, thresholds.rounding_share)
     found = {

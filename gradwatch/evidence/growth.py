@@ -6,7 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from gradwatch.evidence.gradient_flow import Reading, measure_rms
+from gradwatch.evidence.flow_facts import measure_error_signals, measure_output_rms, read_grads
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.records import Array, Layer
 from gradwatch.schema.activations import find_activation
@@ -30,14 +32,22 @@ def measure_output_growth(reading: Reading) -> Array:
         >>> measure_output_growth(grown).tolist()
         [1.0, 100.0, 1.0]
     """
-    rms = measure_rms(reading)
-    known = np.flatnonzero(np.isfinite(rms) & (rms > 0))
-    if not known.size:
-        return np.ones(len(rms))
-    is_recurrent = reading.topology.layers[known[0]].role == "recurrent"
-    growth = rms / (1.0 if is_recurrent else max(float(rms[known[0]]), 1.0))
-    result: Array = np.where(~reading.topology.is_head & np.isfinite(growth), growth, 1.0)
-    return result
+    return reading.ask(_compare_outputs)
+
+
+@np.errstate(all="ignore")
+def _compare_outputs(table: RecordTable) -> Array:
+    layers, rms = table.topology.layers, table.ask(measure_output_rms)
+    known: Mask = np.isfinite(rms) & (rms > 0)
+    first = known.argmax(axis=1) if layers else np.zeros(len(table), np.int64)
+    is_recurrent = np.array([layer.role == "recurrent" for layer in layers], dtype=bool)
+    scale = np.fmax(rms[np.arange(len(table)), first], 1.0) if layers else np.ones(len(table))
+    scale = np.where(is_recurrent[first] if layers else False, 1.0, scale)
+    growth = rms / scale[:, None]
+    grows = (
+        np.logical_or.reduce(known, axis=1)[:, None] & ~table.topology.is_head & np.isfinite(growth)
+    )
+    return np.where(grows, growth, 1.0)
 
 
 def measure_gradient_growth(reading: Reading, threshold: float) -> Array:
@@ -63,18 +73,37 @@ def measure_gradient_growth(reading: Reading, threshold: float) -> Array:
         >>> measure_gradient_growth(make_reading(layer=rows), 10.0).round(2).tolist()
         [30.0, 1.0, 0.03]
     """
-    growth: Array = reading.grad / _measure_reference(reading)
-    growth = np.where(np.isfinite(growth), growth, 1.0)
+    growth = reading.ask(_compare_gradients)
     if np.max(growth, initial=1.0) < threshold:
         return growth
     return np.minimum(growth, _multiply_gains(reading))
 
 
-def _measure_reference(reading: Reading) -> float:
+@np.errstate(all="ignore")
+def _compare_gradients(table: RecordTable) -> Array:
+    growth = table.ask(read_grads) / _measure_references(table)[:, None]
+    return np.where(np.isfinite(growth), growth, 1.0)
+
+
+def _measure_references(table: RecordTable) -> Array:
     """Gradient where the hidden layers begin: behind the heads, whose scale is the target's."""
-    heads = reading.topology.is_head & reading.topology.is_reference
-    inputs = reading.record.layer("grad_input_l2_norm")[heads]
-    return max(reading.error_signal, float(np.max(inputs[np.isfinite(inputs)], initial=0.0)))
+    topology, error = table.topology, table.ask(measure_error_signals)
+    inputs = table.layer("grad_input_l2_norm")[:, topology.is_head & topology.is_reference]
+    largest = np.where(np.isfinite(inputs), inputs, 0.0).max(axis=1, initial=0.0)
+    return np.where(largest > error, largest, error)  # NaN where there is no error signal
+
+
+def measure_largest_growth(table: RecordTable) -> Array:
+    """The largest of the gradients' growth and of the outputs', gains not asked ``(n_records,)``.
+
+    Args:
+        table: of records.
+    """
+    outputs = np.where(find_squashed(table.topology), 1.0, table.ask(_compare_outputs))
+    largest: Array = np.maximum(
+        table.ask(_compare_gradients).max(axis=1, initial=1.0), outputs.max(axis=1, initial=1.0)
+    )
+    return largest
 
 
 def _multiply_gains(reading: Reading) -> Array:

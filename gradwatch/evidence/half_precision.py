@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
+from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import is_flat
 from gradwatch.thresholds import Thresholds
 
@@ -35,6 +36,10 @@ def find_flushed(reading: Reading, thresholds: Thresholds, from_start: bool) -> 
         >>> find_flushed(reading, Thresholds(), from_start=False)
         [0]
     """
+    if not reading.topology.float16 or not reading.ask(
+        _has_zeros, thresholds.underflow_zero_fraction
+    ):
+        return []
     record = reading.record
     zeros = record.layer("grad_zero_fraction")
     found = []
@@ -47,6 +52,12 @@ def find_flushed(reading: Reading, thresholds: Thresholds, from_start: bool) -> 
         if record.layer("grad_output_l2_norm")[index] > 0 or from_start or _is_fed(reading, index):
             found.append(index)
     return found
+
+
+def _has_zeros(table: RecordTable, fraction: float) -> npt.NDArray[np.bool_]:
+    """Records in which some layer in float16 has so many zeros, whoever makes them."""
+    zeros = table.layer("grad_zero_fraction")[:, list(table.topology.float16)]
+    return np.logical_or.reduce(zeros >= fraction, axis=1)  # type: ignore[no-any-return]
 
 
 def _expect_zeros(reading: Reading, index: int) -> float:
@@ -128,6 +139,8 @@ def find_rounded_away(history: History, thresholds: Thresholds) -> list[int]:
         []
     """
     topology = history.latest.topology
+    if not topology.has_half:
+        return []
     is_lost = history.params.unmoved >= thresholds.lost_records
     is_lost &= topology.is_judged & (topology.half_ulps > 0)
     lost: list[int] = np.flatnonzero(is_lost).tolist()

@@ -21,7 +21,7 @@ from gradwatch.evidence.learning_rate import Rates
 from gradwatch.evidence.loss_change import LossChangeHistory
 from gradwatch.evidence.loss_level import LossLevels
 from gradwatch.evidence.nonfinite import Break
-from gradwatch.evidence.param_history import ParamHistory, measure_move
+from gradwatch.evidence.param_history import ParamHistory, measure_moves
 from gradwatch.evidence.rank_spread import RankSpreads
 from gradwatch.evidence.standstill import Standstill
 from gradwatch.evidence.step_sizes import StepSizes
@@ -113,7 +113,11 @@ class History:
         >>> history.loss_change.peak_share.round(3).tolist()
         [0.001, 0.999]
         """
-        self.extend_with(read_flow([record])[0])
+        self.extend_with(read_flow([record], self._newest)[0])
+
+    @property
+    def _newest(self) -> StepRecord | None:
+        return self.window[-1].record if self.window else None
 
     @np.errstate(all="ignore")
     def extend_with(self, reading: Reading) -> None:
@@ -131,30 +135,25 @@ class History:
         self._condense(reading)
 
     def _condense(self, reading: Reading) -> None:
-        record = reading.record
+        record, limits = reading.record, self.thresholds
         self._align(reading.topology)
-        change = self.loss_change.add(record, reading.topology)
+        self.loss_change.add(reading)
         self.losses.add(record)
-        if record.global_step - self.first_step >= self.thresholds.patience:
-            self.steps.add(record, reading.topology)
+        if record.global_step - self.first_step >= limits.patience:
+            self.steps.add(reading)
         if record.step("learning_rate") != 0:
-            self.learning.add(reading, change, self.measure_motion(now=True), self.thresholds)
-        before = self._find_previous(reading)
-        self.params.add(reading, before, self.rates.is_warming_up)
+            self.learning.add(reading, self.measure_motion(now=True), limits)
+        self.params.add(reading, self.rates.is_warming_up)
         self.standstill.add(reading)
-        self.ranks.add(record, self.thresholds)
+        self.ranks.add(reading, limits)
         self.errors.add(record.global_step, reading.error_signal)
         self.first_levels.add(reading)
-        move = measure_move(reading, before, self.thresholds.weight_floor)
-        self.has_replaced_weights |= move >= self.thresholds.replacing_update
-        outputs = list(reading.topology.outputs)
-        self.output_gain = float(np.fmax.reduce(reading.gains[outputs], initial=self.output_gain))
+        move = reading.ask(measure_moves, limits.weight_floor)
+        self.has_replaced_weights |= bool(move >= limits.replacing_update)
+        if outputs := reading.topology.outputs:
+            gains = reading.gains[list(outputs)]
+            self.output_gain = float(np.fmax.reduce(gains, initial=self.output_gain))
         self.rates.add(record.global_step, record.step("learning_rate"))
-
-    def _find_previous(self, reading: Reading) -> Reading:
-        """The reading before the newest one; the newest itself where that has other layers."""
-        before = self.window[-2] if len(self.window) > 1 else reading
-        return before if before.topology is reading.topology else reading
 
     def _align(self, topology: Topology) -> None:
         """Carry what is kept per parameter over to a new layer set."""

@@ -11,11 +11,12 @@ from functools import lru_cache
 
 import numpy as np
 
+from gradwatch.evidence.flow_facts import find_called, measure_updates
 from gradwatch.evidence.gradient_flow import Reading
-from gradwatch.evidence.loss_change import LossChange
+from gradwatch.evidence.loss_change import measure_shares
 from gradwatch.evidence.per_param import Counts, PerParam, keep_param
+from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Mask, Topology
-from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
 
 
@@ -31,12 +32,11 @@ class LearningEvidence(PerParam):
     learned: Counts = keep_param(0)
     called: Counts = keep_param(0)
 
-    def add(self, reading: Reading, change: LossChange, motion: float, limits: Thresholds) -> None:
+    def add(self, reading: Reading, motion: float, limits: Thresholds) -> None:
         """Take in the next record.
 
         Args:
             reading: of the record.
-            change: its loss change.
             motion: loss change of the step against the loss at the start; NaN: not known.
             limits: what counts as a part in the change, as a move, and as a network that moves.
 
@@ -46,12 +46,22 @@ class LearningEvidence(PerParam):
             >>> history.learning.learned.tolist(), history.learning.called.tolist()
             ([7, 7], [7, 7])
         """
-        grad = reading.record.param("grad_l2_norm")
-        used = _find_used(reading.topology)
-        has_stepped = ~np.isnan(reading.record.param("update_l2_norm"))
-        self.called[has_stepped & ((reading.was_called & used) | (grad > 0))] += 1
+        self.called += reading.ask(find_used_calls)
         if not motion < limits.loss_progress:
-            self.learned[find_learning(reading, change, limits)] += 1
+            decide = limits.loss_share, limits.weight_floor, limits.update_ratio
+            self.learned += reading.ask(find_learning, *decide)
+
+
+def find_used_calls(table: RecordTable) -> Mask:
+    """Parameters that forward has used, and whose optimizer has stepped ``(n_records, n_params)``.
+
+    Args:
+        table: of records.
+    """
+    grad, used = table.param("grad_l2_norm"), _find_used(table.topology)
+    has_stepped = ~np.isnan(table.param("update_l2_norm"))
+    called: Mask = has_stepped & ((table.ask(find_called) & used) | (grad > 0))
+    return called
 
 
 @lru_cache(maxsize=16)
@@ -60,30 +70,28 @@ def _find_used(topology: Topology) -> Mask:
     return np.array([param.used for param in topology.params], dtype=bool)
 
 
-def find_learning(reading: Reading, change: LossChange, limits: Thresholds) -> Mask:
-    """Parameters that this record shows to learn: by a part in the loss's change, or by a move.
+def find_learning(
+    table: RecordTable, loss_share: float, weight_floor: float, update_ratio: float
+) -> Mask:
+    """Parameters that a record shows to learn: by a part in the loss's change, or by a move.
 
     Args:
-        reading: of the record.
-        change: its loss change.
-        limits: ``loss_share`` of a part that counts, ``update_ratio`` of a move that does.
+        table: of records.
+        loss_share: of a part that counts.
+        weight_floor: see ``Reading.measure_update``.
+        update_ratio: of a move that counts.
 
     Returns:
-        bool ``(n_params,)``.
+        bool ``(n_records, n_params)``.
 
     Example:
-        >>> from gradwatch.evidence.loss_change import allocate_loss_change
         >>> from gradwatch.evidence.worked_example import make_reading
         >>> still = {"update_l2_norm": (1e-9, 0.25), "loss_change": (-1e-9, -0.5)}
-        >>> reading = make_reading(param=still)
-        >>> change = allocate_loss_change(reading.record, reading.topology)
-        >>> find_learning(reading, change, Thresholds()).tolist()
+        >>> make_reading(param=still).ask(find_learning, 1e-4, 0.1, 1e-6).tolist()
         [False, True]
     """
-    grad = reading.record.param("grad_l2_norm")
-    moved: Array = reading.measure_update(limits.weight_floor)
-    with np.errstate(invalid="ignore"):
-        takes_part = change.share >= limits.loss_share
-        moves = (grad > 0) & np.isfinite(grad) & (moved >= limits.update_ratio)
+    grad, moved = table.param("grad_l2_norm"), table.ask(measure_updates, weight_floor)
+    takes_part = table.ask(measure_shares) >= loss_share
+    moves = (grad > 0) & np.isfinite(grad) & (moved >= update_ratio)
     learns: Mask = takes_part | moves
     return learns

@@ -27,6 +27,7 @@ class Rates:
     highest: float = 0.0
     thresholds: Thresholds = field(default_factory=Thresholds)
     _thinned: Thinned[tuple[float, float]] = field(default_factory=Thinned)
+    _decay: float = 1.0
 
     def add(self, global_step: int, rate: float) -> None:
         """Take in the learning rate of a step.
@@ -47,6 +48,7 @@ class Rates:
         self.latest.append(rate)
         self.highest = max(self.highest, rate)
         self._thinned.add((global_step, rate))
+        self._decay = self._measure_decay(rate)
 
     @property
     def decay(self) -> float:
@@ -54,18 +56,18 @@ class Rates:
 
         NaN where it is zero: nothing moves then, and that says nothing.
         """
-        if not self.latest:
-            return 1.0
-        now = self.latest[-1]
-        if now <= 0:
-            return math.nan
-        return max(self._find_held() / now, 1.0) if now < self.highest else 1.0
+        return self._decay
 
     @property
     def is_warming_up(self) -> bool:
         """Whether the learning rate is rising: every weight moves less than it is going to."""
         rise = self.thresholds.warm_up_rise
         return bool(self.latest) and self.latest[-1] > rise * min(self.latest)
+
+    def _measure_decay(self, now: float) -> float:
+        if now <= 0:
+            return math.nan
+        return max(self._find_held() / now, 1.0) if now < self.highest else 1.0
 
     def _find_held(self) -> float:
         """The largest learning rate with ``held_share`` of the steps at it or above."""

@@ -12,80 +12,131 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache, reduce
+from math import isnan
 
 import numpy as np
 import numpy.typing as npt
 
+from gradwatch.evidence.flow_facts import measure_norms
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.evidence.windows import RECENT_SHARES
-from gradwatch.records import Array, Param, StepRecord
+from gradwatch.records import Array, Param
 
 
-@dataclass(frozen=True, eq=False)
-class LossChange:
-    """The loss change of one record, by parameter and by optimizer.
+@np.errstate(all="ignore")
+def measure_changes(table: RecordTable) -> Array:
+    """Loss change of each parameter to first order, in units of the loss: ``|g . dw|``.
 
-    Attributes:
-        size: ``|g . dw|`` of each parameter ``(n_params,)``, in units of the loss, the gradient as
-            backward brought it: a factor that clipping has put on all of them is taken out. NaN
-            where no step was made or no gradient came.
-        group: number of the pool whose sum each parameter is held against ``(n_params,)``.
-        counted: parameters that a pool's sum is made of ``(n_params,)``: matrices that an optimizer
-            holds.
-    """
-
-    size: Array
-    group: npt.NDArray[np.int64]
-    counted: Mask
-
-    @cached_property
-    def totals(self) -> Array:
-        """Sum of each pool ``(n_groups,)``; 0 without a step."""
-        sizes = np.where(self.counted & np.isfinite(self.size), self.size, 0.0)
-        totals: Array = np.bincount(self.group, weights=sizes, minlength=1).astype(np.float64)
-        return totals
-
-    @cached_property
-    def share(self) -> Array:
-        """Of each parameter in its pool's sum ``(n_params,)``; NaN where the pool has not moved.
-
-        Example:
-            Two matrices of one optimizer with ``g . dw`` of -3 and -1 have shares of 0.75 and 0.25.
-        """
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share: Array = self.size / self.totals[self.group]
-        return np.where(np.isfinite(share), share, np.nan)
-
-    @property
-    def total(self) -> float:
-        """Sum over all pools, in units of the loss."""
-        return float(self.totals.sum())
-
-
-def allocate_loss_change(record: StepRecord, topology: Topology) -> LossChange:
-    """Allocate a step's loss change to the parameters: ``|g . dw|``, ``g`` before any clipping.
+    The gradient is that which backward brought: a factor that clipping has put on all of them is
+    taken out.
 
     Args:
-        record: one sampled step.
-        topology: of its layer set.
+        table: of records.
+
+    Returns:
+        float64 ``(n_records, n_params)``; NaN where no step was made or no gradient came.
 
     Source:
         Lan, Liu, Zhou & Yosinski (2019), "LCA: Loss Change Allocation", equation 2.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_reading
-        >>> reading = make_reading()
-        >>> change = allocate_loss_change(reading.record, reading.topology)
-        >>> change.size.round(4).tolist(), change.share.round(4).tolist(), round(change.total, 4)
-        ([0.0005, 0.5], [0.001, 0.999], 0.5005)
+        >>> make_reading().ask(measure_changes).round(4).tolist()
+        [0.0005, 0.5]
     """
-    size = np.abs(record.param("loss_change")) * measure_clipping(record)
-    return LossChange(size, *_find_pools(topology))
+    arrived, used = table.ask(measure_step_norms).T
+    clipping = np.where((arrived > 0) & (used > 0), arrived / used, 1.0)
+    changes: Array = np.abs(table.param("loss_change")) * clipping[:, None]
+    return changes
+
+
+def measure_pools(table: RecordTable) -> Array:
+    """Loss change of each pool of parameters; 0 without a step.
+
+    Args:
+        table: of records.
+
+    Returns:
+        float64 ``(n_records, n_pools)``.
+    """
+    group, counted = find_pools(table.topology)
+    changes = table.ask(measure_changes)
+    sizes = np.where(counted & np.isfinite(changes), changes, 0.0)
+    width = int(group.max(initial=0)) + 1
+    places = width * np.arange(len(table))[:, None] + group
+    sums = np.bincount(places.ravel(), weights=sizes.ravel(), minlength=width * len(table))
+    return sums.astype(np.float64).reshape(len(table), width)
+
+
+@np.errstate(all="ignore")
+def measure_shares(table: RecordTable) -> Array:
+    """Share of each parameter in the loss change of its pool; NaN where that has not moved.
+
+    Args:
+        table: of records.
+
+    Returns:
+        float64 ``(n_records, n_params)``.
+
+    Example:
+        Two matrices of one optimizer with ``g . dw`` of -3 and -1 have shares of 0.75 and 0.25.
+    """
+    group, _ = find_pools(table.topology)
+    share = table.ask(measure_changes) / table.ask(measure_pools)[:, group]
+    return np.where(np.isfinite(share), share, np.nan)
+
+
+def measure_totals(table: RecordTable) -> Array:
+    """Loss change of all pools together, in units of the loss ``(n_records,)``.
+
+    Args:
+        table: of records.
+    """
+    total: Array = table.ask(measure_pools).sum(axis=1)
+    return total
+
+
+def find_counting(table: RecordTable) -> Mask:
+    """Records whose shares count: made by a step, at a learning rate above 0 ``(n_records,)``.
+
+    Args:
+        table: of records.
+    """
+    _, counted = find_pools(table.topology)
+    has_moved = (np.isfinite(table.ask(measure_changes)) & counted).any(axis=1)
+    result: Mask = has_moved & (table.step("learning_rate") != 0)
+    return result
+
+
+def measure_made(table: RecordTable) -> Array:
+    """``|g . dw|`` of all that is counted, gradients as the optimizer got them ``(n_records,)``.
+
+    Args:
+        table: of records.
+
+    Returns:
+        NaN where it is not known.
+    """
+    _, counted = find_pools(table.topology)
+    sizes = np.compress(counted, np.abs(table.param("loss_change")), axis=1)
+    is_known = np.isfinite(sizes).any(axis=1)
+    return np.where(is_known, np.nansum(sizes, axis=1), np.nan)
 
 
 @lru_cache(maxsize=16)
-def _find_pools(topology: Topology) -> tuple[npt.NDArray[np.int64], Mask]:
+def find_pools(topology: Topology) -> tuple[npt.NDArray[np.int64], Mask]:
+    """The pools of parameters that shares are taken of.
+
+    Args:
+        topology: of the network.
+
+    Returns:
+        Number of the pool whose sum each parameter is held against ``(n_params,)``, and the
+        parameters that sums are made of: matrices that an optimizer holds.
+    """
     counted = find_counted(topology)
     return pool_optimizers(topology.params, counted), counted
 
@@ -106,48 +157,29 @@ def find_counted(topology: Topology) -> Mask:
         >>> find_counted(map_topology(LayerSet(params=params))).tolist()
         [True, False]
     """
-    learns = np.array(
-        [param.trainable and param.optimized for param in topology.params], dtype=bool
-    )
+    learns = topology.is_held
     matrices = learns & np.array([len(param.shape) >= 2 for param in topology.params], dtype=bool)
     return matrices if matrices.any() else learns
 
 
-def measure_clipping(record: StepRecord) -> float:
-    """Norm of the gradient that arrived over that of the one the optimizer got.
-
-    Args:
-        record: one sampled step.
-
-    Returns:
-        Above 1 where gradients were clipped between backward and step; 1 when unknown.
-
-    Example:
-        >>> from gradwatch.evidence.worked_example import make_record
-        >>> measure_clipping(make_record(param={"step_grad_l2_norm": (0.03125, 1.0)}))
-        2.0
-    """
-    arrived, used = measure_step_norms(record)
-    return arrived / used if arrived > 0 and used > 0 else 1.0
-
-
-def measure_step_norms(record: StepRecord) -> tuple[float, float]:
+def measure_step_norms(table: RecordTable) -> Array:
     """Norm of all gradients together as they arrived, and as the optimizers got them.
 
     Args:
-        record: one sampled step.
+        table: of records.
 
     Returns:
-        Over the parameters of which both are finite; 0 where there are none.
+        float64 ``(n_records, 2)``, over the parameters of which both are finite; 0 where there are
+        none.
 
     Example:
-        >>> from gradwatch.evidence.worked_example import make_record
-        >>> measure_step_norms(make_record(param={"grad_l2_norm": (3.0, 4.0)}))[0]
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> make_reading(param={"grad_l2_norm": (3.0, 4.0)}).ask(measure_step_norms).tolist()[0]
         5.0
     """
-    arrived, used = record.param("grad_l2_norm"), record.param("step_grad_l2_norm")
+    arrived, used = table.param("grad_l2_norm"), table.param("step_grad_l2_norm")
     known = np.isfinite(arrived) & np.isfinite(used)
-    return float(np.linalg.norm(arrived[known])), float(np.linalg.norm(used[known]))
+    return np.stack([measure_norms(arrived, known), measure_norms(used, known)], axis=1)
 
 
 def pool_optimizers(params: tuple[Param, ...], counted: Mask) -> npt.NDArray[np.int64]:
@@ -196,39 +228,34 @@ class LossChangeHistory:
     _made: float = 0.0
     _latest: tuple[int, float] | None = None
 
-    def add(self, record: StepRecord, topology: Topology) -> LossChange:
-        """Take in the next record.
+    def add(self, reading: Reading) -> None:
+        """Take in the next reading.
 
         Args:
-            record: newer than all before.
-            topology: of its layer set, to which ``realign`` has carried over.
-
-        Returns:
-            Its loss change, also where it does not count.
+            reading: of a record newer than all before, to whose layers ``realign`` has carried
+                over.
 
         Example:
             >>> from gradwatch.evidence.worked_example import make_reading
-            >>> reading, history = make_reading(), LossChangeHistory()
-            >>> change = history.add(reading.record, reading.topology)
+            >>> history = LossChangeHistory()
+            >>> history.add(make_reading())
             >>> history.peak_share.round(3).tolist(), round(history.recent_total, 4)
             ([0.001, 0.999], 0.5005)
         """
-        self._width = len(topology.params)
-        change = allocate_loss_change(record, topology)
-        self._sum_up(record, change)
-        if record.step("learning_rate") == 0 or not np.isfinite(change.size[change.counted]).any():
-            return change
-        self.recent.append(change.share)
-        self.totals.append(change.total)
-        self.largest_total = float(np.fmax(self.largest_total, change.total))
-        return change
+        self._width = len(reading.topology.params)
+        self._sum_up(reading.record.global_step, float(reading.ask(measure_made)))
+        if not reading.ask(find_counting):
+            return
+        total = float(reading.ask(measure_totals))
+        self.recent.append(reading.ask(measure_shares))
+        self.totals.append(total)
+        self.largest_total = float(np.fmax(self.largest_total, total))
 
-    def _sum_up(self, record: StepRecord, change: LossChange) -> None:
-        sizes = np.abs(record.param("loss_change"))[change.counted]
+    def _sum_up(self, global_step: int, made: float) -> None:
         if self._latest is not None:
-            self._made += self._latest[1] * (record.global_step - self._latest[0])
-        if np.isfinite(sizes).any():
-            self._latest = record.global_step, float(np.nansum(sizes))
+            self._made += self._latest[1] * (global_step - self._latest[0])
+        if not isnan(made):
+            self._latest = global_step, made
 
     @property
     def run_total(self) -> float:
@@ -252,8 +279,7 @@ class LossChangeHistory:
         """Largest share of each parameter over the latest records ``(n_params,)``; NaN: none."""
         if not self.recent:
             return np.full(self._width, np.nan)
-        peak: Array = np.fmax.reduce(np.stack(tuple(self.recent)), axis=0)
-        return peak
+        return reduce(np.fmax, self.recent)
 
     @property
     def recent_total(self) -> float:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading
-from gradwatch.evidence.topology import Indices
+from gradwatch.evidence.record_table import RecordTable
+from gradwatch.evidence.topology import Indices, Mask
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Break:
             >>> state.lasted
             2
         """
-        if not is_hurt(reading):
+        if not reading.ask(find_hurt):
             self.first, self.before, self.lasted = None, reading, 0
             return
         self.first = self.first or reading
@@ -72,29 +73,23 @@ class Origin:
         return not self.behind
 
 
-def is_hurt(reading: Reading) -> bool:
-    """Whether a gradient, an update, a weight or the loss is NaN or Inf.
+def find_hurt(table: RecordTable) -> Mask:
+    """Records in which a gradient, an update, a weight or the loss is NaN or Inf ``(n_records,)``.
 
     Args:
-        reading: of one record, in which NaN is "not measured" and a norm that is not finite is Inf.
+        table: of records, in which NaN is "not measured" and a norm that is not finite is Inf.
 
     Example:
-        >>> from gradwatch.evidence.worked_example import make_reading
-        >>> is_hurt(make_reading(layer={"output_l2_norm": np.inf}))  # masked scores are -inf
-        False
-        >>> is_hurt(make_reading(param={"grad_l2_norm": np.inf}))
-        True
+        >>> from gradwatch.evidence.worked_example import make_record
+        >>> masked = make_record(layer={"output_l2_norm": np.inf})  # masked scores are -inf
+        >>> broken = make_record(param={"grad_l2_norm": np.inf})
+        >>> find_hurt(RecordTable([masked, broken])).tolist()
+        [False, True]
     """
-    record = reading.record
-    everything = record.param_values, record.layer_values, record.step_values
-    if not any(np.isinf(values).any() for values in everything):
-        return False
-    rows = (
-        *(record.param(name) for name in ("grad_l2_norm", "weight_l2_norm", "update_l2_norm")),
-        record.layer("grad_output_l2_norm"),
-        np.array([record.step("loss")]),
-    )
-    return any(np.isinf(row).any() for row in rows)
+    params = [table.param(f"{what}_l2_norm") for what in ("grad", "weight", "update")]
+    rows = (*params, table.layer("grad_output_l2_norm"), table.step("loss")[:, None])
+    hurt: Mask = np.logical_or.reduce([np.isinf(row).any(axis=1) for row in rows])
+    return hurt
 
 
 def has_reached_weights(reading: Reading) -> bool:

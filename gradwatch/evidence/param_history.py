@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from gradwatch.evidence.gradient_flow import Reading, read_param_gradients
+from gradwatch.evidence.flow_facts import (
+    find_arrived,
+    find_called,
+    measure_updates,
+    read_param_gradients,
+)
+from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.per_param import Counts, PerParam, keep_param
+from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Mask
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
@@ -55,94 +63,159 @@ class ParamHistory(PerParam):
     explained: Array = keep_param(0.0)
     thresholds: Thresholds = field(default_factory=Thresholds)
 
-    def add(self, reading: Reading, before: Reading, is_warming_up: bool) -> None:
+    def add(self, reading: Reading, is_warming_up: bool) -> None:
         """Take in the next reading.
 
         Args:
             reading: of a layer set to which all has been carried over.
-            before: the reading before it, or itself where there is none of the same layer set.
             is_warming_up: the learning rate is rising, so that small updates say nothing yet.
         """
-        grad = read_param_gradients(reading.record)
-        fed = (grad > 0) | (~np.isnan(grad) & reading.has_arrived)
-        is_trained = bool(fed.any()) or not self.was_fed.any()  # else nobody called backward
-        has_stepped = ~np.isnan(reading.record.param("update_l2_norm")) | ~np.isnan(grad)
-        self.without_gradient[reading.was_called & has_stepped & is_trained] += 1
-        self.without_gradient[fed] = 0
+        fed, has_gradient = reading.ask(find_fed_params), reading.ask(_find_above_zero)
+        # where nobody has a gradient, nobody called backward
+        is_trained = bool(np.count_nonzero(fed)) or not self.was_fed.any()
         is_learning = reading.record.step("learning_rate") != 0  # NaN: it is not known
-        self.with_zeros[(grad == 0) & reading.was_called & (is_learning & is_trained)] += 1
-        self.with_zeros[grad > 0] = 0
-        self.was_fed |= grad > 0
-        self._note_sizes(reading, before, fed)
-        self._note_losses(reading, before)
-        can_move = fed & (grad > 0) & (is_learning and not is_warming_up)
-        self._note_moves(reading, can_move)
+        if is_trained:
+            self.without_gradient += reading.ask(_find_able)
+        self.without_gradient[fed] = 0
+        if is_learning and is_trained:
+            self.with_zeros += reading.ask(_find_zeros)
+        self.with_zeros[has_gradient] = 0
+        self.was_fed |= has_gradient
+        self._note_sizes(reading)
+        self._note_moves(reading, is_learning and not is_warming_up)
 
-    def _note_sizes(self, reading: Reading, before: Reading, fed: Mask) -> None:
-        size, update = (reading.record.param(f"{what}_l2_norm") for what in ("weight", "update"))
-        has_changed = (update > ROUNDING * size) | _find_replaced(reading, before)
-        self.is_maintained |= ~fed & has_changed
-        self.first_l2_norm = np.where(np.isnan(self.first_l2_norm), size, self.first_l2_norm)
-        error, first = reading.param_reference, self.first_reference
-        self.first_reference = np.where(np.isnan(first), error, first)
+    def _note_sizes(self, reading: Reading) -> None:
+        """What weights were at first, and what they have lost since the record before."""
+        self.is_maintained |= reading.ask(_find_maintained)
+        self.is_decayed |= reading.ask(_find_decayed)
+        for first, now in (
+            (self.first_l2_norm, reading.record.param("weight_l2_norm")),
+            (self.first_reference, reading.param_reference),
+        ):
+            np.copyto(first, now, where=np.isnan(first))
+        self.shrunk += reading.ask(_measure_losses)
+        self.explained += reading.ask(_explain_losses, self.thresholds.descent_cosine)
 
-    def _note_losses(self, reading: Reading, before: Reading) -> None:
-        """What weights have lost since the record before, and how much of it updates explain."""
-        self.is_decayed |= ~(reading.record.param("weight_decay") <= 0)
-        size, earlier = (row.record.param("weight_l2_norm") for row in (reading, before))
-        steps = reading.record.global_step - before.record.global_step
-        with np.errstate(invalid="ignore", divide="ignore"):
-            lost = np.fmax(-np.log(size / earlier), 0.0)
-        lost[~np.isfinite(lost)] = 0.0
-        update = np.fmax(*(_measure_descent(row, self.thresholds) for row in (reading, before)))
-        self.shrunk += lost
-        self.explained += np.fmin(lost, np.fmax(steps * np.nan_to_num(update, nan=0.0), 0.0))
-
-    def _note_moves(self, reading: Reading, can_move: Mask) -> None:
+    def _note_moves(self, reading: Reading, can_move: bool) -> None:
         moved = reading.measure_update(self.thresholds.weight_floor)
-        self.largest_update = np.fmax(self.largest_update, moved)
-        size, update = (reading.record.param(f"{what}_l2_norm") for what in ("weight", "update"))
-        lost = size * reading.topology.half_ulps * self.thresholds.lost_share
-        self.unmoved[can_move & (update <= lost) & (self.unmoved >= 0)] += 1
-        self.unmoved[update > lost] = MOVED
+        np.fmax(self.largest_update, moved, out=self.largest_update)
+        share = self.thresholds.lost_share
+        if can_move and reading.ask(_has_lost_moves, share):
+            self.unmoved[reading.ask(_find_lost_moves, share) & (self.unmoved >= 0)] += 1
+        self.unmoved[reading.ask(_find_kept_moves, share)] = MOVED
 
 
-def _measure_descent(reading: Reading, thresholds: Thresholds) -> Array:
-    """Update ratio of what has moved along its gradient: a penalty's step does, a hand's does not.
-
-    A step against a penalty's gradient goes along the weight, as does a factor below 1 that
-    somebody multiplies it by; but the gradient that arrives from the task does not.
-    """
-    grad, update, change = (
-        reading.record.param(name) for name in ("grad_l2_norm", "update_l2_norm", "loss_change")
-    )
-    product = grad * update
-    is_along = (np.abs(change) >= thresholds.descent_cosine * product) & (product > 0)
-    return np.where(is_along, reading.update_ratio, 0.0)
-
-
-def _find_replaced(reading: Reading, before: Reading) -> Mask:
-    """Parameters that have changed since the last record with a gradient at neither."""
-    size, earlier = (seen.record.param("weight_l2_norm") for seen in (reading, before))
-    unfed = [np.isnan(seen.record.param("grad_l2_norm")) for seen in (reading, before)]
-    result: Mask = np.logical_and(*unfed) & (np.abs(size - earlier) > ROUNDING * size)
-    return result
-
-
-def measure_move(reading: Reading, before: Reading, weight_floor: float) -> float:
-    """How far the fastest weight has moved, against its own norm.
+def find_fed_params(table: RecordTable) -> Mask:
+    """Parameters with a gradient above zero, or of zero where one has arrived at their module.
 
     Args:
-        reading: the newest one.
-        before: the one before it, or itself where there is none of the same layer set.
+        table: of records.
+
+    Returns:
+        bool ``(n_records, n_params)``.
+    """
+    grad = table.ask(read_param_gradients)
+    fed: Mask = (grad > 0) | (~np.isnan(grad) & table.ask(find_arrived))
+    return fed
+
+
+def _find_above_zero(table: RecordTable) -> Mask:
+    above: Mask = table.ask(read_param_gradients) > 0
+    return above
+
+
+def _find_able(table: RecordTable) -> Mask:
+    """Parameters that forward has used at a step, so that a gradient could have come."""
+    grad, update = table.ask(read_param_gradients), table.param("update_l2_norm")
+    return table.ask(find_called) & ~(np.isnan(update) & np.isnan(grad))
+
+
+def _find_zeros(table: RecordTable) -> Mask:
+    zeros: Mask = (table.ask(read_param_gradients) == 0) & table.ask(find_called)
+    return zeros
+
+
+@np.errstate(all="ignore")
+def _find_maintained(table: RecordTable) -> Mask:
+    """Parameters that have changed without a gradient, at this step or since the record before."""
+    size, update = table.param("weight_l2_norm"), table.param("update_l2_norm")
+    changed = update > ROUNDING * size
+    unfed = np.isnan(table.param("grad_l2_norm")) & np.isnan(table.earlier("grad_l2_norm"))
+    changed |= unfed & (np.abs(size - table.earlier("weight_l2_norm")) > ROUNDING * size)
+    maintained: Mask = ~table.ask(find_fed_params) & changed
+    return maintained
+
+
+def _find_decayed(table: RecordTable) -> Mask:
+    return ~(table.param("weight_decay") <= 0)
+
+
+@np.errstate(all="ignore")
+def _measure_losses(table: RecordTable) -> Array:
+    """What weights have lost since the record before, in natural logarithms."""
+    lost = np.fmax(-np.log(table.param("weight_l2_norm") / table.earlier("weight_l2_norm")), 0.0)
+    lost[~np.isfinite(lost)] = 0.0
+    return lost
+
+
+@np.errstate(all="ignore")
+def _explain_losses(table: RecordTable, descent_cosine: float) -> Array:
+    """How much of what they have lost their updates account for.
+
+    Of what has moved along its gradient: a penalty's step does, a hand's does not. A step against a
+    penalty's gradient goes along the weight, as does a factor below 1 that somebody multiplies it
+    by; but the gradient that arrives from the task does not.
+    """
+    update = np.fmax(*(_measure_descents(r, descent_cosine) for r in (table.param, table.earlier)))
+    made = np.fmax(table.spans[:, None] * np.nan_to_num(update, nan=0.0), 0.0)
+    explained: Array = np.fmin(table.ask(_measure_losses), made)
+    return explained
+
+
+def _measure_descents(read: Callable[[str], Array], descent_cosine: float) -> Array:
+    grad, update, change = map(read, ("grad_l2_norm", "update_l2_norm", "loss_change"))
+    product = grad * update
+    is_along = (np.abs(change) >= descent_cosine * product) & (product > 0)
+    return np.where(is_along, update / read("weight_l2_norm"), 0.0)
+
+
+@np.errstate(all="ignore")
+def _measure_least(table: RecordTable, lost_share: float) -> Array:
+    """Updates from which the precision of a weight keeps something."""
+    least: Array = table.param("weight_l2_norm") * table.topology.half_ulps * lost_share
+    return least
+
+
+def _find_lost_moves(table: RecordTable, lost_share: float) -> Mask:
+    can_move = table.ask(find_fed_params) & table.ask(_find_above_zero)
+    lost: Mask = table.param("update_l2_norm") <= table.ask(_measure_least, lost_share)
+    return can_move & lost
+
+
+def _has_lost_moves(table: RecordTable, lost_share: float) -> Mask:
+    some: Mask = np.logical_or.reduce(table.ask(_find_lost_moves, lost_share), axis=1)
+    return some
+
+
+def _find_kept_moves(table: RecordTable, lost_share: float) -> Mask:
+    kept: Mask = table.param("update_l2_norm") > table.ask(_measure_least, lost_share)
+    return kept
+
+
+@np.errstate(all="ignore")
+def measure_moves(table: RecordTable, weight_floor: float) -> Array:
+    """How far the fastest weight has moved, against its own norm ``(n_records,)``.
+
+    Args:
+        table: of records.
         weight_floor: share of LeCun's norm that a smaller weight counts as.
     """
-    judged = reading.topology.is_judged
-    update = reading.measure_update(weight_floor)[judged]
-    step = float(np.max(update[np.isfinite(update)], initial=0.0))
-    weight, earlier = (seen.record.param("weight_l2_norm") for seen in (reading, before))
-    floor = np.fmax(earlier, weight_floor * reading.topology.lecun_norm)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        change = ((weight - earlier) / floor)[judged]
-    growth = float(np.max(change[np.isfinite(change)], initial=0.0))
-    return max(step, growth / 2)  # a weight that doubles between two sampled steps
+    topology, earlier = table.topology, table.earlier("weight_l2_norm")
+    floor = np.fmax(earlier, weight_floor * topology.lecun_norm)
+    change = (table.param("weight_l2_norm") - earlier) / floor
+    step, growth = (
+        np.where(topology.is_judged & np.isfinite(values), values, 0.0).max(axis=1, initial=0.0)
+        for values in (table.ask(measure_updates, weight_floor), change)
+    )
+    fastest: Array = np.maximum(step, growth / 2)  # a weight that doubles between two records
+    return fastest

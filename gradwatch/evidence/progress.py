@@ -22,10 +22,11 @@ def is_at_rest(history: History, thresholds: Thresholds) -> bool:
         >>> is_at_rest(make_history(make_record(i, param=rows) for i in range(12)), Thresholds())
         True
     """
+    if not history.stands_still(thresholds):
+        return False
     reading = history.latest
     update = reading.measure_update(thresholds.weight_floor)[reading.judged] * history.rates.decay
-    is_still = update.size > 0 and bool(np.all(update < thresholds.update_ratio))
-    return is_still and history.stands_still(thresholds)
+    return update.size > 0 and bool(np.all(update < thresholds.update_ratio))
 
 
 def has_gone_nowhere(history: History, thresholds: Thresholds) -> bool:
@@ -127,7 +128,10 @@ def measure_scaled_clipping(history: History) -> tuple[float, float]:
         [0.00098, 2.00098]
     """
     record = history.latest.record
-    scale, (arrived, used) = record.step("loss_scale"), measure_step_norms(record)
-    if not (scale > 1 and arrived > 0 and used > 0):
+    scale = record.step("loss_scale")
+    if not scale > 1:
+        return float("nan"), float("nan")
+    arrived, used = history.latest.ask(measure_step_norms).tolist()
+    if not (arrived > 0 and used > 0):
         return float("nan"), float("nan")
     return used / arrived, used * scale

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Mask
-from gradwatch.records import StepRecord
 from gradwatch.thresholds import Thresholds
 
 
@@ -23,49 +24,71 @@ class RankSpreads:
     have_met: bool = False
     _were_apart: bool = False
 
-    def add(self, record: StepRecord, thresholds: Thresholds) -> None:
-        """Take in the next record.
+    def add(self, reading: Reading, thresholds: Thresholds) -> None:
+        """Take in the next reading.
 
         Args:
-            record: merged over ranks; one without comparisons changes nothing.
+            reading: of a record merged over ranks; one without comparisons changes nothing.
             thresholds: ``rank_spread`` from which weights are apart.
 
         Example:
-            >>> from gradwatch.evidence.worked_example import make_record
+            >>> from gradwatch.evidence.worked_example import make_reading
             >>> spreads = RankSpreads()
             >>> for spread in (0.0, 0.5, 0.0):  # averaged now and then
-            ...     spreads.add(make_record(param={"rank_weight_spread": spread}), Thresholds())
+            ...     spreads.add(make_reading(param={"rank_weight_spread": spread}), Thresholds())
             >>> spreads.have_met
             True
         """
-        spread = record.param("rank_weight_spread")
-        if not np.isfinite(spread).any():
+        if not reading.ask(_were_weights_compared):
             return
+        spread = reading.record.param("rank_weight_spread")
         are_apart = bool((spread > thresholds.rank_spread).any())
         self.have_met |= self._were_apart and not are_apart
         self._were_apart = are_apart
 
 
-def find_apart(record: StepRecord, statistic: str, thresholds: Thresholds) -> Mask:
+def _were_weights_compared(table: RecordTable) -> Mask:
+    spread = table.param("rank_weight_spread")
+    compared: Mask = np.logical_or.reduce(np.isfinite(spread), axis=1)
+    return compared
+
+
+def find_apart(
+    table: RecordTable, statistic: str, rank_spread: float, rounding_share: float
+) -> Mask:
     """Parameters of which ranks have different norms.
 
     Args:
-        record: merged over ranks.
+        table: of records merged over ranks.
         statistic: ``"grad"``, ``"step_grad"`` or ``"weight"``.
-        thresholds: ``rank_spread`` is what sums that are not exact to the bit may differ by,
-            ``rounding_share`` of the largest gradient is rounding, which may differ.
+        rank_spread: what sums that are not exact to the bit may differ by.
+        rounding_share: of the largest gradient, which is rounding and may differ.
 
     Returns:
-        bool ``(n_params,)``; false throughout where ranks were not compared.
+        bool ``(n_records, n_params)``; false throughout where ranks were not compared.
 
     Example:
-        >>> from gradwatch.evidence.worked_example import make_record
-        >>> record = make_record(param={"rank_grad_spread": (0.0, 0.25)})
-        >>> find_apart(record, "grad", Thresholds()).tolist()
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> reading = make_reading(param={"rank_grad_spread": (0.0, 0.25)})
+        >>> reading.ask(find_apart, "grad", 1e-3, 1e-6).tolist()
         [False, True]
     """
-    apart: Mask = record.param(f"rank_{statistic}_spread") > thresholds.rank_spread
+    apart: Mask = table.param(f"rank_{statistic}_spread") > rank_spread
     if statistic == "weight":
         return apart
-    grad = record.param("grad_l2_norm")
-    return apart & (grad > thresholds.rounding_share * np.nanmax(grad, initial=0.0))
+    grad = table.param("grad_l2_norm")
+    largest = np.fmax.reduce(grad, axis=1, initial=0.0)
+    result: Mask = apart & (grad > rounding_share * largest[:, None])
+    return result
+
+
+def have_parted(table: RecordTable, *limits: float) -> Mask:
+    """Records in which ``find_apart`` finds anything ``(n_records,)``.
+
+    Args:
+        table: of records merged over ranks.
+        limits: those of ``find_apart``.
+    """
+    found = [table.ask(find_apart, name, *limits) for name in ("grad", "step_grad", "weight")]
+    parted: Mask = np.logical_or.reduce(np.concatenate(found, axis=1), axis=1)
+    return parted

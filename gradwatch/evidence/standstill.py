@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradwatch.evidence.flow_facts import find_arrived
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.per_param import Counts, PerParam, keep_param
+from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import HALF_ULPS, Mask
 from gradwatch.records import Array, StepRecord
 from gradwatch.thresholds import Thresholds
@@ -52,20 +54,18 @@ class Standstill(PerParam):
         Args:
             reading: of a layer set to which all has been carried over.
         """
-        record = reading.record
-        size, update = record.param("weight_l2_norm"), record.param("update_l2_norm")
-        moves = (update > 0) | ~np.isfinite(size)
-        moves |= np.isfinite(self._size) & (size != self._size)
+        size = reading.record.param("weight_l2_norm")
+        moves = reading.ask(_find_moving) | (np.isfinite(self._size) & (size != self._size))
         self._size = size
         self.has_moved |= moves
         self.records[moves] = self.stepped[moves] = 0
-        grad = record.param("grad_l2_norm")
-        is_unread = np.isnan(grad) & np.isnan(update)  # as its own optimizer has not stepped
-        waits = (find_fed(record) | (is_unread & reading.has_arrived)) & ~moves
-        self.since[waits & (self.records == 0)] = record.global_step
-        self.records[waits] += 1
-        self.stepped[waits & ~np.isnan(update)] += 1
-        self.largest_grad = np.fmax(self.largest_grad, grad)
+        waits = reading.ask(_find_waiting) & ~moves
+        if np.count_nonzero(waits):
+            self.since[waits & (self.records == 0)] = reading.record.global_step
+            self.records += waits
+            self.stepped += waits & reading.ask(_find_stepped)
+        grad = reading.record.param("grad_l2_norm")
+        np.fmax(self.largest_grad, grad, out=self.largest_grad)
 
     def find(self, global_step: int, thresholds: Thresholds) -> Mask:
         """Parameters that have not moved for ``still_records`` records and ``still_steps`` steps.
@@ -81,18 +81,35 @@ class Standstill(PerParam):
             >>> history.standstill.find(history.last_step, Thresholds()).tolist()
             [True, False]
         """
-        lasted: Mask = global_step - self.since >= thresholds.still_steps
-        return lasted & (self.records >= thresholds.still_records)
+        lasted: Mask = self.records >= thresholds.still_records
+        if np.count_nonzero(lasted):
+            lasted &= global_step - self.since >= thresholds.still_steps
+        return lasted
 
 
-def find_fed(record: StepRecord) -> Mask:
+def _find_moving(table: RecordTable) -> Mask:
+    moving: Mask = (table.param("update_l2_norm") > 0) | ~np.isfinite(table.param("weight_l2_norm"))
+    return moving
+
+
+def _find_stepped(table: RecordTable) -> Mask:
+    return ~np.isnan(table.param("update_l2_norm"))
+
+
+def _find_waiting(table: RecordTable) -> Mask:
+    """Parameters at which a gradient arrives, read or not, as where no optimizer has stepped."""
+    is_unread = np.isnan(table.param("grad_l2_norm")) & np.isnan(table.param("update_l2_norm"))
+    return find_fed(table) | (is_unread & table.ask(find_arrived))
+
+
+def find_fed(record: StepRecord | RecordTable) -> Mask:
     """Parameters with a finite gradient above zero, also where samples are taken of it.
 
     Args:
-        record: of one step.
+        record: of one step, or a table of several.
 
     Returns:
-        bool ``(n_params,)``.
+        bool ``(n_params,)``, of a table ``(n_records, n_params)``.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_record
@@ -104,14 +121,15 @@ def find_fed(record: StepRecord) -> Mask:
     return fed
 
 
-def find_cleared(record: StepRecord) -> Mask:
+def find_cleared(record: StepRecord | RecordTable) -> Mask:
     """Parameters at which a gradient arrived, and whose optimizer found none when it stepped.
 
     Args:
-        record: of one step.
+        record: of one step, or a table of several.
 
     Returns:
-        bool ``(n_params,)``; false throughout in logs that lack the optimizer's gradient.
+        bool ``(n_params,)``, of a table ``(n_records, n_params)``; false throughout in logs that
+        lack the optimizer's gradient.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_record
@@ -119,7 +137,7 @@ def find_cleared(record: StepRecord) -> Mask:
         [True, False]
     """
     if "step_grad_l2_norm" not in record.layer_set.rows.param:
-        return np.zeros(len(record.layer_set.params), dtype=bool)
+        return np.zeros_like(record.param("grad_l2_norm"), dtype=bool)
     used, update = record.param("step_grad_l2_norm"), record.param("update_l2_norm")
     cleared: Mask = find_fed(record) & ((used == 0) | (np.isnan(used) & (update == 0)))
     return cleared

@@ -9,35 +9,39 @@ from statistics import median
 
 import numpy as np
 
-from gradwatch.evidence.topology import Topology
+from gradwatch.evidence.flow_facts import measure_norms
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.windows import LATEST_RECORDS
-from gradwatch.records import StepRecord
+from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
 
+_NORMS = "update_l2_norm", "weight_l2_norm"
 
-def measure_step_size(record: StepRecord, topology: Topology) -> float:
+
+@np.errstate(all="ignore")
+def measure_step_sizes(table: RecordTable) -> Array:
     """``||dw|| / ||w||`` over all weights that are judged, as one vector.
 
     A weight that is smaller than LeCun's initialisation would make it counts with that size: what
     begins near zero has to grow by many times.
 
     Args:
-        record: of one step.
-        topology: of its layer set.
+        table: of records.
 
     Returns:
-        NaN where no update was measured.
+        float64 ``(n_records,)``; NaN where no update was measured.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_reading
         >>> reading = make_reading(param={"update_l2_norm": 0.3, "weight_l2_norm": (3.0, 4.0)})
-        >>> round(measure_step_size(reading.record, reading.topology), 4)
+        >>> round(float(reading.ask(measure_step_sizes)), 4)
         0.0849
     """
-    update, weight = record.param("update_l2_norm"), record.param("weight_l2_norm")
+    topology, update, weight = table.topology, *map(table.param, _NORMS)
     known = topology.is_judged & np.isfinite(update) & np.isfinite(weight)
-    size = float(np.linalg.norm(np.fmax(weight, topology.lecun_norm)[known]))
-    return float(np.linalg.norm(update[known])) / size if size > 0 else nan
+    size = measure_norms(np.fmax(weight, topology.lecun_norm), known)
+    return np.where(size > 0, measure_norms(update, known) / size, nan)
 
 
 @dataclass
@@ -52,14 +56,13 @@ class StepSizes:
     latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_RECORDS))
     thresholds: Thresholds = field(default_factory=Thresholds)
 
-    def add(self, record: StepRecord, topology: Topology) -> None:
-        """Take in the next record; one without an update changes nothing.
+    def add(self, reading: Reading) -> None:
+        """Take in the next reading; one without an update changes nothing.
 
         Args:
-            record: newer than all before.
-            topology: of its layer set.
+            reading: of a record newer than all before.
         """
-        size = measure_step_size(record, topology)
+        size = float(reading.ask(measure_step_sizes))
         if isfinite(size):
             self.latest.append(size)
 

@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from statistics import median
+from typing import Any
 
 import numpy as np
 
+from gradwatch.evidence.flow_facts import read_grads
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.paths import reach
+from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Topology
+from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
 
 TIME = ":time"
@@ -126,17 +131,35 @@ def _reaches(topology: Topology, start: int, goal: int) -> bool:
 
 
 def _profile(reading: Reading, thresholds: Thresholds) -> list[TimeProfile]:
+    calls = thresholds.recurrent_calls
+    has_chains = bool(find_chains(reading.topology, calls))
+    profiles: list[TimeProfile] = reading.ask(_profile_all, calls) if has_chains else []
+    return profiles
+
+
+def _profile_all(table: RecordTable, recurrent_calls: int) -> Any:
+    """The profiles of each record."""
+    chains = find_chains(table.topology, recurrent_calls)
+    return [
+        _profile_chains(table.topology, chains, grads, recurrent_calls)
+        for grads in table.ask(read_grads)
+    ]
+
+
+def _profile_chains(
+    topology: Topology, chains: dict[str, tuple[int, ...]], all_grads: Array, recurrent_calls: int
+) -> list[TimeProfile]:
     profiles = []
-    for fqn, calls in find_chains(reading.topology, thresholds.recurrent_calls).items():
-        grads = reading.grad[list(calls)]
-        known = grads[np.isfinite(grads)]
-        if len(known) < thresholds.recurrent_calls or not np.max(known) > 0:
+    for fqn, calls in chains.items():
+        grads = all_grads[list(calls)]
+        known = grads[np.isfinite(grads)].tolist()
+        if len(known) < recurrent_calls or not max(known) > 0:
             continue
         quarter = max(len(known) // 4, 1)
-        first, last = float(np.median(known[:quarter])), float(np.median(known[-quarter:]))
+        first, last = median(known[:quarter]), median(known[-quarter:])
         growth = first / last if last > 0 else float("nan")
-        share = first / float(np.max(known))
-        is_bucketed = reading.topology.layers[calls[0]].fqn.endswith(TIME)
+        share = first / max(known)
+        is_bucketed = topology.layers[calls[0]].fqn.endswith(TIME)
         profiles.append(TimeProfile(fqn, calls, len(known), share, growth, is_bucketed))
     return profiles
 

@@ -62,13 +62,16 @@ class Topology:
     inner_layers: dict[int, tuple[int, ...]]
 
     @cached_property
-    def call_table(self) -> Indices:
-        """Calls of each parameter's module, ``(params, most calls)``, padded with ``-1``."""
-        width = max((len(calls) for calls in self.calls), default=0)
-        table = np.full((len(self.calls), max(width, 1)), -1, dtype=np.int64)
-        for index, calls in enumerate(self.calls):
-            table[index, : len(calls)] = calls
-        return table
+    def _called(self) -> tuple[Indices, Indices, Indices]:
+        """Calls of each module that has a parameter, module by module; where each module begins;
+        and the number of each parameter's module, ``-1`` for a bare one."""
+        modules = tuple(dict.fromkeys(calls for calls in self.calls if calls))
+        numbers = {calls: number for number, calls in enumerate(modules)}
+        starts = np.cumsum([0, *map(len, modules)])[:-1]
+        flat = [call for calls in modules for call in calls]
+        owner = [numbers.get(calls, -1) for calls in self.calls]
+        found = flat, starts, owner
+        return tuple(np.array(part, dtype=np.int64) for part in found)  # type: ignore[return-value]
 
     @cached_property
     def param_layers(self) -> tuple[str, ...]:
@@ -84,6 +87,12 @@ class Topology:
         return {layer.fqn: layer.type for layer in self.layers}
 
     @cached_property
+    def links_back(self) -> tuple[tuple[int, int], ...]:
+        """Each layer's inputs before it, and the layer: from the loss back."""
+        backward = range(len(self.layers) - 1, -1, -1)
+        return tuple((s, i) for i in backward for s in self.layers[i].inputs if s < i)
+
+    @cached_property
     def has_joins(self) -> bool:
         """Whether some layer takes in more than one other: skips, branches, towers."""
         return any(len(layer.inputs) > 1 for layer in self.layers)
@@ -92,6 +101,12 @@ class Topology:
     def is_bare(self) -> Mask:
         """Parameters whose module is never called by itself."""
         return np.array([not calls for calls in self.calls], dtype=bool)
+
+    @cached_property
+    def is_held(self) -> Mask:
+        """Trainable parameters that an optimizer holds."""
+        held = [param.trainable and param.optimized for param in self.params]
+        return np.array(held, dtype=bool)
 
     @cached_property
     def is_head(self) -> Mask:
@@ -155,27 +170,62 @@ class Topology:
         return np.array(ulps, dtype=np.float64)
 
     @cached_property
+    def has_half(self) -> bool:
+        """Whether some parameter is in half precision."""
+        return bool(self.half_ulps.any())
+
+    @cached_property
     def float16(self) -> tuple[int, ...]:
         """Layers whose output is in float16: bfloat16 has float32's range."""
         return tuple(i for i, layer in enumerate(self.layers) if layer.dtype == "float16")
 
-    def gather(self, values: npt.NDArray[Any], missing: Any) -> npt.NDArray[Any]:
-        """A layer quantity at the calls of each parameter's module.
+    def reduce_calls(
+        self, reduce: np.ufunc, values: npt.NDArray[Any], missing: Any
+    ) -> npt.NDArray[Any]:
+        """A layer quantity over the calls of each parameter's module.
 
         Args:
-            values: ``(n_layers,)``.
-            missing: pads the rows of parameters with fewer calls than the one with most.
+            reduce: makes one number of those of several calls, such as ``np.maximum``.
+            values: ``(n_records, n_layers)``.
+            missing: stands for a parameter whose module is never called by itself.
 
         Returns:
-            ``(n_params, most_calls)``.
+            ``(n_records, n_params)``.
 
         Example:
             >>> from gradwatch.evidence.worked_example import make_reading
-            >>> make_reading().topology.gather(np.array([10.0, 11.0, 12.0]), np.nan).tolist()
-            [[10.0], [12.0]]
+            >>> values = np.array([[10.0, 11.0, 12.0]])
+            >>> make_reading().topology.reduce_calls(np.maximum, values, np.nan).tolist()
+            [[10.0, 12.0]]
         """
-        padded = np.append(values, missing)
-        result: npt.NDArray[Any] = padded[self.call_table]
+        calls, starts, owner = self._called
+        found = values[:, calls]
+        if len(starts) < len(calls):
+            found = reduce.reduceat(found, starts, axis=1)
+        padding = np.full((len(values), 1), missing, dtype=found.dtype)
+        result: npt.NDArray[Any] = np.concatenate([found, padding], axis=1)[:, owner]
+        return result
+
+    def spread_to_calls(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The largest of each module's parameters, at all its calls; 0 elsewhere.
+
+        Args:
+            values: ``(n_records, n_params)``, not NaN and not below 0.
+
+        Returns:
+            ``(n_records, n_layers)``.
+
+        Example:
+            >>> from gradwatch.evidence.worked_example import make_reading
+            >>> make_reading().topology.spread_to_calls(np.array([[3.0, 4.0]])).tolist()
+            [[3.0, 0.0, 4.0]]
+        """
+        calls, starts, owner = self._called
+        largest = np.zeros((len(values), len(starts)))
+        np.maximum.at(largest.T, owner[owner >= 0], values[:, owner >= 0].T)
+        result = np.zeros((len(values), len(self.layers)))
+        sizes = np.diff(np.append(starts, len(calls)))
+        result[:, calls] = np.repeat(largest, sizes, axis=1)
         return result
 
     @property

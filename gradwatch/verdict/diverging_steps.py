@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from gradwatch.evidence.gradient_flow import measure_rms
+from gradwatch.evidence.gradient_flow import Reading, measure_rms
 from gradwatch.evidence.growth import find_squashed
 from gradwatch.evidence.history import History
 from gradwatch.evidence.time_steps import measure_time_growth
@@ -35,7 +35,7 @@ def began_even(history: History, thresholds: Thresholds) -> bool:
 
 
 def _look_over_steps(history: History, thresholds: Thresholds) -> Sign | None:
-    if not history.was_diverging(thresholds) or not history.has_replaced_weights:
+    if not history.has_replaced_weights or not history.was_diverging(thresholds):
         return None
     reading = history.latest
     update = history.params.largest_update  # of the step that broke it, not of those behind
@@ -56,7 +56,7 @@ def _look_over_steps(history: History, thresholds: Thresholds) -> Sign | None:
 def _look_at_weights(history: History, thresholds: Thresholds) -> Sign | None:
     """Weights that have run away step by step, without any single step that replaces them."""
     growth = _measure_weight_growth(history, thresholds)
-    largest = float(np.max(growth, initial=0.0))
+    largest = float(np.maximum.reduce(growth, initial=0.0))
     if largest < thresholds.weight_growth:
         return None
     params = _list_params(history, growth, thresholds.weight_growth)
@@ -71,10 +71,12 @@ def _look_at_weights(history: History, thresholds: Thresholds) -> Sign | None:
 
 
 @lru_cache(maxsize=16)
-def _find_heads(topology: Topology) -> Mask:
-    """Parameters all of whose calls are heads."""
-    found = [bool(calls) and all(topology.is_head[list(calls)]) for calls in topology.calls]
-    return np.array(found, dtype=bool)
+def _find_asked(topology: Topology, patterns: tuple[str, ...]) -> Mask:
+    """Parameters that are judged and heard of, but for those all of whose calls are heads."""
+    heads = [bool(calls) and all(topology.is_head[list(calls)]) for calls in topology.calls]
+    ignored = find_ignored_params(topology, patterns)
+    asked: Mask = topology.is_judged & ~np.array(heads, dtype=bool) & ~ignored
+    return asked
 
 
 def _measure_weight_growth(history: History, thresholds: Thresholds) -> Array:
@@ -84,10 +86,9 @@ def _measure_weight_growth(history: History, thresholds: Thresholds) -> Array:
     """
     topology = history.latest.topology
     weights = history.latest.record.param("weight_l2_norm")
-    growth: Array = weights / np.fmax(history.params.first_l2_norm, topology.lecun_norm)
-    ignored = find_ignored_params(topology, thresholds.ignore_layers)
-    growth[_find_heads(topology) | ~topology.is_judged | ~np.isfinite(growth) | ignored] = 0.0
-    return growth
+    growth = weights / np.fmax(history.params.first_l2_norm, topology.lecun_norm)
+    asked = _find_asked(topology, thresholds.ignore_layers)
+    return np.where(asked & np.isfinite(growth), growth, 0.0)
 
 
 def _list_params(history: History, growth: Array, least: float) -> list[Param]:
@@ -102,9 +103,10 @@ def _look_at_loss(history: History, thresholds: Thresholds) -> Sign | None:
     Behind a softmax the error signal is bounded, and what a step has broken may be in order again
     at the next sampled one; a training that falls in between its jumps is left alone.
     """
-    peak, remaining = history.losses.peak, history.losses.remaining
-    jumps = history.has_replaced_weights and peak > thresholds.divergence
-    if not jumps or not remaining > thresholds.progress:
+    if not history.has_replaced_weights:
+        return None
+    peak = history.losses.peak
+    if not (peak > thresholds.divergence and history.losses.remaining > thresholds.progress):
         return None
     growth = _measure_weight_growth(history, thresholds)
     largest = float(np.max(growth, initial=0.0))
@@ -149,9 +151,9 @@ def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
 
     Behind a softmax the error signal is bounded, and does not show it.
     """
-    if not history.has_replaced_weights:
-        return None
     reading = history.latest
+    if not history.has_replaced_weights or _measure_largest_rms(reading) < thresholds.output_growth:
+        return None
     layers, rms = reading.topology.layers, measure_rms(reading)
     growth = np.array(
         [
@@ -174,6 +176,11 @@ def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
     return Sign(
         names, _find_runaway_cause(history, thresholds), largest, thresholds.output_growth, message
     )
+
+
+def _measure_largest_rms(reading: Reading) -> float:
+    rms = measure_rms(reading)
+    return float(np.maximum.reduce(rms, where=np.isfinite(rms), initial=0.0))
 
 
 def _find_runaway_cause(history: History, thresholds: Thresholds) -> str:

@@ -73,7 +73,20 @@ class Doctor:
             >>> [doctor.observe(make_record(step)) for step in range(3)]
             [(), (), ()]
         """
-        return self._examine(read_flow([record])[0])
+        return self.observe_all([record])
+
+    def observe_all(self, records: Sequence[StepRecord]) -> tuple[Change, ...]:
+        """Take in several records, whose facts are worked out together.
+
+        Args:
+            records: newer than all before, in order.
+
+        Returns:
+            What began or ended with them.
+        """
+        before = self.history.latest.record if self.history.count else None
+        readings = read_flow(records, before)
+        return tuple(change for reading in readings for change in self._examine(reading))
 
     def _examine(self, reading: Reading) -> tuple[Change, ...]:
         self.history.extend_with(reading)
@@ -199,12 +212,7 @@ def diagnose(
     for record in records:
         batch.append(record)
         if len(batch) * (1 + len(record.layer_set.layers)) >= BATCH_LAYERS or len(batch) == BATCH:
-            _observe_batch(doctor, batch)
+            doctor.observe_all(batch)
             batch = []
-    _observe_batch(doctor, batch)
+    doctor.observe_all(batch)
     return doctor.judge(run)
-
-
-def _observe_batch(doctor: Doctor, batch: Sequence[StepRecord]) -> None:
-    for reading in read_flow(batch):
-        doctor._examine(reading)

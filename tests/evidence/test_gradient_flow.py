@@ -5,11 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradwatch.evidence.gradient_flow import (
-    ROUNDED_NORM,
-    read_flow,
-    spread_back,
-)
+from gradwatch.evidence.flow_facts import ROUNDED_NORM, spread_back
+from gradwatch.evidence.gradient_flow import read_flow
 from gradwatch.evidence.topology import map_topology
 from tests.records_builder import (
     WEIGHT_NORM,

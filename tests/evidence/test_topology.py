@@ -23,17 +23,31 @@ def test_calls_of_a_parameter_are_all_calls_of_its_module():
     net.add("head", "Linear", is_head=True)
     topology = map_topology(net.build())
     assert topology.calls == ((0, 1, 2), (3,))
-    assert topology.call_table.tolist() == [[0, 1, 2], [3, -1, -1]]
 
 
-def test_gathering_pads_what_is_missing():
+def test_calls_are_reduced_to_one_number_a_parameter():
     net = Network()
-    net.add("shared", "Linear")
-    net.add("shared", "Linear")
+    for _ in range(3):
+        net.add("shared", "Linear")
     net.add("head", "Linear", is_head=True)
     net.add_param("bare")
-    gathered = map_topology(net.build()).gather(np.array([1.0, 2.0, 3.0]), -7.0)
-    assert gathered.tolist() == [[1, 2], [3, -7], [-7, -7]]
+    topology = map_topology(net.build())
+    values = np.array([[1.0, 3.0, 2.0, 4.0], [7.0, 5.0, 6.0, 8.0]])
+    reduced = topology.reduce_calls(np.maximum, values, -7.0)
+    assert reduced.tolist() == [[3.0, 4.0, -7.0], [7.0, 8.0, -7.0]]
+
+
+def test_parameters_are_spread_to_all_calls_of_their_module():
+    net = Network()
+    for _ in range(2):
+        net.add("shared", "Linear")
+    net.add("head", "Linear", is_head=True)
+    net.add_param("shared.bias")
+    topology = map_topology(net.build())
+    at = {param.fqn: index for index, param in enumerate(topology.params)}
+    values = np.zeros((1, len(at)))
+    values[0, [at["shared.weight"], at["shared.bias"]]] = 1.0, 2.0
+    assert topology.spread_to_calls(values).tolist() == [[2.0, 2.0, 0.0]]
 
 
 def test_activations_behind_the_last_weight_are_no_reference():

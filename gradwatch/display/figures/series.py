@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gradwatch.display.figures.palette import Matrix
 from gradwatch.display.figures.rows import SHARES, RowPlan, plan_rows
 from gradwatch.evidence import gradient_flow as flow
-from gradwatch.evidence.loss_change import allocate_loss_change
+from gradwatch.evidence.loss_change import find_pools, measure_shares
 from gradwatch.records import StepRecord
 from gradwatch.thresholds import Thresholds
 
@@ -100,11 +100,11 @@ def _take(values: npt.NDArray[np.float64], index: npt.NDArray[np.int64]) -> Matr
 
 def _share_loss_change(reading: flow.Reading, plan: RowPlan) -> Matrix:
     """Of each row's module, its weights together; every call of a module has the same."""
-    change = allocate_loss_change(reading.record, reading.topology)
-    known = np.isfinite(change.share) & change.counted & (plan.param_rows >= 0)
+    share, counted = reading.ask(measure_shares), find_pools(reading.topology)[1]
+    known = np.isfinite(share) & counted & (plan.param_rows >= 0)
     shares = np.full(len(plan.rows), np.nan)
     shares[plan.param_rows[known]] = 0.0
-    np.add.at(shares, plan.param_rows[known], change.share[known])
+    np.add.at(shares, plan.param_rows[known], share[known])
     return shares[plan.same_rows].astype(np.float32)
 
 

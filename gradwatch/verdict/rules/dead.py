@@ -30,6 +30,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         '100 % of the units of act fired for none of the last 500 samples (act).'
     """
     dead = history.latest.record.layer("dead_fraction")
+    if not np.count_nonzero(dead >= thresholds.dead_fraction):
+        return []
     ignored = find_ignored_layers(history.latest.topology, thresholds.ignore_layers)
     found = [
         i

@@ -41,6 +41,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     ignored = find_ignored_params(reading.topology, thresholds.ignore_layers)
     found = [index for index in _find_missing(history, thresholds) if not ignored[index]]
     missing = [index for index in found if index not in by_design]
+    if not (missing or idle):
+        return []
     learning = {
         params[index].module for index in np.flatnonzero(history.params.without_gradient == 0)
     }
@@ -61,7 +63,7 @@ def _find_missing(history: History, thresholds: Thresholds) -> list[int]:
     """Trainable parameters that an optimizer holds and that got no gradient."""
     cut = history.params.without_gradient >= thresholds.disconnected_records
     cut[_find_zero_paths(history, thresholds)] = True
-    if not cut.any():
+    if not np.count_nonzero(cut):
         return []
     cut[find_zero_factors(history.latest.record, np.flatnonzero(cut).tolist())] = False
     cut &= ~_find_flushed(history, thresholds)  # half precision is to blame: another rule says so

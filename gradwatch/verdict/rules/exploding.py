@@ -10,6 +10,7 @@ from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.growth import (
     find_squashed,
     measure_gradient_growth,
+    measure_largest_growth,
     measure_output_growth,
 )
 from gradwatch.evidence.history import History
@@ -39,6 +40,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 
 def _look_over_depth(history: History, thresholds: Thresholds) -> Sign | None:
     reading = history.latest
+    if reading.ask(measure_largest_growth) < thresholds.exploding_growth:
+        return None
     backward, forward = (
         measure_gradient_growth(reading, thresholds.exploding_growth),
         np.where(find_squashed(reading.topology), 1.0, measure_output_growth(reading)),

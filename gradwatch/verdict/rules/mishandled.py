@@ -6,6 +6,7 @@ import numpy as np
 
 from gradwatch.evidence.history import History
 from gradwatch.evidence.progress import measure_scaled_clipping
+from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.standstill import find_cleared, find_fed, has_overflown
 from gradwatch.evidence.topology import Mask
 from gradwatch.thresholds import Thresholds
@@ -36,25 +37,19 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     ]
 
 
-def _find_held(history: History) -> Mask:
-    params = history.latest.topology.params
-    return np.array([param.trainable and param.optimized for param in params], dtype=bool)
-
-
 def _name_modules(history: History, found: Mask) -> tuple[str, ...]:
     params = history.latest.topology.params
     return name_owners(params[index] for index in np.flatnonzero(found))
 
 
 def _look_at_leftovers(history: History, thresholds: Thresholds) -> list[Sign]:
-    record = history.latest.record
-    stale, grad = record.param("stale_grad_l2_norm"), record.param("grad_l2_norm")
-    moves = record.param("update_l2_norm") > 0  # what no step uses need not be cleared
-    found = _find_held(history) & (stale > 0) & (grad > 0) & np.isfinite(stale) & moves
-    found &= ~find_ignored_params(history.latest.topology, thresholds.ignore_layers)
+    found, record = history.latest.ask(_find_leftovers), history.latest.record
+    if not np.count_nonzero(found):
+        return []
+    found = found & ~find_ignored_params(history.latest.topology, thresholds.ignore_layers)
     if not found.any():
         return []
-    layers = _name_modules(history, found)
+    layers, stale = _name_modules(history, found), record.param("stale_grad_l2_norm")
     worst = int(np.argmax(np.where(found, stale, -1.0)))
     fqn = record.layer_set.params[worst].fqn
     message = (
@@ -69,12 +64,20 @@ def _look_at_leftovers(history: History, thresholds: Thresholds) -> list[Sign]:
     return [Sign(layers, "not_cleared", share, 0.0, message, "critical", remedy=remedy)]
 
 
+def _find_leftovers(table: RecordTable) -> Mask:
+    stale, grad = table.param("stale_grad_l2_norm"), table.param("grad_l2_norm")
+    moves = table.param("update_l2_norm") > 0  # what no step uses need not be cleared
+    left: Mask = table.topology.is_held & (stale > 0) & (grad > 0) & np.isfinite(stale) & moves
+    return left
+
+
 def _look_at_cleared(history: History, thresholds: Thresholds) -> list[Sign]:
     """All that an optimizer holds and that had a gradient; a part may be frozen by hand."""
-    record, held = history.latest.record, _find_held(history)
-    if has_overflown(record):
+    record, held = history.latest.record, history.latest.topology.is_held
+    cleared = history.latest.ask(find_cleared) & held
+    if not np.count_nonzero(cleared) or has_overflown(record):
         return []
-    cleared, fed = find_cleared(record) & held, find_fed(record) & held
+    fed = find_fed(record) & held
     number = np.array([param.optimizer for param in record.layer_set.params], dtype=np.int64)
     partly = set(number[fed & ~cleared].tolist())
     found = cleared & np.array([place not in partly for place in number.tolist()], dtype=bool)
@@ -96,7 +99,9 @@ def _look_at_clipping(history: History, thresholds: Thresholds) -> list[Sign]:
     scale = history.latest.record.step("loss_scale")
     if not (share < thresholds.clipped and scaled_norm < scale**0.5):
         return []
-    layers = _name_modules(history, find_fed(history.latest.record) & _find_held(history))
+    layers = _name_modules(
+        history, find_fed(history.latest.record) & history.latest.topology.is_held
+    )
     if not layers:
         return []
     harms = _does_harm(history, thresholds)

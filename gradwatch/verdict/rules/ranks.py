@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradwatch.evidence.history import History
-from gradwatch.evidence.rank_spread import find_apart
+from gradwatch.evidence.rank_spread import find_apart, have_parted
 from gradwatch.evidence.topology import Mask
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.ignored import find_ignored_params
@@ -52,14 +52,17 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         >>> [sign.cause for sign in examine(make_history([record]), Thresholds())]
         ['not_reduced']
     """
+    reading = history.latest
+    limits = thresholds.rank_spread, thresholds.rounding_share
     if history.ranks.have_met:  # they train on their own and are averaged now and then
         return []
-    record = history.latest.record
+    if not reading.ask(have_parted, *limits):
+        return []
+    ignored = find_ignored_params(reading.topology, thresholds.ignore_layers)
     for cause, statistic in _STATISTICS.items():
-        apart = find_apart(record, statistic, thresholds)
-        apart &= ~find_ignored_params(history.latest.topology, thresholds.ignore_layers)
+        apart = reading.ask(find_apart, statistic, *limits) & ~ignored
         if apart.any():
-            spread = record.param(f"rank_{statistic}_spread")
+            spread = reading.record.param(f"rank_{statistic}_spread")
             return [_describe(history, apart, cause, spread, thresholds)]
     return []
 

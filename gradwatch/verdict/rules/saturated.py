@@ -41,6 +41,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         thresholds.saturated_fraction,
         thresholds.flat_fraction,
     )
+    if not np.count_nonzero(fraction >= min(usual, whole)):
+        return []
     found = [i for i in topology.saturable if fraction[i] >= usual]
     found += [i for i in topology.one_sided if fraction[i] >= whole]
     if found and history.has_converged(thresholds):

@@ -33,7 +33,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         thresholds: ``still_*``, ``unstepped_steps``, ``run_progress``, ``elasticity``.
     """
     found = _find_still(history, thresholds)
-    if not found.any():
+    if not np.count_nonzero(found):
         return _look_at_way(history, thresholds)
     params = history.latest.topology.params
     held = found & _mark(params, "optimized")
@@ -54,7 +54,7 @@ def _mark(params: tuple[Param, ...], attribute: str) -> Mask:
 def _find_still(history: History, thresholds: Thresholds) -> Mask:
     """Trainable parameters that have not moved, but for those that need not."""
     found = history.standstill.find(history.last_step, thresholds)
-    if not found.any():
+    if not np.count_nonzero(found):
         return found
     params = history.latest.topology.params
     found &= _mark(params, "trainable")

@@ -42,9 +42,9 @@ def examine(
     """
     unreached = find_unreached(history, thresholds)
     for guard in guards:
-        if unreached.any():
+        if np.count_nonzero(unreached):
             unreached &= ~guard.find(history, thresholds, unreached)
-    if not unreached.any():
+    if not np.count_nonzero(unreached):
         return _look_at_network(history, thresholds)
     heard = unreached & ~find_ignored_params(history.latest.topology, thresholds.ignore_layers)
     if not heard.any():
@@ -71,25 +71,25 @@ def find_unreached(history: History, thresholds: Thresholds) -> Mask:
     """
     reading = history.latest
     update = reading.measure_update(thresholds.weight_floor) * history.rates.decay
+    still: Mask = reading.judged & (update < thresholds.update_ratio)
+    if not np.count_nonzero(still):
+        return still
     fastest = np.fmax.reduce(update[reading.judged], initial=0.0)
-    with np.errstate(invalid="ignore"):
-        faint = reading.param_gradient < thresholds.profile
-        still = update < thresholds.update_ratio
-        lags = update < thresholds.relative_update * fastest
+    faint = reading.param_gradient < thresholds.profile
+    lags = update < thresholds.relative_update * fastest
     if not history.rates.is_warming_up:
         lags |= faint
-    result: Mask = reading.judged & _find_partless(history, faint, thresholds) & still & lags
-    return result
+    still &= lags & _find_partless(history, faint, thresholds)
+    return still
 
 
 def _find_partless(history: History, faint: Mask, thresholds: Thresholds) -> Mask:
     """Parameters without a part in what is learned."""
     reading, share = history.latest, history.loss_change.peak_share
-    with np.errstate(invalid="ignore"):
-        by_flow = faint | (reading.sensitivity < thresholds.sensitivity)
-        if history.measure_motion(now=True) < thresholds.loss_progress:
-            return by_flow  # at rest, shares of next to nothing mean nothing
-        by_share = (share < thresholds.loss_share) & ~reading.is_unasked
+    by_flow: Mask = faint | (reading.sensitivity < thresholds.sensitivity)
+    if history.measure_motion(now=True) < thresholds.loss_progress:
+        return by_flow  # at rest, shares of next to nothing mean nothing
+    by_share = (share < thresholds.loss_share) & ~reading.is_unasked
     return np.where(np.isnan(share), by_flow, by_share)
 
 
