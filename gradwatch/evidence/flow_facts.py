@@ -166,10 +166,10 @@ def measure_error_signals(table: RecordTable) -> Array:
     """
     topology = table.topology
     chosen = table.ask(read_grads)[:, topology.is_head & topology.is_reference]
-    return measure_norms(chosen, np.isfinite(chosen), missing=np.nan)
+    return measure_row_norms(chosen, np.isfinite(chosen), missing=np.nan)
 
 
-def measure_norms(values: Array, chosen: Mask, missing: float = 0.0) -> Array:
+def measure_row_norms(values: Array, chosen: Mask, missing: float = 0.0) -> Array:
     """Euclidean norm of some of each record's numbers.
 
     Args:
@@ -182,7 +182,7 @@ def measure_norms(values: Array, chosen: Mask, missing: float = 0.0) -> Array:
 
     Example:
         >>> values = np.array([[3.0, 4.0, np.nan], [np.nan] * 3])
-        >>> measure_norms(values, np.isfinite(values)).tolist()
+        >>> measure_row_norms(values, np.isfinite(values)).tolist()
         [5.0, 0.0]
     """
     kept = (row[mask] for row, mask in zip(values, chosen, strict=True))

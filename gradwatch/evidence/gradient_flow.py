@@ -10,9 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from itertools import groupby
-from typing import Any, TypeVar
-
-import numpy.typing as npt
 
 from gradwatch.evidence.flow_facts import (
     compare_sensitivities,
@@ -32,11 +29,9 @@ from gradwatch.evidence.flow_facts import (
     relate_gradients,
     spread_references,
 )
-from gradwatch.evidence.record_table import RecordTable
+from gradwatch.evidence.record_table import Fact, RecordTable
 from gradwatch.evidence.topology import Mask
 from gradwatch.records import Array, StepRecord
-
-Fact = TypeVar("Fact", bound=npt.NDArray[Any])
 
 
 class Reading:

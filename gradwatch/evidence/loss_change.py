@@ -18,7 +18,7 @@ from math import isnan
 import numpy as np
 import numpy.typing as npt
 
-from gradwatch.evidence.flow_facts import measure_norms
+from gradwatch.evidence.flow_facts import measure_row_norms
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Mask, Topology
@@ -179,7 +179,7 @@ def measure_step_norms(table: RecordTable) -> Array:
     """
     arrived, used = table.param("grad_l2_norm"), table.param("step_grad_l2_norm")
     known = np.isfinite(arrived) & np.isfinite(used)
-    return np.stack([measure_norms(arrived, known), measure_norms(used, known)], axis=1)
+    return np.stack([measure_row_norms(arrived, known), measure_row_norms(used, known)], axis=1)
 
 
 def pool_optimizers(params: tuple[Param, ...], counted: Mask) -> npt.NDArray[np.int64]:

@@ -12,11 +12,12 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from gradwatch.evidence.topology import map_topology
 from gradwatch.records import Array, StepRecord
 
-Fact = TypeVar("Fact")
+Fact = TypeVar("Fact", bound=npt.NDArray[Any])
 """An array with a row, or a number, for each record of a table."""
 
 

@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from gradwatch.evidence.flow_facts import measure_norms
+from gradwatch.evidence.flow_facts import measure_row_norms
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.windows import LATEST_RECORDS
@@ -40,8 +40,8 @@ def measure_step_sizes(table: RecordTable) -> Array:
     """
     topology, update, weight = table.topology, *map(table.param, _NORMS)
     known = topology.is_judged & np.isfinite(update) & np.isfinite(weight)
-    size = measure_norms(np.fmax(weight, topology.lecun_norm), known)
-    return np.where(size > 0, measure_norms(update, known) / size, nan)
+    size = measure_row_norms(np.fmax(weight, topology.lecun_norm), known)
+    return np.where(size > 0, measure_row_norms(update, known) / size, nan)
 
 
 @dataclass
