@@ -3,6 +3,7 @@
     python -m benchmarks.zoo_records       once, and after a change of capture
     python -m benchmarks.ablation          measure, for docs/thresholds.md
     python -m benchmarks.ablation --now    only what is wrong today, by name
+    python -m benchmarks.ablation --only profile --only patience    the rest stays as measured
 
 A run is judged again only where some comparison with the threshold that is moved would come out
 otherwise (see ``traced_thresholds``), and without a guard only where that guard has spared
@@ -297,14 +298,21 @@ def _judge_named(name: str) -> Baseline:
     return judge_baseline(read_run(name))
 
 
-def weigh_all(usual: dict[str, Baseline], close: dict[str, Baseline]) -> Weighed:
-    """Every threshold both ways, and every guard.
+def list_numbers() -> list[str]:
+    """Names of the thresholds that are a number."""
+    return [row.name for row in dataclasses.fields(Thresholds) if not _is_list(row.name)]
+
+
+def weigh_all(
+    usual: dict[str, Baseline], close: dict[str, Baseline], names: Sequence[str]
+) -> Weighed:
+    """Thresholds both ways, and every guard.
 
     Args:
         usual: runs of the default schedule.
         close: the same sampled at each step.
+        names: of the thresholds.
     """
-    names = [row.name for row in dataclasses.fields(Thresholds) if not _is_list(row.name)]
     weighed = _weigh_by(usual, names)
     undecided = [name for name in names if not _has_side(weighed.sides.get(name, ()))]
     more = _weigh_by(close, undecided)
@@ -313,6 +321,19 @@ def weigh_all(usual: dict[str, Baseline], close: dict[str, Baseline]) -> Weighed
     weighed.unread = [name for name in names if name not in weighed.sides]
     for name, changes in more.guards.items():
         weighed.guards[name] += changes
+    return weighed
+
+
+def keep_rest(weighed: Weighed, before: Weighed) -> Weighed:
+    """What was weighed, and of the other thresholds what had been measured before.
+
+    Args:
+        weighed: some thresholds, and all guards.
+        before: the stored results.
+    """
+    known = {**before.sides, **weighed.sides}
+    weighed.sides = {name: known[name] for name in list_numbers() if name in known}
+    weighed.unread = [name for name in list_numbers() if name not in known]
     return weighed
 
 
@@ -371,6 +392,7 @@ def main() -> None:
     """Write what everything is worth, or print what is wrong as things are."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--now", action="store_true", help="only what is wrong today")
+    parser.add_argument("--only", action="append", help="only this threshold, and the guards")
     parser.add_argument("--every", type=int, action="append", help="with --now: these schedules")
     options = parser.parse_args()
     if options.now:
@@ -380,7 +402,11 @@ def main() -> None:
                 print(f"{name}: {base.judged.problems}")
         print(f"{len(baselines)} runs")
         return
-    write_weighed(RESULTS, weigh_all(*(judge_as_things_are((every,)) for every in (50, 1))))
+    names = options.only or list_numbers()
+    weighed = weigh_all(*(judge_as_things_are((every,)) for every in (50, 1)), names)
+    if options.only:
+        weighed = keep_rest(weighed, read_weighed(RESULTS))
+    write_weighed(RESULTS, weighed)
     print(f"written: {RESULTS}; python -m benchmarks.threshold_tables makes the page")
 
 
