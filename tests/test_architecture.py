@@ -19,6 +19,42 @@ TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ROOMS = dict(re.findall(r"^\| `(\w+)` \| .* \| (yes|no) \|$", TEXT, re.MULTILINE))
 HOMES = re.findall(r"\| `(gradwatch[\w.]*):(\w+)` \|$", TEXT, re.MULTILINE)
 EXISTING = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+STATEMENTS = {
+    "Capture and evidence never import each other": (
+        "tests/test_architecture.py::test_capture_and_evidence_do_not_know_each_other",
+    ),
+    "The reading side never imports torch": ("tests/test_architecture.py::test_what_loads_torch",),
+    "Judging has one home": (
+        "tests/test_architecture.py::test_one_doctor_judges_everywhere",
+        "tests/log/test_marks.py::test_live_and_log_and_tab_and_page_agree",
+    ),
+    "Before forward, the schedule says": (
+        "tests/capture/test_cost.py::test_between_samples_there_is_one_hook_on_the_optimizer",
+    ),
+    "Forward reaches the layers": (
+        "tests/capture/test_functions.py::test_every_spelling_is_seen_once_and_harmless",
+        "tests/capture/test_plan.py::test_a_network_gives_the_same_records",
+        "tests/capture/test_plan.py::test_another_way_costs_one_record_and_is_followed",
+    ),
+    "Backward reaches the output tensors": (
+        "tests/capture/test_statistics.py::test_norms",
+        "tests/capture/test_cost.py::test_nothing_waits_for_the_device",
+    ),
+    "The optimizer's step hook reads": (
+        "tests/capture/test_loss_change.py::test_loss_change_and_loss",
+        "tests/capture/test_statistics.py::test_updates_leave_decay_out",
+    ),
+    "All values go to the host in one copy": (
+        "tests/capture/test_cost.py::test_one_transfer_for_each_sampled_step",
+        "tests/capture/test_sampling_budget.py::test_unsampled_steps_stay_free_of_hooks",
+    ),
+    "The `Doctor` observes the record": (
+        "tests/test_words_on_the_way.py::test_a_finding_that_begins_is_said_once",
+        "tests/log/test_writer.py::test_every_number_and_name_comes_back",
+    ),
+}
+"""The tests that execute what the page says besides its tables, by how each statement begins."""
+
 NEEDS = {"lightning": "lightning", "transformers": "transformers"}
 
 
@@ -77,6 +113,25 @@ def test_what_loads_torch(room: str, loads: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == loads
+
+
+def list_statements() -> list[str]:
+    """What stands in bold, and the items of numbered lists."""
+    return re.findall(r"^(?:\*\*|\d\. )(.*)", TEXT, re.MULTILINE)
+
+
+def test_each_statement_is_executed_by_a_test() -> None:
+    said = list_statements()
+    assert len(said) == len(STATEMENTS)
+    for statement, beginning in zip(said, STATEMENTS, strict=True):
+        assert statement.startswith(beginning)
+
+
+@pytest.mark.parametrize("test", [test for tests in STATEMENTS.values() for test in tests])
+def test_the_test_of_a_statement_is_there(test: str) -> None:
+    path, _, name = test.partition("::")
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
 def test_one_doctor_judges_everywhere() -> None:

@@ -96,8 +96,8 @@ def write_finding(finding: Finding, verdict: Verdict | None = None) -> str:
     lines.append(f"- **Remedy:** {escape_prose(finding.remedy)}")
     if finding.layers:
         lines.append(f"- **Layers:** {_write_names(finding.layers)}")
-    if finding.source and finding.source not in finding.message:
-        lines.append(f"- **Code:** {write_name(finding.source)}")
+    if finding.source_apart:
+        lines.append(f"- **Code:** {write_name(finding.source_apart)}")
     return "\n".join(lines)
 
 

@@ -167,8 +167,8 @@ def _draw_finding(finding: Finding, verdict: Verdict) -> Table:
     grid.add_row("Remedy", _draw_prose(finding.remedy, "bold"))
     if finding.layers:
         grid.add_row("Layers", Text(make_printable(join_names(finding.layers))))
-    if finding.source and finding.source not in finding.message:
-        grid.add_row("Code", Text(make_printable(finding.source)))
+    if finding.source_apart:
+        grid.add_row("Code", Text(make_printable(finding.source_apart)))
     return grid
 
 

@@ -72,6 +72,11 @@ class Finding:
     remedy: str
     source: str = ""
 
+    @property
+    def source_apart(self) -> str:
+        """``source`` where the message does not name that line already; else empty."""
+        return "" if self.source in self.message else self.source
+
     def __repr__(self) -> str:
         first, *others = self.layers or ("the model",)
         where = first + (f" and {len(others)} more" if others else "")
