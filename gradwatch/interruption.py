@@ -38,18 +38,30 @@ def find_uncaught() -> object:
 def forget_frames(error: BaseException) -> BaseException:
     """The error without the frames that it passed, whose variables hold the model.
 
+    What the training was handling already when this one was raised is its own, and stays whole.
+
     Args:
-        error: changed in place, and so are its causes and contexts.
+        error: that was caught; changed in place, and so are its causes and contexts.
     """
+    running = set(_walk_callers(sys._getframe()))
+    error.__traceback__ = None
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
         cause = waiting.pop()
-        if cause is not None and id(cause) not in seen:
-            seen.add(id(cause))
+        if cause is None or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        if cause.__traceback__ is None or cause.__traceback__.tb_frame not in running:
             cause.__traceback__ = None
             waiting += [cause.__cause__, cause.__context__]
     return error
+
+
+def _walk_callers(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def _walk(traceback: TracebackType | None) -> Iterator[FrameType]:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gradwatch.interruption import is_foreign
+from gradwatch.interruption import forget_frames, is_foreign
 from gradwatch.journal import Journal, list_scalars
 from gradwatch.records import StepRecord
 from gradwatch.report import Report
@@ -156,6 +156,7 @@ class LiveJudgement:
                 f"gradwatch called {name}, which raised {type(error).__name__}: {error}. It goes "
                 "on watching; to stop a training, raise in the loop, as report().raise_if() does."
             )
+            forget_frames(error)
 
 
 def warn(text: str, stacklevel: int = 3) -> None:

@@ -11,6 +11,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
+from gradwatch.interruption import forget_frames
+
 RULES_GROUP = "gradwatch.rules"
 """Entry points that name a ``gradwatch.verdict.rule.Rule`` each."""
 
@@ -37,6 +39,7 @@ def load_plugins(group: str, kind: type[Any]) -> tuple[Any, ...]:
             loaded = point.load()
         except Exception as error:
             warn_once(_describe(point, kind, f"{type(error).__name__}: {error}"))
+            forget_frames(error)  # whoever keeps it would keep the model
             continue
         if isinstance(loaded, kind):
             found.append(loaded)

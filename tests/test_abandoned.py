@@ -198,6 +198,45 @@ def test_an_error_of_ours_keeps_no_model_alive(monkeypatch: pytest.MonkeyPatch) 
     assert sys.exc_info() == (None, None, None)
 
 
+def test_an_error_of_somebody_elses_keeps_no_model_alive() -> None:
+    """Such as one that a logger keeps, or raises again and again."""
+    kept = ValueError("theirs")
+
+    def fail(*_: Any) -> None:
+        raise kept
+
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    gradwatch.watch(model, optimizer, log=fail)
+    with pytest.warns(RuntimeWarning, match="theirs"):
+        step(model, optimizer)
+    found = weakref.ref(model)
+    del model, optimizer
+    gc.collect()
+    assert found() is None
+
+
+def test_what_the_training_was_handling_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gradwatch.capture import statistics
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(statistics, "measure_l2_norm", fail)
+    model = make_model()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    gradwatch.watch(model, optimizer)
+    theirs = KeyError("theirs")
+    try:
+        raise theirs
+    except KeyError:
+        with pytest.warns(RuntimeWarning, match="switched itself off"):
+            step(model, optimizer)
+    assert theirs.__traceback__ is not None
+
+
 class Equal(nn.Linear):
     """Says that every layer equals every other, and has no hash."""
 

@@ -12,7 +12,7 @@ from gradwatch.capture.device_values import WHOLE_STEP, Ledger, RawValue
 from gradwatch.capture.parameters import Watched, localise
 from gradwatch.capture.statistics import PARAM_PREFIX
 from gradwatch.errors import InvalidInput
-from gradwatch.interruption import is_foreign
+from gradwatch.interruption import forget_frames, is_foreign
 from gradwatch.plugins import STATISTICS_GROUP, load_plugins, warn_once
 from gradwatch.schema.statistics import Statistic, adopt
 
@@ -165,4 +165,5 @@ class OwnMeasures:
                 f"gradwatch goes on without the statistic {statistic.row.name!r}, whose function "
                 f"raised {type(error).__name__}: {error}"
             )
+            forget_frames(error)
             return None

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gradwatch.errors import InvalidInput
 from gradwatch.evidence.history import History
-from gradwatch.interruption import is_foreign
+from gradwatch.interruption import forget_frames, is_foreign
 from gradwatch.plugins import RULES_GROUP, load_plugins, warn_once
 from gradwatch.schema import kinds
 from gradwatch.thresholds import Thresholds
@@ -84,6 +84,7 @@ def guard_rule(rule: Rule, on_failure: Callable[[str], None]) -> Rule:
                 f"{type(error).__name__}: {error}"
             )
             warn_once(f"gradwatch goes on without a part: {text}")
+            forget_frames(error)
             on_failure(text)
             return []
 
