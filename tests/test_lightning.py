@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import gradwatch
 from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
+from gradwatch.journal import LOG10_FLOOR
 from gradwatch.log.writer import Run, read_runs
 from gradwatch.records import StepRecord
 from gradwatch.watcher import watch
@@ -421,6 +422,43 @@ def test_a_logdir_of_its_own(lightning: Any, tmp_path: Path) -> None:
     callback = GradWatchCallback(logdir=tmp_path / "own", every_n_steps=1)
     make_trainer(lightning, callback, tmp_path).fit(make_module(lightning), make_data())
     assert len(list(read_run(tmp_path / "own").records())) == N_BATCHES
+
+
+@pytest.mark.parametrize("owner", ["callback", "logger"])
+def test_a_log_behind_an_address(lightning: Any, tmp_path: Path, owner: str) -> None:
+    """Also one that ``fail_on`` reads again, and one that the logger has chosen."""
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").store.clear()
+    url, logger = f"memory://bucket/{owner}", False
+    if owner == "logger":
+        loggers = import_module(f"{INSTALLED[0]}.loggers")
+        logger = loggers.TensorBoardLogger(url, name=None, version="")
+    logdir = url if owner == "callback" else None
+    callback = GradWatchCallback(logdir=logdir, every_n_steps=1, fail_on=("vanishing",))
+    make_trainer(lightning, callback, tmp_path, logger=logger).fit(
+        make_module(lightning), make_data()
+    )
+    (run,) = read_runs(url)
+    assert len(list(run.records())) == N_BATCHES
+    assert run.end is not None
+    assert run.end.how == "detached"
+    fsspec.filesystem("memory").store.clear()
+
+
+def test_an_update_of_zero_is_a_floor_at_every_logger(lightning: Any, tmp_path: Path) -> None:
+    """And not a gap in the line."""
+    loggers = import_module(f"{INSTALLED[0]}.loggers")
+
+    class Still(type(make_module(lightning))):  # type: ignore[misc]
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    logger = loggers.CSVLogger(tmp_path)
+    callback = GradWatchCallback(every_n_steps=1)
+    make_trainer(lightning, callback, tmp_path, logger=logger).fit(Still(), make_data())
+    with (Path(logger.log_dir) / "metrics.csv").open(encoding="utf-8") as file:
+        figures = [row["gradwatch/log10_smallest_update_ratio"] for row in csv.DictReader(file)]
+    assert [float(figure) for figure in figures if figure] == [LOG10_FLOOR] * N_BATCHES
 
 
 def test_the_loggers_directory_gets_no_second_file(lightning: Any, tmp_path: Path) -> None:

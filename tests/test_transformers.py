@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 import gradwatch
 from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
+from gradwatch.journal import LOG10_FLOOR
 from gradwatch.log.writer import Run, read_runs
 from gradwatch.records import StepRecord
 from tests.networks import build_chain
@@ -236,6 +237,28 @@ def test_reports_to_the_trainers_trackers(
     assert list(tracker.seen) == list(range(N_STEPS))
     assert tracker.seen[0]["gradwatch/log10_attenuation"] < -5
     assert [alert["title"] for alert in alerts] == ["gradwatch: vanishing"]
+
+
+def test_an_update_of_zero_is_a_floor_at_every_tracker(tmp_path: Path, tracker: Tracker) -> None:
+    """And not a gap in the line."""
+    callbacks = [tracker, GradWatchCallback(every_n_steps=1)]
+    make_trainer(tmp_path, Classifier(), callbacks, learning_rate=0.0).train()
+    figures = [logs["gradwatch/log10_smallest_update_ratio"] for logs in tracker.seen.values()]
+    assert figures == [LOG10_FLOOR] * N_STEPS
+
+
+def test_a_log_behind_an_address(tmp_path: Path) -> None:
+    """Also one that ``fail_on`` reads again."""
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").store.clear()
+    url = "memory://bucket/trainer"
+    callback = GradWatchCallback(logdir=url, every_n_steps=1, fail_on=("vanishing",))
+    make_trainer(tmp_path, Classifier(), [callback]).train()
+    (run,) = read_runs(url)
+    assert len(list(run.records())) == N_STEPS
+    assert run.end is not None
+    assert run.end.how == "detached"
+    fsspec.filesystem("memory").store.clear()
 
 
 def test_a_tracker_that_fails_stops_nothing(

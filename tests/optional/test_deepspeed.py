@@ -54,29 +54,38 @@ def train(stage: int, rank: int) -> dict[str, Any]:
     }
 
 
-def run_rank(rank: int, port: str, folder: str) -> None:
-    values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+def prepare_rank(rank: int, count: int, port: str) -> None:
+    """As a launcher sets the scene."""
+    values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in values.items()})
     os.environ.update(MASTER_ADDR="localhost", DS_ACCELERATOR="cpu")
     torch.set_num_threads(1)
+
+
+def run_rank(rank: int, port: str, folder: str) -> None:
+    prepare_rank(rank, 2, port)
     found = {stage: train(stage, rank) for stage in (1, 2, 3)}
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
+
+
+def find_port() -> str:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return str(free.getsockname()[1])
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    """This file as a program."""
+    path = str(Path(__file__).parents[2])
+    command = [sys.executable, "-W", "ignore", __file__, *arguments]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
 
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """By stage of ZeRO, what rank 0 has seen."""
-    folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    commands = [
-        [sys.executable, "-W", "ignore", __file__, str(n), port, str(folder)] for n in (0, 1)
-    ]
-    path = str(Path(__file__).parents[2])
-    ranks = [
-        subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}) for command in commands
-    ]
+    folder, port = tmp_path_factory.mktemp("ranks"), find_port()
+    ranks = [start(str(rank), port, str(folder)) for rank in (0, 1)]
     assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
     found: dict[str, dict[str, Any]] = json.loads((folder / "0.json").read_text())
     return found
@@ -105,5 +114,43 @@ def test_of_zero_3_the_gradients_are_seen_and_the_rest_is_said(
     assert "ZeRO-3 holds the elements of 4 parameters in shards" in found["text"]
 
 
+def train_in_trainer(stage: int, folder: Path) -> dict[str, Any]:
+    """A report of the Trainer's callback."""
+    from gradwatch.transformers import GradWatchCallback
+    from tests.test_transformers import Classifier, make_trainer
+
+    callback = GradWatchCallback(every_n_steps=1)
+    config = {
+        "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0},
+        "train_micro_batch_size_per_gpu": "auto",
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    make_trainer(folder, Classifier(), [callback], deepspeed=config).train()
+    report = callback.report()
+    text = " ".join(str(report).split())
+    return {"records": report.records, "status": report.status, "text": text}
+
+
+def run_trainer(port: str, folder: str) -> None:
+    prepare_rank(0, 1, port)
+    found = {stage: train_in_trainer(stage, Path(folder)) for stage in (1, 2, 3)}
+    (Path(folder) / "trainer.json").write_text(json.dumps(found))
+
+
+def test_in_the_trainer_of_transformers(tmp_path: Path) -> None:
+    """In a process of its own: DeepSpeed keeps its process group for good."""
+    pytest.importorskip("transformers")
+    assert start("trainer", find_port(), str(tmp_path)).wait(timeout=300) == 0
+    found = json.loads((tmp_path / "trainer.json").read_text())
+    assert [found[stage]["records"] for stage in "123"] == [8, 8, 8]
+    assert [found[stage]["status"] for stage in "123"] == ["healthy", "healthy", "not_judged"]
+    said = ["ZeRO-3 holds the elements of 8 parameters" in found[stage]["text"] for stage in "123"]
+    assert said == [False, False, True]
+
+
 if __name__ == "__main__":
-    run_rank(int(sys.argv[1]), *sys.argv[2:])
+    if sys.argv[1] == "trainer":
+        run_trainer(*sys.argv[2:])
+    else:
+        run_rank(int(sys.argv[1]), *sys.argv[2:])
