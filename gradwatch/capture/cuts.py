@@ -15,6 +15,7 @@ from torch import Tensor
 from gradwatch.capture.found_cuts import CutResults, FoundCut
 from gradwatch.capture.graph import Edge, EdgeKey, collect_tensors, find_edge, identify
 from gradwatch.capture.source_lines import SourceLine, find_source_line
+from gradwatch.interruption import is_foreign
 
 _ROUNDINGS = ("round", "floor", "ceil", "trunc", "fix", "sign", "sgn", "heaviside")
 FLAT = frozenset((*_ROUNDINGS, "bernoulli", "poisson", "normal"))
@@ -160,7 +161,9 @@ class CutFinder:
         """
         try:
             own = tensor.untyped_storage()._cdata
-        except (RuntimeError, NotImplementedError):
+        except (RuntimeError, NotImplementedError) as error:
+            if is_foreign(error):
+                raise
             return set()
         return {call for storage, call in self._outputs if storage == own}
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +21,7 @@ from gradwatch.capture.attention import Scores, find_attention
 from gradwatch.capture.cuts import CutFinder
 from gradwatch.capture.graph import Edge, collect_tensors, find_input_edges
 from gradwatch.capture.user_frames import DEPTH_OF_MODULES, find_caller, stand_in
+from gradwatch.interruption import is_foreign
 from gradwatch.schema.activations import ACTIVATIONS, Activation
 from gradwatch.schema.derivatives import Options
 
@@ -273,8 +273,11 @@ def _reads_values(func: Any, result: Any) -> bool:
 def _note_operands(operands: set[int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     for value in (*args, *kwargs.values()) if kwargs else args:
         for tensor in collect_tensors(value, depth=1):
-            with suppress(RuntimeError, ValueError):  # a tensor without memory of its own
+            try:
                 operands.add(tensor.data_ptr())
+            except (RuntimeError, ValueError) as error:  # a tensor without memory of its own
+                if is_foreign(error):
+                    raise
 
 
 def _read_input(

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 import gradwatch
-from gradwatch.capture import statistics
+from gradwatch.capture import functions, statistics
+from gradwatch.capture.cuts import CutFinder
 from gradwatch.interruption import is_foreign
 from tests.capture.tools import assert_no_trace
 
@@ -125,6 +126,30 @@ def test_a_handler_inside_a_function_of_ours(
         step(model, optimizer)
     assert watching.failure is None
     assert_no_trace(model, (optimizer,))
+
+
+class Interrupting(torch.Tensor):
+    """A signal comes while somebody asks where it lies."""
+
+    def data_ptr(self) -> int:
+        signal.raise_signal(signal.SIGALRM)
+        return 0
+
+    def untyped_storage(self) -> Any:
+        signal.raise_signal(signal.SIGALRM)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError])
+def test_a_handler_where_a_tensor_may_have_no_memory(kind: type[Exception]) -> None:
+    """Torch says that with the same exceptions."""
+    handler = Counted(kind)
+    signal.signal(signal.SIGALRM, handler)
+    tensor = torch.ones(2).as_subclass(Interrupting)
+    with pytest.raises(kind):
+        functions._note_operands(set(), (tensor,), {})
+    with pytest.raises(kind):
+        CutFinder({}).find_owners(tensor)
+    assert handler.raised == 2
 
 
 def test_an_error_of_ours_is_not_taken_for_a_signals() -> None:
