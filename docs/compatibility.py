@@ -72,8 +72,14 @@ ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "torchrun, Fabric, DeepSpeed, Ignite, skorch, fastai, torchtune, Composer, schedule-free",
         ("optional.test_frameworks",),
     ),
-    ("DeepSpeed ZeRO 1 to 3, 2 processes (gloo)", ("optional.test_deepspeed",)),
-    ("Weights & Biases", ("optional.test_trackers",)),
+    (
+        "DeepSpeed ZeRO 1 to 3: the engine on 2 processes (gloo), the Trainer on one",
+        ("optional.test_deepspeed",),
+    ),
+    (
+        "Weights & Biases, MLflow, Comet, Neptune, ClearML: plain loop, Lightning, Trainer",
+        ("optional.test_trackers",),
+    ),
     (
         "GPT-2, Llama, BERT, ViT, ResNet, ConvNeXt, EfficientNet, U-Net, `nn.Transformer`",
         ("test_real_models",),
@@ -90,9 +96,13 @@ NOT_RUN = (
     "requires a GPU accelerator`; the FSDP that it wraps was. Of the older FSDP with original "
     "parameters the shapes shown are those of a rank's part. Of hybrid sharding only the merging "
     "of the parts is tested, not a run. A cluster of several machines was "
-    "not run. Composer was not: its newest version that installs beside this torch does not "
-    "import. MLflow, Comet, Neptune and ClearML were not run; they get figures as Lightning's "
-    "loggers and as the Trainer's trackers, which were. timm's own models were not run beside the "
+    "not run. Composer was not: no release of it installs and imports beside this "
+    "torch. Trackers were run offline, "
+    "MLflow 3.17 in a database, Comet, Neptune 1.14, ClearML 2.1 and Weights & Biases in their "
+    "offline modes: what their servers show was not looked at. Not run were Comet in Lightning, "
+    "whose logger keeps nothing offline; Neptune in Lightning, which has no logger for it any "
+    "more, and in the Trainer, whose callback needs the server; ClearML in Lightning, which has "
+    "no logger for it. timm's own models were not run beside the "
     "CPU build of torch, which has no torchvision."
 )
 

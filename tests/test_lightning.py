@@ -461,6 +461,58 @@ def test_an_update_of_zero_is_a_floor_at_every_logger(lightning: Any, tmp_path: 
     assert [float(figure) for figure in figures if figure] == [LOG10_FLOOR] * N_BATCHES
 
 
+def make_company(name: str, package: str) -> tuple[Any, dict[str, Any]]:
+    """A callback that does something unusual to the model, and the trainer's settings with it."""
+    callbacks = import_module(f"{package}.callbacks")
+
+    class Thawing(callbacks.BaseFinetuning):  # type: ignore[misc, name-defined]
+        def freeze_before_training(self, pl_module: Any) -> None:
+            self.freeze(pl_module.net[0])
+
+        def finetune_function(self, pl_module: Any, epoch: int, optimizer: Any) -> None:
+            if epoch == 1:
+                self.unfreeze_and_add_param_group(pl_module.net[0], optimizer)
+
+    class AtTheEnd(callbacks.Callback):  # type: ignore[misc, name-defined]
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            with torch.no_grad():
+                pl_module.net(torch.zeros(2, 16))
+
+    averaging = getattr(callbacks, "EMAWeightAveraging", callbacks.StochasticWeightAveraging)
+    made = {
+        "stochastic averages": lambda: callbacks.StochasticWeightAveraging(swa_lrs=0.05),
+        "moving averages": lambda: averaging() if averaging.__name__[0] == "E" else averaging(0.1),
+        "pruning": lambda: callbacks.ModelPruning("l1_unstructured", amount=0.2),
+        "freezing": Thawing,
+        "the end of an epoch": AtTheEnd,
+    }
+    return made[name](), {"accumulate_grad_batches": 2} if name.startswith("the end") else {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["stochastic averages", "moving averages", "pruning", "freezing", "the end of an epoch"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_beside_a_callback_that_changes_the_model(
+    lightning: Any, tmp_path: Path, name: str
+) -> None:
+    found = []
+    for is_watched in (False, True):
+        company, options = make_company(name, INSTALLED[0])
+        callback = GradWatchCallback(every_n_steps=1)
+        callbacks = [company, callback] if is_watched else [company]
+        module = make_module(lightning)
+        trainer = make_trainer(lightning, callbacks, tmp_path, max_epochs=4, **options)
+        trainer.fit(module, make_data())
+        found.append([param.detach() for param in module.parameters()])
+        if is_watched:
+            assert callback.report().records > trainer.global_step / 2
+            assert callback._watch.failure is None
+            assert callback._watch.global_step == trainer.global_step
+    assert all(map(torch.equal, *found))
+
+
 def test_the_loggers_directory_gets_no_second_file(lightning: Any, tmp_path: Path) -> None:
     loggers = import_module(f"{INSTALLED[0]}.loggers")
     logger = loggers.TensorBoardLogger(tmp_path, name=None, version="")
