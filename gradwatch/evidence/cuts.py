@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 
@@ -111,14 +112,20 @@ def is_unused(reading: Reading, index: int) -> bool:
         >>> is_unused(make_reading(layer={"grad_output_l2_norm": np.nan}), 0)
         True
     """
-    topology = reading.topology
+    calls, inside = _find_ways(reading.topology, index)
+    if not calls or not np.isnan(reading.grad[list(calls)]).all():
+        return False
+    return bool(np.isnan(reading.grad[list(inside)]).all())
+
+
+@lru_cache(maxsize=1024)
+def _find_ways(topology: Topology, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A parameter's calls; and all on their way to the loss, but through a module around it."""
     calls = find_calls(topology, index)
     ahead = reach(calls, lambda call: topology.consumers[call])
     around = {i for i in ahead if _encloses(topology.layers[i], topology.params[index])}
-    if not calls or not all(np.isnan(reading.grad[call]) for call in calls):
-        return False
     inside = reach(calls, lambda call: set(topology.consumers[call]) - around)
-    return all(np.isnan(reading.grad[call]) for call in inside)
+    return tuple(calls), tuple(inside)
 
 
 def _encloses(layer: Layer, param: Param) -> bool:

@@ -27,7 +27,7 @@ class Rates:
     highest: float = 0.0
     thresholds: Thresholds = field(default_factory=Thresholds)
     _thinned: Thinned[tuple[float, float]] = field(default_factory=Thinned)
-    _decay: float = 1.0
+    _held: float = math.nan
 
     def add(self, global_step: int, rate: float) -> None:
         """Take in the learning rate of a step.
@@ -47,8 +47,12 @@ class Rates:
             return
         self.latest.append(rate)
         self.highest = max(self.highest, rate)
+        before = self._thinned.kept[-1:]
         self._thinned.add((global_step, rate))
-        self._decay = self._measure_decay(rate)
+        if self._thinned.kept[-1:] != before:
+            self._held = math.nan
+        if rate < self.highest and math.isnan(self._held):
+            self._held = self._find_held()
 
     @property
     def decay(self) -> float:
@@ -56,18 +60,18 @@ class Rates:
 
         NaN where it is zero: nothing moves then, and that says nothing.
         """
-        return self._decay
+        if not self.latest:
+            return 1.0
+        now = self.latest[-1]
+        if now <= 0:
+            return math.nan
+        return max(self._held / now, 1.0) if now < self.highest else 1.0
 
     @property
     def is_warming_up(self) -> bool:
         """Whether the learning rate is rising: every weight moves less than it is going to."""
         rise = self.thresholds.warm_up_rise
         return bool(self.latest) and self.latest[-1] > rise * min(self.latest)
-
-    def _measure_decay(self, now: float) -> float:
-        if now <= 0:
-            return math.nan
-        return max(self._find_held() / now, 1.0) if now < self.highest else 1.0
 
     def _find_held(self) -> float:
         """The largest learning rate with ``held_share`` of the steps at it or above."""
