@@ -48,6 +48,9 @@ FARTHER = (10.0, 100.0, 1e4, 1e8)
 HALVINGS = 4
 """Of the interval in which the first verdict changes, on a log scale."""
 
+CLOSE, USUAL = SCHEDULES
+"""Of which the default asks all, and the other what the default does not decide."""
+
 WORKERS = 2
 
 
@@ -287,7 +290,7 @@ def _weigh(task: tuple[str, bool | None]) -> Any:
     return _weighing.weigh_guard(name) if is_up is None else _weighing.weigh_side(name, is_up)
 
 
-def judge_as_things_are(schedules: Sequence[int] = SCHEDULES) -> dict[str, Baseline]:
+def judge_as_things_are(schedules: Iterable[int] = SCHEDULES) -> dict[str, Baseline]:
     """All recorded runs, in ``WORKERS`` processes."""
     names = list_recorded(schedules)
     with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
@@ -393,7 +396,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--now", action="store_true", help="only what is wrong today")
     parser.add_argument("--only", action="append", help="only this threshold, and the guards")
-    parser.add_argument("--every", type=int, action="append", help="with --now: these schedules")
+    parser.add_argument("--every", type=int, action="append", help="only these schedules")
     options = parser.parse_args()
     if options.now:
         baselines = judge_as_things_are(tuple(options.every or SCHEDULES))
@@ -403,7 +406,9 @@ def main() -> None:
         print(f"{len(baselines)} runs")
         return
     names = options.only or list_numbers()
-    weighed = weigh_all(*(judge_as_things_are((every,)) for every in (50, 1)), names)
+    every = options.every or SCHEDULES
+    usual, close = (judge_as_things_are({wanted} & set(every)) for wanted in (USUAL, CLOSE))
+    weighed = weigh_all(usual, close, names)
     if options.only:
         weighed = keep_rest(weighed, read_weighed(RESULTS))
     write_weighed(RESULTS, weighed)

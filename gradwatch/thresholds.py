@@ -134,6 +134,9 @@ class Thresholds:
         compare_least: ... but never below this factor: a few runs may agree by chance.
         compare_share: growth of a layer's share of dead or saturated units that counts as worse.
         compare_records: sampled steps that two runs must share to be compared.
+        trial_progress: share of the best remedy's fall of the loss below which another hardly
+            learns; a few steps at one learning rate do not compare speeds more closely, and above
+            it the smaller change of the model counts for more.
         sudden_change: factor between two neighbouring sampled steps from which a gradient that
             falls or grows, or a loss that grows, is marked on the charts; it is no finding.
         allow_unjudged: ``fnmatch`` patterns of parameters that need not be seen to learn, and that
@@ -234,6 +237,7 @@ class Thresholds:
     compare_least: float = 3.0
     compare_share: float = 0.5
     compare_records: int = 3
+    trial_progress: float = 0.05
     sudden_change: float = 100.0
     grown_share: float = 0.5
     residual_share: float = 0.25

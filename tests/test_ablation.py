@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from benchmarks.ablation import RESULTS, Baseline, Judged, is_within_reach, move, read_weighed
 from benchmarks.rule_size import Size, measure_source
-from benchmarks.threshold_tables import PAGE, write_page
+from benchmarks.threshold_tables import PACKAGE, PAGE, count_numbers, write_page
 from benchmarks.traced_thresholds import trace_thresholds
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import Doctor
@@ -19,6 +20,27 @@ from tests.display.trainings import make_training
 
 NUMBERS = [row.name for row in dataclasses.fields(Thresholds) if not isinstance(row.default, tuple)]
 RECORDS = make_training(0.22, 6)
+
+
+UNDECIDING = {
+    "over how many records a level is taken": (
+        "FIRST_RECORDS", "EARLY_LOSSES", "LATEST_RECORDS", "WINDOW", "LATEST_RATES",
+        "RECENT_SHARES",
+    ),
+    "what float32 is": (
+        "ROUNDED_NORM", "ROUNDING", "LEAST_NORM", "SURE_STEP", "REST_RATE", "_DIGITS",
+    ),
+    "the least that a variance or a stretch can be made of": ("LEAST_SCATTERED", "LEAST_RECORDS"),
+    "when to sample": (
+        "LOSS_JUMP", "GRAD_JUMP", "JUMP_RECORDS", "JUMP_SAMPLES", "ALLOWANCE", "CLOSE_SAMPLES",
+    ),
+    "how much is held or looked through": (
+        "KEPT", "_KEPT", "WALKED", "BATCH", "BATCH_LAYERS", "FEW",
+    ),
+    "what is said": ("SHOWN_GAPS", "SHOWN", "LITTLE"),
+    "a mark, or an example": ("MOVED", "_RATE"),
+}  # fmt: skip
+"""Numbers of evidence and verdict that decide no verdict, cause or place, by what they are."""
 
 
 def judge(thresholds: Thresholds) -> Verdict:
@@ -78,6 +100,18 @@ def test_whole_numbers_are_followed_too() -> None:
     assert list(range(9))[-thresholds.persistence :] == [6, 7, 8]
     assert not thresholds.patience < 12
     assert trace.sides == {"persistence": (3.0, 3.0), "patience": (12.0, np.inf)}
+
+
+def list_constants() -> set[str]:
+    """Numbers to which a module of evidence or verdict gives a name."""
+    files = [path for room in ("evidence", "verdict") for path in (PACKAGE / room).rglob("*.py")]
+    nodes = [node for path in files for node in ast.parse(path.read_text(encoding="utf-8")).body]
+    assigned = [node for node in nodes if count_numbers(ast.unparse(node))]
+    return {ast.unparse(node.targets[0]) for node in assigned if isinstance(node, ast.Assign)}
+
+
+def test_numbers_that_decide_are_thresholds() -> None:
+    assert list_constants() == {name for names in UNDECIDING.values() for name in names}
 
 
 def test_the_page_shows_what_was_measured() -> None:

@@ -36,10 +36,6 @@ says so and was not there before, a loss that more than doubled, or one that did
 the early weights were replaced at every step.
 """
 
-LEAST_PROGRESS = 0.05
-"""Share of the best trial's fall of the loss below which another hardly learns. A few steps at one
-learning rate do not compare speeds more closely: above it the smaller change counts for more."""
-
 _BLOW_UPS = ("nonfinite", "exploding")
 
 
@@ -193,17 +189,17 @@ def rank_trials(trials: Iterable[Trial], thresholds: Thresholds) -> list[Trial]:
 
     Args:
         trials: in any order.
-        thresholds: see ``judge_trial``.
+        thresholds: ``trial_progress``, and those of ``judge_trial``.
     """
     judged = [replace(trial, outcome=judge_trial(trial, thresholds)) for trial in trials]
     best: dict[str, float] = {}
     for trial in judged:
         best[trial.outcome] = max(best.get(trial.outcome, 0.0), trial.progress)
-    return sorted(judged, key=lambda trial: _key(trial, best[trial.outcome]))
+    return sorted(judged, key=lambda trial: _key(trial, best[trial.outcome], thresholds))
 
 
-def _key(trial: Trial, best: float) -> tuple[int, bool, int, float]:
-    lags = not trial.progress >= LEAST_PROGRESS * best
+def _key(trial: Trial, best: float, thresholds: Thresholds) -> tuple[int, bool, int, float]:
+    lags = not trial.progress >= thresholds.trial_progress * best
     return OUTCOMES.index(trial.outcome), lags, COSTS[trial.change], -trial.progress
 
 
