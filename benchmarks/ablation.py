@@ -126,6 +126,8 @@ class Weighed:
         unread: thresholds that judging a run does not read.
         sides: by threshold, down and up.
         guards: by guard, the verdicts that change without it.
+        kept: thresholds that were weighed before, and not with the rest.
+        kept_runs: how many runs were judged then.
     """
 
     runs: int
@@ -133,6 +135,8 @@ class Weighed:
     unread: list[str] = field(default_factory=list)
     sides: dict[str, tuple[Side, Side]] = field(default_factory=dict)
     guards: dict[str, list[Change]] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+    kept_runs: int = 0
 
 
 def judge_run(
@@ -334,9 +338,11 @@ def keep_rest(weighed: Weighed, before: Weighed) -> Weighed:
         weighed: some thresholds, and all guards.
         before: the stored results.
     """
-    known = {**before.sides, **weighed.sides}
+    known, fresh = {**before.sides, **weighed.sides}, set(weighed.sides)
     weighed.sides = {name: known[name] for name in list_numbers() if name in known}
     weighed.unread = [name for name in list_numbers() if name not in known]
+    weighed.kept = [name for name in weighed.sides if name in before.sides and name not in fresh]
+    weighed.kept_runs = before.kept_runs if before.kept else before.runs
     return weighed
 
 
@@ -380,6 +386,8 @@ def read_weighed(path: Path) -> Weighed:
         data["unread"],
         {name: (_read_side(down), _read_side(up)) for name, (down, up) in data["sides"].items()},
         {name: [Change(**row) for row in rows] for name, rows in data["guards"].items()},
+        data.get("kept", []),
+        data.get("kept_runs", 0),
     )
 
 

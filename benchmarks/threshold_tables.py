@@ -43,7 +43,7 @@ is divided and multiplied by three.
 UNREAD = """\
 
 Not read where one run is judged: {names}. They compare a run with a
-baseline or with other runs ([](ci.md)), or silence findings by name.
+baseline or with other runs ([](ci.md)), rank remedies, or silence findings by name.
 
 Newer than this measurement: {newer}.
 
@@ -105,6 +105,7 @@ def write_page(weighed: Weighed) -> str:
         (
             INTRODUCTION.format(runs=weighed.runs, close_runs=weighed.close_runs),
             "\n".join(rows) + "\n",
+            _list_kept(weighed),
             _explain_undecided(weighed),
             UNREAD.format(names=names, newer=_list_newer(weighed)),
             "\n".join(guards) + "\n",
@@ -123,6 +124,12 @@ def _explain_undecided(weighed: Weighed) -> str:
     if others:
         lines.append(f"- {others}: no run of the zoo is on either side of them yet.")
     return "\n".join(lines) + "\n" if names else ""
+
+
+def _list_kept(weighed: Weighed) -> str:
+    """Thresholds that were weighed by fewer runs, before the others."""
+    names = ", ".join(f"`{name}`" for name in weighed.kept)
+    return f"\nWeighed before, on {weighed.kept_runs} of these runs: {names}.\n" if names else ""
 
 
 def _list_newer(weighed: Weighed) -> str:
