@@ -15,8 +15,8 @@ BYTES_PER_COLUMN = 8
 """... and what each further one takes at least: two numbers that differ from layer to layer."""
 MAX_RECORDS = 2_000
 """Records that are read whatever the size of the files ..."""
-BYTES_PER_RECORD = 280
-"""... and what each further one takes at least, with its scalars (303 for a single parameter)."""
+BYTES_PER_RECORD = 256
+"""... and what each further one takes at least, with its scalars (over 300 for a parameter)."""
 MAX_COLUMNS_KEPT = 200_000
 
 

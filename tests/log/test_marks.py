@@ -18,7 +18,9 @@ import gradwatch
 from gradwatch.cli import main
 from gradwatch.errors import UnreadableLog
 from gradwatch.judgement import Judgement, judge_logdir
+from gradwatch.log.limits import count_allowed_records
 from gradwatch.log.reader import read_runs
+from gradwatch.log.resume import Entry
 from gradwatch.log.writer import EventLog
 from gradwatch.run_marks import (
     OptimizerSettings,
@@ -319,6 +321,34 @@ def test_the_tab_says_that_records_are_missing(tmp_path) -> None:
     brief = read_in_tab(tmp_path)
     assert brief["unseen"] == ["1 record missing: the log is damaged, see gradwatch check"]
     assert brief["severity"] != "healthy"
+
+
+class Bare(nn.Module):
+    """The least that can be trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.ones(2))
+
+    def forward(self) -> torch.Tensor:
+        return self.p.square().sum()
+
+
+def test_no_run_writes_records_too_small_for_the_limit(tmp_path) -> None:
+    """However long it is, none of its records is refused."""
+    allowed: list[int] = []
+    for steps in (10, 40):
+        model, logdir = Bare(), tmp_path / str(steps)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        with gradwatch.watch(model, optimizer, logdir=logdir, every_n_steps=1):
+            for _ in range(steps):
+                model().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+        (path,) = logdir.glob("*tfevents*")
+        entry = Entry(path, 0, 0, 0.0, 0, "")
+        allowed.append(count_allowed_records((entry,)))
+    assert allowed[1] - allowed[0] >= 30, allowed
 
 
 def test_the_tab_has_the_limits_of_check(tmp_path) -> None:
