@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gradwatch.evidence.attribution import Attribution, attribute, attribute_by_slopes
+from gradwatch.evidence.erasure import measure_left
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
 from gradwatch.evidence.time_steps import TimeProfile, find_forgetful
@@ -57,6 +58,10 @@ def explain(
     message = describe_lack(reading, layers, unreached[0], split, part, thresholds)
     faults = find_faults(reading, split, cause, unreached, thresholds)
     remedy = ""
+    if cause == "weight_decay":
+        left = float(measure_left(history)[unreached[0]])
+        fqn = reading.topology.params[unreached[0]].fqn
+        message = f"{message[:-1]}; {fqn} has {left:.1g} of its first size."
     if cause == "weight_scale" and _have_shrunk(history, reading, thresholds):
         remedy = _SHRUNK
     elif cause == "weight_scale" and split is not None:

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from gradwatch.evidence.erasure import find_erased
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.half_precision import find_flushed
 from gradwatch.evidence.history import History
@@ -13,6 +14,7 @@ from gradwatch.evidence.progress import is_at_rest, lacks_rate
 from gradwatch.evidence.topology import Indices, Mask, is_flat
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.excessive_decay import find_excessive_decay
 from gradwatch.verdict.ignored import find_ignored_params
 from gradwatch.verdict.rule import Guard, Rule, Sign
 from gradwatch.verdict.vanishing_causes import explain
@@ -45,7 +47,8 @@ def examine(
         if np.count_nonzero(unreached):
             unreached &= ~guard.find(history, thresholds, unreached)
     if not np.count_nonzero(unreached):
-        return _look_at_network(history, thresholds)
+        decayed = find_excessive_decay(history, thresholds)
+        return decayed or _look_at_network(history, thresholds)
     heard = unreached & ~find_ignored_params(history.latest.topology, thresholds.ignore_layers)
     if not heard.any():
         return []
@@ -72,7 +75,8 @@ def find_unreached(history: History, thresholds: Thresholds) -> Mask:
     reading = history.latest
     update = reading.measure_update(thresholds.weight_floor) * history.rates.decay
     still: Mask = reading.judged & (update < thresholds.update_ratio)
-    if not np.count_nonzero(still):
+    erased = find_erased(history, thresholds)  # what moves these is not the task
+    if not (np.count_nonzero(still) or np.count_nonzero(erased)):
         return still
     fastest = np.fmax.reduce(update[reading.judged], initial=0.0)
     faint = reading.param_gradient < thresholds.profile
@@ -80,7 +84,7 @@ def find_unreached(history: History, thresholds: Thresholds) -> Mask:
     if not history.rates.is_warming_up:
         lags |= faint
     still &= lags & _find_partless(history, faint, thresholds)
-    return still
+    return still | (erased & faint)
 
 
 def _find_partless(history: History, faint: Mask, thresholds: Thresholds) -> Mask:
