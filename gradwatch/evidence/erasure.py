@@ -48,9 +48,7 @@ def measure_left(history: History) -> Array:
         history: of the run so far.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        left: Array = (
-            history.latest.record.param("weight_l2_norm") / history.params.first_l2_norm
-        )
+        left: Array = history.latest.record.param("weight_l2_norm") / history.params.first_l2_norm
     return left
 
 

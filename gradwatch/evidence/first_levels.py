@@ -8,6 +8,7 @@ import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading, measure_rms
 from gradwatch.evidence.growth import measure_output_growth
+from gradwatch.evidence.softmaxes import measure_sureness
 from gradwatch.evidence.windows import FIRST_RECORDS
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
@@ -23,6 +24,7 @@ class FirstLevels:
         rms: scale of a layer's output.
         input_scale: what stands in front of an activation, against what its weight would make of
             inputs of scale 1.
+        sureness: of a softmax, see ``measure_sureness``.
         growth: largest growth of the gradient or the outputs over depth at the first reading.
         seen: readings so far, up to ``FIRST_RECORDS``.
     """
@@ -31,6 +33,7 @@ class FirstLevels:
     saturated: dict[str, float] = field(default_factory=dict)
     rms: dict[str, float] = field(default_factory=dict)
     input_scale: dict[str, float] = field(default_factory=dict)
+    sureness: dict[str, float] = field(default_factory=dict)
     growth: float = 1.0
     seen: int = 0
 
@@ -51,6 +54,7 @@ class FirstLevels:
             (self.saturated, reading.record.layer("saturated_fraction")),
             (self.rms, measure_rms(reading)),
             (self.input_scale, measure_input_scale(reading)),
+            (self.sureness, measure_sureness(reading)),
         ):
             for index in np.flatnonzero(~np.isnan(values)):
                 levels.setdefault(reading.topology.layers[index].key, float(values[index]))

@@ -154,7 +154,15 @@ def find_gradientless(table: RecordTable) -> Mask:
     Args:
         table: of the records.
     """
-    nowhere: Mask = np.isnan(table.ask(gather_references)) & ~table.topology.is_bare
+    topology = table.topology
+    nowhere: Mask = np.isnan(table.ask(gather_references)) & ~topology.is_bare
+    if not np.count_nonzero(nowhere):
+        return nowhere
+    acts = np.array([layer.role == "activation" for layer in topology.layers], dtype=bool)
+    grads = table.ask(read_grads)
+    asked = np.isfinite(grads) & acts & ~topology.is_outside
+    sent = spread_back(topology, np.where(asked, grads, 0.0))
+    nowhere &= ~(topology.reduce_calls(np.fmax, sent, 0.0) > 0)
     return nowhere
 
 

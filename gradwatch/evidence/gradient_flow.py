@@ -140,7 +140,10 @@ class Reading:
 
     @property
     def is_unasked(self) -> Mask:
-        """Parameters for which no gradient above zero stands anywhere on the way from the loss."""
+        """Parameters for which no gradient above zero stands anywhere on the way from the loss.
+
+        What a softmax gets that mixes experts is on the way to its router, and to none of them.
+        """
         return self.ask(find_gradientless)
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gradwatch.evidence.attribution import Attribution, attribute, attribute_by_slopes
+from gradwatch.evidence.ends import find_mute
 from gradwatch.evidence.erasure import measure_left
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
@@ -19,6 +20,7 @@ from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.advice import suggest_remedy
 from gradwatch.verdict.faults import advise_on_factor, find_closed, find_faults
 from gradwatch.verdict.rule import Explanation
+from gradwatch.verdict.vanishing_ends import explain_by_ends, explain_mute
 from gradwatch.verdict.vanishing_words import describe_lack
 from gradwatch.wording.module_names import join_phrases
 from gradwatch.wording.phrases import name_lack, name_region, say_name
@@ -49,6 +51,9 @@ def explain(
     zeros = find_zero_factors(reading.record, unreached)
     if zeros:
         return _explain_zeros(reading, layers, zeros)
+    mute = find_mute(reading, unreached)
+    if mute >= 0:
+        return explain_mute(reading, layers, mute)
     forgetful = find_forgetful(reading, unreached, thresholds)
     if forgetful is not None:
         return _explain_time(reading, layers, unreached[0], forgetful, thresholds)
@@ -56,6 +61,9 @@ def explain(
     cause = _find_lasting_cause(history, reading, split, unreached, thresholds)
     part = float(history.loss_change.peak_share[unreached[0]])
     message = describe_lack(reading, layers, unreached[0], split, part, thresholds)
+    at_ends = explain_by_ends(reading, unreached, split, cause, message, thresholds)
+    if at_ends is not None:
+        return at_ends
     faults = find_faults(reading, split, cause, unreached, thresholds)
     remedy = ""
     if cause == "weight_decay":

@@ -84,15 +84,34 @@ def _count(reading: Reading, indices: list[int]) -> str:
 
 def _describe_cut(reading: Reading, indices: list[int], thresholds: Thresholds) -> Sign:
     layers, cuts = _list_modules(reading, indices), find_cuts(reading, indices)
+    got = "no gradient"
+    if _gets_zeros(reading, indices):
+        cuts = [cut for cut in cuts if cut.is_flat]  # behind any other, there would be none at all
+        got = "no gradient" if cuts else "a gradient of exactly 0"
     message = (
-        f"{name_region(layers)} took part in forward and got no gradient over the last "
+        f"{name_region(layers)} took part in forward and got {got} over the last "
         f"{thresholds.disconnected_records} sampled steps that used it ({_count(reading, indices)})"
     )
     if not cuts:
-        return Sign(layers, "disconnected", 0.0, 0.0, f"{message}.")
+        remedy = "" if got == "no gradient" else _ZEROS.format(name_region(layers))
+        return Sign(layers, "disconnected", 0.0, 0.0, f"{message}.", remedy=remedy)
     message = f"{message}; its way to the loss ends at {describe_cuts(cuts)}."
     remedy = advise_cut(cuts[0], name_patterns(layers, reading.topology.types))
     return Sign(layers, "disconnected", 0.0, 0.0, message, remedy=remedy, source=cuts[0].source)
+
+
+_ZEROS = (
+    "The way from the loss to {} is there, and what comes back on it is 0: look for a factor of 0 "
+    "(a weight of the loss, a mask, an advantage that is its own baseline), for a clamp beyond "
+    "whose limits all values lie, for a margin that is met, or for differences of equal values."
+)
+
+
+def _gets_zeros(reading: Reading, indices: list[int]) -> bool:
+    """Whether a gradient comes to all of these parameters, and is 0."""
+    grad = reading.record.param("grad_l2_norm")[indices]
+    calls = [call for index in indices for call in reading.topology.calls[index]]
+    return bool(np.all(grad == 0)) and bool(np.all(reading.grad[calls] == 0))
 
 
 def _describe_unused(reading: Reading, indices: list[int], thresholds: Thresholds) -> Sign:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 from gradwatch.evidence.feeders import name_with_feeders
 from gradwatch.evidence.gradient_flow import measure_rms
 from gradwatch.evidence.history import History
-from gradwatch.evidence.topology import Topology
+from gradwatch.evidence.softmaxes import find_softmaxes, measure_sureness
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.ignored import find_ignored_layers
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.phrases import name_percent, name_region, say_name
-
-ATTENTION = ":attention"
-"""Suffix of the entries that capture makes for fused attention; ``saturated_fraction`` is of rows
-there, by their largest weight, so that many keys do not make it large."""
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
@@ -48,7 +42,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     if found and history.has_converged(thresholds):
         found = [i for i in found if not _was_open(history, i, thresholds)]
     found += _find_stuck_outputs(history, thresholds)
-    found += _find_stuck_attention(history, thresholds)
+    found += _find_stuck_softmaxes(history, thresholds)
     ignored = find_ignored_layers(topology, thresholds.ignore_layers)
     found = [index for index in found if not ignored[index]]
     if not found:
@@ -96,23 +90,20 @@ def _has_stuck(history: History, thresholds: Thresholds) -> bool:
     return history.losses.remaining > thresholds.stuck and history.losses.has_levelled
 
 
-@lru_cache(maxsize=16)
-def _find_attention(topology: Topology) -> tuple[int, ...]:
-    return tuple(i for i, layer in enumerate(topology.layers) if layer.fqn.endswith(ATTENTION))
-
-
-def _find_stuck_attention(history: History, thresholds: Thresholds) -> list[int]:
-    """Attention that has been sure from the start, in a training that does not get on.
+def _find_stuck_softmaxes(history: History, thresholds: Thresholds) -> list[int]:
+    """Softmaxes that have been sure from the start, in a training that does not get on.
 
     Attention that has learned where to look is sure; before any training it is so only because its
     scores are far too large. Its gradient then comes in bursts, at the few near ties.
     """
-    found = _find_attention(history.latest.topology)
+    topology, limit = history.latest.topology, thresholds.saturated_fraction
+    found = find_softmaxes(topology)
     if not found or not _has_stuck(history, thresholds):
         return []
-    fraction = history.latest.record.layer("saturated_fraction")
-    sure = [i for i in found if fraction[i] >= thresholds.saturated_fraction]
-    return [i for i in sure if not _was_open(history, i, thresholds)]
+    now, first = measure_sureness(history.latest), history.first_levels.sureness
+    flat = history.latest.record.layer("saturated_fraction") >= limit  # not so over a single entry
+    sure = [i for i in found if flat[i] and now[i] >= limit]
+    return [i for i in sure if first.get(topology.layers[i].key, 0.0) >= limit]
 
 
 def _was_open(history: History, index: int, thresholds: Thresholds) -> bool:
@@ -139,8 +130,10 @@ every input. It is no vanishing gradient by itself: a net can be 90 % saturated 
 An element is saturated when |phi'| is below 5 % of its maximum: |z| > 4.36 for the sigmoid, |z| >
 2.18 for tanh. Derivatives are taken from the outputs. Gates (outputs that multiply something) and
 activations behind the last weight are left alone: being sure is their job. So are activations that
-were open at first and have become sure in a training that has `converged`. Source: Glorot & Bengio
-(2010), section 3.
+were open at first and have become sure in a training that has `converged`. A softmax inside the
+network, as in attention or a router, counts when it has been one-hot since the first record (mean
+`sum p^2` of its rows at `saturated_fraction`) and the loss has levelled off above `stuck` of its
+first values. Source: Glorot & Bengio (2010), section 3.
 
 ## Example
 Raw pixels from 0 to 255 fed to a tanh network: |z| is in the hundreds.

@@ -6,12 +6,14 @@ from functools import partial
 
 import numpy as np
 
+from gradwatch.evidence.ends import find_exit
 from gradwatch.evidence.erasure import find_erased
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.half_precision import find_flushed
 from gradwatch.evidence.history import History
 from gradwatch.evidence.progress import is_at_rest, lacks_rate
 from gradwatch.evidence.topology import Indices, Mask, is_flat
+from gradwatch.evidence.zero_gradients import find_unasked
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.excessive_decay import find_excessive_decay
@@ -54,6 +56,9 @@ def examine(
         return []
     ordered = _order(np.flatnonzero(heard), measure_share(history.latest))
     share = float(measure_share(history.latest)[ordered[0]])
+    end = find_exit(history.latest, ordered[0])
+    if end is not None and end.share < thresholds.profile:
+        share = min(share, end.share)
     return [_make_sign(history, ordered, share, thresholds.profile, thresholds)]
 
 
@@ -135,11 +140,19 @@ def _look_at_network(history: History, thresholds: Thresholds) -> list[Sign]:
     indices = np.flatnonzero(reading.judged & ~ignored)
     if not indices.size:
         return []
+    if not history.has_closed_outputs(thresholds) and _is_unasked(history, indices):
+        return []  # GW701 says that the loss sends nothing
     if _have_outputs_closed(reading, thresholds):
         return [_describe_outputs(reading, indices, reading.output_gain, thresholds)]
     ordered = _order(indices, reading.param_gradient)
     motion = history.measure_motion(now=True)
     return [_make_sign(history, ordered, motion, thresholds.loss_progress, thresholds)]
+
+
+def _is_unasked(history: History, indices: Indices) -> bool:
+    """Whether the loss has never sent any of these parameters a gradient above zero."""
+    asked = history.params.was_fed[indices].any()
+    return not asked and find_unasked(history.latest, indices.tolist()) >= set(indices.tolist())
 
 
 def _have_outputs_closed(reading: Reading, thresholds: Thresholds) -> bool:
@@ -212,6 +225,11 @@ each other. Where a log lacks the loss change, or the whole network is at rest, 
 layer's output against the largest further down (`profile`) and `||g||*||w||` against the largest
 behind it (`sensitivity`) decide in its place.
 
+Where most weights have less than `weight_floor` of their first size left, what moves them is weight
+decay or a penalty in the loss: the gradient at a layer's output alone decides. Weight decay that
+takes `shaking_update` of a weight per step (rate times decay), while the loss is above `progress` of
+its first values, is a sign by itself.
+
 The *whole network* stands still when a step changes the loss by less than `loss_progress` of what
 it began with, no weight moves, and more than `unfinished` of the loss is left: from the first step
 on, or since the activations on the outputs let less than `output_gain` of the gradient through. At
@@ -223,6 +241,8 @@ Also left alone:
 
 {list_guards(GUARDS)}
 
+Where no layer on the way takes the gradient, its ends do: what the loss sends there against the
+best-fed output, a saturated activation that no weight follows, inputs that are next to nothing.
 The cause follows from the gains `||dL/d input|| / ||dL/d output||` between the layer and the
 loss: the activations' share is phi', the weights' share W. Sources: Bengio, Simard & Frasconi
 (1994); Lan et al. (2019), "LCA: Loss Change Allocation"; Glorot & Bengio (2010), section 4; He et

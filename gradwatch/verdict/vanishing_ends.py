@@ -1,0 +1,110 @@
+"""Why a gradient vanishes where no layer on the way takes it: at the ends of that way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gradwatch.evidence.attribution import Attribution
+from gradwatch.evidence.ends import find_closed_end, find_exit, takes_in_little
+from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.rule import Explanation
+from gradwatch.verdict.vanishing_words import LITTLE
+from gradwatch.wording.phrases import name_lack, name_region, say_name
+
+
+def explain_mute(reading: Reading, layers: tuple[str, ...], mute: int) -> Explanation:
+    """A layer that returns zeros for every sample, and is flat there.
+
+    Args:
+        reading: of the record that is judged.
+        layers: fully qualified names of the region.
+        mute: index of the layer.
+    """
+    layer = reading.topology.layers[mute]
+    name = say_name(layer.fqn)
+    verb = "gets" if len(layers) == 1 else "get"
+    message = (
+        f"{name_region(layers)} {verb} no gradient at all: what {name} ({layer.type}) returns is 0 "
+        "for every sample, and its slope with it."
+    )
+    remedy = (
+        f"Scale down what {name} feeds to its exponential or bounded function, such as wider "
+        "kernels (a smaller factor on the distances), until it returns numbers that differ from "
+        "sample to sample; normalised inputs help."
+    )
+    return Explanation("saturation", message, (layer.key,), remedy)
+
+
+def explain_by_ends(
+    reading: Reading,
+    unreached: Sequence[int],
+    split: Attribution | None,
+    cause: str,
+    message: str,
+    thresholds: Thresholds,
+) -> Explanation | None:
+    """What the loss sends or the layer takes in, where that is less than its way accounts for.
+
+    Args:
+        reading: of the record that is judged.
+        unreached: indices of the region's parameters, the one with the least gradient first.
+        split: who takes how much of the gradient of the layer that gets least.
+        cause: as the way alone shows it.
+        message: likewise.
+        thresholds: ``profile`` of a gradient that is next to nothing.
+
+    Returns:
+        ``None`` where the way accounts for most.
+    """
+    passed = math.exp(split.total) if split is not None and split.path else 1.0
+    if cause not in ("weight_scale", "depth", "activation_derivative"):
+        return None
+    head = message.partition(";")[0].rstrip(".")
+    shut = find_closed_end(reading, unreached[0], thresholds)
+    if shut >= 0 and not (split is not None and split.path):
+        layer = reading.topology.layers[shut]
+        message = f"{head}; {say_name(layer.fqn)} lets next to nothing of it through."
+        return Explanation("saturation", message, (layer.key,))
+    end = find_exit(reading, unreached[0])
+    if end is not None and end.share < min(thresholds.profile, passed):
+        names = [say_name(reading.topology.layers[i].fqn) for i in (end.layer, end.strongest)]
+        lack = name_lack(end.share, names[1])
+        message = f"{head}; from the loss {names[0] or 'its output'} gets {lack}."
+        return Explanation("weight_scale", message, remedy=_FAINT.format(names[0]))
+    faint = [i for i in unreached if takes_in_little(reading, i, thresholds)]
+    return (
+        _explain_inputs(reading, faint[0], unreached, head) if faint and passed > LITTLE else None
+    )
+
+
+def _explain_inputs(
+    reading: Reading, index: int, unreached: Sequence[int], head: str
+) -> Explanation:
+    """The gradient is there; what the weight multiplies is next to nothing.
+
+    Where parameters of no layer's own are shut out with it, that is what a function of theirs
+    returns where it is flat.
+    """
+    fqn = reading.topology.params[index].fqn
+    message = f"{head}; the gradient is there, and what {fqn} multiplies is next to nothing."
+    if any(reading.topology.is_bare[i] for i in unreached):
+        return Explanation("saturation", message, remedy=_FLAT.format(fqn))
+    return Explanation("weight_scale", message, remedy=_SMALL.format(fqn))
+
+
+_FAINT = (
+    "Look at what stands between {} and the loss: the weight of its term in the loss, a gate or a "
+    "routing weight near 0 (begin it open), a factor far below 1. The weights themselves are well: "
+    "another initialisation changes nothing."
+)
+_FLAT = (
+    "Look at the function whose values {} takes in: they are next to nothing for every sample, and "
+    "its slope with them, such as exp(-x) of large distances; widen its kernels or scale down its "
+    "inputs until the values differ from sample to sample."
+)
+_SMALL = (
+    "Scale the inputs that {} takes in to mean 0 and a size of about 1 (they may have been divided "
+    "twice). The weights themselves are well: another initialisation changes nothing."
+)
