@@ -19,6 +19,11 @@ MIN_STEPS = 2
 MAX_WINDOW = 64
 """... but over no more than this many."""
 
+FEW_SAMPLES = 32
+FEW_STEPS = 8
+"""With batches so small that ``FEW_STEPS`` steps bring fewer samples than ``MIN_SAMPLES``, so many
+over all steps so far will do: the rule asks how sure they make it."""
+
 
 @dataclass
 class Window:
@@ -41,7 +46,8 @@ class Window:
             total += count
             if width >= MIN_STEPS and total >= MIN_SAMPLES:
                 return width
-        return 0
+        is_enough = total >= FEW_SAMPLES and len(self.samples) >= FEW_STEPS
+        return len(self.samples) if is_enough else 0
 
 
 @dataclass

@@ -20,6 +20,11 @@ JUMP_SAMPLES = 4
 """Steps sampled one by one after a jump, or where other parameters get a gradient than before; one
 where a sign has shown that must last to be a finding: it shows again, or it was noise."""
 
+SILENT = 0.6
+UNKNOWN_RECORDS = 8
+"""Share of zeros of a rectifier, and records, from which it is worth a sample to learn whether its
+units are dead: with a batch of one or two the schedule alone would take thousands of steps."""
+
 ALLOWANCE = 8
 """Samples out of turn for jumps and signs are at most so many more than those of the schedule."""
 
@@ -60,11 +65,17 @@ class Alertness:
         """
         self._records += 1
         jumps = self._find_jump(record) | self._find_turn(record)
-        wanted = JUMP_SAMPLES if jumps else int(has_sign)
+        wanted = JUMP_SAMPLES if jumps else int(has_sign or self._lacks_samples(record))
         left = ALLOWANCE + self._records - 2 * self._asked
         granted = max(min(wanted, left), 0)
         self._asked += granted
         return CLOSE_SAMPLES if self._find_break(record) else granted
+
+    def _lacks_samples(self, record: StepRecord) -> bool:
+        """Whether a rectifier is silent for the most part, and batches are too small to say more."""
+        silent = record.layer("zero_fraction") >= SILENT
+        unknown = silent & np.isnan(record.layer("unit_samples"))
+        return self._records >= UNKNOWN_RECORDS and bool(unknown.any())
 
     def _find_jump(self, record: StepRecord) -> bool:
         """Whether the loss or the gradient is far above what it was; NaN and Inf are no measure."""
