@@ -72,7 +72,7 @@ class Alertness:
         return CLOSE_SAMPLES if self._find_break(record) else granted
 
     def _lacks_samples(self, record: StepRecord) -> bool:
-        """Whether a rectifier is silent for the most part, and batches are too small to say more."""
+        """Whether a rectifier is mostly silent, and batches are too small to say more."""
         silent = record.layer("zero_fraction") >= SILENT
         unknown = silent & np.isnan(record.layer("unit_samples"))
         return self._records >= UNKNOWN_RECORDS and bool(unknown.any())

@@ -227,8 +227,8 @@ behind it (`sensitivity`) decide in its place.
 
 Where most weights have less than `weight_floor` of their first size left, what moves them is weight
 decay or a penalty in the loss: the gradient at a layer's output alone decides. Weight decay that
-takes `shaking_update` of a weight per step (rate times decay), while the loss is above `progress` of
-its first values, is a sign by itself.
+takes `shaking_update` of a weight per step (rate times decay), while the loss is above `progress`
+of its first values, is a sign by itself.
 
 The *whole network* stands still when a step changes the loss by less than `loss_progress` of what
 it began with, no weight moves, and more than `unfinished` of the loss is left: from the first step
