@@ -138,7 +138,8 @@ class Doctor:
         findings = [episode.describe() for episode in current if episode.sign.severity != "note"]
         findings = drop_consequences(findings, history.latest) if findings else findings
         notes = [episode.describe() for episode in current if episode.sign.severity == "note"]
-        notes += [_describe_past(episode) for episode in self._tracker.past]
+        past = [_describe_past(episode) for episode in self._tracker.past]
+        notes += [note for note in past if not _goes_on(note, findings)]
         findings = sorted(_inherit_cause(inherit_mishandling(findings)), key=_rank)
         flagged = {layer for finding in findings for layer in finding.layers}
         coverage = measure_coverage(history, findings, notes, self._ignored, self.thresholds)
@@ -183,6 +184,14 @@ def _describe_past(episode: Episode) -> Finding:
     finding = episode.describe(severity="note")
     text = f"Recovered after step {finding.last_step}: {finding.message}"
     return Finding(**{**finding.to_dict(), "layers": finding.layers, "message": text})
+
+
+def _goes_on(note: Finding, findings: list[Finding]) -> bool:
+    """Whether what a note speaks of has become a finding, or is one again: it has not recovered."""
+    return any(
+        finding.code == note.code and not set(note.layers).isdisjoint(finding.layers)
+        for finding in findings
+    )
 
 
 def _rank(finding: Finding) -> tuple[int, int]:

@@ -96,6 +96,15 @@ def test_changes_say_when_a_finding_begins_and_ends():
     assert note.severity == "note"
 
 
+def test_what_is_a_finding_again_is_not_said_to_have_recovered():
+    begins, ends = make_vanishing(5, start=5), make_healthy(60, start=10)
+    once = [*make_healthy(5), *begins, *ends]
+    assert [note.code for note in diagnose(once).notes] == ["GW101"]
+    again = diagnose([*once, *make_vanishing(20, start=70)])
+    assert [finding.code for finding in again.findings] == ["GW101"]
+    assert again.notes == ()
+
+
 def test_a_late_illness_has_its_first_step():
     verdict = diagnose([*make_healthy(40), *make_vanishing(20, start=40)])
     assert verdict.findings[0].first_step == 40

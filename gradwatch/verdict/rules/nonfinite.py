@@ -93,8 +93,8 @@ def _advise(origin: Origin, types: Mapping[str, str]) -> str:
     if origin.what == "unseen":
         return (
             f"Guard {STEEP} with an epsilon, first of all {place}, and check the input batches "
-            f"for NaN; from here on every step is sampled for a while, so that the origin shows "
-            f"if it happens again, and {find}"
+            "for NaN and masks for rows that are masked entirely; from here on every step is "
+            f"sampled for a while, so that the origin shows if it happens again, and {find}"
         )
     return (
         f"Look {place} for an operation whose slope is infinite at its edge ({STEEP}) and keep "
