@@ -145,7 +145,7 @@ def judge_run(
     """The verdict on one recorded run against its label."""
     try:
         return _judge_run(run, thresholds, rules)
-    except (ArithmeticError, ValueError) as error:
+    except (ArithmeticError, LookupError, ValueError) as error:
         return Judged({CRASH: repr(error)}, CRASH)
 
 

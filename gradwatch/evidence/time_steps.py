@@ -153,7 +153,7 @@ def _profile_chains(
     for fqn, calls in chains.items():
         grads = all_grads[list(calls)]
         known = grads[np.isfinite(grads)].tolist()
-        if len(known) < recurrent_calls or not max(known) > 0:
+        if len(known) < recurrent_calls or not max(known, default=0.0) > 0:
             continue
         quarter = max(len(known) // 4, 1)
         first, last = median(known[:quarter]), median(known[-quarter:])

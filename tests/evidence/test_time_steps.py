@@ -86,3 +86,9 @@ def test_a_profile_names_the_cell_and_what_feeds_it():
     reading = read(change(make_record(net.build()), "grad_output_l2_norm", {"cell": 1.0}))
     (profile,) = measure_time_share(reading, Thresholds())
     assert profile.list_layers(reading) == ("cell", "embed")
+
+
+def test_a_layer_without_any_gradient_has_no_profile_however_few_calls_are_asked_for():
+    nothing = read(give(unroll(6), [np.nan] * 6))
+    profiles = measure_time_share(nothing, Thresholds(recurrent_calls=0))
+    assert "cell" not in {profile.fqn for profile in profiles}

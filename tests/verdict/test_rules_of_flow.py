@@ -196,6 +196,10 @@ class TestExploding:
         assert sign.observed == pytest.approx(1e7)  # the head's own gain is the target's scale
         assert "is 10 million times that of the outputs" in sign.message
 
+    def test_a_share_beyond_all_growth_names_the_worst_layer(self):
+        record = make_record(build_chain(9, "ReLU"), gains={"Linear": 10.0})
+        assert see(EXPLODING, record, grown_share=3.0).layers[0] == "fc0"
+
     def test_mild_growth_is_not(self):
         record = make_record(build_chain(9, "ReLU"), gains={"Linear": 1.5})
         assert examine(EXPLODING, record) == []

@@ -54,7 +54,8 @@ def _look_over_depth(history: History, thresholds: Thresholds) -> Sign | None:
     is_backward = float(np.max(backward, initial=1.0)) >= growth
     values = backward if is_backward else forward
     order = np.argsort(-values)
-    chosen = [int(i) for i in order if values[i] > growth**thresholds.grown_share]
+    least = growth ** min(thresholds.grown_share, 1.0)
+    chosen = [int(i) for i in order if values[i] >= least]
     names = tuple(dict.fromkeys(reading.topology.layers[i].fqn for i in chosen))
     cause = _find_cause(history, reading, growth, chosen[0], thresholds)
     what = "gradient at" if is_backward else "output of"
