@@ -23,8 +23,8 @@ INTRODUCTION = """\
 # Thresholds and guards, weighed
 
 Every number here was moved, and every guard taken out, on the recorded trainings of the zoo
-(`tests/zoo`): {runs} runs, sampled as `watch` does by default (`@50`); what none of these decides,
-and the guards, on {close_runs} that were sampled at each step (`@1`) as well. A verdict has changed
+(`tests/zoo`): {runs} runs, sampled as `watch` does by default (`@50`){close_runs}. A verdict has
+changed
 when it is wrong in another way than before (a missed finding, an alarm, a wrong cause or place, a
 finding besides the label's), or when its status changes between healthy, unhealthy and not judged.
 
@@ -57,9 +57,9 @@ changes when the guard is taken out.
 UNDECIDED = {
     "sensitivity": "says how many layers are named where the whole network is at rest: without it "
     "23 of 848 verdicts name fewer, which is not scored",
+    "alike_share": "says which layers a remedy names beside the worst, which is not scored",
     "rank_spread": "is read only in jobs of several ranks, which the zoo has not",
     "dominant_share": "says which layer a message and a remedy name, which is not scored",
-    "recovery_share": "says when a finding has gone, which is not scored",
 }
 """Why no verdict on the zoo changes with some thresholds."""
 
@@ -103,7 +103,7 @@ def write_page(weighed: Weighed) -> str:
     names = ", ".join(f"`{name}`" for name in (*weighed.unread, *lists))
     return "".join(
         (
-            INTRODUCTION.format(runs=weighed.runs, close_runs=weighed.close_runs),
+            INTRODUCTION.format(runs=weighed.runs, close_runs=_name_close(weighed)),
             "\n".join(rows) + "\n",
             _list_kept(weighed),
             _explain_undecided(weighed),
@@ -124,6 +124,13 @@ def _explain_undecided(weighed: Weighed) -> str:
     if others:
         lines.append(f"- {others}: no run of the zoo is on either side of them yet.")
     return "\n".join(lines) + "\n" if names else ""
+
+
+def _name_close(weighed: Weighed) -> str:
+    if not weighed.close_runs:
+        return ""
+    count = weighed.close_runs
+    return f"; what none decides, and the guards, on {count} sampled at each step (`@1`) too"
 
 
 def _list_kept(weighed: Weighed) -> str:

@@ -33,6 +33,7 @@ UNDECIDING = {
     "the least that a variance or a stretch can be made of": ("LEAST_SCATTERED", "LEAST_RECORDS"),
     "when to sample": (
         "LOSS_JUMP", "GRAD_JUMP", "JUMP_RECORDS", "JUMP_SAMPLES", "ALLOWANCE", "CLOSE_SAMPLES",
+        "SILENT", "UNKNOWN_RECORDS",
     ),
     "how much is held or looked through": (
         "KEPT", "_KEPT", "WALKED", "BATCH", "BATCH_LAYERS", "FEW",
