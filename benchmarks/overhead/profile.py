@@ -19,22 +19,25 @@ from typing import Any
 from benchmarks.overhead.ours import run_sampled
 from benchmarks.overhead.timing import CLOCKS, WARM_UP_STEPS
 from benchmarks.overhead.workloads import WORKLOADS, Workload
-from gradwatch.capture import param_readings, statistics
+from gradwatch.capture import param_readings, saturation, statistics
 from gradwatch.capture.assembly import Assembler
+from gradwatch.capture.call_rows import CallRows
 from gradwatch.capture.device_values import Ledger
 from gradwatch.capture.forward import ForwardTracker
 from gradwatch.capture.functions import FunctionMode
 from gradwatch.capture.fused_ops import InsideRecorder
 from gradwatch.capture.gradients import GradientReader
+from gradwatch.capture.planned_forward import PlannedForward
 from gradwatch.capture.sampled_step import SampledStep
 from gradwatch.capture.session import Session
 from gradwatch.verdict.engine import Doctor
 
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     "norms of outputs and of their gradients": ((statistics, "measure_l2_norm"),),
+    "small tensors of many calls, together": ((CallRows, "flush"),),
     "fractions, of samples": (
         (statistics, "measure_zero_fraction"),
-        (statistics, "measure_saturation"),
+        (saturation, "measure_saturation"),
         (statistics, "count_histogram"),
         (statistics, "find_fired_units"),
     ),
@@ -42,7 +45,10 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
         (param_readings, "read_gradients"),
         (param_readings, "read_weights"),
     ),
-    "parameters: updates": ((param_readings.Updates, "finish"),),
+    "parameters: updates": (
+        (param_readings.Updates, "finish"),
+        (param_readings, "note_updates"),
+    ),
     "attention, computed again": ((FunctionMode, "_record_attention"),),
     "recurrent layers, computed again": (
         (InsideRecorder, "record_recurrent"),
@@ -51,6 +57,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     "following forward: modules, activations, the graph": (
         (ForwardTracker, "_enter"),
         (ForwardTracker, "_leave"),
+        (PlannedForward, "_leave"),
         (FunctionMode, "_record"),
         (FunctionMode, "_note_operands"),
         (FunctionMode, "_follow_gates"),

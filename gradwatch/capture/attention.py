@@ -6,7 +6,7 @@ attention weights of a bounded sample follow from what they were called with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -90,15 +90,15 @@ def sample_attention(
     with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
         if enable_gqa:
             key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
-        rows, heads = _spread(length, MAX_QUERIES), _choose_heads(query.shape[:-2])
+        rows, heads = spread_over(length, MAX_QUERIES), choose_heads(query.shape[:-2])
         chosen = *heads, rows
         q = query.detach()[chosen].float() * (size**-0.5 if scale is None else scale)
         k = key.detach().expand(*query.shape[:-2], *key.shape[-2:])[heads].float()
         mask: Tensor | None = None
         causal: tuple[Any, ...] = ()
         if is_causal:
-            mask = _make_causal(rows, k.shape[-2], k.device)
             causal = rows.start, rows.stop, rows.step, k.shape[-2], k.device
+            mask = make_mask(causal)
         if attn_mask is not None:
             mask, causal = _make_additive(_choose_of_mask(attn_mask, chosen)), ()
         return Scores(q, k, mask, causal)
@@ -128,7 +128,7 @@ def sample_multi_head(*args: Any, **kwargs: Any) -> Scores | str:
             query, key = query.unsqueeze(1), key.unsqueeze(1)
             masks[1] = None if masks[1] is None else masks[1].unsqueeze(0)
         heads = int(given["num_heads"])
-        batch = _spread(query.shape[1], max(MAX_HEADS // heads, 1))
+        batch = spread_over(query.shape[1], max(MAX_HEADS // heads, 1))
         q, k = (_split(x[:, batch], heads, w, b) for x, w, b in _project(query, key, given))
         mask = _merge_masks(masks[0], masks[1], batch, (query.shape[1], heads), len(key))
         return sample_attention(q, k, k, mask)
@@ -186,9 +186,16 @@ def _make_additive(mask: Tensor, excludes: bool = False) -> Tensor:
     return torch.zeros(mask.shape, device=mask.device).masked_fill_(hidden, float("-inf"))
 
 
-def _make_causal(rows: slice, n_keys: int, device: torch.device) -> Tensor:
-    """A mask to be added for the chosen queries, which see no key after their own."""
-    queries = torch.arange(rows.start, rows.stop, rows.step, device=device)
+def make_mask(causal: tuple[Any, ...]) -> Tensor | None:
+    """A mask to be added for the chosen queries, which see no key after their own.
+
+    Args:
+        causal: as of ``Scores``; ``()``: none is needed.
+    """
+    if not causal:
+        return None
+    *rows, n_keys, device = causal
+    queries = torch.arange(*rows, device=device)
     return _make_additive(torch.arange(n_keys, device=device) <= queries.unsqueeze(1))
 
 
@@ -203,38 +210,62 @@ def _choose_of_mask(mask: Tensor, chosen: tuple[slice, ...]) -> Tensor:
     ]
 
 
-def _choose_heads(shape: torch.Size) -> tuple[slice, ...]:
-    """Of every dimension before the last two; as many heads of as few sequences as there may be."""
+def choose_heads(shape: torch.Size) -> tuple[slice, ...]:
+    """Which of an attention's heads are computed again: all there may be of as few sequences.
+
+    Args:
+        shape: of every dimension before the last two.
+    """
     left, chosen = MAX_HEADS, []
     for size in reversed(shape):
-        part = _spread(size, max(left, 1))
+        part = spread_over(size, max(left, 1))
         chosen.append(part)
         left //= len(range(size)[part])
     return tuple(reversed(chosen))
 
 
-def _spread(count: int, most: int) -> slice:
+def spread_over(count: int, most: int) -> slice:
+    """An even choice.
+
+    Args:
+        count: how many there are.
+        most: how many of them may be chosen.
+    """
     stride = max(count // most, 1)
     return slice(0, min(stride * most, count), stride)
 
 
 @torch.no_grad()
-def measure_scores(samples: Sequence[Scores]) -> list[Measured]:
+def measure_scores(scores: Scores) -> Measured:
     """Saturation of the softmax by its largest weight; queries with one key have no choice.
 
     Args:
-        samples: of one shape, and with one mask, that of the first.
+        scores: of one attention.
 
     Returns:
-        For each sample its saturated fraction and mean derivative, on the device.
+        Its saturated fraction and mean derivative, on the device.
+    """
+    mask = scores.mask
+    saturated, mean = measure_weights(scores.q[None], scores.k[None], mask)
+    yield PART, "saturated_fraction", RawValue(saturated[0])
+    yield PART, "derivative_mean", RawValue(mean[0])
+
+
+def measure_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Saturated fraction and mean derivative of several attentions of one shape.
+
+    To be called where gradients are switched off.
+
+    Args:
+        q: scaled queries ``(n, ..., L, E)``.
+        k: keys ``(n, ..., S, E)``.
+        mask: to be added to the scores of each, or ``None``.
+
+    Returns:
+        Each ``(n,)``.
 
     Source: the derivative of a softmax at its largest weight ``w`` is ``w (1 - w)``.
     """
-    mask = samples[0].mask
-    q, k = (
-        torch.stack(each)
-        for each in ([sample.q for sample in samples], [sample.k for sample in samples])
-    )
     with torch.autocast(q.device.type, enabled=False):
         scores = q @ k.transpose(-1, -2)
     if mask is not None:
@@ -246,13 +277,4 @@ def measure_scores(samples: Sequence[Scores]) -> list[Measured]:
     count = has_choice.flatten(1).sum(1).clamp(min=1)
     limit = SATURATION_SHARE * ACTIVATIONS["softmax"].maximum
     saturated = (has_choice & (derivative < limit)).flatten(1).sum(1) / count
-    mean = derivative.flatten(1).sum(1) / count
-    pairs = zip(saturated.unbind(), mean.unbind(), strict=True)
-    return [iter(_name_values(*pair)) for pair in pairs]
-
-
-def _name_values(saturated: Tensor, mean: Tensor) -> tuple[tuple[Part, str, RawValue], ...]:
-    return (
-        (PART, "saturated_fraction", RawValue(saturated)),
-        (PART, "derivative_mean", RawValue(mean)),
-    )
+    return saturated, derivative.flatten(1).sum(1) / count

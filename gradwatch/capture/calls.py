@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -39,6 +40,11 @@ class Call:
     sources: tuple[int, ...] = ()
     is_part: bool = False
 
+    @cached_property
+    def key(self) -> CallKey:
+        """Stands for it from step to step."""
+        return self.layer.fqn, self.layer.call
+
 
 @dataclass(frozen=True)
 class Part:
@@ -68,6 +74,9 @@ class CallTable:
 
     Args:
         linked: calls that an earlier step has described, whose sources are known.
+
+    Attributes:
+        root: number of the outermost call that is running, or ran last.
     """
 
     def __init__(self, linked: Mapping[CallKey, Layer]) -> None:
@@ -79,14 +88,10 @@ class CallTable:
         self.known: dict[EdgeKey, int] = {}
         self.axes: dict[EdgeKey, int] = {}
         self.pass_number = 0
+        self.root = -1
         self._linked = linked
         self._counters: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
         self._counter = self._counters[True]
-
-    @property
-    def root(self) -> int:
-        """Number of the outermost call that is running, or ran last."""
-        return len(self.root_passes) - 1
 
     def begin_root(self, is_training: bool = True) -> None:
         """Another outermost call begins.
@@ -99,6 +104,7 @@ class CallTable:
         """
         self._counter = self._counters[is_training]
         self.root_passes.append(self.pass_number)
+        self.root += 1
 
     def begin_pass(self) -> None:
         """Another pass begins: its first call of each module is the first again."""

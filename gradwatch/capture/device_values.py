@@ -116,17 +116,17 @@ class Ledger:
         self,
         statistic: str,
         indices: Sequence[int],
-        root: int,
+        roots: Sequence[int],
         values: Tensor,
         divisors: Sequence[float],
         kind: int = PLAIN,
     ) -> None:
-        """As ``add_row``, of one statistic and one root.
+        """As ``add_row``, of one statistic.
 
         Args:
             statistic: of all values.
             indices: of the call or the parameter of each.
-            root: number of the outermost call, or ``WHOLE_STEP``.
+            roots: number of the outermost call of each, or ``WHOLE_STEP``.
             values: ``(len(indices),)``, raw, on their device.
             divisors: of each value.
             kind: ``PLAIN``, ``ROOT`` or ``REST``, for all of them.
@@ -136,9 +136,25 @@ class Ledger:
         self.values.append(values)
         self.statistics += [statistic] * count
         self.indices += indices
-        self.roots += [root] * count
+        self.roots += roots
         self.kinds += [kind] * count
         self.divisors += divisors
+
+    def add_params(
+        self,
+        statistic: str,
+        indices: Sequence[int],
+        values: Tensor,
+        divisors: Sequence[float],
+        kind: int = PLAIN,
+    ) -> None:
+        """As ``add_column``, of parameters: what belongs to the whole step.
+
+        Args:
+            statistic, indices, values, divisors, kind: as there.
+        """
+        roots = [WHOLE_STEP] * len(indices)
+        self.add_column(statistic, indices, roots, values, divisors, kind)
 
     def take(self, other: Ledger, indices: Container[int], suffix: str = "") -> None:
         """Take over what another ledger holds of some indices; a suffix marks its statistics.
@@ -151,10 +167,13 @@ class Ledger:
         first = len(self.statistics)
         self.starts.extend(first + start for start in other.starts)
         self.values.extend(other.values)
-        self.statistics.extend(
-            statistic + suffix if index in indices else NOBODY
-            for statistic, index in zip(other.statistics, other.indices, strict=True)
-        )
+        if not suffix and all(map(indices.__contains__, other.indices)):
+            self.statistics += other.statistics
+        else:
+            self.statistics += [
+                statistic + suffix if index in indices else NOBODY
+                for statistic, index in zip(other.statistics, other.indices, strict=True)
+            ]
         self.indices.extend(other.indices)
         self.roots.extend(other.roots)
         self.kinds.extend(other.kinds)

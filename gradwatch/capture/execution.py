@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradwatch.capture.attention import Scores
-from gradwatch.capture.backward_passes import is_in_backward
-from gradwatch.capture.call_measures import CallMeasures
+from gradwatch.capture.attention_rows import read_kept, sample_kept
+from gradwatch.capture.call_measures import CallMeasures, list_settings
 from gradwatch.capture.calls import Call, CallKey, CallTable
-from gradwatch.capture.forward import ForwardTracker
 from gradwatch.capture.frames import Frame
 from gradwatch.capture.fused_ops import InsideRecorder
 from gradwatch.capture.gradients import GradientReader
-from gradwatch.capture.graph import find_outputs, is_readable
-from gradwatch.capture.plan import Plan, Slot
+from gradwatch.capture.graph import Node, find_outputs, is_functorch_wrapped, is_readable
+from gradwatch.capture.plan import CallSettings, Plan, Slot, Stop, find_function
+from gradwatch.capture.reach import follow
 from gradwatch.records import Layer
 from gradwatch.schema.activations import Activation
+from gradwatch.schema.derivatives import Options
 
 
 class Execution:
@@ -55,15 +55,17 @@ class Execution:
         self._gradients = gradients
         self._measures = measures
         self._insides = insides
-        self._slots: tuple[Slot, ...] = ()
+        self._stops: tuple[Stop, ...] = ()
         self._at = 0
         self._passes = 0
 
     @property
     def is_complete(self) -> bool:
         """Whether all was as planned, and nothing was missing."""
-        at_end = self._passes > 0 and self._at == len(self._slots)
+        at_end = self._passes > 0 and self._at == len(self._stops)
         several = len(self.plan.passes)
+        if self._measures.has_lost:
+            self.reject("changed in place")
         return not self.mismatch and at_end and several in (1, self._passes)
 
     def reject(self, mismatch: str) -> None:
@@ -76,11 +78,11 @@ class Execution:
 
     def begin_pass(self) -> None:
         """A forward begins after a backward, or as the first one."""
-        passes = self.plan.passes
-        if self._at < len(self._slots) or self._passes >= len(passes) > 1:
+        passes = self.plan.stops
+        if self._at < len(self._stops) or self._passes >= len(passes) > 1:
             self.reject("passes")
             return
-        self._slots, self._at = passes[min(self._passes, len(passes) - 1)], 0
+        self._stops, self._at = passes[min(self._passes, len(passes) - 1)], 0
         self._passes += 1
 
     def begin_root(self, module: nn.Module) -> None:
@@ -91,24 +93,28 @@ class Execution:
         """
         if not self._passes:
             self.begin_pass()
-        if self._at >= len(self._slots) or self._slots[self._at].root != id(module):
+        if self._at >= len(self._stops) or self._find_root() != id(module):
             self.reject("the outermost module")
 
-    def _next(self) -> Slot | None:
+    def _find_root(self) -> int | None:
+        slot, functions, _ = self._stops[self._at]
+        return next((each.root for each in functions if each.root is not None), slot.root)
+
+    def _next(self) -> Stop | None:
         if self.mismatch:
             return None
-        if self._at >= len(self._slots):
+        if self._at >= len(self._stops):
             self.reject("more calls")
             return None
         self._at += 1
-        return self._slots[self._at - 1]
+        return self._stops[self._at - 1]
 
     # Events ---------------------------------------------------------------------------------
 
     def take_module(
         self, fqn: str, module: nn.Module, args: tuple[Any, ...], kwargs: Any, result: Any
     ) -> None:
-        """A watched module's call has returned.
+        """A watched module's call has returned; to be called where gradients are switched on.
 
         Args:
             fqn: of the module.
@@ -116,30 +122,32 @@ class Execution:
             args, kwargs: that it was called with.
             result: what it returned.
         """
-        slot = self._next()
-        if slot is None:
+        stop = self._next()
+        if stop is None:
             return
-        is_same = slot.module == id(module) and slot.is_training == module.training
-        if not is_same or slot.attention is not None or slot.activation is not None:
+        slot, functions, is_function = stop
+        if slot.module != id(module) or slot.is_training != module.training or is_function:
             self.reject("another module")
             return
         outputs = _list_outputs(result)
-        if slot.key is None:
-            if bool(outputs) != bool(slot.n_outputs):
+        torch._C._set_grad_enabled(False)
+        try:
+            for function in functions:
+                self._read_function(function, outputs, args)
+            if slot.key is not None:
+                self._read_module(slot, outputs)
+            elif bool(outputs) != bool(slot.n_outputs):
                 self.reject("outputs")
-            return
-        call = self._read(slot, outputs)
-        if call is not None:
-            for output in outputs:
-                self._measures.measure_output(call, output)
-            if slot.role == "recurrent":
-                frame = Frame(weakref.ref(module), fqn, args, frozenset(), True)
-                self._insides.record_recurrent(frame, kwargs, result)
+        finally:
+            torch._C._set_grad_enabled(True)
+        if slot.role == "recurrent" and not self.mismatch:
+            frame = Frame(weakref.ref(module), fqn, args, frozenset(), True)
+            self._insides.record_recurrent(frame, kwargs, result)
 
     def take_activation(
         self, activation: Activation, x: Tensor, y: Tensor, options: dict[str, Any]
     ) -> None:
-        """An activation has returned.
+        """An activation has returned, in a step whose functions are seen.
 
         Args:
             activation: that was called.
@@ -149,49 +157,100 @@ class Execution:
         """
         if y.grad_fn is None or not is_readable(y):
             return
-        slot = self._next()
-        if slot is None:
+        stop = self._next()
+        if stop is None:
             return
-        if slot.activation is not activation or slot.n_dims != y.dim():
+        if stop.slot.activation is not activation:
             self.reject("another activation")
             return
-        call = self._read(slot, [y])
-        if call is not None:
-            self._measures.measure_activation(call, activation, x, y, options)
-            if slot.axis is not None and y.numel():
-                self._measures.observe_fired(call, y, slot.axis)
+        self._read_activation(stop.slot, x, y, list_settings(options), options)
 
     def take_attention(self, scores: Scores | str) -> None:
-        """A fused attention is called.
+        """A fused attention was called, in a step whose functions are seen.
 
         Args:
             scores: sample of what it was given, or why there is none.
         """
-        slot = self._next()
-        if slot is None:
+        stop = self._next()
+        if stop is None:
             return
-        if slot.attention is None:
+        if stop.slot.attention is None:
             self.reject("an attention")
         elif not isinstance(scores, str):
-            self._measures.measure_attention(slot.attention, scores)
+            self._measures.put_scores(stop.slot.attention, scores)
 
-    def _read(self, slot: Slot, outputs: list[Tensor]) -> Call | None:
+    # Reading --------------------------------------------------------------------------------
+
+    def _read_module(self, slot: Slot, outputs: Sequence[Tensor]) -> None:
+        call = self._read(slot, outputs)
+        if call is not None:
+            for output in outputs:
+                self._measures.measure_output(call, output)
+
+    def _read_function(self, slot: Slot, outputs: Sequence[Tensor], args: tuple[Any, ...]) -> None:
+        """What was called without being seen, from the graph that a module has returned."""
+        found = find_function(slot, outputs, args)
+        if found is None:
+            self.reject("a function that is not reached")
+        elif slot.activation is not None:
+            x, y = found
+            self._read_activation(slot, x, y, slot.settings, {})
+        elif slot.attention is not None:
+            self._read_attention(slot.attention, found)
+
+    def _read_activation(
+        self, slot: Slot, x: Tensor, y: Tensor, settings: CallSettings | None, options: Options
+    ) -> None:
+        activation = slot.activation
+        if activation is None or slot.n_dims != y.dim() or settings != slot.settings:
+            self.reject("another activation")
+            return
+        call = self._read(slot, [y])
+        if call is None:
+            return
+        if settings is None:
+            self._measures.measure_activation(call, activation, x, y, options)
+        else:
+            given = x if activation.needs_input else None
+            self._measures.put_activation(call, activation, given, y, settings)
+        if slot.axis is not None and y.numel():
+            self._measures.observe_fired(call, y, slot.axis)
+
+    def _read_attention(self, fqn: str, node: Node) -> None:
+        kept = read_kept(node)
+        if kept is None:
+            self.reject("another attention")
+            return
+        q, k, is_causal, scale = kept
+        q, k, causal = sample_kept(q, k, is_causal)
+        self._measures.put_attention(fqn, q, k, causal, scale)
+
+    def _read(self, slot: Slot, outputs: Sequence[Tensor]) -> Call | None:
         """The call's entry, once its gradients are going to be read."""
         nodes = [output.grad_fn for output in outputs]
         if slot.key is None or len(nodes) != slot.n_outputs:
             self.reject("outputs")
             return None
-        above = [(tap.find(nodes), tap.number) for tap in slot.outputs]
-        below = [(tap.find(nodes), tap.number) for tap in slot.inputs]
-        if any(node is None for node, _ in (*above, *below)):
+        found = [probe.find(nodes) for probe in slot.probes]
+        if None in found:
             self.reject("another graph")
             return None
-        call = self._find_call(slot.key)
-        for edge in above:
-            self._gradients.watch_output(edge, call.index, self._table.root)
-        is_activation = slot.activation is not None
-        self._gradients.watch_slots(below, call.index, self._table.root, is_activation)
+        call, root = self._find_call(slot.key), self._table.root
+        if slot.activation is not None and len(slot.inputs) > 1:
+            self._watch_parts(slot, nodes, call)
+            return call
+        for node, probe in zip(found, slot.probes, strict=True):
+            self._gradients.watch_probe(node, probe, call.index, root)
         return call
+
+    def _watch_parts(self, slot: Slot, nodes: Sequence[Node], call: Call) -> None:
+        """What leaves an activation's input at several places is added up first."""
+        root = self._table.root
+        for tap in slot.outputs:
+            node = follow(nodes, tap.output, tap.path)
+            self._gradients.watch_output((node, tap.number), call.index, root)
+        below = [(follow(nodes, tap.output, tap.path), tap.number) for tap in slot.inputs]
+        self._gradients.watch_slots(below, call.index, root, True)
 
     def _find_call(self, key: CallKey) -> Call:
         calls = self._table.calls
@@ -204,55 +263,10 @@ class Execution:
 
 def _list_outputs(result: Any) -> list[Tensor]:
     """Of what a call has returned, the tensors with a graph that can be read."""
-    if isinstance(result, Tensor) and result.grad_fn is None:
-        return []
+    if (
+        type(result) is Tensor
+        and result.layout is torch.strided
+        and not is_functorch_wrapped(result)
+    ):
+        return [] if result.grad_fn is None else [result]
     return list(find_outputs(result).values())
-
-
-class PlannedForward(ForwardTracker):
-    """Follows the outermost module like any; the modules inside are met with a plan.
-
-    Attributes:
-        execution: of the plan.
-        sees_functions: the function mode is entered around the outermost module.
-    """
-
-    execution: Execution
-    sees_functions = True
-
-    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if self._is_inside(module):
-            return
-        super()._enter(module, args)
-
-    def _is_inside(self, module: nn.Module) -> bool:
-        root = self._root
-        if root is None or root.module is module:
-            return False
-        return threading.get_ident() == self._thread
-
-    def _may_stay(self) -> bool:
-        """What follows forward is looked at when each call is followed."""
-        return False
-
-    def _begin_root(self, frame: Frame) -> None:
-        if self.sees_functions or is_in_backward():
-            super()._begin_root(frame)
-        else:
-            self._root = frame
-            self._observer.begin_root(frame.module)
-
-    def _leave(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> None:
-        if not self._is_inside(module):
-            super()._leave(module, args, *rest)
-            return
-        fqn = self._names.get(id(module))
-        if fqn is None:
-            return
-        if len(rest) < 2:  # after an exception
-            self._guard(self.execution.reject, "an exception")
-        elif torch.is_grad_enabled():
-            with torch._C.DisableTorchFunction():
-                self._guard(self.execution.take_module, fqn, module, args, *rest)
-        elif module.training:
-            self._guard(self.execution.reject, "no gradients")

@@ -10,13 +10,15 @@ from typing import Any
 from torch import Tensor
 
 from gradwatch.capture.attention import Scores
-from gradwatch.capture.call_measures import CallMeasures
+from gradwatch.capture.call_measures import CallMeasures, list_settings
 from gradwatch.capture.calls import Call, CallTable
+from gradwatch.capture.draft import Draft
 from gradwatch.capture.frames import BETWEEN, Frame
 from gradwatch.capture.fused_ops import InsideRecorder
 from gradwatch.capture.gradients import GradientReader
 from gradwatch.capture.graph import (
     Edge,
+    Node,
     find_edge,
     find_input_edges,
     find_outputs,
@@ -25,7 +27,6 @@ from gradwatch.capture.graph import (
     is_readable,
     skip_views,
 )
-from gradwatch.capture.plan import Draft
 from gradwatch.capture.roles import find_module_axis, find_role, name_activation
 from gradwatch.capture.unit_axes import find_output_axis
 from gradwatch.schema.activations import Activation
@@ -76,7 +77,7 @@ class FollowedCalls:
         if outputs:
             self._enter_module(frame, parent, kwargs, outputs, result)
         else:
-            self.draft.skip(frame.module, 0)
+            self.draft.skip(frame.module, {}, frame.args)
         return outputs
 
     def take_activation(
@@ -111,8 +112,9 @@ class FollowedCalls:
         name = name_activation(frame.module, frame.fqn, activation)
         call = self._table.add(frame, name, [y], inputs)
         axis = find_output_axis(y, inputs, self._table.axes) if activation.can_die else None
-        facts = {"activation": activation, "axis": axis, "n_dims": y.dim()}
-        self.draft.add_call(frame.module, call, {edge: y}, inputs, **facts)
+        facts: dict[str, Any] = {"activation": activation, "axis": axis, "n_dims": y.dim()}
+        facts["settings"] = list_settings(options)
+        self.draft.add_activation(frame.module, call, (x, y), inputs, frame.args, **facts)
         if call is None:
             return None
         frame.has_attention |= activation.name == "softmax"
@@ -123,14 +125,16 @@ class FollowedCalls:
         self._watch(call, {edge: y}, inputs, is_activation=True)
         return call.index
 
-    def take_attention(self, frame: Frame, scores: Scores | str) -> None:
-        """A fused attention is called inside a module.
+    def take_attention(self, frame: Frame, scores: Scores | str, node: Node | None) -> None:
+        """A fused attention was called inside a module.
 
         Args:
             frame: of the module.
-            scores: sample of what the attention is given, or why there is none.
+            scores: sample of what the attention was given, or why there is none.
+            node: of the graph that keeps it all; ``None`` where there is none.
         """
-        self.draft.add_attention(frame.module, frame.fqn)
+        is_shown = node is not None and not isinstance(scores, str)
+        self.draft.add_attention(frame.module, frame.fqn, node if is_shown else None)
         self._insides.record_attention(frame, scores)
 
     def _enter_module(
@@ -146,12 +150,12 @@ class FollowedCalls:
             self._table.note_axis(edge, find_module_axis(frame.module, tensor))
         is_whole = role in ("container", "other")
         if is_whole and all(identify(edge) in self._table.known for edge in outputs):
-            self.draft.skip(frame.module, len(outputs))
+            self.draft.skip(frame.module, outputs, frame.args)
             return  # its output is that of a call inside it, which has an entry
         looks_inside = is_whole or frame.children > 0
         inputs = frozenset() if looks_inside else frame.inputs | find_input_edges(kwargs)
         call = self._add_module(frame, parent or frame, role, outputs, inputs)
-        self.draft.add_call(frame.module, call, outputs, inputs, role=role)
+        self.draft.add_call(frame.module, call, outputs, inputs, frame.args, role)
         if call is not None and role == "recurrent":
             self._insides.record_recurrent(frame, kwargs, result)
 

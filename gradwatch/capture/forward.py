@@ -106,6 +106,16 @@ class ForwardTracker:
         module_hooks.register_module_forward_pre_hook(pre)
         module_hooks.register_module_forward_hook(post, always_call=True, **options)
 
+    def _stop_entering(self) -> None:
+        """Of the modules inside the outermost one, nobody asks when they begin."""
+        remove_global_hook(self._hooks[0])
+
+    def _enter_again(self) -> None:
+        """The outermost module has returned."""
+        if self._hooks and not self._is_suspended:
+            remove_global_hook(self._hooks[0])  # it may be there
+            module_hooks.register_module_forward_pre_hook(self._hooks[0])
+
     def suspend(self, *_: object) -> None:
         """Something is being compiled on this thread, and must not find our hooks.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from gradwatch.capture.graph import Edge
@@ -14,6 +15,20 @@ from gradwatch.schema.layer_set import OUTSIDE
 
 Protect = Callable[..., Any]
 """Calls a function of ours with its arguments; its exceptions never reach the training."""
+
+
+def has_modes() -> bool:
+    """Whether a user's modes are in force, such as a counter of operations, and must not see us."""
+    return bool(torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack())
+
+
+def raise_again(error: BaseException) -> None:
+    """For a guard: what it calls raises what was raised under no guard, at less cost.
+
+    Args:
+        error: that was caught.
+    """
+    raise error
 
 
 @dataclass(eq=False)

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from gradwatch.capture.attention import Scores, find_attention
+from gradwatch.capture.attention_rows import find_node
 from gradwatch.capture.cuts import CutFinder
-from gradwatch.capture.graph import Edge, collect_tensors, find_input_edges
+from gradwatch.capture.graph import Edge, Node, collect_tensors, find_input_edges
 from gradwatch.capture.user_frames import DEPTH_OF_MODULES, find_caller, stand_in
 from gradwatch.interruption import is_foreign
 from gradwatch.schema.activations import ACTIVATIONS, Activation
@@ -142,11 +143,12 @@ class FunctionObserver(Protocol):
             index: as ``record_activation`` has answered it.
         """
 
-    def record_attention(self, scores: Scores | str) -> None:
-        """Take in a sample of what a fused attention is given, or why there is none.
+    def record_attention(self, scores: Scores | str, node: Node | None) -> None:
+        """Take in a sample of what a fused attention was given, or why there is none.
 
         Args:
             scores: the sample, or a remark in words.
+            node: of the graph that keeps it all; ``None`` where there is none.
         """
 
 
@@ -193,9 +195,9 @@ class FunctionMode(TorchFunctionMode):
             if activation is not None:
                 return self._call_activation(activation, options, run, func, args, kwargs)
         sample = find_attention(func)
-        if sample is not None:
-            self._guard(self._record_attention, sample, args, kwargs)
         result = run(func, args, kwargs)
+        if sample is not None:
+            self._guard(self._record_attention, sample, func, args, kwargs, result)
         operands = self._observer.operands
         if operands is not None and _reads_values(func, result):
             self._guard(_note_operands, operands, args, kwargs)
@@ -204,10 +206,11 @@ class FunctionMode(TorchFunctionMode):
         return result
 
     def _record_attention(
-        self, sample: Callable[..., Scores | str], args: Any, kwargs: dict[str, Any]
+        self, sample: Callable[..., Scores | str], func: Any, args: Any, kwargs: Any, result: Any
     ) -> None:
         if torch.is_grad_enabled():
-            self._observer.record_attention(sample(*args, **kwargs))
+            node = find_node(func, args, kwargs, result)
+            self._observer.record_attention(sample(*args, **kwargs), node)
 
     def _call_activation(
         self,

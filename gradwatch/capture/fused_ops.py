@@ -101,7 +101,7 @@ class InsideRecorder:
         if isinstance(scores, str):
             self._say(frame, scores)
         else:
-            self._table.add_parts(frame.fqn, measure_scores([scores])[0], self._table.root)
+            self._table.add_parts(frame.fqn, measure_scores(scores), self._table.root)
 
     def end_module(self, frame: Frame, parent: Frame | None) -> None:
         """State it when an attention module has shown no attention.

@@ -8,11 +8,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradwatch.capture import statistics
+from gradwatch.capture.call_rows import (
+    INPUT_GRADIENTS,
+    OUTPUT_GRADIENTS,
+    ZEROS_OF_GRADIENTS,
+    CallRows,
+)
 from gradwatch.capture.device_values import Ledger, RawValue
+from gradwatch.capture.frames import has_modes, raise_again
 from gradwatch.capture.graph import Edge, Node, find_input_slots
+from gradwatch.capture.plan import Probe
+from gradwatch.capture.statistics import SAMPLE_SIZE
 
 MAX_RECENT = 8
 """Readings that may be shared: what leaves one call's input arrives at the next one's output."""
@@ -43,15 +53,23 @@ class GradientReader:
         ledger: where the values go.
         guard: calls a function of ours so that its exceptions never reach the training.
         counts: whether the running backward is a training pass.
+        rows: takes small gradients, to be reduced together; ``None``: each is reduced at once.
     """
 
     def __init__(
-        self, ledger: Ledger, guard: Callable[..., Any], counts: Callable[[], bool]
+        self,
+        ledger: Ledger,
+        guard: Callable[..., Any],
+        counts: Callable[[], bool],
+        rows: CallRows | None = None,
     ) -> None:
         self.reached_roots: set[int] = set()
         self._ledger = ledger
         self._guard = guard
-        self._counts = counts
+        self._ask = counts
+        self._task = -1
+        self._is_training = False
+        self._rows = rows
         self._recent: deque[tuple[weakref.ref[Tensor], int, RawValue]] = deque(maxlen=MAX_RECENT)
         self._is_open = True
 
@@ -104,6 +122,19 @@ class GradientReader:
         for node, position in slots:
             node.register_hook(partial(self._see_after, read, position, index, root))
 
+    def watch_probe(self, node: Node, probe: Probe, index: int, root: int) -> None:
+        """As ``watch_output`` and ``watch_slots``, of a call with one place for its input.
+
+        Args:
+            node: to which the probe has led.
+            probe: that says what is read there.
+            index, root: of the call, and of the outermost one around it.
+        """
+        for number in probe.numbers:
+            node.register_prehook(partial(self._see, self._read_output, number, index, root))
+        for position in probe.positions:
+            node.register_hook(partial(self._see_after, self._read_input, position, index, root))
+
     def tell(self, edge: Edge, keep: Callable[[Tensor], None]) -> None:
         """Hand the gradient that arrives at this edge to a function.
 
@@ -116,11 +147,27 @@ class GradientReader:
 
     def _see(self, read: Any, number: int, index: int, root: int, grads: Any) -> None:
         grad = grads[number] if self._is_open else None
-        if grad is not None:
+        if grad is None:
+            return
+        if has_modes():
             self._guard(read, index, root, grad)
+            return
+        try:
+            read(index, root, grad)
+        except BaseException as error:
+            self._guard(raise_again, error)
 
     def _see_after(self, read: Any, number: int, index: int, root: int, grads: Any, _: Any) -> None:
         self._see(read, number, index, root, grads)
+
+    def _counts(self) -> bool:
+        """Whether the running backward is a training pass; asked once for each of them."""
+        if torch._C._current_graph_task_id() != self._task:
+            self._begin_pass()
+        return self._is_training
+
+    def _begin_pass(self) -> None:
+        self._task, self._is_training = torch._C._current_graph_task_id(), self._ask()
 
     def _hand_on(self, keep: Callable[[Tensor], None], index: int, root: int, grad: Tensor) -> None:
         if self._counts():
@@ -130,14 +177,28 @@ class GradientReader:
         if not self._counts():
             return
         self.reached_roots.add(root)
+        if self._rows is not None and 0 < grad.numel() <= SAMPLE_SIZE and not grad.is_complex():
+            self._rows.put(OUTPUT_GRADIENTS, index, root, None, grad)
+        else:
+            self._read_large(index, root, grad)
+
+    def _read_large(self, index: int, root: int, grad: Tensor) -> None:
         flat = statistics.flatten_dense(grad)
         self._ledger.add("grad_output_l2_norm", index, root, self._measure(grad, flat))
-        zeros = statistics.measure_zero_fraction(flat)
-        self._ledger.add("grad_zero_fraction", index, root, zeros)
+        if self._rows is not None and not flat.is_complex() and flat.numel():
+            sample = statistics.take_sample(flat).clone()
+            self._rows.put(ZEROS_OF_GRADIENTS, index, root, None, sample)
+        else:
+            zeros = statistics.measure_zero_fraction(flat)
+            self._ledger.add("grad_zero_fraction", index, root, zeros)
 
     def _read_input(self, index: int, root: int, grad: Tensor) -> None:
-        if self._counts():
-            self.reached_roots.add(root)
+        if not self._counts():
+            return
+        self.reached_roots.add(root)
+        if self._rows is not None and 0 < grad.numel() <= SAMPLE_SIZE and not grad.is_complex():
+            self._rows.put(INPUT_GRADIENTS, index, root, None, grad)
+        else:
             self._ledger.add("grad_input_l2_norm", index, root, self._measure(grad, grad))
 
     def _read_part(self, parts: _Parts, index: int, root: int, grad: Tensor) -> None:

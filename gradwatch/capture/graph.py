@@ -29,7 +29,7 @@ _NORM_PRESERVING = frozenset(
     for name in ("View", "UnsafeView", "ReshapeAlias", "Transpose", "Permute", "Squeeze", "T")
 ) | {"UnsqueezeBackward0", "SqueezeBackward1", "AliasBackward0"}
 
-_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+is_functorch_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _FakeTensor = torch._subclasses.FakeTensor
 
 MAX_INNER_NODES = 64
@@ -37,6 +37,20 @@ MAX_INNER_NODES = 64
 
 MAX_WALK_NODES = 20_000
 """A walk from one call back to its predecessors visits at most this many nodes."""
+
+
+NodeKind = Any
+"""What tells a node's operation: its type where it has one of its own, else its name."""
+
+
+def find_kind_of(node: Node | None) -> NodeKind:
+    """The operation that a node stands for; the type of ``None`` for none.
+
+    Args:
+        node: of an autograd graph.
+    """
+    kind = type(node)
+    return node.name() if node is not None and kind.__name__ == "CppFunction" else kind
 
 
 def find_edge(tensor: Tensor) -> Edge | None:
@@ -91,7 +105,7 @@ def is_readable(tensor: Tensor) -> bool:
     """
     if tensor.layout is not torch.strided or is_opaque(tensor):
         return False
-    return not (_is_wrapped(tensor) or isinstance(tensor, _FakeTensor))
+    return not (is_functorch_wrapped(tensor) or isinstance(tensor, _FakeTensor))
 
 
 def collect_tensors(value: Any, depth: int = 4) -> list[Tensor]:

@@ -33,10 +33,12 @@ class _Seen:
         if module is None:
             return False
         current = (*module._parameters.items(), *module._modules.items())
-        return len(current) == len(self.members) and all(
-            name == known and value is (None if member is None else member())
-            for (name, value), (known, member) in zip(current, self.members, strict=True)
-        )
+        if len(current) != len(self.members):
+            return False
+        for (name, value), (known, member) in zip(current, self.members, strict=True):
+            if name != known or value is not (None if member is None else member()):
+                return False
+        return True
 
 
 class Inventory:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from gradwatch.capture.attention import Scores
 from gradwatch.capture.backward_passes import PassTracker, is_in_backward
-from gradwatch.capture.batches import Batches
 from gradwatch.capture.call_measures import CallMeasures
+from gradwatch.capture.call_rows import CallRows, RowMemory
 from gradwatch.capture.calls import CallKey, CallTable
 from gradwatch.capture.cuts import CutFinder
-from gradwatch.capture.execution import Execution, PlannedForward
+from gradwatch.capture.draft import Draft
+from gradwatch.capture.execution import Execution
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.followed_calls import FollowedCalls
 from gradwatch.capture.forward import ForwardTracker
@@ -22,9 +23,10 @@ from gradwatch.capture.frames import BETWEEN, Frame, Protect
 from gradwatch.capture.functions import FunctionMode
 from gradwatch.capture.fused_ops import InsideRecorder
 from gradwatch.capture.gradients import GradientReader
-from gradwatch.capture.graph import Edge
+from gradwatch.capture.graph import Edge, Node
 from gradwatch.capture.own_statistics import OwnMeasures
-from gradwatch.capture.plan import Draft, Plan
+from gradwatch.capture.plan import Plan
+from gradwatch.capture.planned_forward import PlannedForward
 from gradwatch.records import Layer
 from gradwatch.schema.activations import Activation
 
@@ -43,6 +45,7 @@ class LayerRecorder:
         finds_cuts: look for calls that let no gradient through.
         own: measures the statistics that are not gradwatch's.
         plan: what the step is expected to do; ``None``: each call is followed.
+        memory: of what is reduced together; ``None`` where no step is going to be planned.
     """
 
     def __init__(
@@ -57,20 +60,20 @@ class LayerRecorder:
         finds_cuts: bool = False,
         own: OwnMeasures | None = None,
         plan: Plan | None = None,
+        memory: RowMemory | None = None,
     ) -> None:
         self.operands: set[int] | None = set()
         self.table = CallTable(linked)
         self.cut_finder = CutFinder(self.table.known) if finds_cuts else None
-        self.gradients = GradientReader(self.table.ledger, guard, passes.notice)
+        rows = None if memory is None else CallRows(self.table.ledger, memory, plan is None)
+        small = rows if plan is not None else None
+        self.gradients = GradientReader(self.table.ledger, guard, passes.notice, small)
         make_mode = partial(FunctionMode, self, guard)
         follow = ForwardTracker if plan is None else PlannedForward
         self.forward = follow(names, guard, self, make_mode, notice)
         self._passes = passes
         self._insides = InsideRecorder(self.table, self.gradients, firing)
-        batches = None if plan is None else Batches(self.table)
-        self._measures = CallMeasures(
-            self.table, firing, own or OwnMeasures(), draws_units, batches
-        )
+        self._measures = CallMeasures(self.table, firing, own or OwnMeasures(), draws_units, rows)
         self._pass_is_over = False
         self._followed = FollowedCalls(self.table, self.gradients, self._measures, self._insides)
         self.draft = self._followed.draft
@@ -224,7 +227,7 @@ class LayerRecorder:
             if frame is None:
                 return None
             return self._followed.take_activation(frame, activation, x, inputs, y, options)
-        if not self.is_outside:
+        if not self.is_outside and self.execution.plan.needs_mode:
             self.execution.take_activation(activation, x, y, options)
         return None
 
@@ -236,15 +239,17 @@ class LayerRecorder:
         """
         self.table.gates.add(index)
 
-    def record_attention(self, scores: Scores | str) -> None:
-        """An attention runs as one kernel; its softmax is computed again.
+    def record_attention(self, scores: Scores | str, node: Node | None) -> None:
+        """An attention has run as one kernel; its softmax is computed again.
 
         Args:
             scores: sample of what it was given, or why there is none.
+            node: of the graph that keeps it all; ``None`` where there is none.
         """
         if self.is_outside:
             return
-        if self.execution is not None:
+        if self.execution is None:
+            if self._frame is not None:
+                self._followed.take_attention(self._frame, scores, node)
+        elif self.execution.plan.needs_mode:
             self.execution.take_attention(scores)
-        elif self._frame is not None:
-            self._followed.take_attention(self._frame, scores)

@@ -25,7 +25,9 @@ def is_opaque(tensor: Any) -> bool:
 
 
 def _is_wrapper(tensor: Any) -> bool:
-    if not hasattr(tensor, "__tensor_flatten__") or hasattr(tensor, "to_local"):
+    if type(tensor) in _PLAIN or not hasattr(tensor, "__tensor_flatten__"):
+        return False
+    if hasattr(tensor, "to_local"):
         return False
     return type(tensor).__name__ not in _READABLE
 

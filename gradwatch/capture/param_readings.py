@@ -93,7 +93,8 @@ class ParamReadings:
         """
         mine = indices - self.taken
         stamps = {} if _has_scale(optimizer) else stamp_gradients(self._watched)
-        kept = {i for i in mine if i in stamps and stamps[i] == self._stamps.get(i)}
+        is_same = stamps == self._stamps
+        kept = {i for i in mine if i in stamps and (is_same or stamps[i] == self._stamps.get(i))}
         known = self._reading.choose(kept)
         self._step_gradients.take(self._watched, mine, self._ledger, known, self._gatherer)
 

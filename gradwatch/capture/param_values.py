@@ -10,15 +10,21 @@ from collections import defaultdict
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gradwatch.capture.device_values import PLAIN, REST, WHOLE_STEP, Ledger, RawValue
+from gradwatch.capture.device_values import PLAIN, REST, Ledger, RawValue
 from gradwatch.capture.opaque_tensors import is_opaque
 from gradwatch.capture.parameters import Watched, localise
-from gradwatch.capture.sample_rows import Gathered, Gatherer, StackedRows, count_nonzero
+from gradwatch.capture.sample_rows import Gathered, Gatherer, StackedRows
 from gradwatch.capture.shards import is_elsewhere
-from gradwatch.capture.statistics import measure_l2_norm
+from gradwatch.capture.statistics import (
+    count_nonzero,
+    measure_flat_norm,
+    measure_l2_norm,
+    measure_norms_of_rows,
+)
 
 _ROW_DTYPES = frozenset((torch.float32, torch.float64))
 
@@ -59,7 +65,7 @@ class Norms:
             ledger: of the step.
         """
         ones = [1.0] * len(self.indices)
-        ledger.add_column(statistic, self.indices, WHOLE_STEP, self.values, ones, self.kind)
+        ledger.add_params(statistic, self.indices, self.values, ones, self.kind)
 
 
 @dataclass
@@ -81,13 +87,13 @@ class GradientReading:
         """Of the parameters with a norm."""
         return {index for norms in self.norms for index in norms.indices}
 
-    def choose(self, indices: Container[int]) -> GradientReading:
+    def choose(self, indices: set[int]) -> GradientReading:
         """Of some parameters; samples only where they are of these alone.
 
         Args:
             indices: of parameters.
         """
-        if all(index in indices for index in self.indices):
+        if self.indices <= indices:
             return self
         chosen = (norms.choose(indices) for norms in self.norms)
         return GradientReading([norms for norms in chosen if norms is not None])
@@ -113,10 +119,11 @@ def read_gradients(
         numbers, grads = list_gradients(watched, indices)
         gathered = gatherer.gather(numbers, grads)
         norms = measure_norms(gathered, grads)
+        is_finite = all(map(_is_known_finite, norms))
         for each in norms:
             each.note("param.grad_l2_norm", ledger)
         for rows in gathered.rows:
-            _count_elements(rows, ledger)
+            _count_elements(rows, ledger, is_finite)
     return GradientReading(norms, gathered.rows, _is_aligned(watched, gathered))
 
 
@@ -166,17 +173,22 @@ def list_gradients(
         local = localise(grad)
         if local.numel():
             numbers.append(number)
-            found.append(_take_values(local))
+            found.append(_take_values(local) if local.is_sparse else local)
     return numbers, found
 
 
-def _count_elements(rows: StackedRows, ledger: Ledger) -> None:
+def _is_known_finite(norms: Norms) -> bool:
+    """Whether no element can be broken; of a GPU's numbers nothing is known without a wait."""
+    return norms.values.is_cpu and bool(np.isfinite(norms.values.numpy()).all())
+
+
+def _count_elements(rows: StackedRows, ledger: Ledger, is_finite: bool) -> None:
     indices, length = rows.indices, rows.group.length
     sizes = [float(length)] * len(indices)
     zeros = count_nonzero(rows.values)
-    ledger.add_column("param.zero_fraction", indices, WHOLE_STEP, zeros, sizes, REST)
-    broken = count_nonzero(rows.values * 0)  # NaN where it is broken
-    ledger.add_column("param.nonfinite_count", indices, WHOLE_STEP, broken, rows.group.shares)
+    ledger.add_params("param.zero_fraction", indices, zeros, sizes, REST)
+    broken = torch.zeros(len(indices)) if is_finite else count_nonzero(rows.values * 0)
+    ledger.add_params("param.nonfinite_count", indices, broken, rows.group.shares)
 
 
 def measure_residue(watched: Sequence[Watched]) -> RawValue:
@@ -205,9 +217,10 @@ def read_weights(watched: Sequence[Watched], ledger: Ledger, gatherer: Gatherer)
     indices: list[int] = []
     values: list[Tensor] = []
     for index, entry in enumerate(watched):
-        if not (is_opaque(entry.param) or is_elsewhere(entry.param)):
+        value = localise(entry.param)
+        if value.numel() or not (is_opaque(entry.param) or is_elsewhere(entry.param)):
             indices.append(index)
-            values.append(_take_values(localise(entry.param)))
+            values.append(_take_values(value) if value.is_sparse else value)
     with torch.no_grad():
         gathered = gatherer.gather(indices, values, whole_only=True)
         for norms in measure_norms(gathered, values):
@@ -215,7 +228,7 @@ def read_weights(watched: Sequence[Watched], ledger: Ledger, gatherer: Gatherer)
 
 
 def _take_values(tensor: Tensor) -> Tensor:
-    return tensor.detach().coalesce().values() if tensor.is_sparse else tensor
+    return tensor.detach().coalesce().values()
 
 
 def measure_norms(gathered: Gathered, tensors: Sequence[Tensor]) -> list[Norms]:
@@ -234,8 +247,8 @@ def measure_norms(gathered: Gathered, tensors: Sequence[Tensor]) -> list[Norms]:
     missing = dict(zip(gathered.indices, tensors, strict=True))
     for rows in gathered.rows:
         if _shows_norms(rows):
-            values: Tensor = torch.linalg.vector_norm(rows.values, dim=1)
-            found.append(Norms(rows.indices, values))
+            norms = measure_norms_of_rows(rows.values)
+            found.append(Norms(rows.indices, norms.value, norms.kind))
             for index in rows.indices:
                 del missing[index]
     groups: dict[tuple[int, torch.dtype, torch.device], list[tuple[int, Tensor]]]
@@ -266,10 +279,14 @@ def measure_each(tensors: Sequence[Tensor]) -> list[RawValue]:
     Returns:
         In their order.
     """
-    fits = [tensor.is_cuda and tensor.dtype is torch.float32 for tensor in tensors]
-    chosen = [tensor for tensor, is_fit in zip(tensors, fits, strict=True) if is_fit]
-    fused = iter(torch._foreach_norm(chosen) if chosen else ())
-    return [
-        RawValue(next(fused)) if is_fit else measure_l2_norm(tensor)
-        for tensor, is_fit in zip(tensors, fits, strict=True)
-    ]
+    chosen = [tensor for tensor in tensors if tensor.is_cuda and tensor.dtype is torch.float32]
+    fused = dict(zip(map(id, chosen), torch._foreach_norm(chosen) if chosen else (), strict=True))
+    found = []
+    for tensor in tensors:
+        if id(tensor) in fused:
+            found.append(RawValue(fused[id(tensor)]))
+        elif tensor.is_cpu and tensor.dtype is torch.float32 and tensor.is_contiguous():
+            found.append(measure_flat_norm(tensor.view(-1)))
+        else:
+            found.append(measure_l2_norm(tensor))
+    return found

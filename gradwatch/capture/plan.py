@@ -1,4 +1,4 @@
-"""What a step is expected to do in forward: drafted while a step is followed call by call.
+"""What a step is expected to do in forward, as steps before it did.
 
 A later step that does the same is executed from the plan: nobody walks the graph, compares names
 with those of the step before or asks what a module is. What the plan relies on is checked as it
@@ -7,25 +7,20 @@ goes, and a step that turns out otherwise gives no record.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from gradwatch.capture.calls import Call, CallKey
-from gradwatch.capture.graph import Edge, Node, find_input_slots, skip_views
+from gradwatch.capture.calls import CallKey
+from gradwatch.capture.graph import Node, NodeKind, find_kind_of
+from gradwatch.capture.reach import Path, Source, follow, read_saved
 from gradwatch.schema.activations import Activation
 
-MAX_PATH = 32
-"""Graph nodes between a call's output and where its gradient is read; a call with more of them
-cannot be planned."""
-
-MAX_SEARCH = 128
-"""Nodes that are looked at on the way from one to the other."""
-
-Path = tuple[int, ...]
-"""Which of ``next_functions`` to take at each node, from an output's node on."""
+CallSettings = tuple[tuple[str, Any], ...]
+"""Arguments of a call by name, sorted."""
 
 
 class Tap(NamedTuple):
@@ -34,16 +29,33 @@ class Tap(NamedTuple):
     Attributes:
         output: number of the output.
         path: from its node.
-        name: of the node that is reached.
+        kind: of the node that is reached.
         number: of the value at that node.
-        below: names of the nodes behind it; "" for what takes no gradient.
+        below: kinds of the nodes behind it.
     """
 
     output: int
     path: Path
-    name: str
+    kind: NodeKind
     number: int
-    below: tuple[str, ...]
+    below: tuple[NodeKind, ...]
+
+
+class Probe(NamedTuple):
+    """A node at which gradients are read, of all taps that lead to it.
+
+    Attributes:
+        output, path, kind, below: as of ``Tap``.
+        numbers: of the values at which gradients of outputs arrive.
+        positions: at which gradients of inputs leave.
+    """
+
+    output: int
+    path: Path
+    kind: NodeKind
+    below: tuple[NodeKind, ...]
+    numbers: tuple[int, ...]
+    positions: tuple[int, ...]
 
     def find(self, nodes: Sequence[Node]) -> Node | None:
         """The node in another step's graph; ``None`` where that is another graph.
@@ -51,22 +63,25 @@ class Tap(NamedTuple):
         Args:
             nodes: of the call's outputs, in their order.
         """
-        node = nodes[self.output]
-        for number in self.path:
-            behind = node.next_functions
-            if number >= len(behind) or behind[number][0] is None:
+        node = nodes[self.output] if not self.path else follow(nodes, self.output, self.path)
+        if node is None or (type(node) is not self.kind and find_kind_of(node) != self.kind):
+            return None
+        behind = node.next_functions
+        if len(behind) != len(self.below):
+            return None
+        for (below, _), kind in zip(behind, self.below, strict=True):
+            if type(below) is not kind and find_kind_of(below) != kind:
                 return None
-            node = behind[number][0]
-        return node if node.name() == self.name and name_below(node) == self.below else None
+        return node
 
 
-def name_below(node: Node) -> tuple[str, ...]:
-    """Names of the nodes behind a node.
+def list_below(node: Node) -> tuple[NodeKind, ...]:
+    """Kinds of the nodes behind a node.
 
     Args:
         node: of an autograd graph.
     """
-    return tuple(["" if below is None else below.name() for below, _ in node.next_functions])
+    return tuple([find_kind_of(below) for below, _ in node.next_functions])
 
 
 @dataclass(frozen=True)
@@ -83,7 +98,10 @@ class Slot:
         activation: of an activation's call.
         axis, n_dims: dimension that counts units of what the activation returned, and how many
             dimensions that has; ``None``: nobody counts its units.
+        settings: arguments of an activation's call; ``None`` where some are no plain values.
         attention: fqn of the module inside which a fused attention is called.
+        source: where a function's tensors are found without seeing its call; ``None``: nowhere.
+        takes_argument: its input is its module's first argument; else its node keeps it.
         root: ``id`` of the outermost module, at its first event.
     """
 
@@ -97,8 +115,40 @@ class Slot:
     activation: Activation | None = None
     axis: int | None = None
     n_dims: int = 0
+    settings: CallSettings | None = None
     attention: str | None = None
+    source: Source | None = None
+    takes_argument: bool = False
     root: int | None = None
+
+    @cached_property
+    def probes(self) -> tuple[Probe, ...]:
+        """Its taps by node."""
+        found: dict[Any, tuple[list[int], list[int]]] = {}
+        for number, taps in enumerate((self.outputs, self.inputs)):
+            for tap in taps:
+                key = tap.output, tap.path, tap.kind, tap.below
+                found.setdefault(key, ([], []))[number].append(tap.number)
+        return tuple(Probe(*key, *map(tuple, places)) for key, places in found.items())
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it is no module that returns, but a function that is called."""
+        return self.activation is not None or self.attention is not None
+
+
+class Stop(NamedTuple):
+    """An event at which a step that is executed reads something.
+
+    Attributes:
+        slot: the event.
+        functions: what was called before it, and is reached from it.
+        is_function: the event is the call of one, and no module's return.
+    """
+
+    slot: Slot
+    functions: tuple[Slot, ...] = ()
+    is_function: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,12 +161,19 @@ class Plan:
 
     passes: tuple[tuple[Slot, ...], ...]
 
-    @property
+    @cached_property
     def needs_mode(self) -> bool:
         """Whether functions have to be seen, and not modules only."""
-        return any(
-            slot.activation or slot.attention is not None for each in self.passes for slot in each
-        )
+        return any(slot.is_function and not slot.source for each in self.passes for slot in each)
+
+    @cached_property
+    def stops(self) -> tuple[tuple[Stop, ...], ...]:
+        """Of each pass, the events in their order; of modules only where those lead to the rest."""
+        if self.needs_mode:
+            return tuple(
+                tuple(Stop(slot, (), slot.is_function) for slot in each) for each in self.passes
+            )
+        return tuple(_list_stops(each) for each in self.passes)
 
     def is_known(self, linked: Container[CallKey]) -> bool:
         """Whether a record has described all its calls.
@@ -127,135 +184,49 @@ class Plan:
         return all(slot.key is None or slot.key in linked for each in self.passes for slot in each)
 
 
-@dataclass
-class Draft:
-    """Collects the events of a step that is followed call by call.
-
-    Attributes:
-        obstacle: why the step cannot be planned; ``""``: it can.
-    """
-
-    obstacle: str = ""
-    _passes: list[list[Slot]] = field(default_factory=lambda: [[]])
-    _root: int | None = None
-
-    def begin_root(self, module: nn.Module) -> None:
-        """The outermost watched module is about to run.
-
-        Args:
-            module: that is watched.
-        """
-        self._root = id(module)
-
-    def begin_pass(self) -> None:
-        """Another pass begins."""
-        self._passes.append([])
-
-    def reject(self, obstacle: str) -> None:
-        """Something has happened that only following each call gets right.
-
-        Args:
-            obstacle: what it was, in a few words; the first one stays.
-        """
-        self.obstacle = self.obstacle or obstacle
-
-    def skip(self, module: nn.Module, n_outputs: int) -> None:
-        """A module without an entry has returned.
-
-        Args:
-            module: that has returned.
-            n_outputs: tensors that it returned with a graph.
-        """
-        self._add(Slot(id(module), module.training, n_outputs=n_outputs))
-
-    def add_attention(self, module: nn.Module, fqn: str) -> None:
-        """A fused attention is called inside a module.
-
-        Args:
-            module: that is running.
-            fqn: of the module.
-        """
-        self._add(Slot(id(module), module.training, attention=fqn))
-
-    def add_call(
-        self,
-        module: nn.Module,
-        call: Call | None,
-        outputs: Mapping[Edge, Tensor],
-        inputs: frozenset[Edge],
-        **facts: Any,
-    ) -> None:
-        """A call with an entry has returned.
-
-        Args:
-            module: that was called, or inside which an activation was.
-            call: its entry; ``None`` beyond ``calls.MAX_CALLS``: the step cannot be planned.
-            outputs: tensors by their edges.
-            inputs: edges of what it was given, where the gradients of its inputs are read.
-            facts: further fields of ``Slot``.
-        """
-        if call is None:
-            self.reject("calls without an entry")
-            return
-        nodes = [node for node, _ in outputs]
-        above = [
-            _describe_output(number, *output, inputs)
-            for number, output in enumerate(outputs.items())
-        ]
-        below = [_describe_slot(nodes, *slot) for slot in find_input_slots(tuple(outputs), inputs)]
-        taps = [tap for tap in (*above, *below) if tap is not None]
-        if len(taps) < len(above) + len(below):
-            self.reject("a gradient that is read far from its call")
-            return
-        where = tuple(taps[: len(above)]), tuple(taps[len(above) :])
-        known = id(module), module.training, (call.layer.fqn, call.layer.call), len(outputs)
-        self._add(Slot(*known, *where, **facts))
-
-    def _add(self, slot: Slot) -> None:
-        if self._root is not None:
-            slot = replace(slot, root=self._root)
-            self._root = None
-        self._passes[-1].append(slot)
-
-    def finish(self) -> Plan | None:
-        """The plan, or ``None`` where there is none."""
-        passes = [tuple(slots) for slots in self._passes]
-        if self.obstacle or not all(passes):
-            return None
-        same = all(slots == passes[0] for slots in passes)
-        return Plan(tuple(passes[:1]) if same else tuple(passes))
+def _list_stops(slots: Sequence[Slot]) -> tuple[Stop, ...]:
+    reached: dict[int, list[Slot]] = {}
+    for slot in slots:
+        if slot.source is not None:
+            reached.setdefault(slot.source.event, []).append(slot)
+    return tuple(
+        Stop(slot, tuple(reached.get(number, ())))
+        for number, slot in enumerate(slots)
+        if not slot.is_function
+    )
 
 
-def _describe_output(
-    number: int, edge: Edge, tensor: Tensor, inputs: frozenset[Edge]
-) -> Tap | None:
-    node, output_number = skip_views(edge, inputs) if tensor._is_view() else edge
-    path = find_path(edge[0], node)
-    return None if path is None else Tap(number, path, node.name(), output_number, name_below(node))
-
-
-def _describe_slot(nodes: Sequence[Node], node: Node, position: int) -> Tap | None:
-    for number, start in enumerate(nodes):
-        path = find_path(start, node)
-        if path is not None:
-            return Tap(number, path, node.name(), position, name_below(node))
-    return None
-
-
-def find_path(start: Node, goal: Node) -> Path | None:
-    """A shortest way down the graph; ``None`` where there is none of at most ``MAX_PATH`` nodes.
+def find_function(slot: Slot, outputs: Sequence[Tensor], args: tuple[Any, ...]) -> Any:
+    """What a function was given and gave, once a module has returned.
 
     Args:
-        start, goal: nodes of one graph.
+        slot: of the function.
+        outputs: of the module.
+        args: that the module was called with.
+
+    Returns:
+        Input and output of an activation (twice the output where the input is not needed), the
+        node of an attention; ``None`` where they are not where they were.
     """
-    reached: list[tuple[Node, Path]] = [(start, ())]
-    seen: set[Node] = {start}
-    for node, path in reached:  # grows
-        if node == goal:
-            return path
-        if len(path) < MAX_PATH and len(seen) < MAX_SEARCH:
-            for number, (below, _) in enumerate(node.next_functions):
-                if below is not None and below not in seen:
-                    seen.add(below)
-                    reached.append((below, (*path, number)))
-    return None
+    source = slot.source
+    if source is None:
+        return None
+    if source.where != "saved":
+        tensors = outputs if source.where == "result" else args
+        y = tensors[source.number] if source.number < len(tensors) else None
+        if isinstance(y, Tensor) and y._version == source.version and y.grad_fn is not None:
+            return _add_input(slot, y, args)
+        return None
+    node = source.find_node([output.grad_fn for output in outputs])
+    if node is None or slot.attention is not None:
+        return node
+    y = read_saved(node, "result")
+    return None if y is None else _add_input(slot, y, args)
+
+
+def _add_input(slot: Slot, y: Tensor, args: tuple[Any, ...]) -> tuple[Tensor, Tensor] | None:
+    if slot.activation is None or not slot.activation.needs_input:
+        return y, y
+    given = args[:1] if slot.takes_argument else (read_saved(y.grad_fn, "self"),)
+    is_found = bool(given) and isinstance(given[0], Tensor) and given[0].shape == y.shape
+    return (given[0], y) if is_found else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+from gradwatch.capture.call_rows import RowMemory
 from gradwatch.capture.calls import CallKey
 from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.layers import LayerRecorder
@@ -21,9 +22,13 @@ class Planner:
 
     Args:
         inventory: of the model; another set of modules needs another plan.
+
+    Attributes:
+        memory: of what is reduced together, kept from step to step.
     """
 
     def __init__(self, inventory: Inventory) -> None:
+        self.memory = RowMemory()
         self._inventory = inventory
         self._listing = -1
         self._plan: Plan | None = None

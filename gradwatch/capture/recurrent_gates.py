@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradwatch.capture import statistics
+from gradwatch.capture import saturation, statistics
 from gradwatch.capture.calls import Measured, Part
 from gradwatch.capture.device_values import RawValue
 from gradwatch.capture.recurrence import GATES, Unrolled, Weights, unroll
@@ -76,7 +76,7 @@ def measure_gates(layer: Unrolled, suffix: str = "", valid: Tensor | None = None
         part = _make_part(layer.kind, gate, suffix)
         y = values if valid is None else values.flatten(0, 1)[valid]
         activation = ACTIVATIONS[part.kind]
-        saturated, derivative = statistics.measure_saturation(activation, None, y, {})
+        saturated, derivative = saturation.measure_saturation(activation, None, y, {})
         yield part, "saturated_fraction", saturated
         yield part, "derivative_mean", derivative
         if activation.can_die:

@@ -166,23 +166,3 @@ def _stack(group: Group, tensors: Sequence[Tensor]) -> Tensor:
     elif group.is_copied:
         chosen = [take_sample(each).reshape(-1) for each in chosen]
     return widen(torch.stack(chosen)).reshape(len(chosen), -1)
-
-
-def count_nonzero(rows: Tensor) -> Tensor:
-    """Of each row, the elements that are not zero; NaN is none.
-
-    Args:
-        rows: ``(n, length)`` of any dtype, with a length that float32 can count.
-
-    Returns:
-        Float32 ``(n,)``, on the device.
-
-    Example:
-        >>> count_nonzero(torch.tensor([[0.0, 2.0], [float("nan"), 0.0]])).tolist()
-        [1.0, 1.0]
-    """
-    if rows.is_complex():
-        count: Tensor = torch.linalg.vector_norm(rows, 0, dim=1)
-        return count
-    flags = torch.empty(rows.shape, dtype=torch.float32, device=rows.device)
-    return torch.ne(rows, 0, out=flags).sum(1)

@@ -104,6 +104,7 @@ class SampledStep:
             self.finds_cuts,
             self.own,
             self._choose_plan(),
+            None if self.planner is None else self.planner.memory,
         )
         self._ledger = self.recorder.table.ledger
         gatherer = self.inventory.gatherer

@@ -83,6 +83,8 @@ def find_shape(param: Any) -> tuple[int, ...]:
 
 
 def _count_shards(param: Any) -> int:
+    if type(param) is nn.Parameter:
+        return 1
     placements = enumerate(getattr(param, "placements", ()))
     return math.prod(
         param.device_mesh.size(dim) for dim, placement in placements if placement.is_shard()

@@ -12,10 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gradwatch.capture.device_values import PLAIN, REST, ROOT, RawValue
+from gradwatch.capture.device_values import REST, ROOT, RawValue
 from gradwatch.records import HISTOGRAM_EDGES
-from gradwatch.schema.activations import SATURATION_SHARE, Activation
-from gradwatch.schema.derivatives import Options
 from gradwatch.schema.statistics import find_statistic
 
 _norm: Callable[..., Tensor] = torch.linalg.vector_norm
@@ -156,15 +154,44 @@ def measure_l2_norm(tensor: Tensor) -> RawValue:
         (25.0, True)
     """
     flat = flatten_dense(tensor)
-    if flat.is_cpu and flat.dtype in _DOT_DTYPES and flat.numel() != 1:  # whose square may overflow
-        return RawValue(_sum_squares(flat), ROOT)
+    if flat.is_cpu and flat.dtype in _HALF_DTYPES:
+        flat = flat.float()
+    if flat.is_cpu and flat.dtype in _DOT_DTYPES:
+        return measure_flat_norm(flat)
     return RawValue(_norm(flat, dtype=torch.float32 if flat.dtype in _HALF_DTYPES else None))
+
+
+def measure_flat_norm(flat: Tensor) -> RawValue:
+    """As ``measure_l2_norm``, of what needs no care; to be called where gradients are switched off.
+
+    Args:
+        flat: float32 or float64 ``(n,)``, on a CPU.
+    """
+    if flat.numel() == 1:  # whose square may overflow
+        return RawValue(_norm(flat))
+    return RawValue(_sum_squares(flat), ROOT)
 
 
 def _sum_squares(flat: Tensor) -> Tensor:
     if flat.numel() <= BLOCK_SIZE:
         return torch.dot(flat, flat)
     return torch.stack([torch.dot(block, block) for block in flat.split(BLOCK_SIZE)]).sum()
+
+
+def measure_norms_of_rows(rows: Tensor, in_place: bool = False) -> RawValue:
+    """Euclidean norm of each row; on a CPU to 1e-7, where ``vector_norm`` is right to 6e-7.
+
+    Args:
+        rows: real ``(n, length)``, float32 or float64, with at most ``SAMPLE_SIZE`` elements each.
+        in_place: the rows may be written to.
+
+    Returns:
+        With a value ``(n,)``.
+    """
+    if rows.is_cpu and rows.shape[1] > 1:  # the square of a single one may overflow
+        squares = rows.mul_(rows) if in_place else rows * rows
+        return RawValue(squares.sum(1), ROOT)
+    return RawValue(_norm(rows, dim=1))
 
 
 def measure_zero_fraction(tensor: Tensor) -> RawValue:
@@ -183,67 +210,24 @@ def measure_zero_fraction(tensor: Tensor) -> RawValue:
     return RawValue(torch.count_nonzero(sample), REST, max(sample.numel(), 1))
 
 
-def measure_saturation(
-    activation: Activation, x: Tensor | None, y: Tensor, options: Options
-) -> tuple[RawValue, RawValue]:
-    """Saturated fraction and mean |phi'| of one call of an activation, of a sample.
-
-    Saturated is an element with |phi'| below ``SATURATION_SHARE`` of its maximum: for the sigmoid
-    |z| > 4.36, for tanh |z| > 2.18.
+def count_nonzero(rows: Tensor) -> Tensor:
+    """Of each row, the elements that are not zero; NaN is none.
 
     Args:
-        activation: that was called.
-        x: its input; ``None`` where the derivative follows from the output.
-        y: its output, of any shape.
-        options: the call's arguments by name.
+        rows: ``(n, length)`` of any dtype, with a length that float32 can count.
+
+    Returns:
+        Float32 ``(n,)``, on the device.
 
     Example:
-        >>> import torch
-        >>> from gradwatch.schema.activations import ACTIVATIONS
-        >>> y = torch.tensor([0.0, 0.5, 1.0, -1.0])
-        >>> saturated, derivative = measure_saturation(ACTIVATIONS["tanh"], None, y, {})
-        >>> saturated.value.item() / saturated.divisor, derivative.value.item() / derivative.divisor
-        (0.5, 0.4375)
+        >>> count_nonzero(torch.tensor([[0.0, 2.0], [float("nan"), 0.0]])).tolist()
+        [1.0, 1.0]
     """
-    inputs, outputs = sample_activation(x, y)
-    saturated, total = count_saturated(activation, inputs[None], outputs[None], options)
-    size = outputs.numel()
-    return RawValue(saturated[0], PLAIN, size), RawValue(total[0], PLAIN, size)
-
-
-def sample_activation(x: Tensor | None, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The same elements of an activation's input and output, flat; the output twice without one.
-
-    Args:
-        x: input; ``None`` where it is not needed.
-        y: output, of the same shape.
-
-    Returns:
-        Both ``(n,)`` with ``n`` at most ``SAMPLE_SIZE``; half precision as float32.
-    """
-    if x is not None and x.stride() != y.stride():
-        x, y = x.contiguous(), y.contiguous()
-    outputs = widen(take_sample(y).reshape(-1))
-    return outputs if x is None else widen(take_sample(x).reshape(-1)), outputs
-
-
-def count_saturated(
-    activation: Activation, inputs: Tensor, outputs: Tensor, options: Options
-) -> tuple[Tensor, Tensor]:
-    """Of each row, the number of saturated elements and the sum of |phi'|.
-
-    Args:
-        activation: that was called.
-        inputs, outputs: samples ``(n, size)`` of ``n`` calls with the same options.
-        options: arguments of the calls by name.
-
-    Returns:
-        Each ``(n,)``, on the device.
-    """
-    derivative = activation.derivative(inputs, outputs, options)
-    derivative = derivative.abs() if derivative.is_complex() else derivative
-    saturated = derivative < SATURATION_SHARE * activation.maximum
-    return torch.count_nonzero(saturated, dim=1), derivative.sum(1)
+    if rows.is_complex():
+        count: Tensor = torch.linalg.vector_norm(rows, 0, dim=1)
+        return count
+    flags = torch.empty(rows.shape, dtype=torch.float32, device=rows.device)
+    return torch.ne(rows, 0, out=flags).sum(1)
 
 
 def widen(values: Tensor) -> Tensor:

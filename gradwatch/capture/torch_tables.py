@@ -6,6 +6,7 @@ Global module hooks and the function mode: both live as long as the process, so 
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,8 +19,6 @@ from torch.overrides import (
     _pop_mode,
     _push_mode,
 )
-
-from gradwatch.capture.weak_calls import call_weakly
 
 HAS_KWARGS = hasattr(module_hooks, "_global_forward_hooks_with_kwargs")
 """Whether global hooks are shown keyword arguments, as in newer releases of torch."""
@@ -85,11 +84,14 @@ def make_hook(method: Callable[..., None]) -> Callable[..., None]:
     Args:
         method: bound; its owner is held weakly.
     """
-    call = call_weakly(method)
+    bound: Any = method
+    find_owner, function = weakref.ref(bound.__self__), bound.__func__
 
     def hook(*args: Any) -> None:
         if not torch.compiler.is_compiling():
-            call(*args)
+            owner = find_owner()
+            if owner is not None:
+                function(owner, *args)
 
     return hook
 

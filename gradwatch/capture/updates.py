@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from gradwatch.capture.device_values import WHOLE_STEP, Ledger
+from gradwatch.capture.device_values import Ledger
 from gradwatch.capture.param_values import GradientReading, list_gradients, measure_norms
 from gradwatch.capture.parameters import Watched, localise
 from gradwatch.capture.sample_rows import Gatherer, Group, StackedRows
@@ -237,7 +237,7 @@ def note_updates(
             _add_decay(change, update.before, norms, decays)
             norms = torch.linalg.vector_norm(change, dim=1)
         scales = [share**0.5 for share in shares]
-        ledger.add_column("param.update_l2_norm", indices, WHOLE_STEP, norms, scales)
+        ledger.add_params("param.update_l2_norm", indices, norms, scales)
         _note_loss_change(indices, shares, change, gradients, ledger)
 
 
@@ -256,7 +256,7 @@ def _note_loss_change(
         indices = [indices[number] for number in found]
         shares = [shares[number] for number in found]
     values = measure_loss_change(change, grads)
-    ledger.add_column("param.loss_change", indices, WHOLE_STEP, values, shares)
+    ledger.add_params("param.loss_change", indices, values, shares)
 
 
 def _add_decay(change: Tensor, before: Tensor, norms: Tensor, decays: Sequence[float]) -> None:

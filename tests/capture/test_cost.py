@@ -24,7 +24,7 @@ from tests.capture.tools import has_global_hooks
 
 DEPTH = 12
 
-OPERATIONS_PER_TENSOR = 6
+OPERATIONS_PER_TENSOR = 1
 """Torch operations that may be called for each watched tensor, views included: an output, its
 gradient, a parameter, its gradient."""
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradwatch.capture import followed_calls, gradients, statistics
+from gradwatch.capture import followed_calls, gradients, saturation
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
 from tests.capture.tools import assert_no_trace, assert_same, list_keys, read, take_state
@@ -114,7 +114,7 @@ def test_an_exception_in_a_step_or_hook_of_the_users(watched) -> None:
 
 PLACES = {
     "forward hook": (followed_calls, "find_role"),
-    "activation": (statistics, "measure_saturation"),
+    "activation": (saturation, "measure_saturation"),
     "backward hook": (gradients.statistics, "measure_zero_fraction"),
     "record": (Session, "deliver"),
 }
@@ -212,7 +212,7 @@ def test_a_mode_of_the_users_is_left_in_place(monkeypatch: pytest.MonkeyPatch) -
     session = Session(model, (optimizer,), Schedule(1), lambda record: None)
     session.start()
     step(model, optimizer)
-    monkeypatch.setattr(statistics, "measure_saturation", lambda *_: 1 / 0)
+    monkeypatch.setattr(saturation, "measure_saturation", lambda *_: 1 / 0)
     with pytest.warns(RuntimeWarning, match="ZeroDivisionError"):
         step(model, optimizer)
     assert_no_trace(model)

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gradwatch
+from gradwatch.capture.call_rows import MAX_HELD, OUTPUTS, CallRows, RowMemory
+from gradwatch.capture.device_values import Ledger
 from gradwatch.capture.planning import MAX_MISMATCHES, Planner
 from gradwatch.records import StepRecord
 from tests.capture.tools import has_global_hooks
@@ -225,3 +228,147 @@ def test_an_exchanged_module_is_listed_and_followed(monkeypatch: pytest.MonkeyPa
     run = run_changing(monkeypatch, change)
     assert run.steps == [step for step in range(12) if step != 6]  # armed before the exchange
     assert run.n_planned > 4
+
+
+# Functions that nobody sees ----------------------------------------------------------------
+
+
+class Reached(nn.Module):
+    """Activations and an attention that are called as functions; counts the modes in forward."""
+
+    def __init__(self, packs: bool = False) -> None:
+        super().__init__()
+        self.norm, self.qkv, self.out = nn.LayerNorm(8), nn.Linear(8, 24), nn.Linear(8, 8)
+        self.act, self.up, self.down = nn.GELU(), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.packs = packs
+        self.modes: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.modes.append(torch._C._len_torch_function_stack())
+        q, k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = self.norm(x + self.out(attended.transpose(1, 2).flatten(2)))
+        x = torch.sigmoid(self.act(self.up(x)))
+        if self.packs:
+            with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+                return self.down(F.relu(x) * 2)
+        return self.down(F.relu(x))
+
+
+def run_reached(packs: bool, plans: bool) -> tuple[Run, list[int]]:
+    torch.manual_seed(0)
+    model = Reached(packs)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+
+    def loop() -> None:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            model(torch.randn(3, 5, 8)).square().mean().backward()
+            optimizer.step()
+
+    with pytest.MonkeyPatch.context() as patch:
+        return Run(patch, plans).train(model, optimizer, loop), model.modes
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_functions_are_reached_from_modules_without_a_mode(packs: bool) -> None:
+    """But for those whose tensors a hook of the user's has packed: only it may unpack them."""
+    planned, modes = run_reached(packs, plans=True)
+    followed, _ = run_reached(packs, plans=False)
+    assert planned.n_planned == STEPS - 3
+    assert modes == [1, 1, 1] + [int(packs)] * (STEPS - 3)
+    assert_alike(planned.records, followed.records)
+    names = {layer.fqn for layer in planned.records[-1].layer_set.layers}
+    assert {"sigmoid", "act", "relu", "attention"} <= names
+
+
+class InPlace(nn.Module):
+    """Changes what a module has returned; from some step on also a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.changes = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x).mul_(2)
+        if self.changes:
+            hidden = hidden * 2
+            hidden.register_hook(lambda grad: grad.mul_(2))
+        return self.second(hidden.add_(1))
+
+
+def run_in_place(change_at: int, plans: bool) -> Run:
+    torch.manual_seed(0)
+    model = InPlace()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+
+    def loop() -> None:
+        for step in range(12):
+            model.changes = step >= change_at
+            optimizer.zero_grad()
+            model(torch.randn(8, 4)).square().mean().backward()
+            optimizer.step()
+
+    with pytest.MonkeyPatch.context() as patch:
+        return Run(patch, plans).train(model, optimizer, loop)
+
+
+@pytest.mark.parametrize("change_at", [0, 12])
+def test_what_is_changed_in_place_is_read_before(change_at: int) -> None:
+    planned, followed = (run_in_place(change_at, plans) for plans in (True, False))
+    assert planned.n_planned > 4
+    common = [record for record in followed.records if record.global_step in planned.steps]
+    assert len(common) >= 11  # the first change of a gradient, which no followed step shows
+    assert_alike(planned.records, common)
+
+
+def test_a_change_in_place_that_begins_late_costs_one_record() -> None:
+    rows = CallRows(Ledger(), RowMemory())
+    values = torch.ones(3)
+    rows.put(OUTPUTS, 0, 0, ("layer", 0), values)
+    values.mul_(2)
+    rows.flush()
+    assert rows.has_lost
+    again = CallRows(ledger := Ledger(), rows._memory)
+    again.put(OUTPUTS, 0, 0, ("layer", 0), values)
+    values.mul_(2)
+    again.flush()
+    assert not again.has_lost
+    assert ledger.values[0].tolist() == [12.0]  # squares of what it was
+
+
+def test_what_waits_is_bounded() -> None:
+    ledger = Ledger()
+    rows = CallRows(ledger, RowMemory())
+    for number in range(MAX_HELD // 1024 + 1):
+        rows.put(OUTPUTS, number, 0, None, torch.ones(1024))
+    assert len(ledger.statistics) == MAX_HELD // 1024 + 1
+
+
+class Spoilt(nn.Module):
+    """Changes what an activation keeps for a backward that never comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.sigmoid(self.first(x)).mul_(2)
+        return self.second(x)
+
+
+def test_what_only_a_backward_would_refuse_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = Spoilt()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+
+    def loop() -> None:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            model(torch.randn(8, 4)).square().mean().backward()
+            optimizer.step()
+
+    run = Run(monkeypatch).train(model, optimizer, loop)
+    assert run.steps == list(range(STEPS))
+    assert run.n_planned

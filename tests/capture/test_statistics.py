@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradwatch.capture import statistics
+from gradwatch.capture import saturation, statistics
 from gradwatch.schema.activations import ACTIVATIONS
 from tests.capture.tools import make_loop, read, read_param, watch_run
 
@@ -95,7 +95,7 @@ def test_one_input_used_twice_gives_each_call_its_own_share() -> None:
 
 def test_saturation_of_a_large_tensor_comes_from_a_sample() -> None:
     z = torch.randn(512, 512) * 4
-    readings = statistics.measure_saturation(ACTIVATIONS["sigmoid"], None, z.sigmoid(), {})
+    readings = saturation.measure_saturation(ACTIVATIONS["sigmoid"], None, z.sigmoid(), {})
     found, mean = (reading.value / reading.divisor for reading in readings)
     expected = (z.abs() > 4.357).float().mean().item()
     assert found.item() == pytest.approx(expected, abs=0.02)
