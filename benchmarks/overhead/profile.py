@@ -33,8 +33,10 @@ from gradwatch.capture.session import Session
 from gradwatch.verdict.engine import Doctor
 
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
-    "norms of outputs and of their gradients": ((statistics, "measure_l2_norm"),),
-    "small tensors of many calls, together": ((CallRows, "flush"),),
+    "norms of outputs and of their gradients": (
+        (statistics, "measure_l2_norm"),
+        (CallRows, "flush"),
+    ),
     "fractions, of samples": (
         (statistics, "measure_zero_fraction"),
         (saturation, "measure_saturation"),
