@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.paths import reach
+from gradwatch.evidence.topology import Topology
 from gradwatch.schema.activations import find_activation
 from gradwatch.thresholds import Thresholds
 
@@ -33,7 +36,8 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
         >>> find_idle(reading, Thresholds())
         {'its softmax has one key to choose from, so that queries and keys change nothing': [0]}
     """
-    faint = reading.topology.is_held & ~(reading.param_gradient >= thresholds.profile)
+    topology = reading.topology
+    faint = topology.is_held & ~(reading.param_gradient >= thresholds.profile)
     judged = np.flatnonzero(faint).tolist()
     if not judged:
         return {}
@@ -41,9 +45,11 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
     inside = _find_inside(reading, choiceless, thresholds.rounding_share)
     found = {
         NO_CHOICE: [
-            i for i in judged if choiceless and (i in inside or _feeds_only(reading, i, choiceless))
+            i
+            for i in (judged if choiceless else ())
+            if i in inside or _feeds_only(reading, i, choiceless)
         ],
-        CANCELS: [i for i in judged if _cancels(reading, i)],
+        CANCELS: [i for i in judged if i in _find_shared(topology) and _cancels(reading, i)],
     }
     return {reason: indices for reason, indices in found.items() if indices}
 
@@ -86,17 +92,24 @@ def _feeds_only(reading: Reading, index: int, choiceless: set[int]) -> bool:
     return bool(calls) and all(users) and any(layers & choiceless for layers in users)
 
 
+@lru_cache(maxsize=16)
+def _find_shared(topology: Topology) -> frozenset[int]:
+    """Parameters of which several layers use what their module computes."""
+    users = [
+        {user for call in calls for user in topology.consumers[call]} for calls in topology.calls
+    ]
+    return frozenset(index for index, found in enumerate(users) if len(found) > 1)
+
+
 def _cancels(reading: Reading, index: int) -> bool:
     """Whether several layers want something of an output, and all in all nothing.
 
     What a call without a slope, such as ``round``, does to it is known by its line.
     """
-    topology = reading.topology
+    topology, grad = reading.topology, reading.grad
     calls = topology.calls[index]
     flat = {name for cut in topology.layer_set.cuts for name in cut.layers}
-    if not calls or any(
-        reading.grad[call] != 0 or topology.layers[call].fqn in flat for call in calls
-    ):
+    if not calls or any(grad[call] != 0 or topology.layers[call].fqn in flat for call in calls):
         return False
     users = {user for call in calls for user in topology.consumers[call]}
-    return len([user for user in users if reading.grad[user] > 0]) > 1
+    return len([user for user in users if grad[user] > 0]) > 1

@@ -62,8 +62,10 @@ def find_cuts(reading: Reading, indices: Iterable[int]) -> list[Cut]:
         ['model.py:42']
     """
     topology, cuts = reading.topology, reading.topology.layer_set.cuts
+    if not cuts:
+        return []
     found: dict[Cut, bool] = {}
-    for index in indices if cuts else ():
+    for index in indices:
         param = topology.params[index]
         ahead = reach(find_calls(topology, index), lambda call: topology.consumers[call])
         silent = {call for call in ahead if not reading.grad[call] > 0}
@@ -94,8 +96,8 @@ def _runs_there(param: Param, cut: Cut) -> bool:
     return any(owner in cut.layers for owner in owners) and cut.function == "torch.no_grad"
 
 
-def is_unused(reading: Reading, index: int) -> bool:
-    """Whether what a parameter computes has no consumer on the way to the loss.
+def find_unused(reading: Reading, indices: Iterable[int]) -> set[int]:
+    """Parameters of which what they compute has no consumer on the way to the loss.
 
     No gradient arrives at any of its calls, nor at anything that takes their outputs in; or only at
     modules around it, which return several values: with no call found there that lets no gradient
@@ -103,29 +105,27 @@ def is_unused(reading: Reading, index: int) -> bool:
 
     Args:
         reading: of one record.
-        index: of the parameter.
+        indices: of the parameters.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_reading
-        >>> is_unused(make_reading(), 0)
-        False
-        >>> is_unused(make_reading(layer={"grad_output_l2_norm": np.nan}), 0)
-        True
+        >>> find_unused(make_reading(), [0, 1])
+        set()
+        >>> find_unused(make_reading(layer={"grad_output_l2_norm": np.nan}), [0, 1])
+        {0, 1}
     """
-    calls, inside = _find_ways(reading.topology, index)
-    if not calls or not np.isnan(reading.grad[list(calls)]).all():
-        return False
-    return bool(np.isnan(reading.grad[list(inside)]).all())
+    heard = set(np.flatnonzero(~np.isnan(reading.grad)).tolist())
+    ways = ((index, _find_way(reading.topology, index)) for index in indices)
+    return {index for index, way in ways if way and heard.isdisjoint(way)}
 
 
 @lru_cache(maxsize=1024)
-def _find_ways(topology: Topology, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """A parameter's calls; and all on their way to the loss, but through a module around it."""
+def _find_way(topology: Topology, index: int) -> frozenset[int]:
+    """A parameter's calls and all on their way to the loss, but through a module around it."""
     calls = find_calls(topology, index)
     ahead = reach(calls, lambda call: topology.consumers[call])
     around = {i for i in ahead if _encloses(topology.layers[i], topology.params[index])}
-    inside = reach(calls, lambda call: set(topology.consumers[call]) - around)
-    return tuple(calls), tuple(inside)
+    return frozenset(reach(calls, lambda call: set(topology.consumers[call]) - around))
 
 
 def _encloses(layer: Layer, param: Param) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from gradwatch.evidence.topology import Topology
 from gradwatch.schema.layer_set import OUTSIDE
 
 
+@lru_cache(maxsize=1024)
 def count_units(topology: Topology, activation: int) -> int | None:
     """Units of an activation: rows of the one matrix that feeds it, where there is one.
 
@@ -48,6 +50,11 @@ def name_with_feeders(topology: Topology, activations: Iterable[int]) -> tuple[s
         >>> name_with_feeders(make_reading().topology, [1])
         ('act', 'fc0')
     """
+    return _name_with_feeders(topology, tuple(activations))
+
+
+@lru_cache(maxsize=16)
+def _name_with_feeders(topology: Topology, activations: tuple[int, ...]) -> tuple[str, ...]:
     names: list[str] = []
     for index in activations:
         feeders = [_find_weight(topology, source) for source in topology.layers[index].inputs]

@@ -9,6 +9,7 @@ from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
 from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import is_flat
+from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
 
 
@@ -40,17 +41,26 @@ def find_flushed(reading: Reading, thresholds: Thresholds, from_start: bool) -> 
         _has_zeros, thresholds.underflow_zero_fraction
     ):
         return []
-    record = reading.record
-    zeros = record.layer("grad_zero_fraction")
-    found = []
-    for index in reading.topology.float16:
-        if np.isnan(zeros[index]):
-            continue
-        excess = zeros[index] - _expect_zeros(reading, index)
-        if excess < thresholds.underflow_zero_fraction or not _is_faint(reading, index, thresholds):
-            continue
-        if record.layer("grad_output_l2_norm")[index] > 0 or from_start or _is_fed(reading, index):
-            found.append(index)
+    suspects = np.flatnonzero(reading.ask(_find_suspects, *_get_limits(thresholds))).tolist()
+    grad = reading.record.layer("grad_output_l2_norm")
+    return [i for i in suspects if grad[i] > 0 or from_start or _is_fed(reading, i)]
+
+
+def _get_limits(thresholds: Thresholds) -> tuple[float, float]:
+    return thresholds.underflow_zero_fraction, thresholds.underflow_rms
+
+
+@np.errstate(all="ignore")
+def _find_suspects(table: RecordTable, fraction: float, rms: float) -> npt.NDArray[np.bool_]:
+    """Layers in float16 with so many zeros more than a rectifier behind them makes by itself, and
+    a gradient, as the backward pass computed it, of float16's smallest size."""
+    zeros = table.layer("grad_zero_fraction")
+    excess = zeros - _expect_zeros(table)
+    norm = table.layer("grad_output_l2_norm") * table.step("loss_scale")[:, None]
+    is_faint = norm / table.topology.output_numel**0.5 < rms
+    in_half = np.zeros(zeros.shape[1], dtype=bool)
+    in_half[list(table.topology.float16)] = True
+    found: npt.NDArray[np.bool_] = in_half & ~np.isnan(zeros) & ~(excess < fraction) & is_faint
     return found
 
 
@@ -60,21 +70,15 @@ def _has_zeros(table: RecordTable, fraction: float) -> npt.NDArray[np.bool_]:
     return np.logical_or.reduce(zeros >= fraction, axis=1)  # type: ignore[no-any-return]
 
 
-def _expect_zeros(reading: Reading, index: int) -> float:
-    """Zeros that a rectifier behind the layer makes by itself."""
-    consumers = reading.topology.consumers[index]
-    layers = reading.topology.layers
-    if len(consumers) != 1 or not is_flat(layers[consumers[0]], "zero"):
-        return 0.0
-    value = float(reading.record.layer("zero_fraction")[consumers[0]])
-    return 0.0 if np.isnan(value) else value
-
-
-def _is_faint(reading: Reading, index: int, thresholds: Thresholds) -> bool:
-    """Whether the gradient, as the backward pass computed it, is of float16's smallest size."""
-    norm = reading.record.layer("grad_output_l2_norm")[index] * reading.record.step("loss_scale")
-    rms = norm / reading.topology.output_numel[index] ** 0.5
-    return bool(rms < thresholds.underflow_rms)
+def _expect_zeros(table: RecordTable) -> Array:
+    """Zeros that a rectifier behind each layer makes by itself, ``(n_records, n_layers)``."""
+    layers, made = table.topology.layers, table.layer("zero_fraction")
+    expected = np.zeros((len(table), len(layers)))
+    for index in table.topology.float16:
+        consumers = table.topology.consumers[index]
+        if len(consumers) == 1 and is_flat(layers[consumers[0]], "zero"):
+            expected[:, index] = np.nan_to_num(made[:, consumers[0]], posinf=np.inf, neginf=-np.inf)
+    return expected
 
 
 def _is_fed(reading: Reading, index: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import numpy as np
 
 from gradwatch.evidence.history import History
@@ -92,7 +94,7 @@ def measure_elasticity(history: History) -> float:
     record, beginning = history.latest.record, abs(history.losses.beginning)
     product = record.param("grad_l2_norm") * record.param("weight_l2_norm")
     product = product[history.latest.judged & np.isfinite(product)]
-    return float(np.median(product)) / beginning if product.size and beginning > 0 else 0.0
+    return median(product.tolist()) / beginning if product.size and beginning > 0 else 0.0
 
 
 def lacks_rate(history: History, thresholds: Thresholds) -> bool:

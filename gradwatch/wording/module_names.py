@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from gradwatch.records import Layer, Param
@@ -32,14 +32,14 @@ class NameGroup:
     texts: tuple[str, ...]
     numbers: tuple[tuple[str, ...], ...]
 
-    @property
+    @cached_property
     def ends(self) -> tuple[str, str]:
         """The names with the smallest and the largest numbers."""
         counted = [tuple(map(int, number)) for number in self.numbers]
         first, last = counted.index(min(counted)), counted.index(max(counted))
         return self.names[first], self.names[last]
 
-    @property
+    @cached_property
     def spacing(self) -> int | None:
         """Distance of the numbers, when one number differs and by the same from name to name."""
         varying = [number for number in zip(*self.numbers, strict=True) if len(set(number)) > 1]
@@ -66,13 +66,18 @@ def group_names(names: Iterable[str]) -> list[NameGroup]:
         >>> [group.names for group in group_names(["fc1", "fc2", "head"])]
         [('fc1', 'fc2'), ('head',)]
     """
+    return list(_group(tuple(names)))
+
+
+@lru_cache(maxsize=16)  # a sign that lasts names the same layers at each record
+def _group(names: tuple[str, ...]) -> tuple[NameGroup, ...]:
     groups: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = defaultdict(dict)
     for name in names:
         texts, numbers = _split(name)
         groups[texts][name] = numbers
-    return [
+    return tuple(
         NameGroup(tuple(group), texts, tuple(group.values())) for texts, group in groups.items()
-    ]
+    )
 
 
 def name_patterns(names: Iterable[str], types: Mapping[str, str] | None = None) -> str:

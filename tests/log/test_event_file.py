@@ -13,7 +13,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from gradwatch.log.event_file import DamageError, EventFile, crc32c, make_frame, masked, scan_frames
 
 
-@pytest.mark.parametrize("length", [0, 1, 3, 4, 8, 511, 512, 513, 1024, 70_001])
+@pytest.mark.parametrize("length", [0, 1, 3, 4, 8, 63, 64, 200, 511, 512, 513, 1024, 70_001])
 def test_checksum_agrees_with_tensorboards(length: int) -> None:
     data = random.Random(length).randbytes(length)
     assert masked(crc32c(data)) == masked_crc32c(data)

@@ -40,7 +40,9 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         and _is_certain(history, i, thresholds)
         and _is_most(history, i, thresholds)
     ]
-    harmless = [i for i in found if _is_harmless(history, i, thresholds)]
+    is_solved = history.losses.remaining < thresholds.solved_loss
+    # the signal has a way around these, and the network has learned its task so
+    harmless = [i for i in found if is_solved and has_way_around(history.latest.topology, i)]
     harmful = [i for i in found if i not in harmless]
     groups = (("critical", harmful), ("note", harmless))
     return [_describe(history, own, thresholds, severity) for severity, own in groups if own]
@@ -53,15 +55,10 @@ def _is_margin(history: History, index: int, thresholds: Thresholds) -> bool:
     A network whose outputs are silent although the loss is high is at rest: see GW101.
     """
     topology = history.latest.topology
-    is_solved = history.losses.remaining < thresholds.solved_loss
-    return bool(topology.is_output[index] and (topology.is_outside[index] or is_solved))
-
-
-def _is_harmless(history: History, index: int, thresholds: Thresholds) -> bool:
-    """Whether the signal has a way around the layer, and the network has learned its task so."""
-    if not history.losses.remaining < thresholds.solved_loss:
+    if not topology.is_output[index]:
         return False
-    return has_way_around(history.latest.topology, index)
+    is_solved = history.losses.remaining < thresholds.solved_loss
+    return bool(topology.is_outside[index] or is_solved)
 
 
 def _is_most(history: History, index: int, thresholds: Thresholds) -> bool:
@@ -71,8 +68,8 @@ def _is_most(history: History, index: int, thresholds: Thresholds) -> bool:
     """
     reading = history.latest
     share = float(reading.record.layer("dead_fraction")[index])
-    units = count_units(reading.topology, index)
-    if share >= 1 or units is None:  # nothing passes, however narrow it is
+    units = None if share >= 1 else count_units(reading.topology, index)
+    if units is None:  # or nothing passes, however narrow it is
         return True
     least, deviations = thresholds.dead_least, thresholds.dead_quantile
     if _is_constant(history, index, thresholds):

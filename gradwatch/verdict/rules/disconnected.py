@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradwatch.evidence.by_construction import find_idle
-from gradwatch.evidence.cuts import find_cuts, is_unused
+from gradwatch.evidence.cuts import find_cuts, find_unused
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.half_precision import find_behind, find_flushed
 from gradwatch.evidence.history import History
@@ -47,7 +47,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         params[index].module for index in np.flatnonzero(history.params.without_gradient == 0)
     }
     used = [i for i in missing if params[i].used and not _is_idle_bias(params[i], learning)]
-    unused = {i for i in used if not find_cuts(reading, [i]) and is_unused(reading, i)}
+    unused = find_unused(reading, [i for i in used if not find_cuts(reading, [i])])
     cut = [index for index in used if index not in unused]
     never = [index for index in missing if not params[index].used]
     signs = [_describe_cut(reading, cut, thresholds)] if cut else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 import numpy as np
 
@@ -16,8 +17,7 @@ from gradwatch.evidence.progress import (
     measure_way,
 )
 from gradwatch.evidence.standstill import find_cleared, find_lost, is_resting
-from gradwatch.evidence.topology import Mask
-from gradwatch.records import Param
+from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.ignored import find_ignored_params
 from gradwatch.verdict.rule import Rule, Sign
@@ -35,8 +35,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     found = _find_still(history, thresholds)
     if not np.count_nonzero(found):
         return _look_at_way(history, thresholds)
-    params = history.latest.topology.params
-    held = found & _mark(params, "optimized")
+    held = found & _mark(history.latest.topology, "optimized")
     signs = [
         *_look_at_loose(history, found & ~held),
         *_look_at_unstepped(history, held, thresholds),
@@ -47,8 +46,9 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     return signs or _look_at_way(history, thresholds)
 
 
-def _mark(params: tuple[Param, ...], attribute: str) -> Mask:
-    return np.array([getattr(param, attribute) for param in params], dtype=bool)
+@lru_cache(maxsize=16)
+def _mark(topology: Topology, attribute: str) -> Mask:
+    return np.array([getattr(param, attribute) for param in topology.params], dtype=bool)
 
 
 def _find_still(history: History, thresholds: Thresholds) -> Mask:
@@ -56,11 +56,11 @@ def _find_still(history: History, thresholds: Thresholds) -> Mask:
     found = history.standstill.find(history.last_step, thresholds)
     if not np.count_nonzero(found):
         return found
-    params = history.latest.topology.params
-    found &= _mark(params, "trainable")
-    found &= ~find_ignored_params(history.latest.topology, thresholds.ignore_layers)
-    patterns = thresholds.allow_unjudged
-    for index in np.flatnonzero(found):
+    topology, patterns = history.latest.topology, thresholds.allow_unjudged
+    found &= _mark(topology, "trainable")
+    found &= ~find_ignored_params(topology, thresholds.ignore_layers)
+    params = topology.params
+    for index in np.flatnonzero(found) if patterns else ():
         names = params[index].fqn, params[index].module
         found[index] = not any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
     return found
@@ -88,7 +88,7 @@ def _measure_span(history: History, indices: list[int]) -> int:
 def _look_at_loose(history: History, found: Mask) -> list[Sign]:
     """No optimizer holds them: that may be meant, but not where one holds what was there before."""
     params = history.latest.topology.params
-    chosen = found & (_mark(params, "replaced") | ~history.standstill.has_moved)
+    chosen = found & (_mark(history.latest.topology, "replaced") | ~history.standstill.has_moved)
     indices = np.flatnonzero(chosen).tolist()
     if not indices:
         return []
