@@ -64,6 +64,17 @@ def begin_watch(model: Any, optimizers: Sequence[Any], **settings: Any) -> Watch
         return None
 
 
+def count_samples(loader: Any, batches: int) -> int:
+    """Samples of an optimizer step; 0 where the loader does not say how many a batch has.
+
+    Args:
+        loader: of the trainer.
+        batches: of a step, accumulated and over all ranks.
+    """
+    size = getattr(loader, "batch_size", None)
+    return size * batches if isinstance(size, int) else 0
+
+
 def find_own_optimizers(optimizers: Sequence[Any], model: Any) -> list[Any]:
     """Those that hold parameters of the model; a trainer may have a stand-in that holds none.
 

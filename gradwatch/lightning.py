@@ -15,7 +15,7 @@ from gradwatch.alerts import Alerts
 from gradwatch.capture.own_statistics import OwnStatistic
 from gradwatch.configuration import find_configuration
 from gradwatch.errors import GradWatchError, NothingToJudge
-from gradwatch.fail_on import Alarms, begin_watch, borrow_watch, find_own_optimizers
+from gradwatch.fail_on import Alarms, begin_watch, borrow_watch, count_samples, find_own_optimizers
 from gradwatch.live_watch import Watch
 from gradwatch.log.shared_writer import find_directory
 from gradwatch.report import Report
@@ -162,6 +162,9 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
             thresholds=self.thresholds,
             per_layer_scalars=self.per_layer_scalars,
             global_step=begin,
+            batch_size=count_samples(
+                trainer.train_dataloader, trainer.accumulate_grad_batches * trainer.world_size
+            ),
             on_change=self._hear,
             log=self._keep_scalars,
             **self._choose_log(trainer),

@@ -54,6 +54,7 @@ class RunDescription:
         gradwatch_version, torch_version: such as ``"2.13.0"``.
         every_n_steps: longest wait between two sampled steps.
         first_step: global step at which the watch began.
+        batch_size: samples of an optimizer step over all ranks; 0 where nobody has said.
     """
 
     model: str = ""
@@ -68,6 +69,7 @@ class RunDescription:
     torch_version: str = ""
     every_n_steps: int = 0
     first_step: int = 0
+    batch_size: int = 0
 
 
 @dataclass(frozen=True)

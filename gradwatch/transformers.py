@@ -132,6 +132,7 @@ class GradWatchCallback(TrainerCallback):
             thresholds=self.thresholds,
             per_layer_scalars=self.per_layer_scalars,
             global_step=state.global_step,
+            batch_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
             on_change=self._hear,
             log=self._keep_scalars,
             logdir=None if self.writer is not None else self._choose_logdir(args),

@@ -43,6 +43,7 @@ def watch(
     rules: Sequence[Rule] = (),
     statistics: Sequence[OwnStatistic] = (),
     log_findings: bool = True,
+    batch_size: int = 0,
 ) -> Watch:
     """Watch a model train: ``with gradwatch.watch(model, optimizer, logdir="runs/a") as watch:``.
 
@@ -74,6 +75,8 @@ def watch(
             (entry points ``gradwatch.statistics``).
         log_findings: say each finding that begins, once, through the logger ``"gradwatch"`` of
             Python's ``logging``; of a job's ranks the first one speaks.
+        batch_size: samples of an optimizer step, accumulated and over all ranks, for what the log
+            says of the run; nothing is judged by it. 0: not known.
 
     Returns:
         The watch, which has begun; in a ``with`` block it ends with that.
@@ -100,14 +103,16 @@ def watch(
     check_optimizers(model, optimizers)
     schedule = Schedule(every_n_steps)
     check_budget(budget)
-    _check_settings(logdir, writer, thresholds, global_step)
+    _check_settings(logdir, writer, thresholds)
+    _check_count("global_step", global_step, "optimizer steps made before this run was resumed")
+    _check_count("batch_size", batch_size, "samples of an optimizer step, 0 where not known")
     list_rules(rules)
     measured = list_statistics(statistics)
     _end_earlier(model)
     judged_by = thresholds or Thresholds()
     journal, is_first = None, _is_first_rank()
     if (logdir is not None or writer is not None) and is_first:
-        about = describe_training(model, optimizers, every_n_steps, global_step)
+        about = describe_training(model, optimizers, every_n_steps, global_step, batch_size)
         journal = Journal(logdir, writer, per_layer_scalars, judged_by, about)
     listeners = on_change, log, log_findings and is_first, per_layer_scalars
     judgement = LiveJudgement(run, judged_by, rules, journal, *listeners)
@@ -120,9 +125,7 @@ def _is_first_rank() -> bool:
     return not is_ready or distributed.get_rank() == 0
 
 
-def _check_settings(
-    logdir: object, writer: object, thresholds: object, global_step: object
-) -> None:
+def _check_settings(logdir: object, writer: object, thresholds: object) -> None:
     if logdir is not None and writer is not None:
         raise InvalidInput(
             f"Expected either a logdir or a writer, got both ({logdir!r} and "
@@ -133,10 +136,12 @@ def _check_settings(
             f"Expected gradwatch.Thresholds, got {type(thresholds).__name__}. "
             "Pass Thresholds(profile=...) with the fields that are to differ."
         )
-    if not isinstance(global_step, int) or global_step < 0:
+
+
+def _check_count(name: str, count: object, meaning: str) -> None:
+    if not isinstance(count, int) or count < 0:
         raise InvalidInput(
-            f"Expected global_step to be a whole number from 0, got {global_step!r}. "
-            "Pass the optimizer steps made before this run was resumed."
+            f"Expected {name} to be a whole number from 0, got {count!r}. Pass the {meaning}."
         )
 
 

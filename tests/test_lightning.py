@@ -196,6 +196,8 @@ def test_shares_the_tensorboard_logger_wherever_it_stands(pl: Any, tmp_path: Pat
     assert len(list(Path(board.log_dir).glob("*tfevents*"))) == 1
     run = read_run(tmp_path / "board")
     assert [record.global_step for record in run.records()] == list(range(N_BATCHES))
+    assert run.header is not None
+    assert run.header.description.batch_size == 8
     assert any("vanishing" in text.markdown.lower() for text in run.texts)
     assert [finding.kind for finding in callback.report().findings] == ["vanishing"]
     with (Path(logs[0].log_dir) / "metrics.csv").open() as file:

@@ -191,9 +191,11 @@ def test_shares_a_writer(tmp_path: Path) -> None:
         GradWatchCallback(writer=writer, every_n_steps=1),
         TensorBoardCallback(tb_writer=writer),
     ]
-    make_trainer(tmp_path, Classifier(), callbacks).train()
+    make_trainer(tmp_path, Classifier(), callbacks, gradient_accumulation_steps=2).train()
     (run,) = read_runs(tmp_path / "shared")
-    assert len(list(run.records())) == N_STEPS
+    assert len(list(run.records())) == N_STEPS // 2
+    assert run.header is not None
+    assert run.header.description.batch_size == 2 * SIZE
     assert len(list((tmp_path / "shared").glob("*tfevents*"))) == 1
 
 

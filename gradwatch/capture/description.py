@@ -17,7 +17,11 @@ from gradwatch.run_marks import OptimizerSettings, RunDescription
 
 
 def describe_training(
-    model: nn.Module, optimizers: Sequence[Optimizer], every_n_steps: int, first_step: int
+    model: nn.Module,
+    optimizers: Sequence[Optimizer],
+    every_n_steps: int,
+    first_step: int,
+    batch_size: int = 0,
 ) -> RunDescription:
     """Describe a training as it begins; parameters are counted as they are held here.
 
@@ -26,6 +30,7 @@ def describe_training(
         optimizers: whose steps are the boundaries.
         every_n_steps: longest wait between two sampled steps.
         first_step: global step at which the watch begins.
+        batch_size: samples of an optimizer step over all ranks; 0: not known.
     """
     inner, _ = unwrap(model)
     params = dict(inner.named_parameters())
@@ -43,6 +48,7 @@ def describe_training(
         torch_version=str(torch.__version__),
         every_n_steps=every_n_steps,
         first_step=first_step,
+        batch_size=batch_size,
     )
 
 

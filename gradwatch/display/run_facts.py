@@ -125,6 +125,7 @@ def _list_training(about: RunDescription, facts: RunFacts) -> list[list[str]]:
         ["Parameters", f"{about.n_params:,}" + (f", {frozen:,} of them frozen" if frozen else "")],
         ["Optimizer", "; ".join(_say_optimizer(optimizer) for optimizer in about.optimizers)],
         ["Learning rate", _say_rates(facts.rates)],
+        ["Batch", f"{about.batch_size:,} samples a step" if about.batch_size else ""],
         ["Accumulation", per_step],
         ["Precision", ", ".join(about.dtypes)],
         ["Device", ", ".join(about.devices)],

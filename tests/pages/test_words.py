@@ -169,6 +169,7 @@ def make_facts(**end: object) -> RunFacts:
     about = RunDescription(
         "MLP", 1200, 1000, optimizers=(OptimizerSettings("AdamW", (1e-3,), (0.01,)),),
         dtypes=("float32",), devices=("cpu",), every_n_steps=50, torch_version="2.13.0",
+        batch_size=4096,
     )  # fmt: skip
     header = RunHeader("ab", started_at=1e9, python_version="3.11.7", description=about)
     finish = RunEnd("ab", **end) if end else None  # type: ignore[arg-type]
@@ -198,6 +199,7 @@ def test_what_was_trained_is_said_in_lines() -> None:
     assert rows["Parameters"] == "1,200, 200 of them frozen"
     assert rows["Optimizer"] == "AdamW, weight decay 0.01"
     assert rows["Learning rate"] == "0.001 at first, 1e-05 at the last record"
+    assert rows["Batch"] == "4,096 samples a step"
     assert rows["Accumulation"] == "4 backward passes per step"
     assert rows["Coverage"] == "2 of 2 weights seen to learn"
     assert rows["Records"].endswith("at least every 50 steps")
