@@ -19,8 +19,11 @@ from gradwatch.schema.derivatives import Options
 MAX_HELD = 2**19
 """Elements that wait; with more, all are reduced."""
 
+MAX_BEHIND = 2**18
+"""Bytes of the memory that a small view of it may keep alive while it waits, or else is copied."""
+
 MAX_ENTRIES = 1024
-"""Calls and gradients that wait; a tensor may keep more memory than its own elements alive."""
+"""Calls and gradients that wait."""
 
 
 class Places(NamedTuple):
@@ -231,7 +234,8 @@ class CallRows:
             tensor: not empty.
             second: of the same call, with no graph; of each call of a reduction or of none.
         """
-        if owner in self._memory.moving:
+        is_small_view = tensor._is_view() and tensor.untyped_storage().nbytes() > MAX_BEHIND
+        if owner in self._memory.moving or is_small_view:
             tensor, second = _copy(tensor), None if second is None else _copy(second)
         elif tensor.requires_grad:
             tensor = tensor.detach()  # its graph is not to wait

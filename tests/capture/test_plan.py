@@ -346,6 +346,15 @@ def test_what_waits_is_bounded() -> None:
     assert len(ledger.statistics) == MAX_HELD // 1024 + 1
 
 
+def test_a_small_view_does_not_keep_a_large_tensor() -> None:
+    rows = CallRows(Ledger(), RowMemory())
+    large = torch.zeros(2**20)
+    for number, tensor in enumerate((large[:8], torch.zeros(8))):
+        rows.put(OUTPUTS, number, 0, None, tensor)
+    sizes = [entry[5].untyped_storage().nbytes() for entry in rows._entries]
+    assert sizes == [8 * large.element_size()] * 2
+
+
 class Spoilt(nn.Module):
     """Changes what an activation keeps for a backward that never comes."""
 
