@@ -269,7 +269,7 @@ class Thresholds:
     def __post_init__(self) -> None:
         for row in dataclasses.fields(self):
             value = getattr(self, row.name)
-            if isinstance(row.default, tuple):
+            if value is row.default or isinstance(row.default, tuple):
                 continue
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise InvalidInput(

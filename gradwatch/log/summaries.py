@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 import numpy as np
 from tensorboard.compat.proto import summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
@@ -56,6 +57,7 @@ def pack_layer_set(layer_set: LayerSet) -> bytes:
     return zlib.compress(layer_set.to_json().encode())
 
 
+@lru_cache(maxsize=1)  # runs beside each other are often of one network
 def unpack_layer_set(content: bytes) -> LayerSet:
     """Read back what ``pack_layer_set`` made.
 

@@ -118,9 +118,9 @@ class Tracker:
         Returns:
             Findings that began or ended with this step.
         """
-        if not (signs or self._open):
-            return []
         mine = [episode for episode in self._open if episode.rule is rule]
+        if not (signs or mine):
+            return []
         changes = [self._meet(rule, sign, mine, global_step) for sign in signs]
         missing = (
             episode for episode in mine if episode.last_step != global_step and sees(episode.sign)

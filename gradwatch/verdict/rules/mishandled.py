@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from gradwatch.evidence.history import History
 from gradwatch.evidence.progress import measure_scaled_clipping
 from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.standstill import find_cleared, find_fed, has_overflown
-from gradwatch.evidence.topology import Mask
+from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.ignored import find_ignored_params
 from gradwatch.verdict.rule import Rule, Sign
@@ -38,8 +40,13 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 
 
 def _name_modules(history: History, found: Mask) -> tuple[str, ...]:
-    params = history.latest.topology.params
-    return name_owners(params[index] for index in np.flatnonzero(found))
+    return _name_owners(history.latest.topology, found.tobytes())
+
+
+@lru_cache(maxsize=16)  # they are the same at each record, as a rule
+def _name_owners(topology: Topology, found: bytes) -> tuple[str, ...]:
+    indices = np.flatnonzero(np.frombuffer(found, dtype=bool))
+    return name_owners(topology.params[index] for index in indices)
 
 
 def _look_at_leftovers(history: History, thresholds: Thresholds) -> list[Sign]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from gradwatch.evidence.history import History
@@ -9,7 +11,7 @@ from gradwatch.evidence.rank_spread import find_apart, have_parted
 from gradwatch.evidence.topology import Mask
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.ignored import find_ignored_params
-from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.verdict.rule import Explanation, Rule, Sign
 from gradwatch.wording.module_names import name_owners
 from gradwatch.wording.phrases import name_percent, name_region
 
@@ -75,10 +77,14 @@ def _describe(
     ordered = indices[np.argsort(-spread[indices], kind="stable")].tolist()
     layers = name_owners(params[i] for i in ordered)
     worst = float(spread[ordered[0]])
+    say = partial(_explain, cause, layers, worst, params[ordered[0]].fqn)
+    return Sign(layers, cause, worst, thresholds.rank_spread, "", explain=say)
+
+
+def _explain(cause: str, layers: tuple[str, ...], worst: float, fqn: str) -> Explanation:
     said = name_percent(worst) if worst >= 0.01 else f"{worst:.1g} of their size"
-    facts = {"region": name_region(layers), "spread": said, "fqn": params[ordered[0]].fqn}
-    message = _MESSAGES[cause].format(**facts)
-    return Sign(layers, cause, worst, thresholds.rank_spread, message, remedy=_REMEDIES[cause])
+    facts = {"region": name_region(layers), "spread": said, "fqn": fqn}
+    return Explanation(cause, _MESSAGES[cause].format(**facts), remedy=_REMEDIES[cause])
 
 
 RANKS = Rule(
