@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradwatch.evidence.history import History
+from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Mask
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
@@ -59,7 +60,7 @@ def measure_decay(history: History) -> Array:
         history: of the run so far.
 
     Returns:
-        float64 ``(n_params,)``; 0 where none is known.
+        float64 ``(n_params,)``; 0 where none is known. It is kept: do not write to it.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_history, make_record
@@ -67,7 +68,11 @@ def measure_decay(history: History) -> Array:
         >>> measure_decay(make_history([make_record(param=decayed)])).round(3).tolist()
         [0.3, 0.0]
     """
-    record = history.latest.record
-    taken = np.nan_to_num(record.param("learning_rate") * record.param("weight_decay"), nan=0.0)
-    decay: Array = np.where(history.latest.topology.is_judged, taken, 0.0)
+    return history.latest.ask(_measure_decays)
+
+
+@np.errstate(all="ignore")
+def _measure_decays(table: RecordTable) -> Array:
+    taken = np.nan_to_num(table.param("learning_rate") * table.param("weight_decay"), nan=0.0)
+    decay: Array = np.where(table.topology.is_judged, taken, 0.0)
     return decay

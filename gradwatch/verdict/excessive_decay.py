@@ -29,7 +29,10 @@ def find_excessive_decay(history: History, thresholds: Thresholds) -> list[Sign]
     if made < thresholds.patience or not remaining > thresholds.progress:
         return []
     taken = measure_decay(history)
-    taken[find_ignored_params(reading.topology, thresholds.ignore_layers)] = 0.0
+    if not np.count_nonzero(taken >= thresholds.shaking_update):
+        return []
+    ignored = find_ignored_params(reading.topology, thresholds.ignore_layers)
+    taken = np.where(ignored, 0.0, taken)
     decayed = np.flatnonzero(reading.judged & (taken >= thresholds.shaking_update))
     if 2 * decayed.size <= np.count_nonzero(reading.judged):
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -17,10 +17,11 @@ from gradwatch.evidence.progress import (
     measure_way,
 )
 from gradwatch.evidence.standstill import find_cleared, find_lost, is_resting
-from gradwatch.evidence.topology import Mask, Topology
+from gradwatch.evidence.topology import Mask, Topology, map_topology
+from gradwatch.records import StepRecord
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.ignored import find_ignored_params
-from gradwatch.verdict.rule import Rule, Sign
+from gradwatch.verdict.rule import Explanation, Rule, Sign
 from gradwatch.wording.module_names import count_params, name_owners, name_patterns
 from gradwatch.wording.phrases import name_number, name_region
 
@@ -197,21 +198,25 @@ def _look_at_lost(history: History, held: Mask, thresholds: Thresholds) -> list[
     indices = np.flatnonzero(lost).tolist()
     if not indices:
         return []
-    layers, first = _name_modules(history, indices), indices[0]
-    rate, grad = (
-        float(record.param(name)[first]) for name in ("learning_rate", "step_grad_l2_norm")
-    )
+    say = partial(_explain_lost, record, indices, _measure_span(history, indices))
+    layers = _name_modules(history, indices)
+    return [Sign(layers, "lost_update", 0.0, 0.0, "", "critical", True, explain=say)]
+
+
+def _explain_lost(record: StepRecord, indices: list[int], span: int) -> Explanation:
+    params = [record.layer_set.params[index] for index in indices]
+    layers, types = name_owners(params), map_topology(record.layer_set).types
+    grad, rate = (record.param(name)[indices[0]] for name in ("step_grad_l2_norm", "learning_rate"))
     message = (
-        f"{name_region(layers)} has not changed at all over {_measure_span(history, indices)} "
-        f"steps, although its optimizer stepped with a gradient of {grad:.2g} and a rate of "
-        f"{rate:.2g} ({_count(history, indices)})."
+        f"{name_region(layers)} has not changed at all over {span} steps, although its optimizer "
+        f"stepped with a gradient of {grad:.2g} and a rate of {rate:.2g} ({count_params(params)})."
     )
     remedy = (
-        f"Compare {_name_places(history, layers)} before and after optimizer.step(): the step is "
-        "not written to the tensor that forward uses. Look at copies, views and compiled or fused "
-        "optimizers; foreach=False, fused=False and no torch.compile show which."
+        f"Compare {name_patterns(layers, types)} before and after optimizer.step(): the "
+        "step is not written to the tensor that forward uses. Look at copies, views and compiled "
+        "or fused optimizers; foreach=False, fused=False and no torch.compile show which."
     )
-    return [Sign(layers, "lost_update", 0.0, 0.0, message, "critical", True, remedy)]
+    return Explanation("lost_update", message, remedy=remedy)
 
 
 def _look_at_way(history: History, thresholds: Thresholds) -> list[Sign]:
