@@ -14,9 +14,6 @@ KNOWN: dict[str, dict[str, str]] = {
     "gan_minimax": {"missed": "the generator's dead units are seen, not that it stands still"},
     "one_bad_layer_side_input": {"extra": _IDLE_UNITS},
     "one_scaled_conv": {"extra": _IDLE_UNITS},
-    "rbf_kernels_too_narrow": {
-        "cause": "a kernel written by hand is no layer: that nothing moves is seen, why is not"
-    },
     "relu_chain_50": {"extra": _IDLE_UNITS},
     "relu_mlp_std0001_sgd": {"extra": _IDLE_UNITS},
     "relu_mlp_std001_sgd": {"extra": _IDLE_UNITS},
