@@ -55,7 +55,7 @@ def say_healthy(verdict: Verdict) -> str:
     ending = ""
     if verdict.history is not None and verdict.history.losses.is_at_start:
         verbs = ("are trained", "is trained")
-        ending = f", but the loss has not fallen by step {verdict.last_step:,}"
+        ending = f", but the loss shows no fall by step {verdict.last_step:,}"
     if learned < weights:
         return f"{learned:,} of {weights:,} weights {verbs[0]}; the others need not{ending}"
     every = f"Every one of {weights:,} weights" if weights > 1 else "The weight"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite, log2, nan, sqrt
+from math import isfinite, isnan, log2, nan, sqrt
 from statistics import fmean, median
 
 from gradwatch.evidence.windows import EARLY_LOSSES, FIRST_RECORDS, LATEST_RECORDS
@@ -85,22 +85,21 @@ class LossLevels:
         late = list(self.latest)[-max(self.count - EARLY_LOSSES, 1) :]  # none of the early ones
         if self.count < EARLY_LOSSES + FIRST_RECORDS or not self.beginning > 0:
             return nan, nan
-        start = fmean(self.early)
-        error = sqrt(
-            _measure_variance(self.early) / len(self.early) + _measure_variance(late) / len(late)
-        )
-        return (start - fmean(late)) / start, error / start
+        return _measure_fall(self.early, late)
 
     @property
     def is_at_start(self) -> bool:
-        """Whether the loss is seen not to have fallen since the start, beyond its own scatter.
+        """Whether the loss shows no fall since the start, beyond its own scatter.
 
-        Only after ``patience`` optimizer steps; before that, or where no loss is known, False.
+        Neither over many records nor over the latest few, which leave out a peak on the way. Only
+        after ``patience`` optimizer steps; before that, or where no loss is known, False.
         """
-        if not self._ages or self._ages[-1] < self.thresholds.patience:
-            return False
         fall, error = self.fall
-        return fall <= error
+        if isnan(fall) or self._ages[-1] < self.thresholds.patience:
+            return False
+        lately = list(self.latest)[-FIRST_RECORDS:]
+        fall_lately, error_lately = _measure_fall(self.early[:FIRST_RECORDS], lately)
+        return fall <= error and fall_lately <= error_lately
 
     @property
     def has_levelled(self) -> bool:
@@ -123,6 +122,13 @@ class LossLevels:
     def remaining(self) -> float:
         """Loss now against that at the beginning; NaN where unknown or where it was not above 0."""
         return self.now / self.beginning if self.beginning > 0 else nan
+
+
+def _measure_fall(early: Sequence[float], late: Sequence[float]) -> tuple[float, float]:
+    """Of the mean, as a share of the early one, and its standard error."""
+    start = fmean(early)
+    error = sqrt(_measure_variance(early) / len(early) + _measure_variance(late) / len(late))
+    return (start - fmean(late)) / start, error / start
 
 
 def _measure_variance(values: Sequence[float]) -> float:

@@ -37,9 +37,16 @@ def test_whether_a_loss_has_levelled_does_not_depend_on_how_densely_it_is_sample
         ([2.3, 2.4, 2.2] * 12, True),
         ([2.3 - 0.03 * step for step in range(36)], False),
         ([2.3, 2.4, 2.2] * 6, False),
+        ([2.3] * 10 + [4.0] * 21 + [1.6] * 5, False),
         ([-1.0] * 36, False),
     ],
-    ids=["around where it was", "falls", "too soon to tell", "shares of what is below zero"],
+    ids=[
+        "around where it was",
+        "falls",
+        "too soon to tell",
+        "a peak",
+        "shares of what is below zero",
+    ],
 )
 def test_a_loss_is_at_its_start_when_no_fall_is_seen_in_time(losses, is_at_start):
     assert fill_levels(list(range(len(losses))), losses).is_at_start is is_at_start

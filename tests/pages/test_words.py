@@ -109,7 +109,7 @@ def test_headline_of_a_healthy_run_says_no_more_than_is_known() -> None:
         history=make_history(make_record(step, step={"loss": 2.3}) for step in range(40)),
     )
     assert say(still) == (
-        "Every one of 2 weights is trained, but the loss has not fallen by step 39"
+        "Every one of 2 weights is trained, but the loss shows no fall by step 39"
     )
     assert write_brief(still)["severity"] == "noted"
     partly = Verdict(records=9, coverage=make_coverage("learns", "by_design"))
