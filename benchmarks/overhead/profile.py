@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.overhead.ours import run_sampled
 from benchmarks.overhead.timing import CLOCKS, WARM_UP_STEPS
 from benchmarks.overhead.workloads import WORKLOADS, Workload
-from gradwatch.capture import param_readings, saturation, statistics
+from gradwatch.capture import functions, param_readings, saturation, statistics
 from gradwatch.capture.assembly import Assembler
 from gradwatch.capture.call_rows import CallRows
 from gradwatch.capture.device_values import Ledger
@@ -61,7 +61,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
         (ForwardTracker, "_leave"),
         (PlannedForward, "_leave"),
         (FunctionMode, "_record"),
-        (FunctionMode, "_note_operands"),
+        (functions, "_note_operands"),
         (FunctionMode, "_follow_gates"),
     ),
     "following backward": ((GradientReader, "_see"), (SampledStep, "_read_backward")),
