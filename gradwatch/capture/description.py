@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from gradwatch.capture.exchange import count_ranks
 from gradwatch.capture.stepped_objects import find_class
 from gradwatch.capture.wrappers import unwrap
 from gradwatch.run_marks import OptimizerSettings, RunDescription
@@ -43,7 +44,7 @@ def describe_training(
         optimizers=tuple(map(_describe_optimizer, optimizers)),
         dtypes=_list_words(param.dtype for param in params.values()),
         devices=_list_words(param.device for param in params.values()),
-        world_size=_count_ranks(),
+        world_size=count_ranks(),
         gradwatch_version=_find_version(),
         torch_version=str(torch.__version__),
         every_n_steps=every_n_steps,
@@ -63,12 +64,6 @@ def _describe_optimizer(optimizer: Optimizer) -> OptimizerSettings:
 
 def _list_words(values: Iterable[Any]) -> tuple[str, ...]:
     return tuple(sorted({str(value).removeprefix("torch.") for value in values}))
-
-
-def _count_ranks() -> int:
-    distributed = torch.distributed
-    is_ready = distributed.is_available() and distributed.is_initialized()
-    return distributed.get_world_size() if is_ready else 1
 
 
 def _find_version() -> str:

@@ -19,6 +19,7 @@ from gradwatch.capture.execution import Execution
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.followed_calls import FollowedCalls
 from gradwatch.capture.forward import ForwardTracker
+from gradwatch.capture.found_cuts import FoundCut
 from gradwatch.capture.frames import BETWEEN, Frame, Protect
 from gradwatch.capture.functions import FunctionMode
 from gradwatch.capture.fused_ops import InsideRecorder
@@ -106,6 +107,11 @@ class LayerRecorder:
         """Looks for calls that let no gradient through; not in a module that runs without any."""
         stack = self.forward.stack
         return self.cut_finder if not stack or stack[-1].records else None
+
+    def list_cuts(self) -> list[FoundCut]:
+        """Calls that let no gradient through although what they were given learns."""
+        finder = self.cut_finder
+        return [] if finder is None else [cut for cut in finder.found.values() if cut.goes_on]
 
     @property
     def is_seeing(self) -> bool:

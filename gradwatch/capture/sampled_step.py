@@ -16,7 +16,6 @@ from gradwatch.capture.calls import CallKey
 from gradwatch.capture.compilation import UNSEEN
 from gradwatch.capture.device_values import WHOLE_STEP, RawValue
 from gradwatch.capture.firing_history import FiringHistory
-from gradwatch.capture.found_cuts import FoundCut
 from gradwatch.capture.frames import Protect
 from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.layers import LayerRecorder
@@ -277,7 +276,7 @@ class SampledStep:
             used_modules=self.recorder.forward.used_modules,
             operands=self.recorder.operands or set(),
             notes=tuple(table.notes),
-            cuts=self._list_cuts(),
+            cuts=self.recorder.list_cuts(),
             watched=self._watched,
             optimized=map_optimizers(self.optimizers),
             coupled_decay=[coupled.get(id(entry.param), 0.0) for entry in self._watched],
@@ -286,10 +285,6 @@ class SampledStep:
             strangers=find_strangers(self.optimizers, params),
             transfer=self._ledger.send(),
         )
-
-    def _list_cuts(self) -> list[FoundCut]:
-        finder = self.recorder.cut_finder
-        return [] if finder is None else [cut for cut in finder.found.values() if cut.goes_on]
 
     def _note_silent_units(self) -> None:
         calls, counts = self.recorder.table.calls, self.firing.close_step()

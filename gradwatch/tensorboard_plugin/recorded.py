@@ -17,6 +17,9 @@ from gradwatch.schema.packing import is_intact
 Data = Mapping[str, Sequence[tb_provider.TensorDatum]]
 """What was written under each tag of a run."""
 
+Tagged = tuple[str, tb_provider.TensorDatum]
+"""What was written once, with its tag."""
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -50,7 +53,7 @@ def list_record_tags(tags: Iterable[str]) -> list[str]:
     return [tag for tag in tags if tag.startswith(RECORD_PREFIX)]
 
 
-def list_intact(data: Data) -> Iterator[tuple[str, tb_provider.TensorDatum]]:
+def list_intact(data: Data) -> list[Tagged]:
     """What was written as records and is as it was written, with its tag.
 
     TensorBoard's own reader does not look at a file's checksums.
@@ -58,22 +61,22 @@ def list_intact(data: Data) -> Iterator[tuple[str, tb_provider.TensorDatum]]:
     Args:
         data: of one run, by tag.
     """
-    for tag in list_record_tags(data):
-        yield from ((tag, datum) for datum in data[tag] if is_intact(datum.numpy))
+    tags = list_record_tags(data)
+    return [(tag, datum) for tag in tags for datum in data[tag] if is_intact(datum.numpy)]
 
 
-def gather_records(data: Data, sets: Mapping[str, LayerSet]) -> Recorded:
-    """Intact records in order of their steps; where a resumed run wrote a step twice, the later.
+def gather_records(written: Iterable[Tagged], sets: Mapping[str, LayerSet]) -> Recorded:
+    """Records in order of their steps; where a resumed run wrote a step twice, the later.
 
     Args:
-        data: of one run, by tag.
+        written: of one run, as ``list_intact`` gives it.
         sets: layer set of each tag.
 
     Raises:
         UnreadableLog: a few bytes stand for more columns than any record has.
     """
     newest: dict[int, tuple[float, str, Any]] = {}
-    for tag, datum in list_intact(data):
+    for tag, datum in written:
         if datum.step not in newest or datum.wall_time >= newest[datum.step][0]:
             newest[datum.step] = (datum.wall_time, tag, datum.numpy)
     steps = tuple(sorted(newest))

@@ -19,7 +19,7 @@ from gradwatch.run_marks import (
     unpack_gap,
     unpack_header,
 )
-from gradwatch.tensorboard_plugin.recorded import Data, list_intact, list_record_tags
+from gradwatch.tensorboard_plugin.recorded import Data, Tagged, list_record_tags
 
 _LATEST = 20  # records whose wall times tell how long one has to wait for the next
 
@@ -63,11 +63,14 @@ def read_gaps(data: Data) -> list[RunGap]:
     return [_unpack_mark(datum, unpack_gap) for datum in data.get(GAP_TAG, ())]
 
 
-def gather_facts(data: Data, columns: Sequence[Column], most: int) -> RunFacts:
+def gather_facts(
+    data: Data, written: Sequence[Tagged], columns: Sequence[Column], most: int
+) -> RunFacts:
     """What the page says of a run besides its verdict.
 
     Args:
         data: of one run, by tag.
+        written: its records, as ``list_intact`` gives them.
         columns: in order of their steps.
         most: data of a tag that TensorBoard keeps: where it has as many, it may have left some out.
 
@@ -75,7 +78,7 @@ def gather_facts(data: Data, columns: Sequence[Column], most: int) -> RunFacts:
         UnreadableLog: a mark is damaged.
     """
     header = read_header(data)
-    times = sorted(datum.wall_time for _, datum in list_intact(data))
+    times = sorted(datum.wall_time for _, datum in written)
     is_whole = all(len(data[tag]) < most for tag in list_record_tags(data))
     rates = [column.learning_rate for column in columns if math.isfinite(column.learning_rate)]
     return RunFacts(

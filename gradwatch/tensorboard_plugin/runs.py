@@ -28,6 +28,7 @@ from gradwatch.tensorboard_plugin.recorded import (
     gather_histograms,
     gather_records,
     has_layers,
+    list_intact,
     list_record_tags,
 )
 from gradwatch.tensorboard_plugin.run_state import gather_facts, read_header
@@ -164,10 +165,11 @@ class RunReader:
             data = {tag: series for tag, series in data.items() if has_layers(tag)}
             sets = {tag: unpack_layer_set(tags[tag].plugin_content) for tag in data}
             began = read_beginnings(self._provider, run.name)
-            recorded, histograms = gather_records(data, sets), gather_histograms(data, sets)
+            written = list_intact(data)
+            recorded, histograms = gather_records(written, sets), gather_histograms(data, sets)
             run.follow(read_header(marked))
             columns = _columns(recorded, run.known_columns(recorded.steps))
-            facts = gather_facts(marked, columns, self._kept)
+            facts = gather_facts(marked, written, columns, self._kept)
             run.snapshot = _judge(run, recorded, Drawn(columns, histograms), began, tried, facts)
             if list_record_tags(tags) and not recorded.steps:  # still being loaded: read it again
                 signature = ()
