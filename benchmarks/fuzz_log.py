@@ -34,7 +34,8 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 
 from gradwatch.cli import main as run_cli
 from gradwatch.log import summaries
-from gradwatch.log.event_file import crc32c, make_frame, masked
+from gradwatch.log.checksums import crc32c, masked
+from gradwatch.log.event_file import make_frame
 from gradwatch.log.writer import EventLog
 from gradwatch.records import LayerSet, StepRecord
 from gradwatch.run_marks import RunDescription, RunEnd, RunGap, RunHeader

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-from gradwatch.log.event_file import DamageError, EventFile, crc32c, make_frame, masked, scan_frames
+from gradwatch.log.checksums import crc32c, masked
+from gradwatch.log.event_file import DamageError, EventFile, make_frame, scan_frames
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 4, 8, 63, 64, 200, 511, 512, 513, 1024, 70_001])
