@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -15,6 +16,9 @@ _LIBRARIES = tuple(
     f"{path}{os.sep}" for path in (Path(torch.__file__).parent, Path(__file__).parents[1])
 )
 """What stands between the user's code and us on the stack: torch, and this package."""
+
+_COMMANDS = f"{sysconfig.get_path('scripts')}{os.sep}"
+"""Where installed commands stand, such as ``gradwatch`` or ``pytest``: pip wrote their lines."""
 
 _APPLY = (torch.autograd.Function.apply.__func__.__code__,)  # type: ignore[attr-defined]
 """What calls the forward of an ``autograd.Function``."""
@@ -41,14 +45,18 @@ class SourceLine:
 
 
 def find_source_line() -> SourceLine | None:
-    """The innermost line on the running thread's stack that is neither torch's nor ours."""
+    """The innermost line on the running thread's stack that is neither torch's nor ours.
+
+    Returns:
+        The line, or None where only an installed command is left.
+    """
     frame: FrameType | None = sys._getframe(1)
     through = ""
     while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
         is_ours = frame.f_code.co_filename.startswith(_LIBRARIES[1])
         through = through if is_ours else frame.f_code.co_name
         frame = frame.f_back
-    if frame is None:
+    if frame is None or frame.f_code.co_filename.startswith(_COMMANDS):
         return None
     path, number = frame.f_code.co_filename, frame.f_lineno
     line = linecache.getline(path, number).strip()

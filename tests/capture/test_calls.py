@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sysconfig
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gradwatch.capture import calls
+from gradwatch.capture.source_lines import find_source_line
 from tests.capture.tools import (
     assert_harmless,
     list_keys,
@@ -125,3 +130,12 @@ def test_a_call_that_is_missing_once_does_not_begin_a_new_layer_set() -> None:
     seen = [read(record, "grad_output_l2_norm", "branch") > 0 for record in records]
     assert seen == [True, False, True, False]
     assert records[0].layer_set.layers[2].inputs == (1,)
+
+
+def test_a_line_of_an_installed_command_is_nobodys_line() -> None:
+    """pip wrote it; the networks that ``gradwatch demo`` trains stand in no user's file."""
+    named: dict[str, Any] = {"find_source_line": find_source_line}
+    for folder, is_known in ((Path(sysconfig.get_path("scripts")), False), (Path.cwd(), True)):
+        code = compile("line = find_source_line()", str(folder / "train"), "exec")
+        exec(code, named)
+        assert (named["line"] is not None) == is_known
