@@ -91,7 +91,8 @@ class Journal:
         try:
             if verdict.records:
                 self.write_verdict(verdict)
-            self._log.end(how, verdict.failure or exception or remark, last_step)
+            detail = verdict.failure or exception or remark
+            self._log.end(how, detail, last_step, verdict.unstepped)
         finally:
             self._log.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gradwatch.errors import GradWatchError, NothingToJudge, UnreadableLog
 from gradwatch.log.reader import Run, read_runs
@@ -185,6 +185,7 @@ def _judge_run(run: Run, overrides: Mapping[str, object]) -> RunJudgement:
         if len(run):
             records = _read_on(run, problems)
             verdict = diagnose(records, choose_thresholds(run.header, overrides), run.label)
+            verdict = replace(verdict, unstepped=run.end.unstepped if run.end else 0)
             trials = _read_trials(run, problems)
     except (GradWatchError, OSError) as error:
         problems.append(str(error))

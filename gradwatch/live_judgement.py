@@ -93,13 +93,14 @@ class LiveJudgement:
             logdir = self._journal.logdir if self._journal is not None else ""
             self._call(_log.warning, "%s", announce([finding], finding.last_step, logdir))
 
-    def report(self, failure: str = "") -> Report:
+    def report(self, failure: str = "", unstepped: int = 0) -> Report:
         """The verdict so far.
 
         Args:
             failure: error of our own that ended the watching; ``""``: none.
+            unstepped: steps' worth of backward passes since the last step.
         """
-        report = Report.from_verdict(self._doctor.judge(self._run, failure))
+        report = Report.from_verdict(self._doctor.judge(self._run, failure, unstepped))
         logdir = self._journal.logdir if self._journal is not None else ""
         return dataclasses.replace(report, logdir=logdir)
 

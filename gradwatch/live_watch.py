@@ -59,6 +59,7 @@ class Watch:
         self._session = Session(
             model, optimizers, schedule, self._take, global_step, budget, statistics
         )
+        self._unstepped = 0
         self._detached = False
         self._is_entered = False
         self._process = os.getpid()
@@ -148,7 +149,9 @@ class Watch:
         """The verdict so far; waits for numbers still on their way from the device."""
         self._session.deliver(wait=True)
         failure = "" if self.failure is None else repr(self.failure)
-        return self._judgement.report(failure)
+        if not self._detached:
+            self._unstepped = self._session.count_unstepped()
+        return self._judgement.report(failure, self._unstepped)
 
     def detach(self, error: BaseException | None = None) -> None:
         """Stop watching and leave no trace; the report stays available. Harmless when repeated.
@@ -161,6 +164,7 @@ class Watch:
     def _detach(self, exception: str, remark: str = "") -> None:
         if self._detached:
             return
+        self._unstepped = self._session.count_unstepped()
         self._detached = True
         self._finalizer.detach()
         if _watches.get(self._model_id) is self:

@@ -113,6 +113,8 @@ class RunEnd:
             ended it.
         records: number of records that the watch made, written or not.
         last_step: global step when it ended.
+        unstepped: steps' worth of backward passes after the optimizer's last step, as in
+            ``Verdict``.
     """
 
     session: str
@@ -120,6 +122,7 @@ class RunEnd:
     detail: str = ""
     records: int = 0
     last_step: int = 0
+    unstepped: int = 0
 
     def __post_init__(self) -> None:
         if self.how not in ENDINGS or not 0 <= self.records < _MAX_COUNT:

@@ -62,7 +62,8 @@ class Thresholds:
             rare things is right to be.
         output_gain: share of the gradient that an activation at the network's output lets through;
             below it since the first step, the outputs are saturated and not sure.
-        flat_fraction: the same of an activation that is flat on one side only, such as ELU or SiLU.
+        flat_fraction: the same of an activation that is flat on one side only, such as ELU or SiLU,
+            and of a clamp (a code that learns had 97 % of its elements beyond the ends).
         saturated_derivative: mean |phi'| against its maximum below which saturation, and not the
             function's own slope, is the cause.
         dead_fraction: share of units that never fired over the window.
@@ -108,8 +109,9 @@ class Thresholds:
             all but nothing of its updates.
         still_records: sampled steps with a gradient in which a weight has not changed at all, ...
         still_steps: ... and optimizer steps that they span, from which it does not move at all.
-        unstepped_steps: optimizer steps of another optimizer from which one that has never stepped
-            is no longer thought to wait for its turn.
+        unstepped_steps: optimizer steps of another optimizer, or backward passes of as many steps
+            after the last one, from which one that does not step is no longer thought to wait for
+            its turn.
         clipped: gradient at the step against the one that arrived, below which it was clipped.
         rank_spread: relative difference of a norm between ranks that hold the same tensor, above
             which they are apart (0 where sums are exact to the bit, float32 rounds at 6e-8).

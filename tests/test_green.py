@@ -21,10 +21,11 @@ from tests.green.program import Family, Program, fit_badly, fit_well
 from tests.green.ranks import RANKS
 from tests.green.something_else import ELSEWHERE
 from tests.green.standing_still import STILL
+from tests.green.steps_that_stop import STOPPED
 from tests.green.trainings import ORDINARY
 from tests.green.unseen_gradients import BY_HAND, CHECKPOINTED
 
-FAMILIES = (BY_HAND, CHECKPOINTED, STILL, ELSEWHERE, TOO_LITTLE, FAILED, LOST, RANKS)
+FAMILIES = (BY_HAND, CHECKPOINTED, STILL, STOPPED, ELSEWHERE, TOO_LITTLE, FAILED, LOST, RANKS)
 PAGE = Path(__file__).parents[1] / "docs" / "what-a-pass-means.md"
 
 

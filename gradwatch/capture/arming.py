@@ -7,6 +7,7 @@ from collections.abc import Callable, Container
 from torch import nn
 
 from gradwatch.capture.eager_stance import EagerStance
+from gradwatch.capture.graph_clock import GraphClock
 from gradwatch.capture.sampled_step import SampledStep
 
 
@@ -26,6 +27,7 @@ class Arming:
         self._lose = lose
         self._stance = EagerStance(model, self._make_way)
         self._retired: list[SampledStep] = []
+        self._clock = GraphClock()
 
     def arm(self, step: SampledStep, used: Container[str]) -> None:
         """Begin to sample a step.
@@ -53,6 +55,39 @@ class Arming:
             for step in self._retired:
                 step.disarm()
             self._retired = [step for step in self._retired if not step.is_disarmed]
+
+    def end_step(self) -> SampledStep | None:
+        """An optimizer has stepped.
+
+        Returns:
+            The step that was being sampled.
+        """
+        self._clock.tick()
+        if self._retired:
+            self.finish()
+        return self.step
+
+    def note_end(self, is_complete: bool) -> None:
+        """What is being sampled is over, and still armed.
+
+        Args:
+            is_complete: the optimizers have stepped; else it is given up.
+        """
+        assert self.step is not None
+        if is_complete:
+            self._clock.follow(entry.param for entry in self.step.watched)
+        else:
+            self._clock.note_passes(self.step.passes)
+
+    def count_unstepped(self) -> int:
+        """Steps' worth of backward passes since an optimizer has stepped last."""
+        return self._clock.count_steps(0 if self.step is None else self.step.passes)
+
+    def close(self) -> None:
+        """Leave torch, and keep nothing alive."""
+        self.disarm()
+        self.finish()
+        self._clock.stop()
 
     def _make_way(self) -> None:
         """Take our hooks away for an export; what the step would tell of its layers is lost."""

@@ -106,8 +106,8 @@ class FollowedCalls:
         if edge is None or not is_readable(y):
             return None
         if frame is BETWEEN:
-            if not find_sources(inputs, self._table.known)[0]:
-                return None  # of another model, that is not watched
+            if activation.has_set_ends or not find_sources(inputs, self._table.known)[0]:
+                return None  # a part of the loss, or of another model, that is not watched
             self.draft.reject("an activation outside of forward")
         name = name_activation(frame.module, frame.fqn, activation)
         call = self._table.add(frame, name, [y], inputs)

@@ -89,7 +89,7 @@ class SampledStep:
     _ends_after_backward: bool = False
 
     def __post_init__(self, model: nn.Module) -> None:
-        self._watched = self.inventory.list_watched(model)
+        self.watched = self.inventory.list_watched(model)
         self.modules = self.inventory.modules
         tracker = PassTracker(model, self._begin_backward, self._end_backward, self.counts_grad)
         self.recorder = LayerRecorder(
@@ -107,7 +107,7 @@ class SampledStep:
         )
         self._ledger = self.recorder.table.ledger
         gatherer = self.inventory.gatherer
-        self._params = ParamReadings(self._watched, self._ledger, self.own, gatherer)
+        self._params = ParamReadings(self.watched, self._ledger, self.own, gatherer)
 
     def arm(self, used: Container[str], sees_layers: bool) -> None:
         """Begin to see; nobody looks for what forward uses where all of that is known.
@@ -116,10 +116,10 @@ class SampledStep:
             used: fqns of the parameters that forward is known to use.
             sees_layers: modules may be hooked; without, parameters are read alone.
         """
-        if all(entry.fqn in used for entry in self._watched):
+        if all(entry.fqn in used for entry in self.watched):
             self.recorder.operands = None
         if sees_layers:
-            self.recorder.arm(entry.param for entry in self._watched)
+            self.recorder.arm(entry.param for entry in self.watched)
         else:
             self.recorder.table.notes[UNSEEN] = None
         for optimizer in self.optimizers:
@@ -243,9 +243,9 @@ class SampledStep:
 
     def _find_indices(self, optimizer: Optimizer | None) -> set[int]:
         if optimizer is None or len(self.optimizers) == 1:
-            return set(range(len(self._watched)))
+            return set(range(len(self.watched)))
         ids = {id(param) for group in optimizer.param_groups for param in group["params"]}
-        return {i for i, entry in enumerate(self._watched) if id(entry.param) in ids}
+        return {i for i, entry in enumerate(self.watched) if id(entry.param) in ids}
 
     def _find_waiting(self) -> set[int]:
         """Parameters of optimizers that have not stepped, as where two of them take turns."""
@@ -264,7 +264,7 @@ class SampledStep:
         self._params.finish(self._find_waiting(), decoupled)
         self._note_silent_units()
         self.recorder.flush()
-        table, params = self.recorder.table, [watched.param for watched in self._watched]
+        table, params = self.recorder.table, [watched.param for watched in self.watched]
         return Sample(
             global_step=self.global_step,
             learning_rate=read_rates(self.optimizers, self._ledger),
@@ -277,9 +277,9 @@ class SampledStep:
             operands=self.recorder.operands or set(),
             notes=tuple(table.notes),
             cuts=self.recorder.list_cuts(),
-            watched=self._watched,
+            watched=self.watched,
             optimized=map_optimizers(self.optimizers),
-            coupled_decay=[coupled.get(id(entry.param), 0.0) for entry in self._watched],
+            coupled_decay=[coupled.get(id(entry.param), 0.0) for entry in self.watched],
             rates=list_rates(self.optimizers, params),
             decays=list_decays(self.optimizers, params),
             strangers=find_strangers(self.optimizers, params),

@@ -114,13 +114,16 @@ class Session:
     def stop(self) -> None:
         """Detach from everything; records under way are still delivered."""
         self._running = False
-        self._arming.disarm()
-        self._arming.finish()
+        self._arming.close()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self.deliver(wait=True)
         self.guard(self._hand_on_merged, True)
+
+    def count_unstepped(self) -> int:
+        """Steps' worth of backward passes since an optimizer has stepped last."""
+        return self._arming.count_unstepped() if self.optimizers else 0
 
     def abandon(self) -> None:
         """Nobody is left who could wait: ``stop`` will not."""
@@ -176,12 +179,11 @@ class Session:
             number: of the optimizer, in the order in which they were handed over; 0 by hand.
             optimizer: that has stepped.
         """
+        step = self._arming.end_step()
         if self._is_trial():
             self._had_trial = True
             self._arming.disarm()
             return
-        step = self._arming.step
-        self._arming.finish()
         if step is not None:
             if not step.has_begun and self._counts.is_late(number):
                 self.guard(step.skip_step)
@@ -261,16 +263,14 @@ class Session:
                 self._records.lose(step.global_step)
                 self._pace.look_closely(1)
             self._records.pending.append((step.collect(), self._pace.interval))
+        self._arming.note_end(is_complete)
         self._arming.disarm()
         self.deliver()
-        self._pace.settle(step.global_step, self._choose_wait(step.global_step))
+        wait = self._ranks.agree_on_wait(step.global_step, self._pace.propose())  # that of rank 0
+        self._pace.settle(step.global_step, wait)
         self._pace.spend(began)
         if is_in_backward():
             self._arm_after_backward()
-
-    def _choose_wait(self, global_step: int) -> int:
-        """The shortest wait for the next sample; every rank takes rank 0's."""
-        return self._ranks.agree_on_wait(global_step, self._pace.propose())
 
     def deliver(self, wait: bool = False) -> None:
         """Hand on the records whose numbers have arrived; all of them when ``wait`` is set.

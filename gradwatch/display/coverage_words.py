@@ -70,6 +70,11 @@ def say_not_judged(verdict: Verdict) -> str:
     """
     if verdict.failure:
         return "Not judged: gradwatch itself has failed"
+    if verdict.unstepped:
+        return (
+            f"Not judged: backward ran on for some {verdict.unstepped:,} steps, and the optimizer "
+            "was not stepped again"
+        )
     least = Thresholds().persistence
     if verdict.records < least:
         steps = "step is" if verdict.records == 1 else "steps are"

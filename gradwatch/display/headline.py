@@ -102,7 +102,7 @@ def headline(verdict: Verdict) -> Sentence:
     Args:
         verdict: of one run.
     """
-    if not verdict.records:
+    if not verdict.records and not verdict.unstepped:
         return (Piece("No training step has been recorded yet"),)
     if verdict.healthy:
         return (Piece(say_healthy(verdict)),)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gradwatch.evidence.own_calls import find_inner_layers, find_own_calls
 from gradwatch.records import Layer, LayerSet, Param
-from gradwatch.schema.activations import Flat, find_activation
+from gradwatch.schema.activations import Flat, find_activation, has_set_ends
 from gradwatch.schema.layer_set import OUTSIDE
 
 Mask = npt.NDArray[np.bool_]
@@ -121,13 +121,14 @@ class Topology:
     @cached_property
     def saturable(self) -> tuple[int, ...]:
         """Hidden activations that can saturate; gates and heads are right to be sure."""
-        return self._find_hidden("both")
+        return tuple(i for i in self._find_hidden("both") if not has_set_ends(self.layers[i].type))
 
     @cached_property
     def one_sided(self) -> tuple[int, ...]:
-        """Hidden activations that are flat on one side only: some elements there are as normal as a
-        ReLU's zeros, all of them are not."""
-        return self._find_hidden("one")
+        """Hidden activations that are flat on one side only, or beyond ends that were set: some
+        elements there are as normal as a ReLU's zeros, all of them are not."""
+        clamps = (i for i in self._find_hidden("both") if has_set_ends(self.layers[i].type))
+        return (*self._find_hidden("one"), *clamps)
 
     @cached_property
     def is_output(self) -> Mask:

@@ -82,19 +82,20 @@ class EventLog:
         self._write(description.first_step, [summarise_mark(self._header)])
         return self._header
 
-    def end(self, how: str, detail: str, last_step: int) -> None:
+    def end(self, how: str, detail: str, last_step: int, unstepped: int = 0) -> None:
         """Write the end mark, where there was a start.
 
         Args:
             how: one of the ways in which a run ends, see ``RunEnd``.
             detail: in words, such as an exception; may be empty.
             last_step: global step of the newest record.
+            unstepped: steps' worth of backward passes after it.
         """
         if self._header is None:
             return
         self._open_again_if_deleted()
         self._write_gap()
-        end = RunEnd(self._header.session, how, detail, self._made, last_step)
+        end = RunEnd(self._header.session, how, detail, self._made, last_step, unstepped)
         self._write(last_step, [summarise_mark(end)])
 
     def write_record(self, record: StepRecord) -> None:

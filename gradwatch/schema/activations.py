@@ -61,6 +61,7 @@ class Activation:
         resolve: name of the row that a call amounts to, given its arguments; ``""``: no activation.
         needs_input: the output alone does not determine the derivative.
         rectifies: off, or all but off, for about half of its inputs by design.
+        has_set_ends: whoever calls it has set where it ends: values beyond are meant.
         is_elementwise: each output depends on one input; else it is no nonlinearity of a weight.
         scheme: initialisation that suits the weight before it.
         gain: factor of that initialisation; with Xavier it makes up for the slope at 0, so that W
@@ -78,6 +79,7 @@ class Activation:
     resolve: Callable[[Options], str] | None = None
     needs_input: bool = False
     rectifies: bool = False
+    has_set_ends: bool = False
     is_elementwise: bool = True
     scheme: str = HE
     gain: float = RECTIFIER_GAIN
@@ -120,6 +122,20 @@ def find_activation(layer_type: str) -> Activation | None:
         'leaky_relu'
     """
     return _BY_SPELLING.get(spell(layer_type))
+
+
+def has_set_ends(layer_type: str) -> bool:
+    """Whether a class or function is a clamp, whose ends somebody has set.
+
+    Args:
+        layer_type: as in ``Layer.type``.
+
+    Example:
+        >>> has_set_ends("clip"), has_set_ends("Hardtanh")
+        (True, False)
+    """
+    row = find_activation(layer_type)
+    return row is not None and row.has_set_ends
 
 
 def choose_scheme(layer_type: str) -> tuple[str, float]:
@@ -178,6 +194,11 @@ _ROWS = (
         scheme=XAVIER, gain=1.0,
     ),
     Activation(
+        "clip", "both", piecewise.derive_clip, lambda z: np.clip(z, -1, 1),
+        functions=("clip",), options=("min", "max"), resolve=call_meanings.resolve_clamp,
+        needs_input=True, has_set_ends=True, scheme=XAVIER, gain=1.0,
+    ),
+    Activation(
         "softmax", "both", derivatives.derive_softmax, None, 0.25,
         modules=("Softmax", "Softmin", "Softmax2d"), functions=("softmax", "softmin"),
         options=("dim",), is_elementwise=False, scheme=XAVIER, gain=1.0,
@@ -230,7 +251,7 @@ _ROWS = (
         resolve=call_meanings.resolve_threshold,
     ),
     _rectifier(
-        "clamp", functions=("clamp", "clip"), options=("min", "max"),
+        "clamp", functions=("clamp",), options=("min", "max"),
         resolve=call_meanings.resolve_clamp,
     ),
     _rectifier("clamp_min", options=("min",), resolve=call_meanings.resolve_clamp_min),

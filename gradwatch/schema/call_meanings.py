@@ -41,17 +41,22 @@ def _is_number(value: Any) -> bool:
 
 
 def resolve_clamp(options: Options) -> str:
-    """A rectifier where it cuts at zero and nowhere else.
+    """A rectifier where it cuts at zero and nowhere else; flat on both sides with two other ends.
 
     Args:
         options: ``min`` and ``max``: numbers, tensors or ``None``.
 
     Example:
-        >>> resolve_clamp({"min": 0.0}), resolve_clamp({"min": 0.0, "max": 1.0})
-        ('clamp', '')
+        >>> resolve_clamp({"min": 0.0}), resolve_clamp({"min": -1, "max": 1})
+        ('clamp', 'clip')
+        >>> resolve_clamp({"min": 0.0, "max": 1.0}), resolve_clamp({"max": 1.0})
+        ('', '')
     """
     low, high = options.get("min"), options.get("max")
-    return "clamp" if high is None and _is_number(low) and low == 0 else ""
+    if high is None:
+        return "clamp" if _is_number(low) and low == 0 else ""
+    is_known = _is_number(low) and _is_number(high)
+    return "clip" if is_known and low != 0 and low < high else ""
 
 
 def resolve_clamp_min(options: Options) -> str:
@@ -64,7 +69,7 @@ def resolve_clamp_min(options: Options) -> str:
         >>> resolve_clamp_min({"min": 1e-6})
         ''
     """
-    return "clamp_min" if resolve_clamp(options) else ""
+    return "clamp_min" if resolve_clamp({"min": options.get("min")}) else ""
 
 
 def resolve_threshold(options: Options) -> str:

@@ -45,6 +45,22 @@ def bounded(low: float, high: float) -> Derivative:
     return derive
 
 
+def derive_clip(x: Any, _y: Any, options: Options) -> Any:
+    """1 from one end to the other, both included, else 0: as autograd has it.
+
+    Args:
+        x: input, any shape; values rounded to an end lie on it, and are no further.
+        options: ``min`` and ``max``, -1 and 1 by default.
+
+    Example:
+        >>> import torch
+        >>> derive_clip(torch.tensor([-2.0, 0.0, 1.0]), None, {"min": -1, "max": 1}).tolist()
+        [0.0, 1.0, 1.0]
+    """
+    inside = (x >= options.get("min", -1.0)) & (x <= options.get("max", 1.0))
+    return inside.to(x.dtype)
+
+
 def derive_hardsigmoid(_x: Any, y: Any, _: Options) -> Any:
     """1/6 strictly between 0 and 1, else 0.
 

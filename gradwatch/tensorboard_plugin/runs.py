@@ -224,7 +224,8 @@ def _judge(
     for record in recorded.unpack(_select(recorded, run.last_judged)):
         run.doctor.observe(record)
         run.last_judged = record.global_step
-    verdict = run.doctor.judge(run.name)
+    end = None if facts is None else facts.end
+    verdict = run.doctor.judge(run.name, unstepped=0 if end is None else end.unstepped)
     findings = tuple(
         restore_first_step(finding, recorded.steps, began) for finding in verdict.findings
     )

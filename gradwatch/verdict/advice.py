@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from gradwatch.evidence.topology import Topology
 from gradwatch.records import Layer
-from gradwatch.schema.activations import Activation, find_activation
+from gradwatch.schema.activations import Activation, find_activation, has_set_ends
 from gradwatch.verdict.place import Place
 
 
@@ -65,6 +65,12 @@ def _desaturate(place: Place) -> str:
             "before them, or weights of Xavier's scale with a bias of 0."
         )
     where = place.describe(saturated)
+    if all(has_set_ends(layer.type) for layer in saturated):
+        return (
+            f"Move the ends of the clamp at {where} apart, or divide what comes into it by its own "
+            "size, so that most values lie between them; or let the gradient past it, as in "
+            "x + (x.clamp(a, b) - x).detach()."
+        )
     start = _start_afresh(place, saturated)
     return (
         f"{start}, so that {_say_steep(saturated)} at {where}; BatchNorm or LayerNorm right before "

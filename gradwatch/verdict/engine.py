@@ -127,12 +127,13 @@ class Doctor:
         kept = [layer for layer in sign.layers if not any(fnmatchcase(layer, p) for p in patterns)]
         return sign if len(kept) == len(sign.layers) else None if not kept else _trim(sign, kept)
 
-    def judge(self, run: str = "", failure: str = "") -> Verdict:
+    def judge(self, run: str = "", failure: str = "", unstepped: int = 0) -> Verdict:
         """The verdict over all records so far.
 
         Args:
             run: its name; ``""`` where it has none.
             failure: error of gradwatch's own that ended the watching early; ``""``: none.
+            unstepped: steps' worth of backward passes since the last step.
         """
         history, current = self.history, self._tracker.current
         findings = [episode.describe() for episode in current if episode.sign.severity != "note"]
@@ -155,6 +156,7 @@ class Doctor:
             trains=count_trained(history) if history.count else Trained(),
             unseen=(*self._list_notes(), *self._failures),
             failure=failure,
+            unstepped=unstepped if unstepped >= self.thresholds.unstepped_steps else 0,
             history=history,
         )
 

@@ -108,6 +108,8 @@ class Verdict:
         trains: how much of the model trains; frozen by mistake is seen here and nowhere else.
         unseen: what could not be measured, in words.
         failure: the error of gradwatch's own that ended the watching early, or ``""``.
+        unstepped: steps' worth of backward passes after the optimizer's last step; 0 where there
+            are too few to say that steps have stopped.
         coverage: which parameters were seen to learn; ``None`` where nobody has measured it.
         history: the records behind it, for figures; not part of the data.
     """
@@ -122,6 +124,7 @@ class Verdict:
     trains: Trained = field(default_factory=Trained)
     unseen: tuple[str, ...] = ()
     failure: str = ""
+    unstepped: int = 0
     coverage: Coverage | None = None
     history: History | None = field(default=None, repr=False, compare=False)
 
@@ -144,7 +147,7 @@ class Verdict:
         """
         if self.findings:
             return UNHEALTHY
-        if self.failure or not self.records:
+        if self.failure or not self.records or self.unstepped:
             return NOT_JUDGED
         proven = self.coverage is None or self.coverage.proves_learning
         return HEALTHY if proven else NOT_JUDGED
@@ -188,6 +191,13 @@ class Verdict:
                 f"Expected a complete record of the run, got an error of gradwatch's own: "
                 f"{self.failure}. Please report it; until then watch less of the model."
             )
+        if self.unstepped:
+            raise NothingToJudge(
+                f"Expected optimizer steps to the end, got {self.unstepped:,} steps' worth of "
+                "backward passes after its last step. Look for what skips optimizer.step(): a "
+                "guard against a loss or a gradient that is not finite, or a GradScaler. Detach "
+                "the watch before backward passes that belong to no training."
+            )
         if self.records == 0:
             raise NothingToJudge(
                 "Expected at least one recorded training step, got none. "
@@ -210,6 +220,7 @@ class Verdict:
             "trains": asdict(self.trains),
             "unseen": list(self.unseen),
             "failure": self.failure,
+            "unstepped": self.unstepped,
             "coverage": None if self.coverage is None else self.coverage.to_dict(),
         }
 

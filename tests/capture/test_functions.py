@@ -43,6 +43,9 @@ SPELLINGS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "clamp": ("clamp", lambda x: x.clamp(min=0)),
     "clamp_": ("clamp", lambda x: x.clamp_(min=0.0)),
     "torch.clamp": ("clamp", lambda x: torch.clamp(x, 0)),
+    "clamp_of_two_ends": ("clip", lambda x: x.clamp(-0.5, 2)),
+    "clip_": ("clip", lambda x: x.clip_(min=-1.0, max=1)),
+    "clip": ("clamp", lambda x: x.clip(0)),
     "clamp_min": ("clamp_min", lambda x: x.clamp_min(0)),
     "F.threshold": ("threshold", lambda x: F.threshold(x, 0.0, 0.0)),
 }
@@ -109,8 +112,20 @@ def test_functions_and_modules_are_named_by_caller_and_number() -> None:
     ]
 
 
-def test_clamp_that_is_no_rectifier_is_left_alone() -> None:
-    model = Functional(lambda x: x.clamp(-1, 1))
+def test_a_clamp_in_the_loss_is_a_part_of_the_loss() -> None:
+    model = nn.Linear(6, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(torch.randn(5, 6)).clamp(-1, 1).square().mean().backward()
+        optimizer.step()
+
+    assert list_keys(watch_run(model, optimizer, step)[0]) == [""]
+
+
+def test_clamp_that_may_have_any_meaning_is_left_alone() -> None:
+    model = Functional(lambda x: x.clamp(0, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     record = watch_run(model, optimizer, make_loop(model, optimizer, torch.randn(3, 6)))[0]
     assert list_keys(record) == ["first", "second"]

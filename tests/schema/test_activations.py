@@ -36,7 +36,7 @@ ARGUMENTS = {
     "softmax": (-1,),
     "softmin": (-1,),
     "clamp": (0.0,),
-    "clip": (0,),
+    "clip": (-1, 1),
     "clamp_min": (0.0,),
     "prelu": (torch.full((1,), 0.25, dtype=torch.float64),),
 }

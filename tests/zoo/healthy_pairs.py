@@ -34,4 +34,8 @@ CASES: tuple[Case, ...] = (
          why="four tanhs at a rate that was a hundred times higher for two steps"),
     Case("units_that_always_fire", partial(rarer_pairs.units_switched_off, True),
          why="biases of 3 let the units of a layer fire for all samples"),
+    Case("code_between_its_ends", partial(rarer_pairs.code_of_levels, 12, 2.0, 4e-3),
+         why="a code of whole levels between the ends of a clamp that hold most of it"),
+    Case("code_at_its_ends", partial(rarer_pairs.code_of_levels, 30, 0.1, 1e-3),
+         why="a code that learns to lie at or beyond the ends of a clamp, for about half of it"),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""More of `pairs`: handwritten activations, a burst of the rate, a recovery, units switched off."""
+"""More of `pairs`: own activations, a burst of the rate, a recovery, units switched off, clamps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.zoo import data, models
 from tests.zoo.case import Training
-from tests.zoo.loops import sgd, supervised
+from tests.zoo.loops import adam, sgd, supervised
 
 
 class OwnActivation(nn.Module):
@@ -81,3 +81,23 @@ def units_switched_off(fixed: bool = False) -> Training:
 
     training.optimizers[0].register_step_post_hook(switch_off)
     return training
+
+
+class Levels(nn.Module):
+    """A code of whole levels between two ends, brought to size again, and a readout."""
+
+    def __init__(self, width: int, end: float) -> None:
+        super().__init__()
+        self.encode, self.read = models.mlp([64, 40, width]), nn.Linear(width, 10)
+        self.end = end
+
+    def forward(self, x: Tensor) -> Tensor:
+        code = torch.clip(self.encode(x), -self.end, self.end) / self.end
+        return self.read(code + ((5 * code).round() / 5 - code).detach())
+
+
+def code_of_levels(width: int, end: float, rate: float) -> Training:
+    """With ends far inside of where the code lies, one element in some hundred has a slope."""
+    torch.manual_seed(width)
+    model = Levels(width, end)
+    return supervised(model, adam(model, rate), data.digits(), steps=140)

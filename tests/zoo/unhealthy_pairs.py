@@ -48,4 +48,12 @@ CASES: tuple[Case, ...] = (
          frozen=partial(rarer_pairs.attached_late, False, True)),
     _case("units_switched_off", rarer_pairs.units_switched_off, "dead", "dead_units",
           ("fc1", "act1"), "of units that fire for all samples the tenth step silences 24 of 32"),
+    Case("code_clipped_to_a_1000th", partial(rarer_pairs.code_of_levels, 12, 1e-3, 4e-3),
+         ("saturated",), ("vanishing",), "saturation", ("clip", "encode", "encode.*"), 0,
+         "the ends of a clamp lie so near 0 that nearly all of the code is beyond them",
+         fixed=partial(rarer_pairs.code_of_levels, 12, 2.0, 4e-3)),
+    Case("code_clipped_to_a_300th", partial(rarer_pairs.code_of_levels, 30, 3e-3, 1e-3),
+         ("saturated",), ("vanishing",), "saturation", ("clip", "encode", "encode.*"), 0,
+         "the ends of a clamp lie so near 0 that nearly all of the code is beyond them",
+         fixed=partial(rarer_pairs.code_of_levels, 30, 1.0, 1e-3)),
 )  # fmt: skip

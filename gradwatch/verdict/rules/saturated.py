@@ -119,8 +119,9 @@ SATURATED = Rule(
     doc="""\
 ## What it does
 Finds hidden sigmoid- and tanh-like activations of which `saturated_fraction` (80 %) or more of the
-elements stay saturated, and smooth rectifiers (ELU, Softplus, SiLU, GELU and the like) of which
-`flat_fraction` (99 %) do: a few of their elements are right to be off, nearly all of them are not.
+elements stay saturated, and smooth rectifiers (ELU, Softplus, SiLU, GELU and the like) and clamps
+of which `flat_fraction` (99 %) do: many of their elements are right to be off or beyond an end,
+nearly all of them are not.
 
 ## Why it matters
 Where |z| is large, phi' is almost zero: a saturated unit passes no gradient and says the same to
