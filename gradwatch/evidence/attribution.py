@@ -44,7 +44,7 @@ class Attribution:
     Attributes:
         path: layers from the one that gets too little (excluded) to the reference (included).
         activation, weight, norm, other: share of each role.
-        n_activations, n_weights: how many of them stand on the path.
+        n_activations, n_weights, n_norms: how many of them stand on the path.
         derivative: mean |phi'| against its maximum over the path's saturating activations; NaN
             without.
         saturated: largest saturated fraction of the path's one-sided activations and softmaxes; NaN
@@ -73,6 +73,7 @@ class Attribution:
     factors: dict[int, float] = field(default_factory=dict)
     gaps: dict[int, float] = field(default_factory=dict)
     shift: float = 0.0
+    n_norms: int = 0
 
     @property
     def total(self) -> float:
@@ -276,6 +277,7 @@ def _summarise(
         factors=factors,
         gaps=gaps,
         shift=shift,
+        n_norms=counts.get("norm", 0),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from gradwatch.evidence.gradient_flow import Reading, measure_rms
 from gradwatch.evidence.growth import measure_output_growth
 from gradwatch.evidence.softmaxes import measure_sureness
+from gradwatch.evidence.time_steps import measure_time_share
 from gradwatch.evidence.windows import FIRST_RECORDS
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
@@ -25,8 +26,10 @@ class FirstLevels:
         input_scale: what stands in front of an activation, against what its weight would make of
             inputs of scale 1.
         sureness: of a softmax, see ``measure_sureness``.
+        time_share: by name of a recurrent layer, share of the gradient at its first time steps.
         growth: largest growth of the gradient or the outputs over depth at the first reading.
         seen: readings so far, up to ``FIRST_RECORDS``.
+        thresholds: ``recurrent_calls``.
     """
 
     zeros: dict[str, float] = field(default_factory=dict)
@@ -34,8 +37,10 @@ class FirstLevels:
     rms: dict[str, float] = field(default_factory=dict)
     input_scale: dict[str, float] = field(default_factory=dict)
     sureness: dict[str, float] = field(default_factory=dict)
+    time_share: dict[str, float] = field(default_factory=dict)
     growth: float = 1.0
     seen: int = 0
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
     def add(self, reading: Reading) -> None:
         """Take in the next reading; only the first ``FIRST_RECORDS`` count.
@@ -58,6 +63,8 @@ class FirstLevels:
         ):
             for index in np.flatnonzero(~np.isnan(values)):
                 levels.setdefault(reading.topology.layers[index].key, float(values[index]))
+        for profile in measure_time_share(reading, self.thresholds):
+            self.time_share.setdefault(profile.fqn, profile.share)
 
     def was_open(self, key: str, thresholds: Thresholds) -> bool:
         """Whether an activation let gradients through at first, and not just by chance.

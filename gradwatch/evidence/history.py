@@ -76,7 +76,7 @@ class History:
     _aligned: Topology | None = None
 
     def __post_init__(self) -> None:
-        for levels in (self.params, self.losses, self.rates, self.steps):
+        for levels in (self.params, self.losses, self.rates, self.steps, self.first_levels):
             levels.thresholds = self.thresholds
 
     @property

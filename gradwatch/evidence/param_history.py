@@ -42,6 +42,7 @@ class ParamHistory(PerParam):
         was_fed: it has had a gradient above zero.
         first_l2_norm: of the weight, at its first record.
         first_reference: ``Reading.param_reference`` at its first record that has one.
+        first_gradient: likewise ``Reading.param_gradient``.
         largest_update: ``||dw||/||w||`` of a step, small weights judged by LeCun's scale.
         is_decayed: a weight decay above 0 was in force, or none is known.
         shrunk, explained: what its norm has lost from record to record, in natural logarithms, and
@@ -57,6 +58,7 @@ class ParamHistory(PerParam):
     was_fed: Mask = keep_param(False)
     first_l2_norm: Array = keep_param(np.nan)
     first_reference: Array = keep_param(np.nan)
+    first_gradient: Array = keep_param(np.nan)
     largest_update: Array = keep_param(0.0)
     is_decayed: Mask = keep_param(False)
     shrunk: Array = keep_param(0.0)
@@ -91,6 +93,7 @@ class ParamHistory(PerParam):
         for first, now in (
             (self.first_l2_norm, reading.record.param("weight_l2_norm")),
             (self.first_reference, reading.param_reference),
+            (self.first_gradient, reading.param_gradient),
         ):
             np.copyto(first, now, where=np.isnan(first))
         self.shrunk += reading.ask(_measure_losses)

@@ -12,6 +12,11 @@ from gradwatch.evidence.ends import find_mute
 from gradwatch.evidence.erasure import measure_left
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
+from gradwatch.evidence.since_start import (
+    have_steps_taken,
+    have_steps_taken_time,
+    measure_first_gradient,
+)
 from gradwatch.evidence.time_steps import TimeProfile, find_forgetful
 from gradwatch.evidence.topology import is_flat
 from gradwatch.evidence.zero_gradients import find_factor_owner, find_zero_factors
@@ -23,7 +28,10 @@ from gradwatch.verdict.rule import Explanation
 from gradwatch.verdict.vanishing_ends import explain_by_ends, explain_mute
 from gradwatch.verdict.vanishing_words import describe_lack
 from gradwatch.wording.module_names import join_phrases
-from gradwatch.wording.phrases import name_lack, name_region, say_name
+from gradwatch.wording.phrases import name_lack, name_percent, name_region, say_name
+
+_BY_INITIALISATION = ("weight_scale", "depth", "activation_derivative")
+"""Causes that are there at the first step, or never."""
 
 _SHRUNK = (
     "Look for what shrinks the weights between the optimizer's steps, such as a mul_, a clamp or "
@@ -56,7 +64,7 @@ def explain(
         return explain_mute(reading, layers, mute)
     forgetful = find_forgetful(reading, unreached, thresholds)
     if forgetful is not None:
-        return _explain_time(reading, layers, unreached[0], forgetful, thresholds)
+        return _explain_time(history, layers, unreached[0], forgetful, thresholds)
     split = _attribute_to(reading, unreached, thresholds)
     cause = _find_lasting_cause(history, reading, split, unreached, thresholds)
     part = float(history.loss_change.peak_share[unreached[0]])
@@ -64,17 +72,34 @@ def explain(
     at_ends = explain_by_ends(reading, unreached, split, cause, message, thresholds)
     if at_ends is not None:
         return at_ends
-    faults = find_faults(reading, split, cause, unreached, thresholds)
-    remedy = ""
+    remedy = _advise(history, reading, split, cause, thresholds)
+    if (
+        cause in _BY_INITIALISATION
+        and not remedy
+        and have_steps_taken(history, unreached, thresholds)
+    ):
+        cause, message = "learning_rate", _tell_first(history, message, unreached)
     if cause == "weight_decay":
         left = float(measure_left(history)[unreached[0]])
         fqn = reading.topology.params[unreached[0]].fqn
         message = f"{message[:-1]}; {fqn} has {left:.1g} of its first size."
-    if cause == "weight_scale" and _have_shrunk(history, reading, thresholds):
-        remedy = _SHRUNK
-    elif cause == "weight_scale" and split is not None:
-        remedy = advise_on_factor(reading, split, thresholds)
+    faults = find_faults(reading, split, cause, unreached, thresholds)
     return Explanation(cause, message, faults, remedy)
+
+
+def _advise(
+    history: History,
+    reading: Reading,
+    split: Attribution | None,
+    cause: str,
+    thresholds: Thresholds,
+) -> str:
+    """What to do where the scale is not that of weights as they began; empty elsewhere."""
+    if cause == "weight_scale" and _have_shrunk(history, reading, thresholds):
+        return _SHRUNK
+    if cause == "weight_scale" and split is not None:
+        return advise_on_factor(reading, split, thresholds)
+    return ""
 
 
 def _find_lasting_cause(
@@ -133,19 +158,32 @@ def _explain_zeros(reading: Reading, layers: tuple[str, ...], zeros: list[int]) 
     return Explanation("weight_scale", message, tuple(pair), remedy)
 
 
+def _tell_first(history: History, message: str, unreached: Sequence[int]) -> str:
+    """What the least reached parameter got before the steps took it, where that is known."""
+    share = measure_first_gradient(history, unreached)
+    if math.isnan(share):
+        return message
+    return (
+        f"{message[:-1]}; at step {history.first_step} still {name_percent(share)} arrived there."
+    )
+
+
 def _explain_time(
-    reading: Reading,
+    history: History,
     layers: tuple[str, ...],
     worst: int,
     profile: TimeProfile,
     thresholds: Thresholds,
 ) -> Explanation:
+    reading = history.latest
     lack = name_lack(profile.share, "the last ones")
     message = describe_lack(reading, layers, worst, None, math.nan, thresholds)
     message = f"{message[:-1]}; the first time steps of {say_name(profile.fqn)} get {lack}."
     recurrent = profile.list_layers(reading)
-    remedy = suggest_remedy("vanishing", "through_time", recurrent, reading.topology)
-    return Explanation("through_time", message, remedy=remedy)
+    has_broken = have_steps_taken_time(history, profile, thresholds)
+    cause = "learning_rate" if has_broken else "through_time"
+    remedy = suggest_remedy("vanishing", cause, recurrent, reading.topology)
+    return Explanation(cause, message, remedy=remedy)
 
 
 def _gets_nothing(reading: Reading, index: int) -> bool:
@@ -203,10 +241,11 @@ def _share_blame(split: Attribution, thresholds: Thresholds) -> str:
         return "saturation"
     if by_activation and split.dead >= thresholds.dead_fraction:
         return "dead_units"
-    stages = max(split.n_activations, split.n_weights)
+    stages = max(split.n_activations, split.n_weights, split.n_norms)
     if stages >= thresholds.long_chain and _is_shared(split, stages, thresholds):
         return "depth"
-    return "activation_derivative" if split.activation < outside else "weight_scale"
+    takes_most = split.activation < min(outside, split.norm)
+    return "activation_derivative" if takes_most else "weight_scale"
 
 
 def _find_cause_at(reading: Reading, index: int, thresholds: Thresholds) -> str:

@@ -18,6 +18,9 @@ LITTLE = 0.1
 """A layer with this share of the gradient does not lack it, as far as the layers can tell; it
 decides nothing but words."""
 
+_ROLES = {"activation": "activation", "weight": "weight", "normalisation": "norm"}
+"""What takes a gradient, by the word for it."""
+
 
 def describe_lack(
     reading: Reading,
@@ -35,7 +38,7 @@ def describe_lack(
         worst: index of its worst parameter.
         split: who takes how much of the gradient of the layer that gets least, where that is known.
         part: the region's share of the loss change.
-        thresholds: see ``find_gaps``.
+        thresholds: see ``find_gaps``; ``plain_factor`` of normalisations that are not worth a word.
     """
     share = float(np.fmin(reading.param_gradient[worst], reading.sensitivity[worst]))
     lack = _describe_part(part, len(layers)) if share > LITTLE and part < share else ""
@@ -77,9 +80,10 @@ def _name_gains(reading: Reading, split: Attribution | None, thresholds: Thresho
         gain = math.exp(split.factors[split.culprit])
         name = say_name(layers[split.culprit].fqn)
         return f"; {name} alone multiplies the gradient by {gain:.2g}"
-    found = [
-        _name_factor(word, split.list_gains(layers, word)) for word in ("activation", "weight")
-    ]
+    gains = {word: split.list_gains(layers, role) for word, role in _ROLES.items()}
+    if math.prod(gains["normalisation"]) * thresholds.plain_factor > 1:
+        gains["normalisation"] = []
+    found = [_name_factor(word, factors) for word, factors in gains.items()]
     parts = [part for part in (*found, _name_gap(reading, split, thresholds)) if part]
     return f"; on the way back {join_phrases(parts)}" if parts else ""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from gradwatch.evidence.since_start import have_steps_taken_time
 from gradwatch.evidence.time_steps import (
     TIME,
     find_chains,
@@ -14,7 +17,15 @@ from gradwatch.evidence.time_steps import (
 from gradwatch.evidence.topology import map_topology
 from gradwatch.records import LayerSet
 from gradwatch.thresholds import Thresholds
-from tests.records_builder import Network, change, give, make_record, read, unroll
+from tests.records_builder import (
+    Network,
+    change,
+    fill_history,
+    give,
+    make_record,
+    read,
+    unroll,
+)
 
 CALLS = Thresholds().recurrent_calls
 
@@ -31,6 +42,14 @@ def bucket(n_buckets: int) -> LayerSet:
 @pytest.mark.parametrize("kind", ["RNNCell", "Linear"])
 def test_a_cell_called_in_a_loop_is_a_chain(kind):
     assert find_chains(map_topology(unroll(6, kind)), CALLS) == {"cell": (0, 1, 2, 3, 4, 5)}
+
+
+@pytest.mark.parametrize(("first", "taken"), [(0.5, True), (1e-5, False)])
+def test_time_steps_that_had_a_gradient_at_first_lost_it_to_the_steps(first, taken):
+    then, now = (give(unroll(8), [share] * 4 + [1.0] * 4) for share in (first, 1e-6))
+    history = fill_history([then, replace(now, global_step=60)])
+    (profile,) = measure_time_share(history.latest, Thresholds())
+    assert have_steps_taken_time(history, profile, Thresholds()) is taken
 
 
 def test_few_calls_are_no_chain():

@@ -41,6 +41,31 @@ class TestVanishing:
         assert "each activation multiplies by about 0.22" in sign.message
         assert "each weight multiplies by about 1." in sign.message
 
+    def test_a_gradient_that_was_there_at_first_was_taken_by_the_steps(self):
+        layer_set = build_chain(10)
+        first, later = make_record(layer_set), make_record(layer_set, 60, SIGMOIDS)
+        sign = see(VANISHING, first, later)
+        assert sign.cause == "learning_rate"
+        assert "at step 0 still 100 % arrived there" in sign.message
+        twin = see(VANISHING, replace(later, global_step=0), later)
+        assert twin.cause == "activation_derivative"
+        assert "arrived there" not in twin.message
+
+    @pytest.mark.parametrize(
+        ("count", "gain", "cause"), [(9, 0.1, "weight_scale"), (40, 0.7, "depth")]
+    )
+    def test_normalisations_that_take_the_gradient_are_no_activations_fault(
+        self, count, gain, cause
+    ):
+        net = Network()
+        for number in range(count):
+            net.add(f"fc{number}", "Linear")
+            net.add(f"norm{number}", "LayerNorm")
+        net.add("head", "Linear", is_head=True)
+        sign = see(VANISHING, make_record(net.build(), gains={"LayerNorm": gain}))
+        assert sign.cause == cause
+        assert f"each normalisation multiplies by about {gain}" in sign.message
+
     def test_an_optimizer_that_makes_up_for_it_does_no_harm(self):
         """The same profile under Adam: every weight moves."""
         record = make_record(build_chain(10), gains=SIGMOIDS, update_ratio=1e-3)

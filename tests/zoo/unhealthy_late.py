@@ -163,6 +163,42 @@ class Freezing(nn.Module):
         return self.classifier(code.detach() if self.detached else code)
 
 
+class PostNorm(nn.Module):
+    """Six blocks that normalise behind their additions turn a sequence round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Embedding(8, 24)
+        self.position = nn.Parameter(0.3 * torch.randn(6, 24))
+        block = nn.TransformerEncoderLayer(24, 2, 48, 0.0, batch_first=True)
+        self.blocks = nn.TransformerEncoder(block, 6, enable_nested_tensor=False)
+        self.head = nn.Linear(24, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.token(x) + self.position)).flatten(0, 1)
+
+
+def post_norm(fixed: bool = False) -> Training:
+    """A rate that such blocks bear behind a warm-up only, if at all."""
+    torch.manual_seed(0)
+    model = PostNorm()
+    optimizer = adam(model, 2e-3 if fixed else 3e-2)
+
+    def run() -> list[float]:
+        losses = []
+        for _ in range(120):
+            x = torch.randint(0, 8, (32, 6), generator=generator)
+            optimizer.zero_grad()
+            loss = cross_entropy(model(x), x.flip(1).flatten())
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    generator = torch.Generator().manual_seed(0)
+    return Training(model, (optimizer,), run)
+
+
 def _case(
     name: str,
     build: Callable[..., Training],
@@ -192,6 +228,9 @@ CASES: tuple[Case, ...] = (
           ("layers.[01]",), 50, "three steps at a rate of 30", ("vanishing", "exploding")),
     _case("sigmoid_pinned_by_adam_burst", burst_saturates_sigmoid, ("saturated",), "learning_rate",
           ("fc[01]", "act[01]"), 60, "ten Adam steps of size 1", ("vanishing", "exploding")),
+    _case("post_norm_without_warm_up", post_norm, ("vanishing",), "learning_rate",
+          ("blocks", "blocks.*", "token", "position"), 40, "a rate of 3e-2 for Adam from step 0 on",
+          ("dead", "exploding", "saturated")),
     _case("encoder_detached_from_step_6", detached_later, ("disconnected",), "disconnected",
           ("encoder", "encoder.*"), 6, "the graph is cut from step 6 on"),
 )  # fmt: skip
