@@ -55,6 +55,8 @@ class Attribution:
         factors: by layer of the path, the logarithm of what it multiplies the gradient by.
         gaps: by layer of the path, the logarithm of what is lost between it and the one before,
             which no layer accounts for: a constant factor in forward.
+        n_rounded: layers on the path where the gradient is below what float32 holds, of which no
+            factor is known.
         shift: what rectifiers' share has been relieved of, at the weights' expense.
     """
 
@@ -74,6 +76,7 @@ class Attribution:
     gaps: dict[int, float] = field(default_factory=dict)
     shift: float = 0.0
     n_norms: int = 0
+    n_rounded: int = 0
 
     @property
     def total(self) -> float:
@@ -128,7 +131,7 @@ def attribute(reading: Reading, start: int, thresholds: Thresholds) -> Attributi
     """
     path = find_fed_path(reading, start)
     shares = {"activation": 0.0, "weight": 0.0, "norm": 0.0, "other": 0.0}
-    counts = {"activation": 0, "weight": 0, "norm": 0, "other": 0}
+    counts = {"activation": 0, "weight": 0, "norm": 0, "other": 0, "rounded": 0}
     factors: dict[int, float] = {}
     gaps: dict[int, float] = {}
     source = start
@@ -136,7 +139,8 @@ def attribute(reading: Reading, start: int, thresholds: Thresholds) -> Attributi
         role = _SHARES.get(reading.topology.layers[index].role, "other")
         above = float(reading.grad[index])
         factor = _log_ratio(reading.grad[source], above)
-        if 0 < reading.grad[source] < LEAST_NORM and not above > LEAST_NORM:
+        if reading.grad[source] < LEAST_NORM and not above > LEAST_NORM:
+            counts["rounded"] += 1
             source = index
             continue
         gain = float(reading.gains[index])
@@ -278,6 +282,7 @@ def _summarise(
         gaps=gaps,
         shift=shift,
         n_norms=counts.get("norm", 0),
+        n_rounded=counts.get("rounded", 0),
     )
 
 

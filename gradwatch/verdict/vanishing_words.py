@@ -18,6 +18,9 @@ LITTLE = 0.1
 """A layer with this share of the gradient does not lack it, as far as the layers can tell; it
 decides nothing but words."""
 
+LEAST_NUMBER = float(np.finfo(np.float32).tiny)
+"""Products below it were measured by nobody."""
+
 _ROLES = {"activation": "activation", "weight": "weight", "normalisation": "norm"}
 """What takes a gradient, by the word for it."""
 
@@ -85,7 +88,8 @@ def _name_gains(reading: Reading, split: Attribution | None, thresholds: Thresho
         gains["normalisation"] = []
     found = [_name_factor(word, factors) for word, factors in gains.items()]
     parts = [part for part in (*found, _name_gap(reading, split, thresholds)) if part]
-    return f"; on the way back {join_phrases(parts)}" if parts else ""
+    until = ", until it is below what float32 holds," if split.n_rounded else ""
+    return f"; on the way back{until} {join_phrases(parts)}" if parts else ""
 
 
 def _name_gap(reading: Reading, split: Attribution, thresholds: Thresholds) -> str:
@@ -110,4 +114,6 @@ def _name_factor(word: str, gains: Sequence[float]) -> str:
     if np.max(np.abs(logs - np.mean(logs))) < LIKE_FACTOR:
         return f"each {word} multiplies by about {mean:.2g}"
     total = math.exp(float(np.sum(logs)))
+    if total < LEAST_NUMBER:
+        return f"the {len(gains)} {word}s together multiply by less than float32 holds"
     return f"the {len(gains)} {word}s together multiply by {total:.2g}"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from gradwatch.evidence.attribution import attribute_by_slopes
 from gradwatch.evidence.worked_example import make_record as worked_record
-from gradwatch.records import StepRecord
+from gradwatch.records import LayerSet, StepRecord
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import Doctor
 from gradwatch.verdict.rules.exploding import EXPLODING
 from gradwatch.verdict.rules.through_time import THROUGH_TIME
 from gradwatch.verdict.rules.vanishing import VANISHING
+from gradwatch.verdict.vanishing_words import describe_lack
 from tests.records_builder import (
     NUMEL,
     Network,
@@ -22,6 +25,7 @@ from tests.records_builder import (
     fill_history,
     give,
     make_record,
+    read,
     repeat,
     unroll,
 )
@@ -50,6 +54,37 @@ class TestVanishing:
         twin = see(VANISHING, replace(later, global_step=0), later)
         assert twin.cause == "activation_derivative"
         assert "arrived there" not in twin.message
+
+    @pytest.mark.parametrize(
+        ("gains", "cause"),
+        [
+            ({"Sigmoid": 0.24, "Linear": 0.57}, "activation_derivative"),
+            ({"Sigmoid": 1.0, "Linear": 0.05}, "weight_scale"),
+        ],
+    )
+    def test_what_float32_rounds_to_nothing_has_no_factors(self, gains, cause):
+        record = make_record(build_chain(200), gains=gains)
+        for name in ("grad_output_l2_norm", "grad_input_l2_norm"):
+            norms = record.layer(name)
+            norms[norms < 1e-22] = 0
+        record.layer("grad_zero_fraction")[:] = record.layer("grad_output_l2_norm") == 0
+        sign = see(VANISHING, record)
+        assert sign.cause == cause
+        assert "on the way back, until it is below what float32 holds," in sign.message
+        assert not re.search(r"the 1\d\d (weights|activations) together", sign.message)
+
+    def test_a_product_that_nobody_can_have_measured_is_not_quoted(self):
+        layer_set = build_chain(500, "Tanh")
+        gains = {f"act{i}": 0.9 if i % 2 else 0.2 for i in range(500)}
+        record = make_record(layer_set)
+        slopes = {key: gains[key] for key in gains if int(key[3:]) < 499}
+        record = change(record, "derivative_mean", slopes)
+        bare = LayerSet(tuple(replace(layer, inputs=()) for layer in layer_set.layers))
+        reading = read(replace(record, layer_set=replace(bare, params=layer_set.params)))
+        reading.record.layer("grad_output_l2_norm")[0] = 1e-9
+        split = attribute_by_slopes(read(reading.record), Thresholds())
+        message = describe_lack(reading, ("fc0",), 0, split, 0.0, Thresholds())
+        assert "the 499 activations together multiply by less than float32 holds" in message
 
     @pytest.mark.parametrize(
         ("count", "gain", "cause"), [(9, 0.1, "weight_scale"), (40, 0.7, "depth")]
