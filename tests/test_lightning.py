@@ -823,6 +823,109 @@ def test_layers_that_are_replaced_after_the_optimizer_was_made(
     assert sorted(finding.layers) == (names if whole else names[-1:])
 
 
+Found = list[tuple[str, str | None]]
+
+
+def fit_watched(pl: Any, root: Path, module: Any, *callbacks: Any, **options: Any) -> Any:
+    callback = GradWatchCallback(every_n_steps=1)
+    trainer = make_trainer(pl, [*callbacks, callback], root, **options)
+    trainer.fit(module, make_data())
+    return callback.report()
+
+
+def list_found(findings: Any) -> Found:
+    return [(finding.kind, finding.cause) for finding in findings]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_layers_that_no_optimizer_holds(lightning: Any, tmp_path: Path, frozen: bool) -> None:
+    class Part(type(make_module(lightning))):  # type: ignore[misc]
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            self.net[0].requires_grad_(not frozen)
+            return torch.optim.SGD(self.net[2:].parameters(), lr=0.1)
+
+    report = fit_watched(lightning, tmp_path, Part(), max_epochs=4)
+    assert report.findings == ()
+    assert list_found(report.notes) == ([] if frozen else [("unmoved", "not_optimized")])
+
+
+@pytest.mark.parametrize("is_stepped", [False, True])
+def test_one_of_two_optimizers_that_is_never_stepped(
+    lightning: Any, tmp_path: Path, is_stepped: bool
+) -> None:
+    class Halves(type(make_module(lightning))):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+            front, back = self.optimizers()
+            front.zero_grad()
+            back.zero_grad()
+            self.manual_backward(nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+            back.step()
+            if is_stepped:
+                front.step()
+
+        def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+            halves = self.net[:2], self.net[2:]
+            return [torch.optim.SGD(half.parameters(), lr=0.1) for half in halves]
+
+    report = fit_watched(lightning, tmp_path, Halves(), max_epochs=7)
+    assert list_found(report.findings) == ([] if is_stepped else [("unmoved", "not_stepped")])
+
+
+@pytest.mark.parametrize("unscales", [False, True])
+def test_clipping_of_scaled_gradients(lightning: Any, tmp_path: Path, unscales: bool) -> None:
+    class Clips(type(make_module(lightning))):  # type: ignore[misc]
+        def clip(self) -> None:
+            nn.utils.clip_grad_norm_(self.parameters(), 0.2)
+
+        def on_after_backward(self) -> None:  # still scaled
+            if not unscales:
+                self.clip()
+
+        def on_before_optimizer_step(self, _: Any) -> None:  # unscaled by the plugin
+            if unscales:
+                self.clip()
+
+    plugins = import_module(f"{INSTALLED[0]}.plugins.precision")
+    precision = plugins.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+    report = fit_watched(lightning, tmp_path, Clips(), max_epochs=4, plugins=[precision])
+    found = list_found([*report.findings, *report.notes])
+    assert (("mishandled", "not_unscaled") in found) == (not unscales)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_gradients_that_are_cleared_before_the_step(
+    lightning: Any, tmp_path: Path, late: bool
+) -> None:
+    class Clears(type(make_module(lightning))):  # type: ignore[misc]
+        def on_after_backward(self) -> None:
+            if not late:
+                self.zero_grad()
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            if late:
+                self.zero_grad()
+
+    report = fit_watched(lightning, tmp_path, Clears(), max_epochs=6)
+    assert list_found(report.findings) == ([] if late else [("mishandled", "cleared")])
+
+
+def test_a_scaler_that_always_skips_is_no_pass(lightning: Any, tmp_path: Path) -> None:
+    class Breaks(type(make_module(lightning))):  # type: ignore[misc]
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+            loss = super().training_step(batch, batch_idx)
+            return loss if self.trainer.current_epoch < 3 else loss * torch.inf
+
+    plugins = import_module(f"{INSTALLED[0]}.plugins.precision")
+    precision = plugins.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+    report = fit_watched(lightning, tmp_path, Breaks(), max_epochs=12, plugins=[precision])
+    assert report.status == "not_judged"
+    assert report.unstepped > 45
+
+
 def make_manual(pl: Any, clears: bool) -> Any:
     """Manual optimization, in which clearing is the module's own business."""
 

@@ -390,3 +390,73 @@ def test_accumulation_clipping_and_a_warm_up_are_no_error(tmp_path: Path) -> Non
     make_trainer(tmp_path, Classifier(), [callback], **options).train()
     assert callback.report().records == 24
     assert callback.report().findings == ()
+
+
+def train_watched(root: Path, kind: type[Any] = InOrder, **options: Any) -> Any:
+    """The report on 24 steps of a trainer whose loop may be changed."""
+    callback = GradWatchCallback(every_n_steps=1)
+    model = Classifier()
+    optimizers = options.pop("optimizers", lambda _: (None, None))(model)
+    trainer = make_trainer(root, model, [callback], num_train_epochs=3, **options)
+    trainer.__class__ = kind
+    trainer.optimizer, trainer.lr_scheduler = optimizers
+    trainer.train()
+    return callback.report()
+
+
+def list_found(findings: Any) -> list[tuple[str, str | None]]:
+    return [(finding.kind, finding.cause) for finding in findings]
+
+
+@pytest.mark.parametrize("is_early", [False, True])
+def test_gradients_that_are_cleared_before_the_step(tmp_path: Path, is_early: bool) -> None:
+    class Clears(InOrder):
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            if not is_early:
+                args[0].zero_grad()
+            loss = super().training_step(*args, **kwargs)
+            if is_early:
+                args[0].zero_grad()
+            return loss
+
+    report = train_watched(tmp_path, Clears)
+    assert list_found(report.findings) == ([("mishandled", "cleared")] if is_early else [])
+
+
+@pytest.mark.parametrize("length", [3, 400])
+def test_a_schedule_that_ends_after_some_batches(tmp_path: Path, length: int) -> None:
+    def make(model: nn.Module) -> Any:
+        optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: max(1 - step / length, 0)
+        )
+        return optimizer, schedule
+
+    report = train_watched(tmp_path, optimizers=make)
+    assert list_found(report.findings) == ([("unmoved", "learning_rate")] if length == 3 else [])
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_layers_that_no_optimizer_holds(tmp_path: Path, frozen: bool) -> None:
+    def make(model: nn.Module) -> Any:
+        model.net[0].requires_grad_(not frozen)
+        return torch.optim.AdamW(model.net[2:].parameters(), 0.01), None
+
+    report = train_watched(tmp_path, optimizers=make)
+    assert report.findings == ()
+    assert list_found(report.notes) == ([] if frozen else [("unmoved", "not_optimized")])
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_step_that_never_reaches_the_weight(tmp_path: Path, is_lost: bool) -> None:
+    class Lossy(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            before = self.param_groups[0]["params"][0].detach().clone()
+            super().step(closure)
+            if is_lost:
+                self.param_groups[0]["params"][0].detach().copy_(before)
+
+    report = train_watched(
+        tmp_path, optimizers=lambda model: (Lossy(model.parameters(), lr=0.1), None)
+    )
+    assert list_found(report.findings) == ([("unmoved", "lost_update")] if is_lost else [])

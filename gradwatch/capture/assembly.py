@@ -239,6 +239,7 @@ def _fill_params(sample: Sample, rows: Rows, merge: Merge, scale: float) -> Arra
 def _correct(sample: Sample, rows: dict[str, Array]) -> None:
     """Take the decay's share out of updates, sampling's doubt out of counts, and out of norms the
     squares that float32 has no room for: a gradient read whole, with every element finite, is."""
+    rows["step_grad_l2_norm"][list(sample.emptied)] = np.nan
     is_whole = np.array([entry.param.numel() <= SAMPLE_SIZE for entry in sample.watched], bool)
     is_finite = is_whole & (rows["nonfinite_count"] == 0)
     rows["grad_l2_norm"][is_finite & np.isinf(rows["grad_l2_norm"])] = LARGEST_NORM

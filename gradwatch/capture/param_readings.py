@@ -35,12 +35,15 @@ class ParamReadings:
 
     Attributes:
         taken: indices of those whose optimizer has stepped.
+        emptied: those of which a closure's backward has left a gradient that was gone after the
+            step.
     """
 
     def __init__(
         self, watched: Sequence[Watched], ledger: Ledger, own: OwnMeasures, gatherer: Gatherer
     ) -> None:
         self.taken: set[int] = set()
+        self.emptied: set[int] = set()
         self._watched = watched
         self._ledger = ledger
         self._own = own
@@ -51,7 +54,7 @@ class ParamReadings:
         self._reading = GradientReading()
         self._stamps: dict[int, tuple[int, int]] = {}
         self._step_gradients = StepGradients()
-        self._has_weights = False
+        self._has_weights = self._has_closure = False
 
     @property
     def has_backward(self) -> bool:
@@ -83,6 +86,7 @@ class ParamReadings:
     def forget_backward(self) -> None:
         """A closure follows that runs backward itself."""
         self._gradients = None
+        self._has_closure = True
 
     def read_step_gradients(self, indices: set[int], optimizer: Optimizer | None) -> None:
         """Gradients as the optimizer gets them; their norms again only where they have changed.
@@ -109,6 +113,8 @@ class ParamReadings:
         if not self._step_gradients.covers(mine):  # a closure without a backward of its own
             self.read_step_gradients(mine, optimizer)
         self.taken |= mine
+        if self._has_closure and self._gradients is not None:
+            self.emptied |= {index for index in mine if self._watched[index].param.grad is None}
         self._leftovers.note(mine, self._ledger)
         reading = self._gradients
         suffix = SCALED_SUFFIX if _has_scale(optimizer) and reading is not None else ""

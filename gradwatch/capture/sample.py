@@ -31,6 +31,7 @@ class Sample:
         notes: what could not be seen, in words.
         cuts: calls in forward that let no gradient through, where they were looked for.
         watched: all parameters.
+        emptied: indices of those whose gradient a closure has cleared after its backward.
         optimized: by ``id`` of a parameter, the number of its optimizer; ``None``: all are.
         coupled_decay: by parameter, weight decay that is added to the gradient.
         rates: by parameter, the learning rate of its group; NaN where it is not known.
@@ -51,6 +52,7 @@ class Sample:
     notes: tuple[str, ...]
     cuts: list[FoundCut]
     watched: Sequence[Watched]
+    emptied: set[int]
     optimized: dict[int, int] | None
     coupled_decay: list[float]
     rates: list[float]

@@ -278,6 +278,7 @@ class SampledStep:
             notes=tuple(table.notes),
             cuts=self.recorder.list_cuts(),
             watched=self.watched,
+            emptied=self._params.emptied,
             optimized=map_optimizers(self.optimizers),
             coupled_decay=[coupled.get(id(entry.param), 0.0) for entry in self.watched],
             rates=list_rates(self.optimizers, params),

@@ -38,13 +38,15 @@ def run(
     before_step: Callable[[], Any] = lambda: None,
     after_step: Callable[[int], Any] = lambda step: None,
     backward: Callable[[Tensor], None] = Tensor.backward,
+    clears: bool = True,
 ) -> gradwatch.Report:
     """An ordinary loop over this rank's part of the data."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     generator = torch.Generator().manual_seed(rank)
     with gradwatch.watch(model, optimizer, every_n_steps=1) as watch:
         for step in range(STEPS):
-            optimizer.zero_grad()
+            if clears:
+                optimizer.zero_grad()
             x = torch.randn(8, 4, generator=generator)
             backward((called or model)(x).square().mean())
             before_step()
@@ -72,6 +74,70 @@ def replace_a_layer(rank: int) -> gradwatch.Report:
     torch.manual_seed(rank)
     inner[2] = nn.Linear(6, 2)
     return run(rank, model)
+
+
+def move_the_parameters(rank: int) -> gradwatch.Report:
+    """After the wrapper was made, and before the optimizer is: these are other tensors."""
+    inner = make_net()
+    model = DistributedDataParallel(inner, find_unused_parameters=True)
+    for layer in (inner[0], inner[2]):
+        for name, param in list(layer.named_parameters()):
+            setattr(layer, name, nn.Parameter(param.detach().clone()))
+    return run(rank, model, after_step=lambda _: dist.barrier())
+
+
+def clear_nothing(rank: int) -> gradwatch.Report:
+    model = DistributedDataParallel(make_net())
+    return run(rank, model, clears=False)
+
+
+def clear_too_early(rank: int) -> gradwatch.Report:
+    model = DistributedDataParallel(make_net())
+    return run(rank, model, before_step=model.zero_grad)
+
+
+def accumulate(rank: int) -> gradwatch.Report:
+    """Three passes of a step are sent with the fourth."""
+    model = DistributedDataParallel(make_net())
+    generator = torch.Generator().manual_seed(rank)
+
+    def backward(loss: Tensor) -> None:
+        with model.no_sync():
+            for _ in range(3):
+                model(torch.randn(8, 4, generator=generator)).square().mean().backward()
+        model(torch.randn(8, 4, generator=generator)).square().mean().backward()
+
+    return run(rank, model, called=model.module, backward=backward)
+
+
+def play_against_each_other(rank: int) -> gradwatch.Report:
+    """Two wrapped networks with an optimizer each."""
+    torch.manual_seed(0)
+    maker = DistributedDataParallel(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 4)))
+    critic = DistributedDataParallel(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)))
+    model = nn.ModuleDict({"maker": maker, "critic": critic})
+    makes, judges = (torch.optim.SGD(part.parameters(), lr=0.05) for part in (maker, critic))
+    generator = torch.Generator().manual_seed(rank)
+    with gradwatch.watch(model, (makes, judges), every_n_steps=1) as watch:
+        for _ in range(STEPS):
+            x, z = torch.randn(2, 8, 4, generator=generator)
+            judges.zero_grad()
+            (critic(torch.cat([x, maker(z).detach()])).square().mean()).backward()
+            judges.step()
+            makes.zero_grad()
+            (critic(maker(z)) - 1).square().mean().backward()
+            makes.step()
+    assert watch.failure is None
+    return watch.report()
+
+
+def shard(rank: int) -> gradwatch.Report:
+    from torch.distributed.fsdp import fully_shard
+
+    model = make_net()
+    for part in (model[0], model[2], model):
+        fully_shard(part)
+    return run(rank, model, before_step=lambda: nn.utils.clip_grad_norm_(model.parameters(), 0.1))
 
 
 def call_the_inner_model(rank: int) -> gradwatch.Report:
@@ -150,6 +216,11 @@ SCENES: dict[str, tuple[Scene, Found]] = {
     "equal": (stay_equal, []),
     "bucket views": (view_buckets, []),
     "replaced": (replace_a_layer, [("ranks", "not_reduced", ("2",))]),
+    "moved": (move_the_parameters, [("ranks", "not_reduced", ("0", "2"))]),
+    "not cleared": (clear_nothing, [("mishandled", "not_cleared", ("0", "2"))]),
+    "cleared too early": (clear_too_early, [("mishandled", "cleared", ("0", "2"))]),
+    "accumulated": (accumulate, []),
+    "two players": (play_against_each_other, []),
     "inner": (call_the_inner_model, [("ranks", "not_reduced", ("0", "2"))]),
     "clipped": (clip_on_one_rank, [("ranks", "clipped_apart", ("0", "2"))]),
     "message": (lose_a_message, [("ranks", "weights_apart", ("0", "2"))]),
@@ -158,6 +229,9 @@ SCENES: dict[str, tuple[Scene, Found]] = {
     "local SGD in a hook": (average_in_a_hook, []),
     "unwrapped": (wrap_nothing, []),
 }
+
+if hasattr(torch.cpu.Stream, "record_event"):  # else fully_shard does not run on a CPU
+    SCENES["sharded"] = shard, []
 
 
 def run_rank(rank: int, port: int, folder: str) -> None:

@@ -372,6 +372,26 @@ def test_gradients_that_are_cleared_before_the_step(part: bool) -> None:
     assert list_causes(watch_loop(model, optimizer, body)) == expected
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_closure_that_clears_what_its_backward_has_left(late: bool) -> None:
+    model = make_net()
+    optimizer = SGD(model.parameters(), lr=0.1)
+
+    def body(_: int, x: Tensor, y: Tensor) -> None:
+        def closure() -> Tensor:
+            loss = measure_loss(model, x, y)
+            loss.backward()
+            if not late:
+                optimizer.zero_grad()
+            return loss
+
+        optimizer.step(closure)
+        optimizer.zero_grad()
+
+    expected = [] if late else [("mishandled", "cleared", ("0", "2"))]
+    assert list_causes(watch_loop(model, optimizer, body)) == expected
+
+
 @pytest.mark.parametrize("unscales", [False, True])
 @pytest.mark.parametrize("make", [SGD, torch.optim.Adam])
 def test_clipping_of_scaled_gradients(unscales: bool, make: Any) -> None:

@@ -166,8 +166,9 @@ the weights move all the same and the loss falls: Adam divides by the gradient's
 A loop without `optimizer.zero_grad()`.
 
 ## Known limits
-An optimizer that calls a closure runs `backward()` itself: what happens to the gradient behind it
-is not seen. Clipping by value looks like clipping by norm here.
+An optimizer that calls a closure runs `backward()` itself: of what happens to the gradient behind
+it only is seen that it was cleared (set to `None`). Clipping by value looks like
+clipping by norm here.
 
 ## Configure or silence
 `Thresholds(clipped=..., progress=...)`; `ignore_kinds=("mishandled",)`; `ignore_layers=(...)`.
