@@ -393,11 +393,11 @@ def test_accumulation_clipping_and_a_warm_up_are_no_error(tmp_path: Path) -> Non
 
 
 def train_watched(root: Path, kind: type[Any] = InOrder, **options: Any) -> Any:
-    """The report on 24 steps of a trainer whose loop may be changed."""
+    """The report on 32 steps of a trainer whose loop may be changed."""
     callback = GradWatchCallback(every_n_steps=1)
     model = Classifier()
     optimizers = options.pop("optimizers", lambda _: (None, None))(model)
-    trainer = make_trainer(root, model, [callback], num_train_epochs=3, **options)
+    trainer = make_trainer(root, model, [callback], num_train_epochs=4, **options)
     trainer.__class__ = kind
     trainer.optimizer, trainer.lr_scheduler = optimizers
     trainer.train()
