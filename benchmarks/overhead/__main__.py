@@ -15,7 +15,12 @@ import torch
 
 from benchmarks.overhead.budgeting import compute_ratios
 from benchmarks.overhead.growth import measure_growth, measure_log
-from benchmarks.overhead.memory import compare_peaks, summarise_added, summarise_kept
+from benchmarks.overhead.memory import (
+    compare_peaks,
+    summarise_added,
+    summarise_held,
+    summarise_kept,
+)
 from benchmarks.overhead.page import write_page
 from benchmarks.overhead.profile import profile_step
 from benchmarks.overhead.reading import LAYERS, STEPS, measure_check
@@ -53,6 +58,7 @@ def measure_workload(
         ),
         "peak_mib": {"bare": peaks["bare"], "sampled": peaks["sampled"]},
         "peak_added": summarise_added(peaks),
+        "held_added": summarise_held(peaks),
         "kept_added": summarise_kept(peaks),
         "modules_mib": statistics.median(peaks["modules"]),
         "log_bytes_per_layer_and_step": measure_log(workload),

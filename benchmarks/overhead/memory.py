@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import re
 import statistics
 import subprocess
@@ -41,6 +42,10 @@ AT_ONCE = 2
 
 SAMPLED = "gradwatch sampled"
 
+NO_ROOM = "glibc.malloc.mmap_threshold=131072"
+"""Has glibc give each large tensor memory of its own, and take it back: no room is left between
+them where small ones stay, so that the peak is what is held."""
+
 FORGET_PEAK = "5"
 """What ``/proc/self/clear_refs`` understands as: reset the peak to the present size."""
 
@@ -64,7 +69,10 @@ def compare_peaks(workload: Workload, repetitions: int) -> dict[str, list[float]
     runs = [BARE, SAMPLED] * repetitions
     with ThreadPoolExecutor(AT_ONCE) as pool:
         measured = list(pool.map(partial(_run_alone, workload.name), runs))
+        held = list(pool.map(partial(_run_alone, workload.name, tunables=NO_ROOM), runs[:2]))
     return {
+        "held_bare": [held[0].peak],
+        "held_sampled": [held[1].peak],
         "bare": [process.peak for process in measured[::2]],
         "sampled": [process.peak for process in measured[1::2]],
         "kept_bare": [process.kept for process in measured[::2]],
@@ -85,9 +93,15 @@ def summarise_kept(sizes: Mapping[str, Sequence[float]]) -> float:
     return statistics.median(sizes["kept_sampled"]) / statistics.median(sizes["kept_bare"]) - 1
 
 
-def _run_alone(workload: str, run: str) -> Sizes:
+def summarise_held(peaks: Mapping[str, Sequence[float]]) -> float:
+    """Share that sampling adds to what is held at the peak, without the allocator's room."""
+    return statistics.median(peaks["held_sampled"]) / statistics.median(peaks["held_bare"]) - 1
+
+
+def _run_alone(workload: str, run: str, tunables: str = "") -> Sizes:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.overhead.memory", workload, run]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    environment = {**os.environ, "GLIBC_TUNABLES": tunables}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return Sizes(*map(float, done.stdout.split()))
 
 

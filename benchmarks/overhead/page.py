@@ -69,6 +69,8 @@ def _list_lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"| every step, against the same by hand | {' | '.join(lower)} |"
     added = [_write_added(workload.get("peak_added")) for workload in workloads.values()]
     yield f"| peak memory added, every step sampled | {' | '.join(added)} |"
+    held = [_write_percent(workload.get("held_added")) for workload in workloads.values()]
+    yield f"| of it held, the allocator's room left out | {' | '.join(held)} |"
     kept = [_write_percent(workload.get("kept_added")) for workload in workloads.values()]
     yield f"| held between steps, added | {' | '.join(kept)} |"
     logs = [
@@ -114,7 +116,9 @@ def _list_notes(workloads: Mapping[str, Any]) -> Iterator[str]:
     yield "Memory is the largest resident size over eight steps after three, in processes of their"
     yield "own, relative to the median of the bare ones; median, smallest and largest. What is held"
     yield "between steps is measured once the allocator has given back what is free, by"
-    yield "`malloc_trim`: the rest of the peak is room between tensors that small ones have split."
+    yield "`malloc_trim`. Much of what is added to the peak is room between tensors that small ones"
+    yield "have split: without it, where glibc takes each large tensor from the system and gives it"
+    yield "back (`glibc.malloc.mmap_threshold`), what is left is what a sampled step holds."
     if modules:
         yield f"The modules that watching imports take {max(modules):.0f} MiB more, once."
     yield ""

@@ -16,8 +16,8 @@ from gradwatch.capture.statistics import SAMPLE_SIZE, count_nonzero, measure_nor
 from gradwatch.schema.activations import Activation
 from gradwatch.schema.derivatives import Options
 
-MAX_HELD = 2**19
-"""Elements that wait; with more, all are reduced."""
+MAX_HELD = 2**21
+"""Bytes that wait; with more, all are reduced."""
 
 MAX_BEHIND = 2**18
 """Bytes of the memory that a small view of it may keep alive while it waits, or else is copied."""
@@ -241,7 +241,7 @@ class CallRows:
             tensor = tensor.detach()  # its graph is not to wait
         version = tensor._version if second is None else tensor._version + second._version
         self._entries.append((reduction, index, root, owner, version, tensor, second))
-        self._held += tensor.numel()
+        self._held += _count_bytes(tensor) + (0 if second is None else _count_bytes(second))
         if self._held > MAX_HELD or len(self._entries) >= MAX_ENTRIES:
             self.flush()
 
@@ -269,3 +269,8 @@ class CallRows:
 
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().clone()
+
+
+def _count_bytes(tensor: Tensor) -> int:
+    """Also of one without memory of its own, such as a sparse one."""
+    return tensor.numel() * tensor.element_size()

@@ -185,7 +185,7 @@ class GradientReader:
     def _read_large(self, index: int, root: int, grad: Tensor) -> None:
         flat = statistics.flatten_dense(grad)
         self._ledger.add("grad_output_l2_norm", index, root, self._measure(grad, flat))
-        if self._rows is not None and not flat.is_complex() and flat.numel():
+        if self._rows is not None and not (flat.is_cpu or flat.is_complex()) and flat.numel():
             sample = statistics.take_sample(flat).clone()
             self._rows.put(ZEROS_OF_GRADIENTS, index, root, None, sample)
         else:

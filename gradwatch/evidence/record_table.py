@@ -47,9 +47,9 @@ class RecordTable:
         self.records = tuple(records)
         self.layer_set = records[0].layer_set
         self.topology = map_topology(self.layer_set)
-        self.layer_values = np.stack([record.layer_values for record in records])
-        self.param_values = np.stack([record.param_values for record in records])
-        self.step_values = np.stack([record.step_values for record in records])
+        self.layer_values = _stack([record.layer_values for record in records])
+        self.param_values = _stack([record.param_values for record in records])
+        self.step_values = _stack([record.step_values for record in records])
         self._before = records[0] if before is None else before
         self._facts: dict[Hashable, Any] = {}
 
@@ -120,3 +120,8 @@ class RecordTable:
             return found
         alone = getattr(self.records[0], scope)(statistic)  # NaN, where it is known at all
         return np.full((len(self), *np.shape(alone)), np.nan)
+
+
+def _stack(arrays: Sequence[Array]) -> Array:
+    """One record's numbers are not copied: what is kept of each step would be twice as much."""
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)

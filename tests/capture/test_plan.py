@@ -341,9 +341,10 @@ def test_a_change_in_place_that_begins_late_costs_one_record() -> None:
 def test_what_waits_is_bounded() -> None:
     ledger = Ledger()
     rows = CallRows(ledger, RowMemory())
-    for number in range(MAX_HELD // 1024 + 1):
+    one_more = MAX_HELD // torch.ones(1024).nbytes + 1
+    for number in range(one_more):
         rows.put(OUTPUTS, number, 0, None, torch.ones(1024))
-    assert len(ledger.statistics) == MAX_HELD // 1024 + 1
+    assert len(ledger.statistics) == one_more
 
 
 def test_a_small_view_does_not_keep_a_large_tensor() -> None:
