@@ -44,9 +44,7 @@ class GraphClock:
             params: of the model, at a sampled step.
         """
         if self._param is None or self._param() is None:
-            found = [
-                param for param in params if type(param.grad) is Tensor and not _is_view(param)
-            ]
+            found = [param for param in params if _is_dense(param.grad) and not _is_view(param)]
             chosen = min(found, key=Tensor.numel, default=None)
             self._param = None if chosen is None else weakref.ref(chosen)
 
@@ -99,3 +97,7 @@ def _is_view(param: Tensor) -> bool:
     """Of a larger tensor, as in a bucket of gradients, which is not to be kept alive."""
     grad: Any = param.grad
     return bool(grad._is_view() or grad.untyped_storage().nbytes() > grad.nbytes)
+
+
+def _is_dense(grad: Tensor | None) -> bool:
+    return type(grad) is Tensor and grad.layout is torch.strided
