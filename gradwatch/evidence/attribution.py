@@ -129,21 +129,22 @@ def attribute(reading: Reading, start: int, thresholds: Thresholds) -> Attributi
         >>> split.list_gains(make_reading().topology.layers, "activation")
         [0.25]
     """
-    path = find_fed_path(reading, start)
+    path, layers = find_fed_path(reading, start), reading.topology.layers
+    grad, gains = reading.grad.tolist(), reading.gains.tolist()
     shares = {"activation": 0.0, "weight": 0.0, "norm": 0.0, "other": 0.0}
     counts = {"activation": 0, "weight": 0, "norm": 0, "other": 0, "rounded": 0}
     factors: dict[int, float] = {}
     gaps: dict[int, float] = {}
     source = start
     for index in path:
-        role = _SHARES.get(reading.topology.layers[index].role, "other")
-        above = float(reading.grad[index])
-        factor = _log_ratio(reading.grad[source], above)
-        if reading.grad[source] < LEAST_NORM and not above > LEAST_NORM:
+        role = _SHARES.get(layers[index].role, "other")
+        above = grad[index]
+        factor = _log_ratio(grad[source], above)
+        if grad[source] < LEAST_NORM and not above > LEAST_NORM:
             counts["rounded"] += 1
             source = index
             continue
-        gain = float(reading.gains[index])
+        gain = gains[index]
         own = math.log(max(gain, LEAST_NORM / above)) if 0 < gain < math.inf else factor
         if role == "other" and _bends(reading, source, index, own, thresholds):
             role = "activation"
@@ -233,7 +234,7 @@ def _bends(reading: Reading, source: int, index: int, own: float, thresholds: Th
 
 def _log_ratio(below: float, above: float) -> float:
     """Logarithm of what is left, at least as far as a norm shows; 0 where it is not known."""
-    if below > 0 and above > 0 and np.isfinite(below) and np.isfinite(above):
+    if 0 < below < math.inf and 0 < above < math.inf:
         return math.log(max(below, min(LEAST_NORM, above))) - math.log(above)
     return 0.0
 

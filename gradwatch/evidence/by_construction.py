@@ -43,13 +43,14 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
         return {}
     choiceless = _find_choiceless(reading)
     inside = _find_inside(reading, choiceless, thresholds.rounding_share)
+    shared = _find_shared(topology)
     found = {
         NO_CHOICE: [
             i
             for i in (judged if choiceless else ())
             if i in inside or _feeds_only(reading, i, choiceless)
         ],
-        CANCELS: [i for i in judged if i in _find_shared(topology) and _cancels(reading, i)],
+        CANCELS: [i for i in judged if i in shared and _cancels(reading, i)],
     }
     return {reason: indices for reason, indices in found.items() if indices}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -32,15 +33,15 @@ def find_fed_path(reading: Reading, start: int) -> tuple[int, ...]:
         >>> find_fed_path(make_reading(), 0)
         (1, 2)
     """
-    reference, here = reading.reference[start], start
+    grad, reference = reading.grad.tolist(), reading.reference.tolist()
+    consumers, here = reading.topology.consumers, start
     path: list[int] = []
     seen = {start}
     while True:
-        ahead = [c for c in reading.topology.consumers[here] if c not in seen]
-        ahead = [c for c in ahead if reading.reference[c] >= reference]
-        if not ahead or reading.grad[here] >= reference:
+        ahead = [c for c in consumers[here] if c not in seen and reference[c] >= reference[start]]
+        if not ahead or grad[here] >= reference[start]:
             return tuple(path)
-        here = max(ahead, key=lambda c: _rank(float(reading.grad[c])))
+        here = max(ahead, key=lambda c: _rank(grad[c])) if len(ahead) > 1 else ahead[0]
         seen.add(here)
         path.append(here)
 
@@ -58,16 +59,16 @@ def find_block(reading: Reading, start: int) -> int:
         >>> find_block(make_reading(layer=rows), 0)
         1
     """
-    blocked, source = -1, start
+    blocked, source, grad = -1, start, reading.grad.tolist()
     for index in find_fed_path(reading, start):
-        if reading.grad[source] == 0 and reading.grad[index] > LEAST_NORM:
+        if grad[source] == 0 and grad[index] > LEAST_NORM:
             blocked = index
         source = index
     return blocked
 
 
 def _rank(value: float) -> float:
-    return value if np.isfinite(value) else -1.0
+    return value if math.isfinite(value) else -1.0
 
 
 def has_way_around(topology: Topology, layer: int) -> bool:
