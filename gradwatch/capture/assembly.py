@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradwatch.capture.calls import CallKey
+from gradwatch.capture.found_cuts import FoundCut
 from gradwatch.capture.kept_passes import add_losses, find_kept_passes, find_kept_roots
 from gradwatch.capture.layout import IndexArray, Layout, MergedValues
 from gradwatch.capture.own_statistics import OwnMeasures
@@ -164,7 +165,7 @@ def join_cuts(known: dict[tuple[str, str], Cut], sample: Sample) -> None:
     params = {id(entry.param): entry.fqn for entry in sample.watched}
     for found in sample.cuts:
         key = found.function, found.source
-        before = known.get(key) or Cut(*key, found.line, found.caller, is_flat=found.is_flat)
+        before = known.get(key) or _describe_cut(found)
         layers = {calls[call] for call in found.calls if call in calls} | found.names
         fed = {params[param] for param in found.params if param in params}
         if layers or fed:
@@ -173,6 +174,13 @@ def join_cuts(known: dict[tuple[str, str], Cut], sample: Sample) -> None:
                 layers=tuple(sorted({*before.layers, *layers})),
                 params=tuple(sorted({*before.params, *fed})),
             )
+
+
+def _describe_cut(found: FoundCut) -> Cut:
+    return Cut(
+        found.function, found.source, found.line, found.caller,
+        is_flat=found.is_flat, is_singular=found.is_singular,
+    )  # fmt: skip
 
 
 def _count_broken_passes(sample: Sample, layout: Layout, values: Array) -> int:

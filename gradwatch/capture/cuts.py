@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gradwatch.capture.found_cuts import CutResults, FoundCut
 from gradwatch.capture.graph import Edge, EdgeKey, collect_tensors, find_edge, identify
+from gradwatch.capture.singular import is_singular
 from gradwatch.capture.source_lines import SourceLine, find_source_line
 from gradwatch.interruption import is_foreign
 
@@ -67,15 +68,21 @@ class CutFinder:
         return [_find_beginning(tensor) for tensor in tensors]
 
     def look(
-        self, func: Any, inputs: list[Tensor | Edge], result: Any, is_outside: bool = False
+        self,
+        func: Any,
+        inputs: list[Tensor | Edge],
+        result: Any,
+        is_outside: bool = False,
+        args: tuple[Any, ...] = (),
     ) -> None:
-        """Note a call if it was given what learns, and what it returned does not.
+        """Note a call if it was given what learns, and what it returned does not or may be Inf.
 
         Args:
             func: that was called.
             inputs: see ``list_inputs``.
             result: what it returned.
             is_outside: of forward, where most of what is cut is for a log or a metric.
+            args: that it was given.
         """
         name = _name_function(func)
         outputs = collect_tensors(result, depth=2)
@@ -86,6 +93,10 @@ class CutFinder:
             output.requires_grad or output.is_floating_point() for output in outputs
         )  # no indices
         is_flat = learns and name.strip("_") in FLAT
+        if learns and is_singular(name, args):
+            cut = self._note(name, find_source_line(), *find_origins(inputs, self._known))
+            if cut is not None:
+                cut.is_singular = True
         if learns and not is_flat:
             return
         if is_flat or name in READING_NAMES or (outputs and not _is_check(name)):

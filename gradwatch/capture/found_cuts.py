@@ -17,7 +17,7 @@ class FoundCut:
     """One place in the user's code, and what it was given.
 
     Attributes:
-        function, source, line, caller, is_flat: see ``schema.cut.Cut``.
+        function, source, line, caller, is_flat, is_singular: see ``schema.cut.Cut``.
         goes_on: what it returned was used by what learns; in forward that is taken for granted.
         calls: indices of the calls whose outputs it was given.
         names: fqns of modules that ran there as a whole.
@@ -33,6 +33,7 @@ class FoundCut:
     calls: set[int] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     params: set[int] = field(default_factory=set)
+    is_singular: bool = False
 
 
 class CutResults:

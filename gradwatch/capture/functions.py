@@ -182,7 +182,7 @@ class FunctionMode(TorchFunctionMode):
         inputs = self._guard(cuts.list_inputs, args, kwargs)
         result = self._call(run, func, args, kwargs)
         if inputs:
-            self._guard(cuts.look, func, inputs, result, is_outside)
+            self._guard(cuts.look, func, inputs, result, is_outside, args)
         if is_outside:
             self._guard(cuts.results.follow, (args, kwargs), result)
         return result

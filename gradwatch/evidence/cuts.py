@@ -61,7 +61,8 @@ def find_cuts(reading: Reading, indices: Iterable[int]) -> list[Cut]:
         >>> [cut.source for cut in find_cuts(cut_off, [0])]
         ['model.py:42']
     """
-    topology, cuts = reading.topology, reading.topology.layer_set.cuts
+    topology = reading.topology
+    cuts = [cut for cut in topology.layer_set.cuts if not cut.is_singular]
     if not cuts:
         return []
     found: dict[Cut, bool] = {}

@@ -1,4 +1,4 @@
-"""A line of the user's code that lets no gradient through."""
+"""A line of the user's code that lets no gradient through, or can make one infinite."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cut:
-    """A call in forward that was given what learns and let no gradient through.
+    """A call that was given what learns and let no gradient through, or may make it infinite.
 
     Attributes:
         function: as the user called it, such as ``"detach"``, ``"round"`` or ``"torch.no_grad"``.
@@ -17,6 +17,7 @@ class Cut:
         layers: fqns of the calls whose outputs it was given.
         params: fqns of the parameters that it was given.
         is_flat: a gradient passes through it, and is exactly zero behind it.
+        is_singular: a gradient passes through it; its value or slope is infinite somewhere.
     """
 
     function: str
@@ -26,3 +27,4 @@ class Cut:
     layers: tuple[str, ...] = ()
     params: tuple[str, ...] = ()
     is_flat: bool = False
+    is_singular: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,13 +14,16 @@ from gradwatch.evidence.nonfinite import (
     find_origin,
     has_reached_weights,
 )
+from gradwatch.evidence.singular import find_singular, is_loss_broken
 from gradwatch.records import Layer
+from gradwatch.schema.cut import Cut
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.module_names import name_patterns
 from gradwatch.wording.phrases import name_region, say_name
+from gradwatch.wording.singular import advise_singular, name_singular
 
-STEEP = "sqrt or a norm at 0, log or a division at 0, pow below 1 at 0, acos at its ends"
+STEEP = "sqrt at 0, log or a division at 0, pow below 1 at 0, acos at its ends"
 """Operations with an infinite slope at their edge."""
 
 
@@ -41,9 +44,12 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     origin = find_origin(first, history.broken.before)
     cause = _find_cause(history, first, thresholds)
     count = float(np.nansum(history.latest.record.param("nonfinite_count")))
-    message = f"{_tell(origin, first, history.broken.before)} ({count:,.0f} gradient elements now)."
-    remedy = "" if cause else _advise(origin, first.topology.types)
-    return [Sign(origin.layers, cause, count, 0.0, message, remedy=remedy)]
+    suspects = [] if cause else find_singular(first, origin)
+    told = f"{_tell(origin, first, history.broken.before)}{_tell_suspects(origin, suspects)}"
+    message = f"{told} ({count:,.0f} gradient elements now)."
+    remedy = "" if cause else _advise(origin, first, suspects)
+    source = suspects[0].source if len(suspects) == 1 and origin.what != "unseen" else ""
+    return [Sign(origin.layers, cause, count, 0.0, message, remedy=remedy, source=source)]
 
 
 def _tell(origin: Origin, first: Reading, before: Reading | None) -> str:
@@ -59,6 +65,11 @@ def _tell(origin: Origin, first: Reading, before: Reading | None) -> str:
         )
     if origin.what == "parameter":
         return f"The gradient of {where} was NaN or Inf at step {step}; all outputs were finite"
+    if is_loss_broken(first):
+        return (
+            f"The loss was NaN or Inf at step {step}; all weights and outputs were finite, the "
+            f"last of them that of {where}"
+        )
     source = (
         "it came from the loss" if origin.is_last else f"it came from {name_region(origin.behind)}"
     )
@@ -66,6 +77,14 @@ def _tell(origin: Origin, first: Reading, before: Reading | None) -> str:
         f"The gradient at the output of {where} was NaN or Inf at step {step}; all weights and "
         f"outputs were finite, and {source}"
     )
+
+
+def _tell_suspects(origin: Origin, suspects: Sequence[Cut]) -> str:
+    """The operations that were noted at the place, and none that may stand anywhere."""
+    if not suspects or origin.what == "unseen":
+        return ""
+    verb = "stands" if len(suspects) == 1 else "stand"
+    return f"; between them {verb} {name_singular(suspects)}"
 
 
 def _tell_unseen(origin: Origin, step: int, before: Reading | None) -> str:
@@ -79,27 +98,58 @@ def _tell_unseen(origin: Origin, step: int, before: Reading | None) -> str:
     )
 
 
-def _advise(origin: Origin, types: Mapping[str, str]) -> str:
-    """What to guard, by the direction in which the first such value went."""
+def _advise(origin: Origin, first: Reading, suspects: Sequence[Cut]) -> str:
+    """What to guard: the operations that were noted, else by the direction of the first value."""
+    topology = first.topology
     named = origin.layers[:1] if any(origin.layers[:1]) else ()
-    where = name_patterns(named, types) or "the model"
-    find = "torch.autograd.set_detect_anomaly(True) names the operation."
-    if origin.what == "output":
-        return (
-            f"Look at what {where} computes and is given: log or division at 0, exp of a large "
-            f"number, a row that is masked entirely, NaN in the input batch; {find}"
-        )
-    place = f"between {where} and the loss" if origin.is_last else f"behind {where}"
+    where = name_patterns(named, topology.types) or "the model"
+    if suspects and origin.what != "unseen":
+        came_back = origin.what != "output" and not is_loss_broken(first)
+        return f"{advise_singular(suspects)}.{_WHERE if came_back else ''}"
     if origin.what == "unseen":
-        return (
-            f"Guard {STEEP} with an epsilon, first of all {place}, and check the input batches "
-            "for NaN and masks for rows that are masked entirely; from here on every step is "
-            f"sampled for a while, so that the origin shows if it happens again, and {find}"
-        )
+        return _advise_unseen(origin, where, suspects)
+    if origin.what == "output":
+        broken = [layer for layer in topology.layers if layer.fqn == origin.layers[0]]
+        if broken and all(layer.type.lower() == "softmax" for layer in broken):
+            return f"{_MASKED.format(where)}; {_FIND}"
+        given = _INPUTS if not any(layer.inputs for layer in broken) else ""
+        return f"{given}Look at what {where} computes and is given: {_VALUES}; {_FIND}"
+    if is_loss_broken(first):
+        return f"Look at what the loss computes of {where}: {_VALUES}; {_FIND}"
+    place = f"between {where} and the loss" if origin.is_last else f"behind {where}"
     return (
         f"Look {place} for an operation whose slope is infinite at its edge ({STEEP}) and keep "
-        f"its input away from there, as with sqrt(x + eps) or clamp(min=eps); {find}"
+        f"its input away from there, as with sqrt(x + eps) or clamp(min=eps); {_FIND}"
     )
+
+
+def _advise_unseen(origin: Origin, where: str, suspects: Sequence[Cut]) -> str:
+    if suspects:
+        place = f"{name_singular(suspects)} first of all"
+    else:
+        nearest = f"between {where} and the loss" if origin.is_last else f"behind {where}"
+        place = f"{STEEP} with an epsilon, first of all {nearest}"
+    return (
+        f"Guard {place}, and check the input batches for NaN and masks for rows that are masked "
+        "entirely; from here on every step is sampled for a while, so that the origin shows if it "
+        f"happens again, and {_FIND}"
+    )
+
+
+_FIND = "torch.autograd.set_detect_anomaly(True) names the operation."
+_VALUES = (
+    "log or division at 0, exp of a large number, a row that is masked entirely, a mask that "
+    "multiplies Inf by 0, NaN in the input batch"
+)
+_MASKED = (
+    "Look at the scores that {} takes in: a row that is masked entirely is -inf throughout, and "
+    "its softmax 0 / 0; leave one entry of each row open, or mask with a large number such as -1e9"
+)
+_INPUTS = "Check the input batch for NaN or Inf first: no layer stands before. "
+_WHERE = (
+    " A torch.where behind it lets its slope of Inf come back as NaN: guard what it takes in, not "
+    "what it returns."
+)
 
 
 def has_overflowed_float16(
@@ -173,7 +223,9 @@ finding, and a non-finite gradient that never reaches the weights counts only wh
 `log` of a probability that is 0; the square root's slope at 0; a NaN in the data.
 
 ## Known limits
-A value that overflows only inside a fused operation is named by the layer that returned it. Half
+A value that overflows only inside a fused operation is named by the layer that returned it. Which
+operation between two layers made it is not measured: those that can, such as a log or a division,
+are noted with their lines at some sampled steps, and all that stand at the place are named. Half
 precision is named as the cause where the first broken value is float16, or where float16 lies
 between it and layers whose outputs are larger than `overflow_rms`.
 
