@@ -45,8 +45,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     cause = _find_cause(history, first, thresholds)
     count = float(np.nansum(history.latest.record.param("nonfinite_count")))
     suspects = [] if cause else find_singular(first, origin)
-    told = f"{_tell(origin, first, history.broken.before)}{_tell_suspects(origin, suspects)}"
-    message = f"{told} ({count:,.0f} gradient elements now)."
+    what = f"{_tell(origin, first, history.broken.before)}{_tell_suspects(origin, suspects)}"
+    message = f"{what} ({count:,.0f} gradient elements now)."
     remedy = "" if cause else _advise(origin, first, suspects)
     source = suspects[0].source if len(suspects) == 1 and origin.what != "unseen" else ""
     return [Sign(origin.layers, cause, count, 0.0, message, remedy=remedy, source=source)]
