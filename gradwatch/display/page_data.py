@@ -63,7 +63,7 @@ def write_brief(
         "last_step": verdict.last_step,
         "headline": _pieces(headline(verdict), short),
         "summary": _summarise(verdict),
-        "events": [*map(_say_event, events), *_say_units(verdict)],
+        "events": [*map(_say_event, events), *_say_units(verdict), *_say_gaps(facts)],
         "gone": _gone(verdict),
         "findings": [_finding(finding, verdict, short) for finding in verdict.findings],
         "notes": [_finding(note, verdict, short) for note in verdict.notes],
@@ -118,6 +118,11 @@ def _say_units(verdict: Verdict) -> list[str]:
                 f"{name}; it can be a finding from {name_percent(limit)} on."
             )
     return said
+
+
+def _say_gaps(facts: RunFacts | None) -> list[str]:
+    """What of the log is missing, as sentences."""
+    return [f"{line[0].upper()}{line[1:]}." for line in (describe_gaps(facts) if facts else ())]
 
 
 def _limits(verdict: Verdict) -> Thresholds:

@@ -47,6 +47,12 @@ def test_each_state_is_said_in_words_that_axe_accepts(page: Any, tmp_path: Path)
                 choose_run(page, state)
             assert page.locator(".banner h1").inner_text() == title
             assert page.locator(".state").inner_text().startswith(stands)
+            assert page.locator(".chip[aria-pressed=true]").inner_text().count("healthy until") == (
+                state in ("stopped", "crashed")
+            )
+            assert ("1 record missing" in page.locator(".banner").inner_text()) == (
+                state == "damaged"
+            )
             page.wait_for_timeout(300)  # a theme's colours fade in
             assert [row["id"] for row in axe.Axe().run(page).response["violations"]] == [], state
             green = "rgb(11, 107, 80)", "rgb(127, 220, 184)"

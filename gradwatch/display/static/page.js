@@ -10,6 +10,7 @@ const MOST_CHIPS = 10; // more runs become a list
 const UNREAD_MILLISECONDS = 150;
 const READING_MILLISECONDS = 600;
 const FOLLOW_MILLISECONDS = 2000;
+const BROKE = { crashed: "it crashed", failed: "gradwatch failed" };
 const RANK = { critical: 0, warning: 0, error: 1, early: 2, noted: 2, healthy: 2, empty: 3, reading: 4 };
 
 export class Page {
@@ -178,12 +179,18 @@ export class Page {
   said(run) {
     const count = run.findings ? run.findings.length : 0;
     if (count) return `${count} finding${count > 1 ? "s" : ""}`;
-    return { early: "too early to tell", noted: "healthy", empty: "no record yet" }[run.severity] || run.severity;
+    const words = { early: "too early to tell", noted: "healthy", empty: "no record yet" }[run.severity] || run.severity;
+    const broke = BROKE[run.state?.how] || (this.state(run)?.tone === "bad" ? "it stopped answering" : "");
+    return words === "healthy" && broke ? `healthy until ${broke}` : words;
+  }
+
+  state(run) {
+    return sayState(run.state, run.last_step, this.now());
   }
 
   // A run that stopped answering is not green, whatever it has shown so far.
   tone(run) {
-    const stopped = run.severity === "healthy" && sayState(run.state, run.last_step, this.now())?.tone === "bad";
+    const stopped = run.severity === "healthy" && this.state(run)?.tone === "bad";
     return stopped ? "noted" : run.severity;
   }
 
