@@ -156,6 +156,27 @@ class CallTable:
         call.roots.add(self.root)
         return call
 
+    def note_step_axis(self, index: int, axis: int) -> Call | None:
+        """A loop reads a call's output step by step.
+
+        Args:
+            index: of the call.
+            axis: dimension of the time steps.
+
+        Returns:
+            The call; ``None`` where that was known, or where it is not its module's first.
+        """
+        call = next(call for call in self.calls.values() if call.index == index)
+        if call.layer.step_axis >= 0 or call.layer.call or call.key in self._linked:
+            return None
+        call.layer = replace(call.layer, step_axis=axis)
+        return call
+
+    @property
+    def is_described(self) -> bool:
+        """Whether an earlier step has described all calls so far."""
+        return self.calls.keys() <= self._linked.keys()
+
     def link(self, edge: Edge, call: Call) -> None:
         """The call's output is at this edge; the call that gave it first keeps it.
 

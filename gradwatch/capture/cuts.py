@@ -56,6 +56,10 @@ class CutFinder:
         self._outputs: list[tuple[int, int]] = []  # weak reference of torch's, call
         self.results = CutResults()
 
+    def list_calls(self) -> set[int]:
+        """Indices of the calls of which something has lost its graph."""
+        return {call for cut in self.found.values() for call in cut.calls}
+
     def list_inputs(self, args: Any, kwargs: dict[str, Any]) -> list[Tensor | Edge]:
         """What of a call's arguments learns: edges of what was computed, and leaves themselves.
 

@@ -239,6 +239,8 @@ class Execution:
         if slot.activation is not None and len(slot.inputs) > 1:
             self._watch_parts(slot, nodes, call)
             return call
+        if call.layer.step_axis >= 0:
+            self._insides.record_steps(call, (nodes[0], outputs[0].output_nr))
         for node, probe in zip(found, slot.probes, strict=True):
             self._gradients.watch_probe(node, probe, call.index, root)
         return call

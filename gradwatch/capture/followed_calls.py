@@ -5,6 +5,7 @@ The counterpart of ``execution``, without a plan: the graph is walked, and the n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from gradwatch.capture.attention import Scores
 from gradwatch.capture.call_measures import CallMeasures, list_settings
 from gradwatch.capture.calls import Call, CallTable
+from gradwatch.capture.cuts import CutFinder
 from gradwatch.capture.draft import Draft
 from gradwatch.capture.frames import BETWEEN, Frame
 from gradwatch.capture.fused_ops import InsideRecorder
@@ -28,6 +30,7 @@ from gradwatch.capture.graph import (
     skip_views,
 )
 from gradwatch.capture.roles import find_module_axis, find_role, name_activation
+from gradwatch.capture.step_reads import find_step_reads
 from gradwatch.capture.unit_axes import find_output_axis
 from gradwatch.schema.activations import Activation
 
@@ -39,7 +42,8 @@ class FollowedCalls:
         table: takes the calls.
         gradients: reads the gradients.
         measures: reads the outputs.
-        insides: reads what happens inside fused kernels.
+        insides: reads what happens inside fused kernels, and in loops over time.
+        cut_finder: looks for calls that let no gradient through, or ``None``.
 
     Attributes:
         draft: what a later step is expected to do.
@@ -51,12 +55,14 @@ class FollowedCalls:
         gradients: GradientReader,
         measures: CallMeasures,
         insides: InsideRecorder,
+        cut_finder: CutFinder | None = None,
     ) -> None:
         self.draft = Draft()
         self._table = table
         self._gradients = gradients
         self._measures = measures
         self._insides = insides
+        self._cut_finder = cut_finder
 
     def take_module(
         self, frame: Frame, parent: Frame | None, kwargs: dict[str, Any], result: Any
@@ -78,6 +84,8 @@ class FollowedCalls:
             self._enter_module(frame, parent, kwargs, outputs, result)
         else:
             self.draft.skip(frame.module, {}, frame.args)
+        if parent is None:
+            self._find_step_reads(outputs)
         return outputs
 
     def take_activation(
@@ -176,6 +184,18 @@ class FollowedCalls:
             self._watch(call, outputs, inputs)
         return call
 
+    def _find_step_reads(self, outputs: Iterable[Edge]) -> None:
+        """Loops over time, in the graph of what an outermost call has returned."""
+        if self._table.is_described:
+            return
+        finder, calls = self._cut_finder, list(self._table.calls.values())
+        cut_off = set() if finder is None else finder.list_calls()
+        cut_off |= {source for call in calls if call.index in cut_off for source in call.sources}
+        for read in find_step_reads(outputs, self._table.known, cut_off):
+            call = self._table.note_step_axis(read.call, read.axis)
+            if call is not None:
+                self._insides.record_steps(call, read.edge)
+
     def _watch(
         self,
         call: Call,
@@ -190,6 +210,8 @@ class FollowedCalls:
                 below = skip_views(edge, inputs)
                 self._table.link(below, call)
             self._gradients.watch_output(below, call.index, self._table.root)
+        for edge in tuple(outputs)[:1] if call.layer.step_axis >= 0 else ():
+            self._insides.record_steps(call, edge)
         if inputs:
             self._gradients.watch_inputs(
                 tuple(outputs), inputs, call.index, self._table.root, is_activation

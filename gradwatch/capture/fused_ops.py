@@ -1,19 +1,20 @@
-"""What happens inside one kernel: time steps and gates of recurrent modules, attention."""
+"""What no call shows: time steps and gates of recurrent modules and loops, fused attention."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from gradwatch.capture.attention import Scores, measure_scores
-from gradwatch.capture.calls import MAX_CALLS, CallTable, Measured
+from gradwatch.capture.calls import MAX_CALLS, Call, CallTable, Measured
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.frames import Frame
 from gradwatch.capture.gradients import GradientReader
-from gradwatch.capture.graph import find_edge
+from gradwatch.capture.graph import Edge, find_edge
 from gradwatch.capture.recurrent_gates import FIRED, measure_cell
+from gradwatch.capture.step_reads import list_step_parts, measure_steps
 from gradwatch.capture.unrolling import Unrolling
 
 
@@ -89,6 +90,23 @@ class InsideRecorder:
             edge = find_edge(tensor)
             if edge is not None:
                 self._gradients.tell(edge, partial(unrolling.keep, slot))
+
+    def record_steps(self, call: Call, edge: Edge) -> None:
+        """A loop reads the call's output step by step, or has done so before.
+
+        Args:
+            call: of a module or an activation.
+            edge: of its output.
+        """
+        node, number = edge
+        steps = node._input_metadata[number].shape[call.layer.step_axis]
+        for part in list_step_parts(steps):
+            self._table.find_part(call.layer.fqn, part, self._table.root)
+        self._gradients.tell(edge, partial(self._take_steps, call, self._table.root))
+
+    def _take_steps(self, call: Call, root: int, grad: Tensor) -> None:
+        measured = measure_steps(grad, call.layer.step_axis)
+        self._table.add_parts(call.layer.fqn, measured, root)
 
     def record_attention(self, frame: Frame, scores: Scores | str) -> None:
         """An attention runs inside the running module; its softmax is computed again.

@@ -76,11 +76,11 @@ class LayerRecorder:
         self._insides = InsideRecorder(self.table, self.gradients, firing)
         self._measures = CallMeasures(self.table, firing, own or OwnMeasures(), draws_units, rows)
         self._pass_is_over = False
-        self._followed = FollowedCalls(self.table, self.gradients, self._measures, self._insides)
+        reads = self.table, self.gradients, self._measures, self._insides
+        self._followed = FollowedCalls(*reads, self.cut_finder)
         self.draft = self._followed.draft
         self.execution: Execution | None = None
         if plan is not None:
-            reads = self.table, self.gradients, self._measures, self._insides
             self.execution = Execution(plan, linked, *reads)
 
     def arm(self, params: Iterable[nn.Parameter]) -> None:

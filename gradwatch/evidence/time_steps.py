@@ -23,6 +23,9 @@ from gradwatch.thresholds import Thresholds
 TIME = ":time"
 """Suffix of the entries that capture makes for the time steps inside a recurrent module."""
 
+READ = "steps"
+"""Type of the entries of an output that a loop reads step by step."""
+
 WALKED = 64
 """Layers that are looked through between two calls: what one step of a loop may hold."""
 
@@ -38,6 +41,8 @@ class TimeProfile:
         share: gradient at the first steps against the largest: 1 is full, 0 none.
         growth: gradient at the first steps against that at the last.
         is_bucketed: the entries are stretches of time steps inside a module, not single ones.
+        is_read: a loop reads the layer's output step by step, and carries its state itself; or it
+            hands the state on without its graph.
     """
 
     fqn: str
@@ -46,6 +51,7 @@ class TimeProfile:
     share: float
     growth: float
     is_bucketed: bool = False
+    is_read: bool = False
 
     def list_layers(self, reading: Reading) -> tuple[str, ...]:
         """The layer itself, and those that feed it step by step.
@@ -57,11 +63,20 @@ class TimeProfile:
             Fully qualified names.
         """
         topology, layers = reading.topology, reading.topology.layers
+        if self.is_read:
+            return self._list_read(topology)
         if layers[self.calls[0]].role == "activation":
             return (*(topology.params[i].fqn for i in find_matrices(topology)), self.fqn)
         own = {self.fqn}
         feeding = [layers[s].fqn for call in self.calls[:2] for s in layers[call].inputs]
         return tuple(dict.fromkeys([self.fqn, *(fqn for fqn in feeding if fqn not in own)]))
+
+    def _list_read(self, topology: Topology) -> tuple[str, ...]:
+        """The layer; in front of an activation's name the weights that it follows."""
+        index = next(i for i, layer in enumerate(topology.layers) if layer.fqn == self.fqn)
+        layer = topology.layers[index]
+        before = layer.inputs if layer.role == "activation" else ()
+        return (*(topology.layers[i].fqn for i in before), self.fqn)
 
 
 @lru_cache(maxsize=16)
@@ -92,6 +107,38 @@ def find_chains(topology: Topology, recurrent_calls: int) -> dict[str, tuple[int
         fqn.removesuffix(TIME): tuple(sorted(found, key=lambda i: topology.layers[i].call))
         for fqn, found in calls.items()
         if len(found) >= recurrent_calls and _is_chain(topology, found, recurrent_calls)
+    }
+
+
+@lru_cache(maxsize=16)
+def find_cut_loops(topology: Topology, recurrent_calls: int) -> dict[str, tuple[int, ...]]:
+    """Entries of layers that are called over and over, and whose output loses its graph.
+
+    Args:
+        topology: of the network.
+        recurrent_calls: see ``Thresholds.recurrent_calls``.
+
+    Returns:
+        By fqn of the layer, indices of its calls.
+
+    Example:
+        >>> from gradwatch.evidence.topology import map_topology
+        >>> from gradwatch.records import Layer, LayerSet
+        >>> from gradwatch.schema.cut import Cut
+        >>> calls = tuple(Layer("cell", i, "recurrent") for i in range(5))
+        >>> layer_set = LayerSet(calls, cuts=(Cut("detach", layers=("cell",)),))
+        >>> find_cut_loops(map_topology(layer_set), recurrent_calls=4)
+        {'cell': (0, 1, 2, 3, 4)}
+    """
+    names = {fqn for cut in topology.layer_set.cuts if not cut.is_flat for fqn in cut.layers}
+    calls: dict[str, list[int]] = defaultdict(list)
+    for index, layer in enumerate(topology.layers):
+        if layer.fqn in names:
+            calls[layer.fqn].append(index)
+    return {
+        fqn: tuple(sorted(found, key=lambda i: topology.layers[i].call))
+        for fqn, found in calls.items()
+        if len(found) >= recurrent_calls
     }
 
 
@@ -132,7 +179,8 @@ def _reaches(topology: Topology, start: int, goal: int) -> bool:
 
 def _profile(reading: Reading, thresholds: Thresholds) -> list[TimeProfile]:
     calls = thresholds.recurrent_calls
-    has_chains = bool(find_chains(reading.topology, calls))
+    topology = reading.topology
+    has_chains = bool(find_chains(topology, calls) or find_cut_loops(topology, calls))
     profiles: list[TimeProfile] = reading.ask(_profile_all, calls) if has_chains else []
     return profiles
 
@@ -140,9 +188,20 @@ def _profile(reading: Reading, thresholds: Thresholds) -> list[TimeProfile]:
 def _profile_all(table: RecordTable, recurrent_calls: int) -> Any:
     """The profiles of each record."""
     chains = find_chains(table.topology, recurrent_calls)
+    loops = find_cut_loops(table.topology, recurrent_calls)
     return [
         _profile_chains(table.topology, chains, grads, recurrent_calls)
+        + _profile_cut_loops(loops, grads)
         for grads in table.ask(read_grads)
+    ]
+
+
+def _profile_cut_loops(loops: dict[str, tuple[int, ...]], grads: Array) -> list[TimeProfile]:
+    """Layers of whose calls a gradient reaches the last one only."""
+    return [
+        TimeProfile(fqn, calls, len(calls), 0.0, float("nan"), is_read=True)
+        for fqn, calls in loops.items()
+        if grads[calls[-1]] > 0 and not np.any(grads[list(calls[:-1])] > 0)
     ]
 
 
@@ -160,7 +219,8 @@ def _profile_chains(
         growth = first / last if last > 0 else float("nan")
         share = first / max(known)
         is_bucketed = topology.layers[calls[0]].fqn.endswith(TIME)
-        profiles.append(TimeProfile(fqn, calls, len(known), share, growth, is_bucketed))
+        is_read = topology.layers[calls[0]].type == READ
+        profiles.append(TimeProfile(fqn, calls, len(known), share, growth, is_bucketed, is_read))
     return profiles
 
 
@@ -191,7 +251,8 @@ def measure_time_share(reading: Reading, thresholds: Thresholds) -> list[TimePro
 
 
 def measure_time_growth(reading: Reading, thresholds: Thresholds) -> list[TimeProfile]:
-    """Profiles of the recurrent layers whose growth is known.
+    """Profiles of the recurrent layers whose growth is known; not of what a loop reads, whose last
+    steps the loss may have no use for.
 
     ``growth`` is the median gradient norm of the first quarter of the time steps against that of
     the last quarter.
@@ -200,7 +261,8 @@ def measure_time_growth(reading: Reading, thresholds: Thresholds) -> list[TimePr
         reading: of one record.
         thresholds: ``recurrent_calls``.
     """
-    return [profile for profile in _profile(reading, thresholds) if np.isfinite(profile.growth)]
+    profiles = (profile for profile in _profile(reading, thresholds) if not profile.is_read)
+    return [profile for profile in profiles if np.isfinite(profile.growth)]
 
 
 def find_forgetful(

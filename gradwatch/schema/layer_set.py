@@ -114,6 +114,8 @@ class Layer:
         passes_float16: values between the inputs' outputs and this layer's input are float16.
         source: line of the user's code that called it when it was first seen, such as
             ``"path/model.py:42"``; empty where it is not known.
+        step_axis: dimension of the output of which a loop reads one time step after the other; -1:
+            none is known.
     """
 
     fqn: str
@@ -127,6 +129,7 @@ class Layer:
     output_numel: int = 0
     passes_float16: bool = False
     source: str = ""
+    step_axis: int = -1
 
     @property
     def key(self) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.zoo import scans
 from tests.zoo.case import Case, Training
 from tests.zoo.healthy_tasks import Batch, healthy, markov, split, tally, token_loss, train
 
@@ -199,4 +202,21 @@ def seq2seq_with_attention() -> Training:
     return train(model, optimizer, _reversals(), token_loss, steps=150)
 
 
-CASES: tuple[Case, ...] = tuple(_cases)
+_SCANS = {
+    "leaky_channels_remember": (
+        partial(scans.leaky_channels, 24, 20, 0.02), "a loop that keeps the first of 24 steps"),
+    "leaky_channels_need_the_last": (
+        partial(scans.leaky_channels, 21, 32, 2.0, True),
+        "a state that is forgotten at once, in a task that asks for the last step"),
+    "closed_gates_remember": (
+        partial(scans.mixing_states, 18, 28, -3.0), "a loop that keeps the first of 18 steps"),
+    "gru_cell_put_away": (
+        partial(scans.states_put_away, 14, 20, False), "a cell's states are kept in a list"),
+    "state_through_data_answers_each": (
+        partial(scans.mixing_states, 15, 24, 0.0, True, "each"),
+        "a state without a graph, in a task that asks each step for its own class"),
+}  # fmt: skip
+
+CASES: tuple[Case, ...] = (
+    *_cases, *(Case(name, build, why=why) for name, (build, why) in _SCANS.items())
+)  # fmt: skip

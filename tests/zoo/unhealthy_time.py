@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tests.zoo import data, models
+from tests.zoo import data, models, scans
 from tests.zoo.case import Case, Training
 from tests.zoo.loops import adam, sgd, supervised
 
@@ -174,4 +174,20 @@ CASES: tuple[Case, ...] = (
           "two stacked tanh RNNs forget the first of thirty words"),
     _case("rnn_first_of_50_numbers", first_number, ("rnn",),
           "the number to be remembered is forty-nine steps away"),
+    Case("leaky_channels_forget_24_steps", partial(scans.leaky_channels, 24, 20, 2.0),
+         ("vanishing",), (), "through_time", ("write", "log_rate"), 0,
+         "each step leaves a seventh of the state, which a loop carries in a dict",
+         fixed=partial(scans.leaky_channels, 24, 20, 0.02)),
+    Case("open_gates_overwrite_18_steps", partial(scans.mixing_states, 18, 28, 5.0),
+         ("vanishing",), (), "through_time", ("gate", "candidate", "sigmoid"), 0,
+         "each step overwrites 99 % of the state, which a loop carries in a list",
+         fixed=partial(scans.mixing_states, 18, 28, -3.0)),
+    Case("gru_cell_put_away_detached", partial(scans.states_put_away, 14, 20, True),
+         ("vanishing",), (), "disconnected", ("cell",), 0,
+         "a cell's state is put into a list without its graph at each step",
+         fixed=partial(scans.states_put_away, 14, 20, False)),
+    Case("state_through_data_15_steps", partial(scans.mixing_states, 15, 24, 0.0, True),
+         ("vanishing",), (), "disconnected", ("gate", "candidate", "sigmoid"), 0,
+         "the state loses its graph at each step of a loop",
+         fixed=partial(scans.mixing_states, 15, 24, -3.0)),
 )  # fmt: skip

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
-from gradwatch.evidence.time_steps import measure_time_share
+from gradwatch.evidence.time_steps import TimeProfile, measure_time_share
+from gradwatch.schema.cut import Cut
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.ignored import find_ignored_layers
 from gradwatch.verdict.rule import Rule, Sign
-from gradwatch.wording.phrases import name_lack
+from gradwatch.wording.cuts import describe_cuts, name_function
+from gradwatch.wording.phrases import name_lack, name_region
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
@@ -33,20 +36,56 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     stalled = has_stalled(history, thresholds) if profiles else False
     if stalled is False:
         return []
-    worst = min(profiles, key=lambda profile: profile.share)
+    profiles.sort(key=lambda profile: (profile.is_read and ":" in profile.fqn, profile.share))
+    worst = profiles[0]
     names = tuple(dict.fromkeys(n for profile in profiles for n in profile.list_layers(reading)))
+    cuts = _find_cuts_of_state(reading, profiles)
+    ending = f"; the state is cut off at {describe_cuts(cuts)}" if cuts else ""
     message = (
-        f"The first time steps of {worst.fqn} get {name_lack(worst.share, 'the last ones')}, and "
-        f"{_describe_progress(history, stalled)}"
+        f"The first time steps of {worst.fqn} get {name_lack(worst.share, 'the last ones')}{ending}"
+        f", and {_describe_progress(history, stalled)}"
     )
+    cause, remedy, source = "through_time", "", ""
+    if cuts:
+        cause, source = "disconnected", cuts[0].source
+        remedy = _CARRY.format(name_function(cuts[0]), source)
+    elif worst.is_read:
+        remedy = _REMEMBER.format(name_region(names))
     return [
         Sign(
-            *(names, "through_time", worst.share, thresholds.time_gain, message),
+            *(names, cause, worst.share, thresholds.time_gain, message),
             severity="critical" if stalled else "note",
             looks_back=True,
+            remedy=remedy,
+            source=source,
             is_open=stalled is None,
         )
     ]
+
+
+_CARRY = (
+    "Carry the state on with its graph: take {} away at {}, or cut it every so many steps only, as "
+    "truncated backpropagation does, and no more often than what must be remembered is old."
+)
+
+_REMEMBER = (
+    "Let the loop over the output of {} forget more slowly: begin with a decay of the state near "
+    "1 per step, such as 1 - 1/T for T time steps, that is with gates of a bias of about log(T) "
+    "towards keeping it; or add attention or skips over time."
+)
+
+
+def _find_cuts_of_state(reading: Reading, profiles: list[TimeProfile]) -> list[Cut]:
+    """Calls that take the state's graph away from step to step, in a loop that carries it itself.
+
+    Nothing at all arrives at the first steps then.
+    """
+    names = {profile.fqn for profile in profiles if profile.is_read and profile.share == 0}
+    topology = reading.topology
+    for index, consumers in enumerate(topology.consumers):
+        if topology.layers[index].fqn in names:
+            names |= {topology.layers[consumer].fqn for consumer in consumers}
+    return [cut for cut in reading.topology.layer_set.cuts if names & set(cut.layers)]
 
 
 def _describe_progress(history: History, stalled: bool | None) -> str:
@@ -106,8 +145,9 @@ THROUGH_TIME = Rule(
     withdraws=True,
     doc="""\
 ## What it does
-Finds recurrent layers (`nn.RNN`, `nn.LSTM`, `nn.GRU`, or a cell called in a loop) whose first time
-steps get no gradient, in a training that does not progress.
+Finds recurrent layers (`nn.RNN`, `nn.LSTM`, `nn.GRU`, a cell called in a loop, or layers whose
+output a loop reads step by step while it carries the state itself, as minGRU, LRU and SSM cells
+have it) whose first time steps get no gradient, in a training that does not progress.
 
 ## Why it matters
 The product of factors runs over time steps. What came early in the sequence cannot be learned,
@@ -117,13 +157,15 @@ although the shared weights get a healthy gradient from the last steps.
 The gradient arriving at the hidden state of the first quarter of the time steps is below
 `time_gain` of the largest, and after `time_patience` optimizer steps the loss has not fallen by
 `least_fall` of its first values, its scatter considered. While that is not known it is a note.
+A state that is detached from step to step is named by its line.
 Source: Bengio, Simard & Frasconi (1994); Hochreiter & Schmidhuber (1997).
 
 ## Example
 A plain `nn.RNN` that has to remember the first of 60 inputs.
 
 ## Known limits
-A task that progresses a little without the early steps is not reported.
+A task that progresses a little without the early steps is not reported. A scan that is written
+without a loop, such as one by `cumsum`, is not seen.
 
 ## Configure or silence
 `Thresholds(time_gain=..., time_patience=..., least_fall=...)`; `ignore_kinds=("vanishing",)`.
