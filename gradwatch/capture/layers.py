@@ -30,6 +30,7 @@ from gradwatch.capture.plan import Plan
 from gradwatch.capture.planned_forward import PlannedForward
 from gradwatch.records import Layer
 from gradwatch.schema.activations import Activation
+from gradwatch.schema.layer_set import HIDDEN_WAYS
 
 
 class LayerRecorder:
@@ -160,7 +161,7 @@ class LayerRecorder:
         if not self.has_begun:
             self.table.begin_root()
         self._events.reject("a reentrant checkpoint")
-        self.table.notes["a reentrant checkpoint hides which layer feeds which"] = None
+        self.table.notes[HIDDEN_WAYS] = None
         self._passes.begin_recomputation()
 
     def miss_thread(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gradwatch.evidence.culprits import bends, find_culprit, log_ratio
 from gradwatch.evidence.feeders import is_wrapped
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.paths import LEAST_NORM, find_block, find_fed_path
@@ -54,7 +55,7 @@ class Attribution:
         culprit: layer on a long path that takes most of what is lost, or -1.
         factors: by layer of the path, the logarithm of what it multiplies the gradient by.
         gaps: by layer of the path, the logarithm of what is lost between it and the one before,
-            which no layer accounts for: a constant factor in forward.
+            which no layer accounts for: a factor in forward, or in a module that is only one.
         n_rounded: layers on the path where the gradient is below what float32 holds, of which no
             factor is known.
         shift: what rectifiers' share has been relieved of, at the weights' expense.
@@ -139,19 +140,21 @@ def attribute(reading: Reading, start: int, thresholds: Thresholds) -> Attributi
     for index in path:
         role = _SHARES.get(layers[index].role, "other")
         above = grad[index]
-        factor = _log_ratio(grad[source], above)
+        factor = log_ratio(grad[source], above)
         if grad[source] < LEAST_NORM and not above > LEAST_NORM:
             counts["rounded"] += 1
             source = index
             continue
         gain = gains[index]
         own = math.log(max(gain, LEAST_NORM / above)) if 0 < gain < math.inf else factor
-        if role == "other" and _bends(reading, source, index, own, thresholds):
+        if role == "other" and bends(reading, source, index, own, thresholds):
             role = "activation"
         shares[role] += own
         factors[index] = own
         counts[role] += 1
-        if is_wrapped(reading.topology, index):
+        if role == "other" and not _was_measured(reading, index):
+            factors[index], gaps[index] = 0.0, own
+        elif is_wrapped(reading.topology, index):
             shares["activation"] += factor - own
             factors[index] = factor
         else:
@@ -194,51 +197,6 @@ def attribute_by_slopes(reading: Reading, thresholds: Thresholds) -> Attribution
     return _summarise(reading, tuple(inner), shares, counts, -1, factors, {}, thresholds)
 
 
-_DIGITS = 4
-"""Of a logarithm: what a log rounds to 32 bits must not decide between layers that are alike."""
-
-
-def find_culprit(factors: dict[int, float], thresholds: Thresholds) -> int:
-    """Layer that takes most of what is lost on a path; -1 when they share it.
-
-    Args:
-        factors: by layer of the path, the natural logarithm of what it multiplies the gradient by.
-        thresholds: ``dominant_share`` of all that is lost, in logarithms, and ``dominant_stages``.
-
-    Example:
-        >>> find_culprit({4: -0.1, 5: -9.0, 6: 0.2}, Thresholds())
-        5
-        >>> find_culprit({4: -3.0, 5: -3.0, 6: -3.0}, Thresholds())
-        -1
-    """
-    lost = {index: log for index, log in factors.items() if log < 0}
-    if len(factors) < thresholds.dominant_stages or not lost:
-        return -1
-    worst = min(lost, key=lambda index: round(lost[index], _DIGITS))  # the first of equal ones
-    return worst if lost[worst] <= thresholds.dominant_share * sum(lost.values()) else -1
-
-
-def _bends(reading: Reading, source: int, index: int, own: float, thresholds: Thresholds) -> bool:
-    """Whether an unknown layer acts as an activation: a plain factor scales outputs alike.
-
-    A function of degree one (a factor, a mean) multiplies the signal forward by what it multiplies
-    the gradient by backward (Euler); where the two differ, a derivative is at work.
-    """
-    is_plain = math.exp(abs(own)) < thresholds.plain_factor
-    if len(reading.topology.layers[index].inputs) != 1 or is_plain:
-        return False
-    size = reading.topology.output_numel
-    rms = reading.record.layer("output_l2_norm") / np.sqrt(size)
-    return abs(_log_ratio(rms[index], rms[source]) - own) > abs(own) / 2
-
-
-def _log_ratio(below: float, above: float) -> float:
-    """Logarithm of what is left, at least as far as a norm shows; 0 where it is not known."""
-    if 0 < below < math.inf and 0 < above < math.inf:
-        return math.log(max(below, min(LEAST_NORM, above))) - math.log(above)
-    return 0.0
-
-
 def _summarise(
     reading: Reading,
     path: tuple[int, ...],
@@ -278,7 +236,7 @@ def _summarise(
         saturated=float(np.nanmax(saturated)) if np.isfinite(saturated).any() else math.nan,
         dead=float(np.nanmax(dead)) if np.isfinite(dead).any() else math.nan,
         blocked_by=blocked,
-        culprit=find_culprit(measured, thresholds),
+        culprit=find_culprit(measured, thresholds, list(gaps.values())),
         factors=factors,
         gaps=gaps,
         shift=shift,

@@ -96,7 +96,7 @@ CAUSES: dict[str, Cause] = {
     row.name: row
     for row in (
         Cause("activation_derivative", "the derivative of the activation is small"),
-        Cause("weight_scale", "the scale of the weights"),
+        Cause("weight_scale", "the scale of weights or factors"),
         Cause("weight_decay", "weight decay"),
         Cause("saturation", "saturated activations"),
         Cause("dead_units", "units that never fire"),

@@ -24,6 +24,9 @@ OUTSIDE = "(outside)"
 """What stands for a module in the name of an activation that is called between forward and loss:
 ``"(outside):tanh"``."""
 
+HIDDEN_WAYS = "a reentrant checkpoint hides which layer feeds which"
+"""Note of a layer set whose layers have no inputs for that reason."""
+
 SCHEMA_VERSION = 3
 """1: all numbers as they are. 2: rows of equal numbers take one. 3: layer sets name their rows."""
 

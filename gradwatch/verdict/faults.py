@@ -9,6 +9,7 @@ import numpy as np
 
 from gradwatch.evidence.attribution import Attribution
 from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.records import Layer
 from gradwatch.thresholds import Thresholds
 from gradwatch.wording.module_names import describe_layers, join_phrases
 from gradwatch.wording.phrases import name_number, say_name
@@ -154,19 +155,45 @@ def advise_on_factor(reading: Reading, split: Attribution, thresholds: Threshold
             "and shrinks the gradient so."
         )
     if split.culprit >= 0 and layers[split.culprit].role not in ("weight", "activation"):
-        name = layers[split.culprit].fqn
-        where = f"what {say_name(name)} ({layers[split.culprit].type}) multiplies by"
+        places, held = [_name_inside(layers[split.culprit])], _name_scales(reading, [split.culprit])
     else:
         gaps = find_gaps(reading, split, thresholds)
         if not gaps:
             return ""
-        where = (
-            f"what multiplies the signal between {join_phrases(name_gaps(reading, split, gaps))}"
-        )
+        places, held = name_gaps(reading, split, gaps), _name_scales(reading, gaps)
+    return advise_to_raise(join_phrases(places), held)
+
+
+def advise_to_raise(where: str, held: str = "") -> str:
+    """What to do about a factor that is far too small.
+
+    Args:
+        where: as in ``"between fc1 and fc2"``.
+        held: scalars that stand there, as a phrase.
+    """
     return (
-        f"Look at {where}: a constant factor, or a mean over many, that is far from 1; take it "
-        "away."
+        f"Raise what multiplies the signal {where}{held}: a gate or a scale near 0 (begin it open, "
+        "or give it a rate of its own), a temperature far too high, a mean over many, a constant "
+        "factor (take it away). The weights themselves are well: another initialisation changes "
+        "nothing."
     )
+
+
+def _name_inside(layer: Layer) -> str:
+    return f"in {say_name(layer.fqn)} ({layer.type})"
+
+
+def _name_scales(reading: Reading, indices: Iterable[int]) -> str:
+    """Scales that stand there, by name: held by a module at the place, or by the model itself."""
+    topology = reading.topology
+    owners = {"", *(topology.layers[index].fqn for index in indices)}
+    held = [
+        f"`{param.fqn}`"
+        for param, is_bare in zip(topology.params, topology.is_bare, strict=True)
+        if param.module in owners
+        and (param.role == "scalar" or (is_bare and len(param.shape) == 1))
+    ]
+    return f", such as {join_phrases(held[:SHOWN_GAPS])}" if held else ""
 
 
 def _is_frozen(reading: Reading, index: int) -> bool:
@@ -200,7 +227,7 @@ def find_gaps(reading: Reading, split: Attribution, thresholds: Thresholds) -> l
 
 
 def name_gaps(reading: Reading, split: Attribution, gaps: Sequence[int]) -> list[str]:
-    """``"fc1 and fc2"``, the layers on both sides of each.
+    """``"between fc1 and fc2"``, the layers on both sides of each; a factor's own module alone.
 
     Args:
         reading: of the record that is judged.
@@ -209,13 +236,16 @@ def name_gaps(reading: Reading, split: Attribution, gaps: Sequence[int]) -> list
     """
     layers = reading.topology.layers
     before = dict(zip(split.path[1:], split.path[:-1], strict=True))
-    pairs = []
+    places = []
     for index in gaps[:SHOWN_GAPS]:
+        if layers[index].role == "other" and not np.isfinite(reading.gains[index]):
+            places.append(_name_inside(layers[index]))
+            continue
         sources = [before[index]] if index in before else list(layers[index].inputs[:1])
         names = [say_name(layers[i].fqn) for i in (*sources, index)]
-        pairs.append(join_phrases(names))
-    more = len(gaps) - len(pairs)
-    return [*pairs, f"at {more} more places"] if more else pairs
+        places.append(f"between {join_phrases(names)}")
+    more = len(gaps) - len(places)
+    return [*places, f"at {more} more places"] if more else places
 
 
 def find_large_weights(reading: Reading, thresholds: Thresholds) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from gradwatch.evidence.time_steps import TimeProfile, find_forgetful
 from gradwatch.evidence.topology import is_flat
 from gradwatch.evidence.zero_gradients import find_factor_owner, find_zero_factors
 from gradwatch.schema.activations import find_activation
+from gradwatch.schema.layer_set import HIDDEN_WAYS
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.advice import suggest_remedy
 from gradwatch.verdict.faults import advise_on_factor, find_closed, find_faults
@@ -198,6 +199,8 @@ def _attribute_to(
 ) -> Attribution | None:
     """Attenuation on the way to the faintest call of these modules; ``None``: none was seen."""
     topology = reading.topology
+    if HIDDEN_WAYS in topology.layer_set.notes:
+        return attribute_by_slopes(reading, thresholds)
     calls = [
         call
         for index in unreached

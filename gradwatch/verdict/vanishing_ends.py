@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from gradwatch.evidence.attribution import Attribution
 from gradwatch.evidence.ends import find_closed_end, find_exit, takes_in_little
 from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.schema.layer_set import HIDDEN_WAYS
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Explanation
 from gradwatch.verdict.vanishing_words import LITTLE
@@ -61,6 +62,8 @@ def explain_by_ends(
     passed = math.exp(split.total) if split is not None and split.path else 1.0
     if cause not in ("weight_scale", "depth", "activation_derivative"):
         return None
+    if HIDDEN_WAYS in reading.topology.layer_set.notes:
+        return None  # where a way seems to end there, it goes on
     head = message.partition(";")[0].rstrip(".")
     shut = find_closed_end(reading, unreached[0], thresholds)
     if shut >= 0 and not (split is not None and split.path):

@@ -100,7 +100,7 @@ def _name_gap(reading: Reading, split: Attribution, thresholds: Thresholds) -> s
     gain = math.exp(sum(split.gaps[index] for index in gaps) / len(gaps))
     each = "" if len(gaps) == 1 else " each"
     places = join_phrases(name_gaps(reading, split, gaps))
-    return f"what stands between {places} multiplies by {gain:.2g}{each}"
+    return f"what stands {places} multiplies by {gain:.2g}{each}"
 
 
 def _name_factor(word: str, gains: Sequence[float]) -> str:

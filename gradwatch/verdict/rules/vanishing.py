@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
+from gradwatch.evidence.culprits import bends
 from gradwatch.evidence.ends import find_exit
 from gradwatch.evidence.erasure import find_erased
 from gradwatch.evidence.gradient_flow import Reading
@@ -17,6 +20,7 @@ from gradwatch.evidence.zero_gradients import find_unasked
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.excessive_decay import find_excessive_decay
+from gradwatch.verdict.faults import advise_to_raise
 from gradwatch.verdict.ignored import find_ignored_params
 from gradwatch.verdict.rule import Guard, Rule, Sign
 from gradwatch.verdict.vanishing_causes import explain
@@ -180,6 +184,12 @@ def _describe_outputs(
     closed = np.flatnonzero(topology.is_head & ~topology.is_reference).tolist()
     outputs = name_region([topology.layers[index].fqn for index in closed])
     lack = name_lack(gain, "the loss sends")
+    factors = _find_factors(reading, closed, gain, thresholds)
+    if factors:
+        message = f"Every layer gets {lack}: {outputs} multiplies what it returns by {gain:.1g}."
+        where = f"behind {name_region([topology.layers[index].fqn for index in factors])}"
+        remedy = advise_to_raise(where)
+        return Sign(layers, "weight_scale", gain, thresholds.output_gain, message, remedy=remedy)
     message = f"Every layer gets {lack}: {outputs} lets almost nothing through."
     rectifies = any(is_flat(topology.layers[index], "zero") for index in closed)
     cause = "dead_units" if rectifies else "saturation"
@@ -188,6 +198,19 @@ def _describe_outputs(
     remedy = "" if is_known else _LIMITS
     limit = thresholds.output_gain
     return Sign(layers, cause, gain, limit, message, faults=faults, remedy=remedy)
+
+
+def _find_factors(
+    reading: Reading, closed: Sequence[int], gain: float, thresholds: Thresholds
+) -> list[int]:
+    """Sources of outputs that are these times a plain factor; empty where a slope is at work."""
+    layers = reading.topology.layers
+    if not gain > 0 or any(layers[i].role == "activation" or not layers[i].inputs for i in closed):
+        return []
+    sources = [layers[index].inputs[-1] for index in closed]
+    pairs = zip(sources, closed, strict=True)
+    is_plain = not any(bends(reading, *pair, math.log(gain), thresholds) for pair in pairs)
+    return sources if is_plain else []
 
 
 def list_guards(guards: tuple[Guard, ...]) -> str:
