@@ -84,7 +84,8 @@ class InsideRecorder:
     def _follow(self, unrolling: Unrolling, result: Any) -> None:
         output, final = result
         states = final if isinstance(final, tuple) else (final,)
-        unrolling.keep_output(output)
+        for number, layer in enumerate(unrolling.keep_output(output)):
+            self._gradients.tell((layer.node, 0), partial(unrolling.keep_lower, number))
         output = output.data if unrolling.packed is not None else output
         for slot, tensor in zip(("output", "h_n", "c_n"), (output, *states), strict=False):
             edge = find_edge(tensor)

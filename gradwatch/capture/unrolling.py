@@ -23,6 +23,7 @@ from gradwatch.capture.recurrent_gates import (
     list_gates,
     measure_gates,
 )
+from gradwatch.capture.stacked_layers import StackedLayer, list_lower_layers
 from gradwatch.capture.statistics import widen
 
 MAX_STEPS = 1024
@@ -47,6 +48,8 @@ class Unrolling:
         valid: steps that exist then, as positions in the flattened ``(T, B)``.
         grads: what arrived at ``"output"``, ``"h_n"`` and ``"c_n"``.
         output: of the last layer, where it is that of the same inputs, ``(T, B, D * H)``.
+        lower: hidden states of the layers below it, where they are known, ``(T, B, H)``.
+        lower_grads: what arrived at them, by layer.
     """
 
     module: nn.RNNBase
@@ -59,6 +62,8 @@ class Unrolling:
     valid: Tensor | None = None
     grads: dict[str, Tensor] = field(default_factory=dict)
     output: Tensor | None = None
+    lower: list[Tensor] = field(default_factory=list)
+    lower_grads: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, module: nn.RNNBase, args: tuple[Any, ...]) -> Unrolling | str:
@@ -107,20 +112,32 @@ class Unrolling:
             return state[:, self.packed.sorted_indices[: self.x.shape[1]]]
         return state[:, choose_rows(batch_size, self.packed is not None)].clone()
 
-    def keep_output(self, output: Tensor) -> None:
-        """Spare the last layer's kernel, unless dropout has changed what that layer was given.
+    def keep_output(self, output: Tensor) -> list[StackedLayer]:
+        """Spare the layers' kernels, unless dropout has changed what they were given.
 
         Args:
             output: of the call, as it was returned.
+
+        Returns:
+            The layers below the last one, where they are known.
         """
         changes_inputs = self.module.dropout and self.module.num_layers > 1
-        if self.packed is None and not changes_inputs:
-            self.output = self._choose_outputs(output)
+        if self.packed is not None or changes_inputs:
+            return []
+        self.output = self._choose_outputs(output)
+        if self._directions > 1 or output.dim() < 3:
+            return []
+        layers = list_lower_layers(_time_first(self.module, output), self.module.num_layers)
+        self.lower = [self._choose_sequences(layer.hidden) for layer in layers]
+        return layers
 
     def _choose_outputs(self, values: Tensor) -> Tensor:
         """A copy of the chosen sequences' part of what is shaped like the output."""
-        rows = choose_rows(self.batch_size)
-        return _time_first(self.module, widen(values.detach()))[:, rows].clone()
+        return self._choose_sequences(_time_first(self.module, values))
+
+    def _choose_sequences(self, values: Tensor) -> Tensor:
+        """The same of ``(T, B, H)``."""
+        return widen(values.detach())[:, choose_rows(self.batch_size)].clone()
 
     def keep(self, slot: str, grad: Tensor) -> None:
         """Note the gradient that arrived at ``"output"``, ``"h_n"`` or ``"c_n"``.
@@ -137,6 +154,16 @@ class Unrolling:
         else:
             kept = self._choose_outputs(grad)
         self.grads[slot] = kept + self.grads[slot] if slot in self.grads else kept
+
+    def keep_lower(self, number: int, grad: Tensor) -> None:
+        """Note the gradient that arrived at the hidden states of a layer below the last one.
+
+        Args:
+            number: of the layer.
+            grad: ``(T, B, H)``; copied, and added to an earlier one.
+        """
+        kept, known = self._choose_sequences(grad), self.lower_grads.get(number)
+        self.lower_grads[number] = kept if known is None else kept + known
 
     def list_parts(self) -> list[Part]:
         """Every entry that ``measure`` will fill."""
@@ -183,6 +210,8 @@ class Unrolling:
 
     def _find_hidden(self, number: int) -> Tensor | None:
         """Hidden states of one layer and direction that are known from the output."""
+        if number < len(self.lower):
+            return self.lower[number]
         if self.output is None or number < len(self.weights) - self._directions:
             return None
         direction = number % self._directions
@@ -197,17 +226,18 @@ class Unrolling:
         zeros = [torch.ones_like(squares[0]) for _ in range(count)]
         for first in range(len(layers) - count, -1, -count):
             parts = external.chunk(count, -1)
+            known = self.lower_grads.get(first - 1)
             below = []
             for d in range(count):
                 arriving = self._add_final("h_n", first + d, self._flip(parts[d], d))
                 cells = self._add_final("c_n", first + d, torch.zeros_like(arriving))
                 total, inputs = layers[first + d].backpropagate(
-                    arriving, cells if "c_n" in self.grads else None, first > 0
+                    arriving, cells if "c_n" in self.grads else None, first > 0 and known is None
                 )
                 squares[d] += total.double().square().sum((1, 2))
                 zeros[d] = torch.minimum(zeros[d], (total == 0).double().mean((1, 2)))
                 below += [] if inputs is None else [self._flip(inputs, d)]
-            external = torch.stack(below).sum(0) if below else external
+            external = torch.stack(below).sum(0) if below else external if known is None else known
         return list(zip(squares, zeros, strict=True))
 
     def _fill_buckets(self, direction: int, squares: Tensor, zeros: Tensor) -> Measured:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from gradwatch.capture import unrolling
+from gradwatch.capture.stacked_layers import StackedLayer, list_lower_layers
 from tests.capture.tools import assert_harmless, list_keys, read, watch_run
 
 T, B, N, H = 19, 6, 4, 5
@@ -125,6 +127,36 @@ def test_layers_are_summed_over() -> None:
     expected = torch.stack(squares)[bucket == 0].mean().sqrt().item()
     assert read(record, "grad_output_l2_norm", "0:time") == pytest.approx(expected, rel=1e-6)
     assert {"0:reset_gate_l0", "0:update_gate_l1", "0:candidate_l1"} <= set(list_keys(record))
+
+
+@pytest.mark.parametrize("use", ["all", "state"])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_layers_that_the_graph_keeps_are_those_computed_again(
+    batch_first: bool, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many time steps as sequences: what is time does not follow from a shape."""
+    model = Net(nn.LSTM(N, H, num_layers=3, batch_first=batch_first), use)
+    optimizer, x = torch.optim.SGD(model.parameters(), lr=0.0), torch.randn(20, 20, N)
+
+    def loop() -> None:
+        for _ in range(2):
+            model(x).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    found = []
+
+    def look(output: Tensor, n_layers: int) -> list[StackedLayer]:
+        found.append(list_lower_layers(output, n_layers))
+        return found[-1]
+
+    monkeypatch.setattr(unrolling, "list_lower_layers", look)
+    records = watch_run(model, optimizer, loop)
+    monkeypatch.setattr(unrolling, "list_lower_layers", lambda *_: [])
+    again = watch_run(model, optimizer, loop)
+    assert [len(layers) for layers in found] == [2 * torch.backends.mkldnn.is_available()] * 2
+    for record, other in zip(records, again, strict=True):
+        assert record.layer_values == pytest.approx(other.layer_values, rel=1e-6, nan_ok=True)
 
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
