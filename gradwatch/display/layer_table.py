@@ -186,18 +186,6 @@ def cut_name(name: str, width: int, dots: str = "…") -> str:
     return f"{name[:head]}{dots}{name[-tail:]}"
 
 
-def join_names(names: Iterable[str], limit: int = 6) -> str:
-    """Names separated by commas, the rest as a count.
-
-    Args:
-        names: in the order in which they are shown.
-        limit: most names.
-    """
-    names = list(names)
-    shown = ", ".join(names[:limit])
-    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
-
-
 def join_unique(words: Iterable[str]) -> str:
     """Each word once, separated by commas, in their order.
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from gradwatch.display.coverage_words import describe_coverage
-from gradwatch.display.headline import Sentence, headline, since
+from gradwatch.display.headline import Sentence, headline, say_region, since
 from gradwatch.display.layer_table import (
     DEFAULT_ROWS,
     LEGEND,
@@ -26,7 +26,6 @@ from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 _PLAIN_NAME = re.compile(r"[^`|\\<>&]+")  # may stand between backticks, in a table too
 _CODE = re.compile(r"`([^`]*)`")
 _MARKUP = re.compile(r"[&<>|\\`*_\[\]{}#~$!@]")
-_MAX_NAMES = 12
 _SIGNS = {"critical": "❌", "warning": "⚠️", "note": "🛈"}
 _HEALTHY_SIGN = "✅"
 
@@ -95,7 +94,8 @@ def write_finding(finding: Finding, verdict: Verdict | None = None) -> str:
         )
     lines.append(f"- **Remedy:** {escape_prose(finding.remedy)}")
     if finding.layers:
-        lines.append(f"- **Layers:** {_write_names(finding.layers)}")
+        region = say_region(verdict or Verdict((finding,)), finding)
+        lines.append(f"- **Layers:** {_write_sentence(region)}")
     if finding.source_apart:
         lines.append(f"- **Code:** {write_name(finding.source_apart)}")
     return "\n".join(lines)
@@ -141,12 +141,6 @@ def _write_sentence(sentence: Sentence) -> str:
     return "".join(
         write_name(piece.text) if piece.is_name else escape_prose(piece.text) for piece in sentence
     )
-
-
-def _write_names(names: Sequence[str]) -> str:
-    shown = ", ".join(write_name(name) for name in names[:_MAX_NAMES])
-    left_out = len(names) - _MAX_NAMES
-    return f"{shown} and {left_out} more" if left_out > 0 else shown
 
 
 def write_name(name: str) -> str:

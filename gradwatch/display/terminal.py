@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gradwatch.display.coverage_words import describe_coverage
-from gradwatch.display.headline import headline, since
+from gradwatch.display.headline import headline, say_region, since
 from gradwatch.display.layer_table import (
     DEFAULT_ROWS,
     LEGEND,
@@ -25,7 +25,6 @@ from gradwatch.display.layer_table import (
     abridge_rows,
     choose_columns,
     cut_name,
-    join_names,
     make_printable,
 )
 from gradwatch.display.sampling_words import describe_pace, describe_trained
@@ -166,7 +165,8 @@ def _draw_finding(finding: Finding, verdict: Verdict) -> Table:
         )
     grid.add_row("Remedy", _draw_prose(finding.remedy, "bold"))
     if finding.layers:
-        grid.add_row("Layers", Text(make_printable(join_names(finding.layers))))
+        region = "".join(piece.text for piece in say_region(verdict, finding))
+        grid.add_row("Layers", Text(make_printable(region)))
     if finding.source_apart:
         grid.add_row("Code", Text(make_printable(finding.source_apart)))
     return grid

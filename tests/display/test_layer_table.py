@@ -12,7 +12,6 @@ from gradwatch.display.layer_table import (
     abridge_rows,
     choose_columns,
     cut_name,
-    join_names,
     make_printable,
     write_number,
     write_share,
@@ -97,8 +96,3 @@ def test_names_are_shortened_in_the_middle() -> None:
 def test_control_characters_and_direction_marks_are_spelled_out() -> None:
     assert make_printable("a\x1b[31m\nb\u202ec") == "a\\x1b[31m\\nb\\u202ec"
     assert make_printable("naïve.層") == "naïve.層"
-
-
-def test_join_names() -> None:
-    assert join_names(["a", "b"]) == "a, b"
-    assert join_names([str(i) for i in range(9)], 2) == "0, 1 and 7 more"

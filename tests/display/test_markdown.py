@@ -58,9 +58,9 @@ def test_a_finding_without_a_cause() -> None:
     assert "Cause" not in write_finding(make_finding(cause=None, kind="nonfinite"))
 
 
-def test_a_long_list_of_layers_is_counted() -> None:
+def test_a_long_list_of_layers_is_said_by_its_ends() -> None:
     names = tuple(f"net.{i}" for i in range(40))
-    assert "`net.11` and 28 more" in write_finding(make_finding(names))
+    assert "**Layers:** 40 layers from `net.0` to `net.39`" in write_finding(make_finding(names))
 
 
 @pytest.mark.parametrize("name", ["net.0", "block.0:tanh", "net.*.act", "cell#3", "[red]", "a_b_c"])
