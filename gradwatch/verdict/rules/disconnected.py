@@ -54,7 +54,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     if unused:
         signs.append(_describe_unused(reading, sorted(unused), thresholds))
     elif never and not cut:
-        signs.append(_describe_never(reading, never, thresholds))
+        signs.append(_describe_never(history, never, thresholds))
     signs += [_describe_idle(reading, indices, reason) for reason, indices in idle.items()]
     return signs
 
@@ -138,13 +138,32 @@ def _describe_idle(reading: Reading, indices: list[int], reason: str) -> Sign:
     return Sign(layers, "disconnected", 0.0, 0.0, message, "note", remedy=remedy)
 
 
-def _describe_never(reading: Reading, indices: list[int], thresholds: Thresholds) -> Sign:
+def _describe_never(history: History, indices: list[int], thresholds: Thresholds) -> Sign:
+    reading = history.latest
     layers = _list_modules(reading, indices)
+    steps = history.last_step - history.first_step
+    is_all = not (reading.topology.layers or history.params.was_fed.any())
+    if is_all and steps >= thresholds.patience:
+        message = (
+            f"The optimizer has made {steps + 1:,} steps, and none of its parameters ever got a "
+            f"gradient ({_count(reading, indices)}): the model was not called, and what is trained "
+            "is something else."
+        )
+        return Sign(layers, "disconnected", 0.0, 0.0, message, remedy=_COPY)
+    verb = "was" if len(layers) == 1 else "were"
     message = (
-        f"{name_region(layers)} was never used and got no gradient over the last "
+        f"{name_region(layers)} {verb} never used and got no gradient over the last "
         f"{thresholds.disconnected_records} sampled steps ({_count(reading, indices)})."
     )
     return Sign(layers, "disconnected", 0.0, 0.0, message, "note")
+
+
+_COPY = (
+    "Look at what the loss is computed of: a copy (copy.deepcopy, as in an inner loop, or a model "
+    "that was made again) has parameters of its own, and backward() gives the gradients to those. "
+    "Call the model itself, or torch.func.functional_call with its parameters, or add the copy's "
+    "gradients to the model's before its optimizer steps."
+)
 
 
 def _find_zero_paths(history: History, thresholds: Thresholds) -> list[int]:
@@ -187,7 +206,8 @@ DISCONNECTED = Rule(
 ## What it does
 Finds trainable parameters that an optimizer holds and forward uses, and that get no gradient at all
 over a window of sampled steps, and says which line of your code ends its way to the loss. One
-that is never used is a note, and so is one whose output nothing uses.
+that is never used is a note, and so is one whose output nothing uses; where a whole model is never
+called, and its optimizer steps for `patience` steps and more, something else is being trained.
 
 ## Why it matters
 A `.detach()`, a `torch.no_grad()`, an `.item()` or an `argmax` on the way cuts the graph silently:
