@@ -445,7 +445,7 @@ def test_a_budget_leaves_steps_of_the_schedule_out(network: Network, tmp_path: P
     (run,) = read_runs(tmp_path)
     steps = [record.global_step for record in run.records()]
     intervals = [record.step("interval") for record in run.records()]
-    assert steps[:5] == list(range(5))
+    assert steps[:2] == [0, 2]
     assert 12 < len(steps) < 60
     assert intervals[0] == 1
     assert intervals[-1] >= 10

@@ -107,8 +107,7 @@ def _list_notes(workloads: Mapping[str, Any]) -> Iterator[str]:
     yield "Each tool is used as its own documentation says. Where one looks at some steps only,"
     yield "both kinds of step are timed, and 1,000 steps are made up of them as its schedule has"
     yield "it. Under the budget, the watch's own decisions are taken by a clock that goes as the"
-    yield "measured steps say; the first five steps alone can take more than the budget has for"
-    yield "1,000. A tool that failed on a workload has its error in place of the figure."
+    yield "measured steps say. A tool that failed on a workload has its error instead of a figure."
     yield ""
     modules = [
         workload["modules_mib"] for workload in workloads.values() if "modules_mib" in workload

@@ -34,6 +34,10 @@ MAX_GROWTH = 2
 MAX_REPAYMENT = 2.0
 """Each wait pays for so many samples at most: its own, and one of those that are not paid yet."""
 
+FIRST_COST = 1.0
+"""Of a sample, in training steps, until one has been compared: on a CPU it is 0.1 to 2. The first
+one is not: it shares its time with all that begins with a training, such as a compilation."""
+
 EVERY_STEP = -1
 """A wait that says: sample the very next step, whatever the schedule."""
 
@@ -44,8 +48,9 @@ ROUNDING_DIGITS = 6
 class Pace:
     """The sampled steps of one watch; without a budget those of the schedule.
 
-    Under a budget they are a part of the schedule's. The first steps are sampled whatever they
-    cost; wider intervals after them pay for it, until the budget holds for the training as a whole.
+    Under a budget they are a part of the schedule's. The first one comes at once, the next ones
+    when a sample of ``FIRST_COST`` is paid; once one was measured that counts, and what they have
+    cost beyond the budget is paid back by wider intervals.
 
     Args:
         schedule: of a watch without a budget.
@@ -84,6 +89,7 @@ class Pace:
         self._costs_s: deque[float] = deque(maxlen=KEPT_SAMPLES)
         self._owns_s: deque[float] = deque(maxlen=KEPT_SAMPLES)
         self._steps_s: deque[float] = deque(maxlen=KEPT_SAMPLES)
+        self._samples = 0
         self._unpaid_samples = 0.0
         self._waited_steps = 0
         self._close_samples = 0
@@ -124,7 +130,9 @@ class Pace:
         """
         if self.budget is None:
             return
-        self._owns_s.append(self._own_s)  # of the sample before
+        self._samples += 1
+        if self._samples > 2:
+            self._owns_s.append(self._own_s)  # of the sample before
         self._own_s = 0.0
         self._waited_steps += global_step - self._sampled_at
         self._sampled_at = global_step
@@ -151,8 +159,10 @@ class Pace:
         if self.budget is None and self._close_samples > 0:
             self._close_samples -= 1
             return EVERY_STEP
-        if self.budget is None or not self._steps_s:
+        if self.budget is None:
             return 0
+        if not self._steps_s:
+            return math.ceil(round(FIRST_COST / self.budget, ROUNDING_DIGITS))
         wanted = min(self._unpaid_samples, MAX_REPAYMENT) * self._find_price()
         return math.ceil(round(min(wanted, MAX_GROWTH * self._wait), ROUNDING_DIGITS))
 
@@ -163,7 +173,7 @@ class Pace:
             global_step: of the sampled step.
             wait: optimizer steps; 0: no opinion; ``EVERY_STEP``: the next step is sampled.
         """
-        if self.budget is None or global_step + 1 < self.schedule.first_steps:
+        if self.budget is None:
             after = global_step + 1
             self.due = self.wake = after if wait == EVERY_STEP else self.schedule.find_next(after)
             return
@@ -184,7 +194,7 @@ class Pace:
         if self._marks:
             return
         began, between, ended = self._stamps
-        if ended > between:
+        if ended > between and self._samples > 1:
             self._costs_s.append(2 * between - began - ended)
             self._steps_s.append(2 * (ended - between) / (global_step - self._sampled_at))
 
