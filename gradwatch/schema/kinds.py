@@ -80,7 +80,8 @@ KINDS: dict[str, Kind] = {
         ),
         Kind("underflow", "Gradient underflow", ("GW501",), ("precision",), is_recalled=True),
         Kind(
-            "dead", "Dead units", ("GW401",), ("dead_units", "learning_rate"),
+            "dead", "Dead units", ("GW401",),
+            ("dead_units", "learning_rate", "weight_scale", "depth"),
             units_do="never fire",
         ),
         Kind(

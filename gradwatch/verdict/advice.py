@@ -111,6 +111,12 @@ def _mixes(layer: Layer) -> bool:
 
 def _open_attention(place: Place, saturated: Sequence[Layer]) -> str:
     feeding = place.describe(place.find_feeding(saturated))
+    if feeding and not any(_is_of_pairs(layer) for layer in saturated):
+        return (
+            f"Re-initialise {feeding} small with a bias of 0, so that {place.describe(saturated)} "
+            "does not begin one-hot, and normalise what it takes in; where it chooses among "
+            "experts, a load-balancing loss keeps all of them open."
+        )
     weights = f" and re-initialise {feeding} with Xavier" if feeding else ""
     return (
         f"Divide the scores by the root of the head's width{weights}, so that the softmax does not "
@@ -118,14 +124,29 @@ def _open_attention(place: Place, saturated: Sequence[Layer]) -> str:
     )
 
 
+def _is_of_pairs(layer: Layer) -> bool:
+    """Whether it is a softmax over products of queries and keys, and not over a layer's output."""
+    return layer.fqn.endswith(":attention") or len(layer.inputs) != 1
+
+
 def _open_outputs(place: Place, outputs: Sequence[Layer]) -> str:
     where = place.describe(outputs)
     feeding = place.describe(place.find_feeding(outputs)) or "the weights before it"
+    if not any(layer.type.lower() in _OF_LOGITS for layer in outputs):
+        return (
+            f"Scale the targets into the range that {where} reaches, and re-initialise {feeding} "
+            "small with a bias of 0, so that the outputs begin within it; normalise inputs that "
+            "are far from mean 0 and size 1; or take it away where nothing asks for limits."
+        )
     return (
         f"Compute the loss from what comes before {where} (cross_entropy and "
         f"binary_cross_entropy_with_logits take it so); or re-initialise {feeding} small with a "
         "bias of 0 and scale the targets into the range that it reaches."
     )
+
+
+_OF_LOGITS = frozenset(("sigmoid", "softmax", "softmax2d", "log_softmax", "logsoftmax"))
+"""Activations that a loss of PyTorch's has built in."""
 
 
 def _revive(place: Place) -> str:
@@ -134,6 +155,12 @@ def _revive(place: Place) -> str:
         return (
             f"Replace the rectifiers at {place.region} by LeakyReLU or GELU, or normalise before "
             "them."
+        )
+    if all(layer.is_head for layer in silent):
+        return (
+            f"Take {place.describe(silent)} away from the outputs, or use softplus in its place: "
+            "it returns 0 for every sample, with no slope, and nothing below 0 at all, so look at "
+            "the targets' range as well."
         )
     start = _start_afresh(place, silent)
     return (

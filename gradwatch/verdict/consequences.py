@@ -9,6 +9,9 @@ from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.paths import reach
 from gradwatch.verdict.findings import Finding
 
+_TAKES_THE_SIGNAL = ("weight_scale", "depth", "learning_rate")
+"""Causes of a lack of gradient that leave the units behind it with next to no input."""
+
 
 def drop_consequences(findings: Sequence[Finding], reading: Reading) -> list[Finding]:
     """Leave out what gets no gradient because a recurrent layer has no unit left that fires.
@@ -51,6 +54,40 @@ def inherit_mishandling(findings: Sequence[Finding]) -> list[Finding]:
         else finding
         for finding in findings
     ]
+
+
+def inherit_lack(findings: Sequence[Finding], reading: Reading) -> list[Finding]:
+    """Units behind layers that shrink the signal are as good as constant: that is why they rest.
+
+    What the weights, a factor or the length of a chain takes from the gradient on its way back, it
+    takes from the signal on its way there; a bias alone decides then whether a unit fires. So it is
+    where steps that were too large have broken the same stretch.
+
+    Args:
+        findings: of the verdict.
+        reading: of the newest record.
+
+    Returns:
+        The same findings; dead units on the way of such a lack have its cause and remedy.
+    """
+    lack = next((finding for finding in findings if finding.kind == "vanishing"), None)
+    if lack is None or lack.cause not in _TAKES_THE_SIGNAL:
+        return list(findings)
+    layers, topology = reading.topology.layers, reading.topology
+    named = {i for i, layer in enumerate(layers) if layer.fqn in lack.layers}
+    ahead = {layers[i].fqn for i in reach(named, lambda index: topology.consumers[index])}
+    return [
+        replace(finding, cause=lack.cause, remedy=lack.remedy)
+        if finding.cause == "dead_units" and _are_activations_in(finding, ahead, reading)
+        else finding
+        for finding in findings
+    ]
+
+
+def _are_activations_in(finding: Finding, names: set[str], reading: Reading) -> bool:
+    roles = {layer.fqn: layer.role for layer in reading.topology.layers}
+    acts = [name for name in finding.layers if roles.get(name) == "activation"]
+    return finding.kind == "dead" and bool(acts) and names.issuperset(acts)
 
 
 def _find_dead_recurrent(findings: Sequence[Finding], reading: Reading) -> set[int]:

@@ -13,7 +13,11 @@ from gradwatch.evidence.history import History
 from gradwatch.records import StepRecord
 from gradwatch.schema import kinds
 from gradwatch.thresholds import Thresholds
-from gradwatch.verdict.consequences import drop_consequences, inherit_mishandling
+from gradwatch.verdict.consequences import (
+    drop_consequences,
+    inherit_lack,
+    inherit_mishandling,
+)
 from gradwatch.verdict.episodes import Change, Episode, Tracker
 from gradwatch.verdict.findings import Finding, Trained, Verdict
 from gradwatch.verdict.layer_summary import count_trained, summarise_layers
@@ -137,7 +141,8 @@ class Doctor:
         """
         history, current = self.history, self._tracker.current
         findings = [episode.describe() for episode in current if episode.sign.severity != "note"]
-        findings = drop_consequences(findings, history.latest) if findings else findings
+        if findings:
+            findings = inherit_lack(drop_consequences(findings, history.latest), history.latest)
         notes = [episode.describe() for episode in current if episode.sign.severity == "note"]
         past = [_describe_past(episode) for episode in self._tracker.past]
         notes += [note for note in past if not _goes_on(note, findings)]

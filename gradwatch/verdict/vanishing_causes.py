@@ -34,6 +34,10 @@ from gradwatch.wording.phrases import name_lack, name_percent, name_region, say_
 _BY_INITIALISATION = ("weight_scale", "depth", "activation_derivative")
 """Causes that are there at the first step, or never."""
 
+_ALL_ZERO = (
+    "Initialise {} randomly (Kaiming or a small normal), and what stands behind them where it is "
+    "zero too: no gradient comes through a weight of 0, so that one of them alone does not do."
+)
 _SHRUNK = (
     "Look for what shrinks the weights between the optimizer's steps, such as a mul_, a clamp or "
     "an initialisation that is called again: they have lost most of their size, and neither a step "
@@ -152,6 +156,10 @@ def _explain_zeros(reading: Reading, layers: tuple[str, ...], zeros: list[int]) 
         f"{name_region(layers)} get no gradient at all: {names} are zero and multiply each other, "
         "so that none of them can move."
     )
+    ends = [call for i in zeros for call in reading.topology.calls[i]][-1:]
+    if ends and not reading.grad[ends[0]] > 0:
+        remedy = _ALL_ZERO.format(names)
+        return Explanation("weight_scale", message, tuple(pair), remedy)
     remedy = (
         f"Initialise {kinds[0]} randomly (Kaiming or a small normal) and leave "
         f"{join_phrases(kinds[1:])} at zero, in each such module: {names} first."

@@ -18,6 +18,7 @@ from gradwatch.evidence.singular import find_singular, is_loss_broken
 from gradwatch.records import Layer
 from gradwatch.schema.cut import Cut
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.advice import suggest_remedy
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.module_names import name_patterns
 from gradwatch.wording.phrases import name_region, say_name
@@ -44,10 +45,15 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     origin = find_origin(first, history.broken.before)
     cause = _find_cause(history, first, thresholds)
     count = float(np.nansum(history.latest.record.param("nonfinite_count")))
-    suspects = [] if cause else find_singular(first, origin)
+    is_behind = origin.what in ("gradient", "parameter")  # all outputs were finite
+    may_share = cause is None or (cause == "learning_rate" and is_behind)
+    suspects = find_singular(first, origin) if may_share else []
     what = f"{_tell(origin, first, history.broken.before)}{_tell_suspects(origin, suspects)}"
     message = f"{what} ({count:,.0f} gradient elements now)."
     remedy = "" if cause else _advise(origin, first, suspects)
+    if cause and suspects:
+        standard = suggest_remedy("nonfinite", cause, origin.layers, first.topology)
+        remedy = f"{standard} {advise_singular(suspects)}."
     source = suspects[0].source if len(suspects) == 1 and origin.what != "unseen" else ""
     return [Sign(origin.layers, cause, count, 0.0, message, remedy=remedy, source=source)]
 

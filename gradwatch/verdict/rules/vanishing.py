@@ -183,7 +183,7 @@ def _describe_outputs(
     layers = tuple(dict.fromkeys(topology.param_layers[index] for index in indices))
     closed = np.flatnonzero(topology.is_head & ~topology.is_reference).tolist()
     outputs = name_region([topology.layers[index].fqn for index in closed])
-    lack = name_lack(gain, "the loss sends")
+    lack = name_lack(gain, "what the loss sends")
     factors = _find_factors(reading, closed, gain, thresholds)
     if factors:
         message = f"Every layer gets {lack}: {outputs} multiplies what it returns by {gain:.1g}."
