@@ -25,6 +25,15 @@ from gradwatch.records import (
 
 LAYERS, STEPS = 1_000, 100_000
 REPETITIONS = 3
+_FAULTS = (
+    "nonfinite_count",
+    "weight_decay",
+    "stale_grad_l2_norm",
+    "rank_grad_spread",
+    "rank_step_grad_spread",
+    "rank_weight_spread",
+)
+"""Statistics of parameters that are 0 in a healthy run of one rank without a weight decay."""
 
 
 def measure_check(layers: int = LAYERS, steps: int = STEPS) -> tuple[float, int]:
@@ -77,8 +86,15 @@ def _make_record(step: int, layer_set: LayerSet, rng: np.random.Generator) -> St
         ),
     )
     layer_values, param_values = (rng.lognormal(-3, 0.1, shape) for shape in shapes)
-    param_values[PARAM_STATISTICS.index("weight_l2_norm")] *= 1e3
-    param_values[PARAM_STATISTICS.index("nonfinite_count")] = 0.0
-    values = {"passes": 1.0, "loss_scale": 1.0, "learning_rate": 0.01, "interval": 50.0}
+    params = dict(zip(PARAM_STATISTICS, param_values, strict=True))
+    params["weight_l2_norm"] *= 1e3
+    params["step_grad_l2_norm"][:] = params["grad_l2_norm"]
+    params["loss_change"] *= -1.0
+    params["learning_rate"][:] = 0.01
+    for name in _FAULTS:
+        params[name][:] = 0.0
+    loss = 2.0 / (1.0 + step / 1000)
+    values = {"passes": 1.0, "loss_scale": 1.0, "learning_rate": 0.01, "loss": loss}
+    values["interval"] = 50.0
     step_values = np.array([values.get(name, 0.0) for name in STEP_STATISTICS])
     return StepRecord(step, layer_set, layer_values, param_values, step_values)
