@@ -100,6 +100,10 @@ def _take_factor_away(training: Training, remedy: str) -> None:
     training.model.factor = 1.0
 
 
+def _raise_scale(training: Training, remedy: str) -> None:
+    training.model.get_buffer("features.act3.1.factor").fill_(1.0)
+
+
 def _scale_frozen(training: Training, remedy: str) -> None:
     found = re.search(r"by about ([\d,.]+)", remedy)
     assert found  # what the quote of this attempt says
@@ -208,4 +212,15 @@ ATTEMPTS: tuple[Attempt, ...] = (
             "`lora_A` begins with a standard deviation of 0.1.", _fill_first_factor,
             partial(_adapters, 0.0), partial(_adapters, 0.125)),
     Attempt("sqrt_slope_at_zero", "sqrt", "sqrt(x + 1e-6) in place of sqrt(x)."),
+    Attempt("log_of_zero_loss", "add an epsilon", "1e-3 is added to what is divided and logged."),
+    Attempt("division_by_zero_norm", "add an epsilon", "An epsilon is added to the divisor."),
+    Attempt("exp_overflow_poisson", "exp", "What exp takes in is clamped."),
+    Attempt("post_norm_without_warm_up", "Lower the learning rate", "A tenth of the rate.",
+            scale_rate(0.1)),
+    Attempt("factors_at_rest", "give it a rate of its own", "The factors get the others' rate."),
+    Attempt("one_scaled_conv", "Raise what multiplies the signal in features.act3.1 (Scale)",
+            "The factor in that module becomes 1.", _raise_scale),
+    Attempt("branch_behind_a_gate_at_minus_16", "begin it open", "The gate begins open."),
+    Attempt("second_task_weighs_1e-07", "the weight of its term in the loss",
+            "The term's weight becomes 1."),
 )  # fmt: skip
