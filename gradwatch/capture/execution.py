@@ -17,6 +17,7 @@ from gradwatch.capture.frames import Frame
 from gradwatch.capture.fused_ops import InsideRecorder
 from gradwatch.capture.gradients import GradientReader
 from gradwatch.capture.graph import Node, find_outputs, is_functorch_wrapped, is_readable
+from gradwatch.capture.opposition import is_asked, watch_opposition
 from gradwatch.capture.plan import CallSettings, Plan, Slot, Stop, find_function
 from gradwatch.capture.reach import follow
 from gradwatch.records import Layer
@@ -208,6 +209,10 @@ class Execution:
         call = self._read(slot, [y])
         if call is None:
             return
+        if is_asked(call.layer, activation):
+            facts = activation, y, dict(settings or options)
+            edge = y.grad_fn, y.output_nr
+            watch_opposition(self._gradients, self._table, call, edge, facts)
         if settings is None:
             self._measures.measure_activation(call, activation, x, y, options)
         else:

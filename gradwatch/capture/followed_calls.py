@@ -29,6 +29,7 @@ from gradwatch.capture.graph import (
     is_readable,
     skip_views,
 )
+from gradwatch.capture.opposition import is_asked, watch_opposition
 from gradwatch.capture.roles import find_module_axis, find_role, name_activation
 from gradwatch.capture.step_reads import find_step_reads
 from gradwatch.capture.unit_axes import find_output_axis
@@ -131,6 +132,9 @@ class FollowedCalls:
             self._table.note_axis(edge, axis)
             self._measures.observe_fired(call, y, axis)
         self._watch(call, {edge: y}, inputs, is_activation=True)
+        if is_asked(call.layer, activation):
+            given = activation, y, options
+            watch_opposition(self._gradients, self._table, call, edge, given)
         return call.index
 
     def take_attention(self, frame: Frame, scores: Scores | str, node: Node | None) -> None:

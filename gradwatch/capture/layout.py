@@ -35,16 +35,18 @@ class _Group(NamedTuple):
     positions: IndexArray
 
 
+_REDUCED: dict[str, Callable[..., Any]] = {
+    "sum": np.sum, "l2": np.linalg.norm, "mean": np.mean, "max": np.max
+}  # fmt: skip
+"""Of the values of several passes, where it is not the latest that counts."""
+
+
 def _reduce(statistic: str, values: Array) -> Array:
-    """One value of each row: norms by the root of summed squares, fractions by mean."""
+    """One value of each row: norms by the root of summed squares, most fractions by mean."""
     merge = find_merge(statistic)
-    if values.shape[1] == 1 or merge not in ("sum", "l2", "mean"):
+    if values.shape[1] == 1 or merge not in _REDUCED:
         return values[:, -1]
-    result: Array
-    if merge == "l2":
-        result = np.linalg.norm(values, axis=1)
-    else:
-        result = (np.sum if merge == "sum" else np.mean)(values, axis=1)
+    result: Array = _REDUCED[merge](values, axis=1)
     return result
 
 

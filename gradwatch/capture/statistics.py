@@ -54,7 +54,7 @@ def find_merge(key: str) -> str:
         key: a statistic's name, with the prefix and suffix under which it waits.
 
     Returns:
-        ``"sum"``, ``"l2"``, ``"mean"`` or ``"last"``.
+        ``"sum"``, ``"l2"``, ``"mean"``, ``"max"`` or ``"last"``.
     """
     if key.startswith(BIN_PREFIX):
         return "sum"

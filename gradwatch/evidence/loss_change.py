@@ -141,6 +141,21 @@ def find_pools(topology: Topology) -> tuple[npt.NDArray[np.int64], Mask]:
     return pool_optimizers(topology.params, counted), counted
 
 
+def has_players(reading: Reading) -> bool:
+    """Whether several optimizers have stepped after several passes, as the players of a game do.
+
+    Args:
+        reading: of one record.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> has_players(make_reading(step={"passes": 2.0}))  # of one optimizer: accumulated
+        False
+    """
+    group, counted = find_pools(reading.topology)
+    return reading.record.step("passes") > 1 and len(set(group[counted])) > 1
+
+
 def find_counted(topology: Topology) -> Mask:
     """Matrices that an optimizer holds and that can learn; of a model without any, all tensors.
 

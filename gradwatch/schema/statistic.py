@@ -12,9 +12,9 @@ or the sampled step."""
 Unit = Literal["l2_norm", "fraction", "count", ""]
 """A Euclidean norm, a share from 0 to 1, a number of things, or as ``meaning`` says."""
 
-CallMerge = Literal["l2", "mean", "sum", "last"]
+CallMerge = Literal["l2", "mean", "sum", "max", "last"]
 """How values of one call from several passes (accumulation) become one: root of summed squares,
-mean, sum, or the latest."""
+mean, sum, largest, or the latest."""
 
 RankMerge = Literal["l2", "l2_of_mean_loss", "mean", "sum"]
 """How the values of data-parallel ranks become one: root of summed squares; the same of gradients

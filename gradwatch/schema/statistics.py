@@ -155,6 +155,11 @@ for _row in (
         formula="slope.mean()",
     ),
     Statistic(
+        "opposed_fraction", "activation", "fraction", "max", "mean",
+        "share of elements of an output that are saturated, and that the loss pulls back to the "
+        "slope; the largest of several passes, which may belong to players of a game",
+    ),
+    Statistic(
         "zero_fraction", "activation", "fraction", "mean", "mean",
         "share of outputs that are exactly 0; of the ReLU family only",
         formula="(output == 0).double().mean()",

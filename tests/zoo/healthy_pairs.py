@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.zoo import more_pairs, pairs, rarer_pairs
+from tests.zoo import games, more_pairs, pairs, rarer_pairs
 from tests.zoo.case import Case
 
 CASES: tuple[Case, ...] = (
@@ -38,4 +38,8 @@ CASES: tuple[Case, ...] = (
          why="a code of whole levels between the ends of a clamp that hold most of it"),
     Case("code_at_its_ends", partial(rarer_pairs.code_of_levels, 30, 0.1, 1e-3),
          why="a code that learns to lie at or beyond the ends of a clamp, for about half of it"),
+    Case("forger_before_a_sure_critic_learns", partial(games.forgery, 24, 4.0, 150, 5e-3, False),
+         why="-log(D) is steep where a critic with a head start is sure"),
+    Case("body_at_rest_when_solved", partial(games.solved_by_two, 20, 0.1),
+         why="outputs are sure of what is right, and the body stands still, under its own rate"),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from tests.zoo import more_pairs, pairs, rarer_pairs
+from tests.zoo import games, more_pairs, pairs, rarer_pairs
 from tests.zoo.case import Case, Training
 
 
@@ -56,4 +56,12 @@ CASES: tuple[Case, ...] = (
          ("saturated",), ("vanishing",), "saturation", ("clip", "encode", "encode.*"), 0,
          "the ends of a clamp lie so near 0 that nearly all of the code is beyond them",
          fixed=partial(rarer_pairs.code_of_levels, 30, 1.0, 1e-3)),
+    Case("forger_of_24_before_a_sure_critic", partial(games.forgery, 24, 4.0, 150, 3e-3),
+         ("vanishing",), ("dead", "saturated"), "saturation", ("forger", "forger.*"), 0,
+         "log(1 - D) is flat where a critic with a head start is sure",
+         fixed=partial(games.forgery, 24, 4.0, 150, 3e-3, False)),
+    Case("forger_of_40_before_a_sure_critic", partial(games.forgery, 40, 10.0, 300, 0.03),
+         ("vanishing",), ("dead", "saturated"), "saturation", ("forger", "forger.*"), 0,
+         "log(1 - D) is flat where a critic with a head start is sure",
+         fixed=partial(games.forgery, 40, 10.0, 300, 0.03, False)),
 )  # fmt: skip

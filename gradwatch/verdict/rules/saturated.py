@@ -7,6 +7,7 @@ import numpy as np
 from gradwatch.evidence.feeders import name_with_feeders
 from gradwatch.evidence.gradient_flow import measure_rms
 from gradwatch.evidence.history import History
+from gradwatch.evidence.loss_change import has_players
 from gradwatch.evidence.softmaxes import find_softmaxes, measure_sureness
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.ignored import find_ignored_layers
@@ -86,7 +87,10 @@ def _find_stuck_outputs(history: History, thresholds: Thresholds) -> list[int]:
 
 
 def _has_stuck(history: History, thresholds: Thresholds) -> bool:
-    """Whether the loss has levelled off while it is still high."""
+    """Whether the loss has levelled off while it is still high; what players of a game lose is
+    what others win, and their sum says nothing."""
+    if has_players(history.latest):
+        return False
     return history.losses.remaining > thresholds.stuck and history.losses.has_levelled
 
 

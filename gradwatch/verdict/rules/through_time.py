@@ -36,7 +36,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     stalled = has_stalled(history, thresholds) if profiles else False
     if stalled is False:
         return []
-    profiles.sort(key=lambda profile: (profile.is_read and ":" in profile.fqn, profile.share))
+    acts = {layer.fqn for layer in reading.topology.layers if layer.role == "activation"}
+    profiles.sort(key=lambda profile: (profile.is_read and profile.fqn in acts, profile.share))
     worst = profiles[0]
     names = tuple(dict.fromkeys(n for profile in profiles for n in profile.list_layers(reading)))
     cuts = _find_cuts_of_state(reading, profiles)

@@ -22,6 +22,7 @@ from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.excessive_decay import find_excessive_decay
 from gradwatch.verdict.faults import advise_to_raise
 from gradwatch.verdict.ignored import find_ignored_params
+from gradwatch.verdict.outplayed import find_outplayed
 from gradwatch.verdict.rule import Guard, Rule, Sign
 from gradwatch.verdict.vanishing_causes import explain
 from gradwatch.verdict.vanishing_guards import GUARDS
@@ -54,7 +55,8 @@ def examine(
             unreached &= ~guard.find(history, thresholds, unreached)
     if not np.count_nonzero(unreached):
         decayed = find_excessive_decay(history, thresholds)
-        return decayed or _look_at_network(history, thresholds)
+        outplayed = [] if decayed else find_outplayed(history, thresholds)
+        return decayed or outplayed or _look_at_network(history, thresholds)
     heard = unreached & ~find_ignored_params(history.latest.topology, thresholds.ignore_layers)
     if not heard.any():
         return []
@@ -260,6 +262,10 @@ a minimum above 0 the gradients of single samples cancel in the weights and nowh
 the outputs stay open. Where the gradient is there (`elasticity`) and only the steps are too small,
 GW801 says so.
 
+Of several optimizers, as the players of a game have them, one whose weights all stand still is a
+sign where an output's elements are saturated and the loss pulls `saturated_fraction` of them back
+to the slope: the other player is sure, and this one cannot change that.
+
 Also left alone:
 
 {list_guards(GUARDS)}
@@ -276,8 +282,9 @@ Twelve `Linear` + `Sigmoid` layers trained with SGD: each sigmoid multiplies the
 most 0.25, so that the first layer gets some ten-millionth of the last layer's gradient.
 
 ## Known limits
-The players of a game share no loss, so each optimizer's weights are held against each other. A loss
-over time is found only when the task does not progress (see `patience`).
+The players of a game share no loss, so each optimizer's weights are held against each other. Where
+their loss is made of logits, no activation shows which end an output is at. A loss over time is
+found only when the task does not progress (see `patience`).
 
 ## Configure or silence
 `Thresholds(loss_share=..., loss_progress=..., update_ratio=...)`; `ignore_kinds=("vanishing",)`;
