@@ -140,6 +140,14 @@ class TestSaturated:
             examine(SATURATED, change(make_record(build_chain(4)), "saturated_fraction", 0.7)) == []
         )
 
+    @pytest.mark.parametrize(("loss", "signs"), [(0.05, 0), (0.5, 1)])
+    def test_what_a_large_step_has_closed_is_harmless_where_the_task_is_solved(self, loss, signs):
+        layer_set = build_chain(4)
+        first = [make_record(layer_set, step, update_ratio=1.0, loss=1.0) for step in range(8)]
+        last = [make_record(layer_set, step, loss=loss) for step in range(8, 24)]
+        closed = [change(record, "saturated_fraction", {"act1": 0.9}) for record in last]
+        assert len(examine(SATURATED, *first, *closed)) == signs
+
     @pytest.mark.parametrize(("fraction", "signs"), [(0.95, 0), (1.0, 1)])
     def test_what_is_flat_on_one_side_is_saturated_when_all_of_it_is(self, fraction, signs):
         record = change(make_record(build_chain(4, "SiLU")), "saturated_fraction", fraction)

@@ -21,7 +21,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     Args:
         history: of the run so far.
         thresholds: ``saturated_fraction``, ``flat_fraction``; ``stuck`` and ``rare_output`` of
-            outputs and attention; ``converged``.
+            outputs and attention; ``converged`` and ``solved_loss``.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_history, make_record
@@ -40,7 +40,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         return []
     found = [i for i in topology.saturable if fraction[i] >= usual]
     found += [i for i in topology.one_sided if fraction[i] >= whole]
-    if found and history.has_converged(thresholds):
+    is_solved = history.losses.remaining < thresholds.solved_loss
+    if found and (is_solved or history.has_converged(thresholds)):
         found = [i for i in found if not _was_open(history, i, thresholds)]
     found += _find_stuck_outputs(history, thresholds)
     found += _find_stuck_softmaxes(history, thresholds)
@@ -135,7 +136,8 @@ every input. It is no vanishing gradient by itself: a net can be 90 % saturated 
 An element is saturated when |phi'| is below 5 % of its maximum: |z| > 4.36 for the sigmoid, |z| >
 2.18 for tanh. Derivatives are taken from the outputs. Gates (outputs that multiply something) and
 activations behind the last weight are left alone: being sure is their job. So are activations that
-were open at first and have become sure in a training that has `converged`. A softmax inside the
+were open at first and have become sure in a training that has `converged` or whose loss has come
+below `solved_loss` of its first values. A softmax inside the
 network, as in attention or a router, counts when it has been one-hot since the first record (mean
 `sum p^2` of its rows at `saturated_fraction`) and the loss has levelled off above `stuck` of its
 first values. Source: Glorot & Bengio (2010), section 3.
