@@ -13,7 +13,7 @@ import numpy as np
 
 from gradwatch.evidence.flow_facts import find_called, measure_updates
 from gradwatch.evidence.gradient_flow import Reading
-from gradwatch.evidence.loss_change import measure_shares
+from gradwatch.evidence.loss_change import find_pools, measure_shares
 from gradwatch.evidence.per_param import Counts, PerParam, keep_param
 from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Mask, Topology
@@ -79,7 +79,8 @@ def find_learning(
         table: of records.
         loss_share: of a part that counts.
         weight_floor: see ``Reading.measure_update``.
-        update_ratio: of a move that counts.
+        update_ratio: of a move that counts; a player of a game of which nothing moves so far has
+            all of its own loss change, and that proves nothing.
 
     Returns:
         bool ``(n_records, n_params)``.
@@ -92,6 +93,21 @@ def find_learning(
     """
     grad, moved = table.param("grad_l2_norm"), table.ask(measure_updates, weight_floor)
     takes_part = table.ask(measure_shares) >= loss_share
+    takes_part &= ~_find_resting_players(table, moved >= update_ratio)
     moves = (grad > 0) & np.isfinite(grad) & (moved >= update_ratio)
     learns: Mask = takes_part | moves
     return learns
+
+
+def _find_resting_players(table: RecordTable, moves: Mask) -> Mask:
+    """Parameters of optimizers of which no weight moves, where several follow losses of their own.
+
+    Args:
+        table: of records.
+        moves: ``(n_records, n_params)``.
+    """
+    group, counted = find_pools(table.topology)
+    pools = group[None, :] == np.arange(int(group.max(initial=0)) + 1)[:, None]
+    moving = (moves & counted) @ pools.T
+    resting: Mask = ~moving[:, group] & (table.step("passes") > 1)[:, None]
+    return resting & (len(set(group[counted])) > 1)
