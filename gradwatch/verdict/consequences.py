@@ -70,24 +70,41 @@ def inherit_lack(findings: Sequence[Finding], reading: Reading) -> list[Finding]
     Returns:
         The same findings; dead units on the way of such a lack have its cause and remedy.
     """
+    findings = _drop_repeated(findings)
     lack = next((finding for finding in findings if finding.kind == "vanishing"), None)
     if lack is None or lack.cause not in _TAKES_THE_SIGNAL:
-        return list(findings)
+        return findings
     layers, topology = reading.topology.layers, reading.topology
     named = {i for i, layer in enumerate(layers) if layer.fqn in lack.layers}
-    ahead = {layers[i].fqn for i in reach(named, lambda index: topology.consumers[index])}
+    inside = {layer.fqn for layer in layers if layer.fqn.partition(":")[0] in lack.layers}
+    ahead = inside | {layers[i].fqn for i in reach(named, lambda index: topology.consumers[index])}
     return [
         replace(finding, cause=lack.cause, remedy=lack.remedy)
-        if finding.cause == "dead_units" and _are_activations_in(finding, ahead, reading)
+        if _may_follow(finding, lack) and _are_activations_in(finding, ahead, reading)
         else finding
         for finding in findings
     ]
 
 
+def _drop_repeated(findings: Sequence[Finding]) -> list[Finding]:
+    """Leave out early time steps that steps have cut off, where the layer itself stands still."""
+    lacks = [f for f in findings if f.kind == "vanishing" and f.cause == "learning_rate"]
+    whole = {name for finding in lacks if finding.code == "GW101" for name in finding.layers}
+    said = [f for f in lacks if f.code == "GW102" and whole.issuperset(f.layers)]
+    return [finding for finding in findings if finding not in said]
+
+
+def _may_follow(finding: Finding, lack: Finding) -> bool:
+    """Units without a signal die; they are sure without one only where steps have made them so."""
+    is_sure = finding.kind == "saturated" and finding.cause == "saturation"
+    is_dead = finding.kind == "dead" and finding.cause == "dead_units"
+    return is_dead or (is_sure and lack.cause == "learning_rate")
+
+
 def _are_activations_in(finding: Finding, names: set[str], reading: Reading) -> bool:
     roles = {layer.fqn: layer.role for layer in reading.topology.layers}
     acts = [name for name in finding.layers if roles.get(name) == "activation"]
-    return finding.kind == "dead" and bool(acts) and names.issuperset(acts)
+    return bool(acts) and names.issuperset(acts)
 
 
 def _find_dead_recurrent(findings: Sequence[Finding], reading: Reading) -> set[int]:

@@ -214,6 +214,18 @@ class TestVanishing:
 class TestThroughTime:
     GRADS = (1e-8, 1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 
+    @pytest.mark.parametrize("is_replaced", [False, True])
+    def test_time_steps_that_had_a_gradient_were_cut_off_by_the_steps(self, is_replaced):
+        whole = give(unroll(8), [0.5] * 7 + [1.0])
+        if is_replaced:
+            whole = change_param(whole, "update_l2_norm", {"cell.weight": 100.0})
+        later = repeat(give(unroll(8), list(self.GRADS)), 7, every=10, start=10)
+        assert see(THROUGH_TIME, whole, *later).cause == "learning_rate"
+        if is_replaced:  # and where it was so from the start, that step says nothing of time
+            lost = replace(later[0], global_step=0)
+            lost = change_param(lost, "update_l2_norm", {"cell.weight": 100.0})
+            assert examine(THROUGH_TIME, lost, *later) == []
+
     def test_lost_time_steps_without_progress_are_seen(self):
         records = repeat(give(unroll(8), list(self.GRADS)), 7, every=10)
         sign = see(THROUGH_TIME, *records)

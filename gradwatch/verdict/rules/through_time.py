@@ -6,6 +6,7 @@ import math
 
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
+from gradwatch.evidence.since_start import have_steps_taken_time
 from gradwatch.evidence.time_steps import TimeProfile, measure_time_share
 from gradwatch.schema.cut import Cut
 from gradwatch.thresholds import Thresholds
@@ -28,8 +29,10 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     """
     reading = history.latest
     profiles = measure_time_share(reading, thresholds)
-    if not profiles or history.has_replaced_weights:
-        return []  # a step that replaced weights is why
+    if history.has_replaced_weights:  # such a step is why, if it was otherwise at first
+        profiles = [row for row in profiles if have_steps_taken_time(history, row, thresholds)]
+    if not profiles:
+        return []
     lasting = _find_lasting(history, thresholds)
     ignored = find_ignored_layers(reading.topology, thresholds.ignore_layers)
     profiles = [row for row in profiles if row.fqn in lasting and not ignored[row.calls[0]]]
@@ -50,6 +53,8 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     if cuts:
         cause, source = "disconnected", cuts[0].source
         remedy = _CARRY.format(name_function(cuts[0]), source)
+    elif have_steps_taken_time(history, worst, thresholds):
+        cause = "learning_rate"
     elif worst.is_read:
         remedy = _REMEMBER.format(name_region(names))
     return [
