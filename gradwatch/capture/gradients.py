@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -18,14 +16,12 @@ from gradwatch.capture.call_rows import (
     ZEROS_OF_GRADIENTS,
     CallRows,
 )
-from gradwatch.capture.device_values import Ledger, RawValue
+from gradwatch.capture.device_values import Ledger
 from gradwatch.capture.frames import has_modes, raise_again
 from gradwatch.capture.graph import Edge, Node, find_input_slots
 from gradwatch.capture.plan import Probe
+from gradwatch.capture.shared_norms import SharedNorms
 from gradwatch.capture.statistics import SAMPLE_SIZE
-
-MAX_RECENT = 8
-"""Readings that may be shared: what leaves one call's input arrives at the next one's output."""
 
 
 class _Parts:
@@ -70,13 +66,13 @@ class GradientReader:
         self._task = -1
         self._is_training = False
         self._rows = rows
-        self._recent: deque[tuple[weakref.ref[Tensor], int, RawValue]] = deque(maxlen=MAX_RECENT)
+        self._norms = SharedNorms()
         self._is_open = True
 
     def close(self) -> None:
         """Read no more; hooks that are still on a graph die with it."""
         self._is_open = False
-        self._recent.clear()
+        self._norms.clear()
 
     def watch_output(self, edge: Edge, index: int, root: int) -> None:
         """Read the gradient that arrives at this edge: the total over all that use it.
@@ -184,7 +180,7 @@ class GradientReader:
 
     def _read_large(self, index: int, root: int, grad: Tensor) -> None:
         flat = statistics.flatten_dense(grad)
-        self._ledger.add("grad_output_l2_norm", index, root, self._measure(grad, flat))
+        self._ledger.add("grad_output_l2_norm", index, root, self._norms.measure(grad, flat))
         if self._rows is not None and not (flat.is_cpu or flat.is_complex()) and flat.numel():
             sample = statistics.take_sample(flat).clone()
             self._rows.put(ZEROS_OF_GRADIENTS, index, root, None, sample)
@@ -199,19 +195,10 @@ class GradientReader:
         if self._rows is not None and 0 < grad.numel() <= SAMPLE_SIZE and not grad.is_complex():
             self._rows.put(INPUT_GRADIENTS, index, root, None, grad)
         else:
-            self._ledger.add("grad_input_l2_norm", index, root, self._measure(grad, grad))
+            self._ledger.add("grad_input_l2_norm", index, root, self._norms.measure(grad))
 
     def _read_part(self, parts: _Parts, index: int, root: int, grad: Tensor) -> None:
         if self._counts():
             whole = parts.add(grad)
             if whole is not None:
                 self._read_input(index, root, whole)
-
-    def _measure(self, grad: Tensor, flat: Tensor) -> RawValue:
-        """Norm; read once where the engine hands the same tensor on."""
-        for found, version, norm in self._recent:
-            if found() is grad and version == grad._version:
-                return norm
-        norm = statistics.measure_l2_norm(flat)
-        self._recent.append((weakref.ref(grad), grad._version, norm))
-        return norm

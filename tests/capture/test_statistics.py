@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.capture import saturation, statistics
+from gradwatch.capture.shared_norms import SharedNorms
 from gradwatch.schema.activations import ACTIVATIONS
 from tests.capture.tools import make_loop, read, read_param, watch_run
 
@@ -187,3 +188,23 @@ def test_a_view_of_a_sample_has_the_elements_of_the_sample(shape: tuple[int, ...
     for view in (tensor, tensor.transpose(0, -1) if shape else tensor):
         expected = statistics.take_sample(view).reshape(-1)
         assert torch.equal(statistics.view_sample(view).reshape(-1), expected)
+
+
+def test_a_norm_is_shared_by_all_that_lies_in_the_same_memory() -> None:
+    norms, grad = SharedNorms(), torch.randn(6, 4, 50)
+    first = norms.measure(grad)
+    assert norms.measure(grad) is first
+    assert norms.measure(grad.view(24, 50)) is first
+    for other in (grad[:3], grad[3:], grad.clone(), grad.transpose(0, 1), grad.view(torch.int32)):
+        assert norms.measure(other.float()) is not first
+
+
+def test_a_norm_is_measured_again_after_a_change() -> None:
+    norms, grad = SharedNorms(), torch.ones(8, 2)
+    first = norms.measure(grad)
+    grad.view(16).mul_(2)
+    assert norms.measure(grad) is not first
+    alias, second = grad.detach().view(16), norms.measure(grad)
+    alias.mul_(2)
+    assert norms.measure(alias) is not second
+    assert norms.measure(alias).value.item() == 16 * 4**2
