@@ -171,6 +171,7 @@ def join_cuts(known: dict[tuple[str, str], Cut], sample: Sample) -> None:
         if layers or fed:
             known[key] = dataclasses.replace(
                 before,
+                is_read=before.is_read and not found.goes_on,
                 layers=tuple(sorted({*before.layers, *layers})),
                 params=tuple(sorted({*before.params, *fed})),
             )
@@ -180,6 +181,7 @@ def _describe_cut(found: FoundCut) -> Cut:
     return Cut(
         found.function, found.source, found.line, found.caller,
         is_flat=found.is_flat, is_singular=found.is_singular,
+        is_read=found.is_read and not found.goes_on,
     )  # fmt: skip
 
 

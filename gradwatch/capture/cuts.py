@@ -27,6 +27,9 @@ READING_NAMES = frozenset(
 )
 """What makes plain numbers of a tensor."""
 
+ARRAYS = frozenset(("tolist", "numpy", "__array__"))
+"""What makes many of them."""
+
 _ORDERS = ("gt", "ge", "lt", "le", "eq", "ne", "greater", "less")
 _COMPARISONS = frozenset((*_ORDERS, "greater_equal", "less_equal", "not_equal"))
 
@@ -58,7 +61,8 @@ class CutFinder:
 
     def list_calls(self) -> set[int]:
         """Indices of the calls of which something has lost its graph."""
-        return {call for cut in self.found.values() for call in cut.calls}
+        cuts = (cut for cut in self.found.values() if not cut.is_singular)
+        return {call for cut in cuts for call in cut.calls}
 
     def list_inputs(self, args: Any, kwargs: dict[str, Any]) -> list[Tensor | Edge]:
         """What of a call's arguments learns: edges of what was computed, and leaves themselves.
@@ -91,7 +95,12 @@ class CutFinder:
         name = _name_function(func)
         outputs = collect_tensors(result, depth=2)
         if is_outside and name in READING_NAMES:
-            return  # a number that a log wants, and nobody can follow
+            if name in ARRAYS:  # else a number that a log wants, and nobody can follow
+                calls, params = find_origins(inputs, self._known)
+                cut = self._note(name, find_source_line(), calls, params, goes_on=False)
+                if cut is not None:
+                    cut.is_read = True
+            return
         learns = any(output.requires_grad for output in outputs)
         learns &= all(
             output.requires_grad or output.is_floating_point() for output in outputs
@@ -109,6 +118,18 @@ class CutFinder:
             cut = self._note(name, find_source_line(), calls, params, is_flat, goes_on)
             if cut is not None and not goes_on:
                 self.results.keep(outputs, [cut])
+
+    def follow_result(self, func: Any, values: Any, result: Any) -> None:
+        """A call outside of forward may use what an earlier cut has returned.
+
+        Args:
+            func: that was called.
+            values: its arguments.
+            result: what it returned.
+        """
+        if _name_function(func) in ARRAYS:
+            self.results.read(values)
+        self.results.follow(values, result)
 
     def note_without_grad(self, fqn: str) -> None:
         """A module is called as a whole where gradients are switched off.

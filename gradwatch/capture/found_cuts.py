@@ -19,6 +19,7 @@ class FoundCut:
     Attributes:
         function, source, line, caller, is_flat, is_singular: see ``schema.cut.Cut``.
         goes_on: what it returned was used by what learns; in forward that is taken for granted.
+        is_read: plain numbers were made of what it returned.
         calls: indices of the calls whose outputs it was given.
         names: fqns of modules that ran there as a whole.
         params: ids of parameters that it was given.
@@ -30,6 +31,7 @@ class FoundCut:
     caller: str
     is_flat: bool = False
     goes_on: bool = True
+    is_read: bool = False
     calls: set[int] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     params: set[int] = field(default_factory=set)
@@ -68,6 +70,15 @@ class CutResults:
             _mark(cuts)
         else:
             self.keep(outputs, cuts)
+
+    def read(self, values: Any) -> None:
+        """A call has made plain numbers of ``values``.
+
+        Args:
+            values: arguments of the call.
+        """
+        for cut in self._find(values):
+            cut.is_read = True
 
     def use(self, values: Any) -> bool:
         """A watched module was given ``values``; answers whether a cut was among them.

@@ -184,7 +184,7 @@ class FunctionMode(TorchFunctionMode):
         if inputs:
             self._guard(cuts.look, func, inputs, result, is_outside, args)
         if is_outside:
-            self._guard(cuts.results.follow, (args, kwargs), result)
+            self._guard(cuts.follow_result, func, (args, kwargs), result)
         return result
 
     def _call(

@@ -112,7 +112,8 @@ class LayerRecorder:
     def list_cuts(self) -> list[FoundCut]:
         """Calls that let no gradient through although what they were given learns."""
         finder = self.cut_finder
-        return [] if finder is None else [cut for cut in finder.found.values() if cut.goes_on]
+        found = () if finder is None else finder.found.values()
+        return [cut for cut in found if cut.goes_on or cut.is_read]
 
     @property
     def is_seeing(self) -> bool:

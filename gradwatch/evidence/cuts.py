@@ -62,7 +62,7 @@ def find_cuts(reading: Reading, indices: Iterable[int]) -> list[Cut]:
         ['model.py:42']
     """
     topology = reading.topology
-    cuts = [cut for cut in topology.layer_set.cuts if not cut.is_singular]
+    cuts = [cut for cut in topology.layer_set.cuts if cut.is_end]
     if not cuts:
         return []
     found: dict[Cut, bool] = {}
@@ -79,6 +79,17 @@ def find_cuts(reading: Reading, indices: Iterable[int]) -> list[Cut]:
                 found.setdefault(cut, False)
     nearest = [cut for cut, is_last in found.items() if is_last] or list(found)
     return _keep_telling(nearest)
+
+
+def find_readings(reading: Reading, layers: Iterable[str]) -> list[Cut]:
+    """Calls outside of forward that made plain numbers of what these layers returned.
+
+    Args:
+        reading: of one record.
+        layers: fully qualified names.
+    """
+    names = set(layers)
+    return [cut for cut in reading.topology.layer_set.cuts if cut.is_read and names & {*cut.layers}]
 
 
 def _keep_telling(cuts: list[Cut]) -> list[Cut]:

@@ -130,7 +130,8 @@ def find_cut_loops(topology: Topology, recurrent_calls: int) -> dict[str, tuple[
         >>> find_cut_loops(map_topology(layer_set), recurrent_calls=4)
         {'cell': (0, 1, 2, 3, 4)}
     """
-    names = {fqn for cut in topology.layer_set.cuts if not cut.is_flat for fqn in cut.layers}
+    cuts = [cut for cut in topology.layer_set.cuts if cut.is_end and not cut.is_flat]
+    names = {fqn for cut in cuts for fqn in cut.layers}
     calls: dict[str, list[int]] = defaultdict(list)
     for index, layer in enumerate(topology.layers):
         if layer.fqn in names:

@@ -17,6 +17,8 @@ class Cut:
         layers: fqns of the calls whose outputs it was given.
         params: fqns of the parameters that it was given.
         is_flat: a gradient passes through it, and is exactly zero behind it.
+        is_read: outside of forward, plain numbers were made of what it returned; whether anything
+            that learns uses them is not known.
         is_singular: a gradient passes through it; its value or slope is infinite somewhere.
     """
 
@@ -27,4 +29,10 @@ class Cut:
     layers: tuple[str, ...] = ()
     params: tuple[str, ...] = ()
     is_flat: bool = False
+    is_read: bool = False
     is_singular: bool = False
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it is known to end a gradient's way, rather than to be a hint of another kind."""
+        return not (self.is_singular or self.is_read)

@@ -281,6 +281,32 @@ def test_an_unused_output_that_is_logged_stays_a_note():
     assert list_kinds(report) == []
 
 
+def through_numpy(_: Coder, h: Tensor) -> Tensor:
+    return torch.from_numpy(h.detach().numpy())  # the line
+
+
+def through_a_list(_: Coder, h: Tensor) -> Tensor:
+    return torch.tensor(h.tolist())  # the line
+
+
+@pytest.mark.parametrize("between", [through_numpy, through_a_list])
+def test_numbers_that_are_made_between_two_watches_are_named_by_their_line(between):
+    torch.manual_seed(0)
+    coder, batch = Coder(between), make_labelled(8, 3)
+    optimizer = torch.optim.Adam(coder.parameters(), 3e-3)
+    with gradwatch.watch(coder.enc, optimizer) as first, gradwatch.watch(coder.dec, optimizer):
+        for step in range(12):
+            x, y = batch(step)
+            optimizer.zero_grad()
+            codes = between(coder, coder.enc(x))
+            nn.functional.cross_entropy(coder.dec(codes), y).backward()
+            optimizer.step()
+    report = first.report()
+    assert not report.healthy
+    (note,) = report.notes
+    assert f"test_cuts.py:{find_line(between)}" in note.message
+
+
 def test_a_cut_in_the_loss_function_is_named_by_its_line():
     torch.manual_seed(0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradwatch.evidence.by_construction import find_idle
-from gradwatch.evidence.cuts import find_cuts, find_unused
+from gradwatch.evidence.cuts import find_cuts, find_readings, find_unused
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.half_precision import find_behind, find_flushed
 from gradwatch.evidence.history import History
@@ -119,13 +119,19 @@ def _describe_unused(reading: Reading, indices: list[int], thresholds: Threshold
     message = (
         f"{name_region(layers)} took part in forward, but nothing on the way to the loss used the "
         f"output over the last {thresholds.disconnected_records} sampled steps "
-        f"({_count(reading, indices)})."
+        f"({_count(reading, indices)}){_say_readings(reading, layers)}."
     )
     remedy = (
         f"Freeze {name_patterns(layers, reading.topology.types)} or leave it out of the optimizer "
         "if its output is not needed; else use the output in the loss."
     )
     return Sign(layers, "disconnected", 0.0, 0.0, message, "note", remedy=remedy)
+
+
+def _say_readings(reading: Reading, layers: tuple[str, ...]) -> str:
+    """Where plain numbers were made of an output that nothing else has used."""
+    found = find_readings(reading, layers)
+    return f"; plain numbers were made of it at {describe_cuts(found)}" if found else ""
 
 
 def _describe_idle(reading: Reading, indices: list[int], reason: str) -> Sign:
@@ -227,8 +233,9 @@ is given what learns and returns what does not is noted with its line.
 `features = self.encoder(x).detach()` left over from an experiment.
 
 ## Known limits
-Between forward and the loss numbers that a call like `.item()` makes are not followed, and nothing
-is seen there inside a context such as `with torch.device(...)` around the loop.
+Between forward and the loss numbers that a call like `.item()` makes are not followed (the line of
+one that makes many, as `.numpy()` does, stands in the note on the output that nothing else used),
+and nothing is seen there inside a context such as `with torch.device(...)` around the loop.
 Whether a branch is cut on purpose cannot be seen; freeze it (`requires_grad_(False)`) or leave it
 out of the optimizer to say so.
 

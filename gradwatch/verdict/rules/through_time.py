@@ -91,7 +91,7 @@ def _find_cuts_of_state(reading: Reading, profiles: list[TimeProfile]) -> list[C
     for index, consumers in enumerate(topology.consumers):
         if topology.layers[index].fqn in names:
             names |= {topology.layers[consumer].fqn for consumer in consumers}
-    return [cut for cut in reading.topology.layer_set.cuts if names & set(cut.layers)]
+    return [cut for cut in topology.layer_set.cuts if cut.is_end and names & set(cut.layers)]
 
 
 def _describe_progress(history: History, stalled: bool | None) -> str:
