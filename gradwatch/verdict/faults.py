@@ -155,12 +155,12 @@ def advise_on_factor(reading: Reading, split: Attribution, thresholds: Threshold
             "and shrinks the gradient so."
         )
     if split.culprit >= 0 and layers[split.culprit].role not in ("weight", "activation"):
-        places, held = [_name_inside(layers[split.culprit])], _name_scales(reading, [split.culprit])
+        places, held = [_name_inside(layers[split.culprit])], name_scales(reading, [split.culprit])
     else:
         gaps = find_gaps(reading, split, thresholds)
         if not gaps:
             return ""
-        places, held = name_gaps(reading, split, gaps), _name_scales(reading, gaps)
+        places, held = name_gaps(reading, split, gaps), name_scales(reading, gaps)
     return advise_to_raise(join_phrases(places), held)
 
 
@@ -183,8 +183,16 @@ def _name_inside(layer: Layer) -> str:
     return f"in {say_name(layer.fqn)} ({layer.type})"
 
 
-def _name_scales(reading: Reading, indices: Iterable[int]) -> str:
-    """Scales that stand there, by name: held by a module at the place, or by the model itself."""
+def name_scales(reading: Reading, indices: Iterable[int]) -> str:
+    """Scales that stand there, as a phrase: held by a module at the place, or by the model itself.
+
+    Args:
+        reading: of one record.
+        indices: of layers at the place.
+
+    Returns:
+        Empty where none is.
+    """
     topology = reading.topology
     owners = {"", *(topology.layers[index].fqn for index in indices)}
     held = [

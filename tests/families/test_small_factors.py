@@ -40,9 +40,10 @@ class Tempered(nn.Module):
     def __init__(self, temperature: float) -> None:
         super().__init__()
         self.net, self.temperature = nn.Sequential(nn.Linear(12, 24), nn.Linear(24, 4)), temperature
+        self.logit_scale = nn.Parameter(torch.tensor(0.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x) / self.temperature
+        return self.net(x) / self.temperature * self.logit_scale.exp()
 
 
 BUILDS: dict[str, tuple[Callable[[bool], nn.Module], str]] = {
@@ -52,7 +53,10 @@ BUILDS: dict[str, tuple[Callable[[bool], nn.Module], str]] = {
         "between body.2 and head, such as `gate`",
     ),
     "buffer": (lambda small: Factored(Scale(1e-6 if small else 1.0)), "in join (Scale)"),
-    "temperature": (lambda small: Tempered(1e6 if small else 1.0), "behind net.1"),
+    "temperature": (
+        lambda small: Tempered(1e6 if small else 1.0),
+        "behind net.1, such as `logit_scale`",
+    ),
 }
 
 

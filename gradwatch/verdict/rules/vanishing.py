@@ -20,7 +20,7 @@ from gradwatch.evidence.zero_gradients import find_unasked
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.excessive_decay import find_excessive_decay
-from gradwatch.verdict.faults import advise_to_raise
+from gradwatch.verdict.faults import advise_to_raise, name_scales
 from gradwatch.verdict.ignored import find_ignored_params
 from gradwatch.verdict.outplayed import find_outplayed
 from gradwatch.verdict.rule import Guard, Rule, Sign
@@ -190,7 +190,7 @@ def _describe_outputs(
     if factors:
         message = f"Every layer gets {lack}: {outputs} multiplies what it returns by {gain:.1g}."
         where = f"behind {name_region([topology.layers[index].fqn for index in factors])}"
-        remedy = advise_to_raise(where)
+        remedy = advise_to_raise(where, name_scales(reading, closed))
         return Sign(layers, "weight_scale", gain, thresholds.output_gain, message, remedy=remedy)
     message = f"Every layer gets {lack}: {outputs} lets almost nothing through."
     rectifies = any(is_flat(topology.layers[index], "zero") for index in closed)
