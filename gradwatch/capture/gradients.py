@@ -126,6 +126,9 @@ class GradientReader:
             probe: that says what is read there.
             index, root: of the call, and of the outermost one around it.
         """
+        if probe.is_builtin and probe.numbers and probe.positions:  # one hook sees both
+            node.register_hook(partial(self._see_node, probe, index, root))
+            return
         for number in probe.numbers:
             node.register_prehook(partial(self._see, self._read_output, number, index, root))
         for position in probe.positions:
@@ -152,6 +155,13 @@ class GradientReader:
             read(index, root, grad)
         except BaseException as error:
             self._guard(raise_again, error)
+
+    def _see_node(self, probe: Probe, index: int, root: int, leaving: Any, arriving: Any) -> None:
+        """After the node: what has arrived at it is still as it was."""
+        for number in probe.numbers:
+            self._see(self._read_output, number, index, root, arriving)
+        for position in probe.positions:
+            self._see(self._read_input, position, index, root, leaving)
 
     def _see_after(self, read: Any, number: int, index: int, root: int, grads: Any, _: Any) -> None:
         self._see(read, number, index, root, grads)

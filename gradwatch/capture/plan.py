@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from gradwatch.capture.calls import CallKey
@@ -48,6 +49,8 @@ class Probe(NamedTuple):
         output, path, kind, below: as of ``Tap``.
         numbers: of the values at which gradients of outputs arrive.
         positions: at which gradients of inputs leave.
+        is_builtin: the node is torch's own, which does not write to what arrives; a function of
+            the user's may.
     """
 
     output: int
@@ -56,6 +59,7 @@ class Probe(NamedTuple):
     below: tuple[NodeKind, ...]
     numbers: tuple[int, ...]
     positions: tuple[int, ...]
+    is_builtin: bool = False
 
     def find(self, nodes: Sequence[Node]) -> Node | None:
         """The node in another step's graph; ``None`` where that is another graph.
@@ -73,6 +77,12 @@ class Probe(NamedTuple):
             if type(below) is not kind and find_kind_of(below) != kind:
                 return None
         return node
+
+
+def _is_builtin(kind: NodeKind) -> bool:
+    return not (
+        isinstance(kind, type) and issubclass(kind, torch.autograd.function.BackwardCFunction)
+    )
 
 
 def list_below(node: Node) -> tuple[NodeKind, ...]:
@@ -129,7 +139,10 @@ class Slot:
             for tap in taps:
                 key = tap.output, tap.path, tap.kind, tap.below
                 found.setdefault(key, ([], []))[number].append(tap.number)
-        return tuple(Probe(*key, *map(tuple, places)) for key, places in found.items())
+        return tuple(
+            Probe(output, path, kind, below, tuple(numbers), tuple(positions), _is_builtin(kind))
+            for (output, path, kind, below), (numbers, positions) in found.items()
+        )
 
     @property
     def is_function(self) -> bool:

@@ -382,3 +382,47 @@ def test_what_only_a_backward_would_refuse_is_left_alone(monkeypatch: pytest.Mon
     run = Run(monkeypatch).train(model, optimizer, loop)
     assert run.steps == list(range(STEPS))
     assert run.n_planned
+
+
+class Overwritten(torch.autograd.Function):
+    """Its backward writes to what arrives."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return x @ weight.t()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        below = grad @ weight, grad.t() @ x
+        grad.mul_(3)
+        return below
+
+
+class Overwriting(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return Overwritten.apply(x, self.weight)
+
+
+def test_what_arrives_is_read_before_a_function_writes_to_it() -> None:
+    runs = []
+    for plans in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), Overwriting(4, 4, bias=False), nn.Linear(4, 2))
+        optimizer, x = torch.optim.SGD(model.parameters(), lr=0.01), torch.randn(8, 4)
+
+        def loop() -> None:
+            for _ in range(STEPS):
+                optimizer.zero_grad()  # noqa: B023
+                model(x).square().mean().backward()  # noqa: B023
+                optimizer.step()  # noqa: B023
+
+        with pytest.MonkeyPatch.context() as patch:
+            run = Run(patch, plans).train(model, optimizer, loop)
+        assert bool(run.n_planned) == plans
+        runs.append(run.records)
+    planned, followed = runs
+    assert len(planned) >= STEPS - 1  # one is lost where what waits is changed
+    by_step = {record.global_step: record for record in followed}
+    assert_alike(planned, [by_step[record.global_step] for record in planned])
