@@ -164,8 +164,11 @@ class CallTable:
             axis: dimension of the time steps.
 
         Returns:
-            The call; ``None`` where that was known, or where it is not its module's first.
+            The call; ``None`` where that was known, where it is not its module's first, or where
+            the loop is that of a recurrent module.
         """
+        if any(index in call.sources for call in self.calls.values() if _is_recurrent(call)):
+            return None
         call = next(call for call in self.calls.values() if call.index == index)
         if call.layer.step_axis >= 0 or call.layer.call or call.key in self._linked:
             return None
@@ -244,6 +247,10 @@ class CallTable:
             self.gates.add(call.index)
         call.roots.add(root)
         return call
+
+
+def _is_recurrent(call: Call) -> bool:
+    return call.layer.role == "recurrent" and not call.is_part
 
 
 def _describe(key: CallKey, name: tuple[str, str, str], tensors: list[Tensor]) -> Layer:

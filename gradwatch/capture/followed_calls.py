@@ -64,6 +64,7 @@ class FollowedCalls:
         self._measures = measures
         self._insides = insides
         self._cut_finder = cut_finder
+        self._n_searched = 0
 
     def take_module(
         self, frame: Frame, parent: Frame | None, kwargs: dict[str, Any], result: Any
@@ -190,9 +191,10 @@ class FollowedCalls:
 
     def _find_step_reads(self, outputs: Iterable[Edge]) -> None:
         """Loops over time, in the graph of what an outermost call has returned."""
-        if self._table.is_described:
-            return
         finder, calls = self._cut_finder, list(self._table.calls.values())
+        if self._table.is_described or len(calls) == self._n_searched:
+            return  # as in the second pass of an accumulation
+        self._n_searched = len(calls)
         cut_off = set() if finder is None else finder.list_calls()
         cut_off |= {source for call in calls if call.index in cut_off for source in call.sources}
         for read in find_step_reads(outputs, self._table.known, cut_off):

@@ -93,3 +93,21 @@ def test_positions_that_are_read_side_by_side_are_no_time_steps() -> None:
 def test_a_loop_backwards_in_time_is_left_alone() -> None:
     backwards = Loop(lambda u: list(u.unbind(1))[::-1])
     assert read_steps(watch(backwards)[-1]) == []
+
+
+@pytest.mark.parametrize("cell", [nn.RNN(5, 5, batch_first=True), nn.GRUCell(5, 5)])
+def test_what_a_recurrent_module_reads_is_its_own(cell: nn.Module) -> None:
+    class Before(Loop):
+        def __init__(self) -> None:
+            super().__init__(WAYS["unbind"][0])
+            self.cell = cell
+
+        def forward(self, x: Tensor) -> Tensor:
+            written, state = self.write(x), torch.zeros(len(x), 5)
+            if isinstance(self.cell, nn.RNN):
+                return self.read(self.cell(written)[0][:, -1])
+            for step in written.unbind(1):
+                state = self.cell(step, state)
+            return self.read(state)
+
+    assert read_steps(watch(Before())[-1]) == []
