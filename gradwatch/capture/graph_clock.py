@@ -54,7 +54,7 @@ class GraphClock:
         self._steps += 1
         param = None if self._param is None else self._param()
         self._grad = grad = None if param is None else param.grad
-        if grad is not None:
+        if grad is not None and not grad.is_inference():
             self._version = grad._version
 
     def stop(self) -> None:
@@ -87,7 +87,7 @@ class GraphClock:
         """Another one than at the last step; one that was only cleared is none."""
         param = None if self._param is None else self._param()
         grad = None if param is None else param.grad
-        if grad is None or self._grad is None:
+        if grad is None or self._grad is None or grad.is_inference():
             return False
         is_same = grad is self._grad and grad._version == self._version
         return not is_same and bool(grad.ne(0).any())  # NaN is not 0

@@ -42,7 +42,8 @@ class LayerRecorder:
         passes: tells training passes from others.
         firing: which units fired lately, kept from step to step.
         linked: calls that an earlier step has described, whose sources are known.
-        notice: is shown the modules outside the watched ones.
+        notice: is shown the modules outside the watched ones, and says what is to be noted of one
+            that a watched module calls.
         draws_units: count pre-activations by bin, for the picture of where the units sit.
         finds_cuts: look for calls that let no gradient through.
         own: measures the statistics that are not gradwatch's.
@@ -57,7 +58,7 @@ class LayerRecorder:
         passes: PassTracker,
         firing: FiringHistory,
         linked: Mapping[CallKey, Layer],
-        notice: Callable[[nn.Module], None] = lambda module: None,
+        notice: Callable[[nn.Module], str] = lambda module: "",
         draws_units: bool = False,
         finds_cuts: bool = False,
         own: OwnMeasures | None = None,
@@ -72,7 +73,8 @@ class LayerRecorder:
         self.gradients = GradientReader(self.table.ledger, guard, passes.notice, small)
         make_mode = partial(FunctionMode, self, guard)
         follow = ForwardTracker if plan is None else PlannedForward
-        self.forward = follow(names, guard, self, make_mode, notice)
+        self.forward = follow(names, guard, self, make_mode, self._meet)
+        self._notice = notice
         self._passes = passes
         self._insides = InsideRecorder(self.table, self.gradients, firing)
         self._measures = CallMeasures(self.table, firing, own or OwnMeasures(), draws_units, rows)
@@ -95,6 +97,11 @@ class LayerRecorder:
             self.forward.execution = planned
             self.forward.sees_functions = self.operands is not None or planned.plan.needs_mode
         self.forward.arm(params)
+
+    def _meet(self, module: nn.Module) -> None:
+        said = self._notice(module)
+        if said and self.forward.is_running:
+            self.table.notes[said] = None
 
     def close(self) -> None:
         """Stop reading; hooks that are still on a graph do nothing and die with it."""

@@ -53,7 +53,7 @@ class SampledStep:
         guard: calls a function of ours so that its exceptions never reach the training.
         firing: which units fired lately, kept from step to step.
         linked: calls that an earlier step has described, whose sources are known.
-        notice: is shown the modules outside the watched ones.
+        notice: is shown the modules outside the watched ones; as in ``LayerRecorder``.
         foresee: which optimizer steps next after this one's step; ``None``: not known.
         on_finish: called with ``True`` when the step is complete, ``False`` when it is given up.
         global_step: of the step.
@@ -71,7 +71,7 @@ class SampledStep:
     guard: Protect
     firing: FiringHistory
     linked: Mapping[CallKey, Layer]
-    notice: Callable[[nn.Module], None]
+    notice: Callable[[nn.Module], str]
     foresee: Callable[[int], int | None]
     on_finish: Callable[[bool], None]
     global_step: int

@@ -28,6 +28,7 @@ from gradwatch.capture.sampling_budget import Pace
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.step_counts import StepCounts
 from gradwatch.capture.step_hooks import is_inner_step
+from gradwatch.capture.unregistered import describe_unregistered
 from gradwatch.capture.user_modes import call_unseen
 from gradwatch.capture.wrappers import list_parallel_parts, unwrap
 from gradwatch.interruption import forget_frames, is_foreign, warn_of_failure
@@ -123,7 +124,7 @@ class Session:
 
     def count_unstepped(self) -> int:
         """Steps' worth of backward passes since an optimizer has stepped last."""
-        return self._arming.count_unstepped() if self.optimizers else 0
+        return (self.guard(self._arming.count_unstepped) if self.optimizers else 0) or 0
 
     def abandon(self) -> None:
         """Nobody is left who could wait: ``stop`` will not."""
@@ -250,8 +251,9 @@ class Session:
         self._arming.arm(step, self._records.used)
         self._pace.spend(began)
 
-    def _notice(self, module: nn.Module) -> None:
+    def _notice(self, module: nn.Module) -> str:
         self._ranks.notice(module, self.model)
+        return describe_unregistered(module, self.model, self.optimizers)
 
     def _finish(self, is_complete: bool) -> None:
         step = self._arming.step

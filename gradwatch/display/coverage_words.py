@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 from gradwatch.thresholds import Thresholds
@@ -56,6 +57,10 @@ def say_healthy(verdict: Verdict) -> str:
     if verdict.history is not None and verdict.history.losses.is_at_start:
         verbs = ("are trained", "is trained")
         ending = f", but the loss shows no fall by step {verdict.last_step:,}"
+    elif verdict.history is not None and verdict.history.losses.has_hardly_fallen:
+        verbs = ("are trained", "is trained")
+        fall = math.ceil(100 * max(verdict.history.losses.fall_lately[0], 0.001))
+        ending = f", but the loss has levelled off within {fall} % of where it began"
     if learned < weights:
         return f"{learned:,} of {weights:,} weights {verbs[0]}; the others need not{ending}"
     every = f"Every one of {weights:,} weights" if weights > 1 else "The weight"

@@ -13,6 +13,7 @@ from gradwatch.schema.activations import find_activation
 from gradwatch.thresholds import Thresholds
 
 NO_CHOICE = "its softmax has one key to choose from, so that queries and keys change nothing"
+NO_OUTPUT = "the softmax at the output has one entry to choose from, and is always 1"
 CANCELS = (
     "what uses its output sends back gradients that add up to zero, as x - f(x) does for f(x) = x"
 )
@@ -27,7 +28,8 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
         thresholds: ``profile``, above which a gradient is no rounding, and ``rounding_share``.
 
     Returns:
-        Indices of parameters by ``NO_CHOICE`` or ``CANCELS``; a reason without any is left out.
+        Indices of parameters by ``NO_CHOICE``, ``NO_OUTPUT`` or ``CANCELS``; a reason without any
+        is left out.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_layer_set, make_reading
@@ -44,12 +46,14 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
     choiceless = _find_choiceless(reading)
     inside = _find_inside(reading, choiceless, thresholds.rounding_share)
     shared = _find_shared(topology)
+    idle = [
+        i
+        for i in (judged if choiceless else ())
+        if i in inside or _feeds_only(reading, i, choiceless)
+    ]
+    is_output = all(topology.layers[call].is_head for call in choiceless)
     found = {
-        NO_CHOICE: [
-            i
-            for i in (judged if choiceless else ())
-            if i in inside or _feeds_only(reading, i, choiceless)
-        ],
+        NO_OUTPUT if is_output else NO_CHOICE: idle,
         CANCELS: [i for i in judged if i in shared and _cancels(reading, i)],
     }
     return {reason: indices for reason, indices in found.items() if indices}

@@ -28,6 +28,7 @@ class FirstLevels:
         sureness: of a softmax, see ``measure_sureness``.
         time_share: by name of a recurrent layer, share of the gradient at its first time steps.
         growth: largest growth of the gradient or the outputs over depth at the first reading.
+        weight_gain: largest factor at the first reading by which a weight multiplies the gradient.
         seen: readings so far, up to ``FIRST_RECORDS``.
         thresholds: ``recurrent_calls``.
     """
@@ -39,6 +40,7 @@ class FirstLevels:
     sureness: dict[str, float] = field(default_factory=dict)
     time_share: dict[str, float] = field(default_factory=dict)
     growth: float = 1.0
+    weight_gain: float = 0.0
     seen: int = 0
     thresholds: Thresholds = field(default_factory=Thresholds)
 
@@ -53,6 +55,7 @@ class FirstLevels:
         if not self.seen:
             outputs_growth = float(np.max(measure_output_growth(reading), initial=1.0))
             self.growth = max(_measure_growth(reading), outputs_growth)
+            self.weight_gain = _measure_weight_gain(reading)
         self.seen += 1
         for levels, values in (
             (self.zeros, reading.record.layer("zero_fraction")),
@@ -94,6 +97,16 @@ def _measure_growth(reading: Reading) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):
         growth = reading.grad[reading.topology.is_reference] / reading.error_signal
     return float(np.max(growth[np.isfinite(growth)], initial=1.0))
+
+
+def _measure_weight_gain(reading: Reading) -> float:
+    layers = reading.topology.layers
+    gains = [
+        gain
+        for gain, layer in zip(reading.gains.tolist(), layers, strict=True)
+        if layer.role == "weight"
+    ]
+    return float(np.fmax.reduce(gains, initial=0.0))
 
 
 def measure_input_scale(reading: Reading) -> Array:

@@ -24,7 +24,7 @@ class LossLevels:
         early: of the first ``EARLY_LOSSES`` records.
         latest: of the latest ones that do not belong to the first ``FIRST_RECORDS``.
         count: of the records in which it was known.
-        thresholds: ``levelled``, ``levelled_records`` and ``patience``.
+        thresholds: ``levelled``, ``levelled_records``, ``least_fall`` and ``patience``.
 
     Example:
         >>> levels = LossLevels([2.3] * 5)
@@ -97,9 +97,21 @@ class LossLevels:
         fall, error = self.fall
         if isnan(fall) or self._ages[-1] < self.thresholds.patience:
             return False
-        lately = list(self.latest)[-FIRST_RECORDS:]
-        fall_lately, error_lately = _measure_fall(self.early[:FIRST_RECORDS], lately)
+        fall_lately, error_lately = self.fall_lately
         return fall <= error and fall_lately <= error_lately
+
+    @property
+    def has_hardly_fallen(self) -> bool:
+        """Whether the loss has levelled off within ``least_fall`` of where it began."""
+        is_high = self.fall_lately[0] < self.thresholds.least_fall
+        return is_high and self._ages[-1] >= self.thresholds.patience and self.has_levelled
+
+    @property
+    def fall_lately(self) -> tuple[float, float]:
+        """As ``fall``, of the latest few records against the first few."""
+        if isnan(self.fall[0]):
+            return nan, nan
+        return _measure_fall(self.early[:FIRST_RECORDS], list(self.latest)[-FIRST_RECORDS:])
 
     @property
     def has_levelled(self) -> bool:

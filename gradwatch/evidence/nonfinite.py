@@ -107,6 +107,24 @@ def has_reached_weights(reading: Reading) -> bool:
     return any(bool(np.isinf(reading.record.param(name)).any()) for name in names)
 
 
+def has_reached_anything(reading: Reading) -> bool:
+    """Whether a weight, its gradient or the loss is broken, and not only a gradient on its way.
+
+    Args:
+        reading: of one record.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> has_reached_anything(make_reading(layer={"grad_output_l2_norm": (1.0, 1.0, np.inf)}))
+        False
+        >>> has_reached_anything(make_reading(param={"grad_l2_norm": (1.0, np.inf)}))
+        True
+    """
+    grads = reading.record.param("grad_l2_norm")
+    is_in_loss = bool(np.isinf(reading.record.step("loss")))
+    return has_reached_weights(reading) or is_in_loss or bool(np.isinf(grads).any())
+
+
 def find_broken_outputs(reading: Reading, before: Reading | None) -> Indices:
     """Layers whose output is not finite, but those where that was so while all was whole.
 

@@ -71,12 +71,13 @@ KINDS: dict[str, Kind] = {
             "vanishing", "Vanishing gradient", ("GW101", "GW102"),
             ("activation_derivative", "weight_scale", "weight_decay", "saturation", "dead_units",
              "depth",
-             "through_time", "learning_rate"),
+             "through_time", "learning_rate", "disconnected"),
             compares=True, is_recalled=True,
         ),
         Kind(
             "exploding", "Exploding gradient", ("GW201",),
             ("weight_scale", "depth", "through_time", "learning_rate"), is_recalled=True,
+            may_lack_cause=True,
         ),
         Kind("underflow", "Gradient underflow", ("GW501",), ("precision",), is_recalled=True),
         Kind(

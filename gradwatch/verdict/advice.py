@@ -54,9 +54,9 @@ def _or_factor(place: Place) -> str:
 
 def _desaturate(place: Place) -> str:
     saturated = place.activations if place.faults else place.choose_activations(_can_saturate)
-    if any(_mixes(layer) for layer in saturated):
-        return _open_attention(place, saturated)
     outputs = [layer for layer in saturated if layer.is_head]
+    if any(_mixes(layer) for layer in saturated if layer not in outputs):
+        return _open_attention(place, saturated)
     if outputs:
         return _open_outputs(place, outputs)
     if not saturated:

@@ -23,6 +23,12 @@ _CALM = (
     "weight decay (not below 0) as well."
 )
 
+BOUND = (
+    "The gradient had grown at the first step already, and the weights began with a usual size: "
+    "look in forward for an exp, a power or a constant factor and bound what goes into it (clamp), "
+    "scale the inputs to a size of about 1, and clip gradients."
+)
+
 
 def began_even(history: History, thresholds: Thresholds) -> bool:
     """Whether nothing grew over depth or time at the first record.
@@ -66,7 +72,7 @@ def _look_at_weights(history: History, thresholds: Thresholds) -> Sign | None:
         f"({name_region(names)})."
     )
     cause = _find_runaway_cause(history, thresholds)
-    remedy = _CALM if cause == "learning_rate" else ""
+    remedy = _CALM if cause == "learning_rate" else "" if cause else BOUND
     return Sign(names, cause, largest, thresholds.weight_growth, message, remedy=remedy)
 
 
@@ -173,9 +179,8 @@ def _look_at_outputs(history: History, thresholds: Thresholds) -> Sign | None:
         f"The output of {names[0] or 'the model'} has grown to {name_number(largest)} times its "
         f"first scale since a step has replaced weights ({name_region(names)})."
     )
-    return Sign(
-        names, _find_runaway_cause(history, thresholds), largest, thresholds.output_growth, message
-    )
+    cause, limit = _find_runaway_cause(history, thresholds), thresholds.output_growth
+    return Sign(names, cause, largest, limit, message, remedy="" if cause else BOUND)
 
 
 def _measure_largest_rms(reading: Reading) -> float:
@@ -183,11 +188,34 @@ def _measure_largest_rms(reading: Reading) -> float:
     return float(np.maximum.reduce(rms, where=np.isfinite(rms), initial=0.0))
 
 
-def _find_runaway_cause(history: History, thresholds: Thresholds) -> str:
-    """What was there at the first record: a gradient that grew over time or depth, or neither."""
+def _find_runaway_cause(history: History, thresholds: Thresholds) -> str | None:
+    """What was there at the first record: a gradient that grew over time or depth, or neither.
+
+    Weights of a usual size make nothing grow: then it is not known what does.
+    """
     if began_even(history, thresholds):
         return "learning_rate"
-    return "through_time" if measure_time_growth(history.latest, thresholds) else "weight_scale"
+    if measure_time_growth(history.latest, thresholds):
+        return "through_time"
+    return "weight_scale" if has_large_weights(history, thresholds) else None
+
+
+def has_large_weights(history: History, thresholds: Thresholds) -> bool:
+    """Whether some weight is far beyond LeCun's scale, by itself and not by the steps.
+
+    Or has multiplied the gradient by that much at the first record.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``mild_growth`` of a scale that still is usual.
+    """
+    topology, largest = history.latest.topology, history.first_levels.weight_gain
+    weights = history.params.first_l2_norm
+    if not history.has_replaced_weights:
+        weights = np.fmax(weights, history.latest.record.param("weight_l2_norm"))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        size = (weights / topology.lecun_norm)[topology.is_judged]
+    return bool(np.fmax.reduce(size, initial=largest) >= thresholds.mild_growth)
 
 
 LOOKS = (_look_over_steps, _look_at_weights, _look_at_outputs, _look_at_loss, _look_at_step_sizes)

@@ -104,7 +104,7 @@ class Doctor:
                 kept = [sign for sign in map(self._silence, self._ask(rule)) if sign is not None]
                 if kept or not broken:
                     changes += self._tracker.update(rule, kept, step, self._sees)
-                broken |= rule.kind == "nonfinite" and bool(kept)
+                broken |= rule.kind == "nonfinite" and any(s.severity != "note" for s in kept)
         if broken:
             changes += self._tracker.confirm("exploding")
         return tuple(changes)

@@ -23,12 +23,14 @@ class Explanation(NamedTuple):
         faults: keys of the layers that are to blame, and that a remedy may change; empty: the
             named layers and all that their gradient comes through.
         remedy: what to change; empty: the standard remedy of the cause.
+        source: line of the user's code that is to blame; empty: none is known.
     """
 
     cause: str | None
     message: str
     faults: tuple[str, ...] = ()
     remedy: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 
 from gradwatch.evidence.attribution import Attribution
+from gradwatch.evidence.cuts import find_cuts
 from gradwatch.evidence.ends import find_closed_end, find_exit, takes_in_little
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.schema.layer_set import HIDDEN_WAYS
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rule import Explanation
 from gradwatch.verdict.vanishing_words import LITTLE
+from gradwatch.wording.cuts import advise_cut, describe_cuts
 from gradwatch.wording.phrases import name_lack, name_region, say_name
 
 
@@ -88,9 +90,15 @@ def _explain_inputs(
     """The gradient is there; what the weight multiplies is next to nothing.
 
     Where parameters of no layer's own are shut out with it, that is what a function of theirs
-    returns where it is flat.
+    returns where it is flat. A cell whose earlier calls are cut off, as by a ``detach()`` in a loop
+    over time, may have had its inputs there.
     """
     fqn = reading.topology.params[index].fqn
+    cuts = find_cuts(reading, [index])
+    if cuts:
+        message = f"{head}; its way back from later calls ends at {describe_cuts(cuts)}."
+        remedy = advise_cut(cuts[0], f"`{reading.topology.params[index].module}`")
+        return Explanation("disconnected", message, remedy=remedy, source=cuts[0].source)
     message = f"{head}; the gradient is there, and what {fqn} multiplies is next to nothing."
     if any(reading.topology.is_bare[i] for i in unreached):
         return Explanation("saturation", message, remedy=_FLAT.format(fqn))

@@ -51,7 +51,14 @@ def name_function(cut: Cut) -> str:
         >>> name_function(Cut("round")), name_function(Cut("comparison"))
         ('`round()`', 'the comparison')
     """
-    return _CALLS.get(cut.function, f"`{cut.function}()`")
+    function = _find_function(cut)
+    return _CALLS.get(function, f"`{function}()`")
+
+
+def _find_function(cut: Cut) -> str:
+    """What makes plain numbers in the same line comes after ``detach()``, and is what counts."""
+    numbers = (name for name in ("numpy", "tolist", "item") if f".{name}(" in cut.line)
+    return next(numbers, cut.function) if cut.function in _HANDED_ON else cut.function
 
 
 def advise_cut(cut: Cut, region: str) -> str:
@@ -68,21 +75,22 @@ def advise_cut(cut: Cut, region: str) -> str:
         >>> advise_cut(Cut("detach", "model.py:42"), "`encoder`").partition(",")[0]
         'Take `detach()` away at model.py:42'
     """
-    name, frozen = name_function(cut), f"freeze {region} (requires_grad_(False)) if that is meant"
-    if cut.function in ("sample", "sample_n"):
+    function, name = _find_function(cut), name_function(cut)
+    frozen = f"freeze {region} (requires_grad_(False)) if that is meant"
+    if function in ("sample", "sample_n"):
         return (
             f"Use rsample() in place of {name} at {cut.source}, where the distribution has it; "
             "else Gumbel-softmax, a straight-through estimator or a score-function loss "
             f"(log_prob); or {frozen}."
         )
-    if cut.function == "autograd.Function":
+    if function == "autograd.Function":
         return f"Let backward() of {name} at {cut.source} return a gradient; or {frozen}."
-    if cut.function in _HANDED_ON:
+    if function in _HANDED_ON:
         return f"Take {name} away at {cut.source}, or {frozen}."
-    if cut.function in _NUMBERS:
+    if function in _NUMBERS:
         return f"Keep the tensor at {cut.source}, where {name} makes plain numbers; or {frozen}."
     why = "has a slope of zero almost everywhere" if cut.is_flat else "has no gradient"
-    soft = "softmax or Gumbel-softmax" if cut.function in _CHOICES else "a smooth function"
+    soft = "softmax or Gumbel-softmax" if function in _CHOICES else "a smooth function"
     return (
         f"{name[0].upper()}{name[1:]} at {cut.source} {why}: lead the gradient past it with a "
         f"straight-through estimator (x + (f(x) - x).detach()), or use {soft} in training; "

@@ -414,3 +414,16 @@ def test_clipping_of_scaled_gradients(unscales: bool, make: Any) -> None:
     assert list_causes(report) == ([("mishandled", "not_unscaled", ("0", "2"))] if is_wrong else [])
     said = [note.cause for note in report.notes]
     assert said == ([] if unscales or is_wrong else ["not_unscaled"])
+
+
+def test_sparse_gradients_are_left_alone() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(10, 8, sparse=True), nn.Flatten(), nn.Linear(16, 4))
+    optimizer = SGD(model.parameters(), lr=0.1)
+
+    def body(_: int, x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(torch.stack((y, y + 4), 1)), y).backward()
+        optimizer.step()
+
+    assert watch_loop(model, optimizer, body).status == "healthy"

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from tests.zoo import reported
+from tests.zoo import asked, reported
 from tests.zoo.case import Case
 
 LEAST = torch.finfo(torch.float32).min
@@ -63,4 +63,14 @@ CASES = (
         partial(reported.pair_up, 24, 1000),
         why="no two samples of a pair are the same",
     ),
+    Case("sigmoid_over_one_output", partial(asked.decide, 48, has_one_entry=False), why="no cut"),
+    Case("cell_with_its_state", partial(asked.remember, 24, 20, is_cut=False), why="no cut"),
+    Case("logarithm_of_a_gate_with_a_floor", partial(asked.gate, 48, 1e-6), why="never of 0"),
+    Case(
+        "root_at_zero_behind_a_rectifier",
+        partial(asked.locate, 32, is_rectified=True),
+        why="NaN where the rectifier is flat reaches no weight, and the loss falls as without",
+    ),
+    Case("exponential_of_bounded_inputs", partial(asked.encode, 48, 1.0, 6.0), why="bounded"),
+    Case("targets_below_zero", partial(asked.owe, 48, is_rectified=False), why="no rectifier"),
 )

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import nn
 
-from tests.zoo import reported
+from tests.zoo import asked, reported
 from tests.zoo.case import Case
 
 VANISHING, DEAD = ("vanishing",), ("dead",)
@@ -151,5 +151,55 @@ CASES = (
         ("trunk", "trunk.0", "topic"),
         why="a hook detaches what the trunk returns",
         fixed=partial(reported.answer, 36),
+    ),
+    Case(
+        "softmax_over_one_output",
+        partial(asked.decide, 32, has_one_entry=True),
+        ("disconnected",),
+        (),
+        "disconnected",
+        ("0", "2"),
+        why="a softmax over one entry is 1 whatever it is given",
+        fixed=partial(asked.decide, 32, has_one_entry=False),
+    ),
+    Case(
+        "cell_cut_at_each_step",
+        partial(asked.remember, 32, 30, is_cut=True),
+        VANISHING,
+        (),
+        "disconnected",
+        ("cell",),
+        why="the state is detached in the loop over time, and what matters came at its first step",
+        fixed=partial(asked.remember, 32, 30, is_cut=False),
+    ),
+    Case(
+        "logarithm_of_a_sure_gate",
+        partial(asked.gate, 32, 0.0),
+        ("nonfinite",),
+        (),
+        None,
+        ("*",),
+        why="the logarithm of a sigmoid that has become 0",
+        fixed=partial(asked.gate, 32, 1e-6),
+    ),
+    Case(
+        "exponential_of_large_inputs",
+        partial(asked.encode, 32, 40.0, 1e3),
+        ("exploding", "nonfinite"),
+        ("dead",),
+        None,
+        ("*",),
+        why="a log-variance of inputs in large units: its exponential is beyond everything",
+        fixed=partial(asked.encode, 32, 1.0, 6.0),
+    ),
+    Case(
+        "targets_below_an_output_relu",
+        partial(asked.owe, 32, is_rectified=True),
+        ("dead", "vanishing"),
+        (),
+        "dead_units",
+        ("0", "1", "2", "3"),
+        why="no target can be reached from above 0",
+        fixed=partial(asked.owe, 32, is_rectified=False),
     ),
 )

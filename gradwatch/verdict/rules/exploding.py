@@ -16,7 +16,7 @@ from gradwatch.evidence.growth import (
 from gradwatch.evidence.history import History
 from gradwatch.evidence.time_steps import TimeProfile, measure_time_growth
 from gradwatch.thresholds import Thresholds
-from gradwatch.verdict.diverging_steps import LOOKS, began_even
+from gradwatch.verdict.diverging_steps import BOUND, LOOKS, began_even, has_large_weights
 from gradwatch.verdict.faults import find_large_weights
 from gradwatch.verdict.ignored import find_ignored_layers
 from gradwatch.verdict.rule import Rule, Sign
@@ -65,12 +65,13 @@ def _look_over_depth(history: History, thresholds: Thresholds) -> Sign | None:
         f"({name_region(names)})."
     )
     faults = find_large_weights(reading, thresholds) if cause == "weight_scale" else ()
-    return Sign(names, cause, growth, thresholds.exploding_growth, message, faults=faults)
+    limit, remedy = thresholds.exploding_growth, "" if cause else BOUND
+    return Sign(names, cause, growth, limit, message, faults=faults, remedy=remedy)
 
 
 def _find_cause(
     history: History, reading: Reading, growth: float, worst: int, thresholds: Thresholds
-) -> str:
+) -> str | None:
     if _has_been_broken(history, thresholds):
         return "learning_rate"
     if reading.topology.layers[worst].role == "recurrent":
@@ -80,7 +81,9 @@ def _find_cause(
     per_stage = math.exp(math.log(growth) / max(stages, 1))
     if joins >= thresholds.residual_share * max(stages, 1):
         per_stage = _measure_weight_gain(reading)
-    return "depth" if per_stage < thresholds.mild_growth else "weight_scale"
+    if per_stage < thresholds.mild_growth and stages >= thresholds.long_chain:
+        return "depth"
+    return "weight_scale" if has_large_weights(history, thresholds) else None
 
 
 def _measure_weight_gain(reading: Reading) -> float:

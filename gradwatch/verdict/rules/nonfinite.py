@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gradwatch.evidence.gradient_flow import Reading
+from gradwatch.evidence.gradient_flow import Reading, measure_rms
 from gradwatch.evidence.history import History
 from gradwatch.evidence.nonfinite import (
     Origin,
     find_broken_outputs,
     find_origin,
+    has_reached_anything,
     has_reached_weights,
 )
 from gradwatch.evidence.singular import find_singular, is_loss_broken
@@ -36,20 +37,25 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
 
     Args:
         history: of the run so far.
-        thresholds: ``nonfinite_records``, ``overflow_rms`` of float16's range, and ``divergence``.
+        thresholds: ``nonfinite_records``, ``overflow_rms`` of float16's range, ``divergence`` and
+            ``output_growth``.
     """
     first = history.broken.first
     lasts = history.broken.lasted >= thresholds.nonfinite_records
     if first is None or not (has_reached_weights(history.latest) or lasts):
         return []
     origin = find_origin(first, history.broken.before)
-    cause = _find_cause(history, first, thresholds)
+    said = _tell(origin, first, history.broken.before)
+    if not has_reached_anything(history.latest):
+        message = f"{said}; no weight gets any of it: what comes before has a slope of 0 there."
+        remedy = _advise(origin, first, find_singular(first, origin))
+        return [Sign(origin.layers, None, 0.0, 0.0, message, "note", remedy=remedy)]
+    cause = _find_cause(history, first, origin, thresholds)
     count = float(np.nansum(history.latest.record.param("nonfinite_count")))
     is_behind = origin.what in ("gradient", "parameter")  # all outputs were finite
     may_share = cause is None or (cause == "learning_rate" and is_behind)
     suspects = find_singular(first, origin) if may_share else []
-    what = f"{_tell(origin, first, history.broken.before)}{_tell_suspects(origin, suspects)}"
-    message = f"{what} ({count:,.0f} gradient elements now)."
+    message = f"{said}{_tell_suspects(origin, suspects)} ({count:,.0f} gradient elements now)."
     remedy = "" if cause else _advise(origin, first, suspects)
     if cause and suspects:
         standard = suggest_remedy("nonfinite", cause, origin.layers, first.topology)
@@ -191,15 +197,32 @@ def _is_float16(layer: Layer) -> bool:
     return layer.dtype == "float16"
 
 
-def _find_cause(history: History, first: Reading, thresholds: Thresholds) -> str | None:
-    """By the step at which it broke: once it is in the weights, everything is NaN."""
+def _find_cause(
+    history: History, first: Reading, origin: Origin, thresholds: Thresholds
+) -> str | None:
+    """By the step at which it broke: once it is in the weights, everything is NaN.
+
+    Steps that have replaced weights have not sent a loss to infinity whose outputs are of the scale
+    that they had at first.
+    """
     if has_overflowed_float16(first, thresholds, history.broken.before):
         return "precision"
-    return (
-        "learning_rate"
-        if history.has_replaced_weights or history.was_diverging(thresholds)
-        else None
-    )
+    if history.was_diverging(thresholds):
+        return "learning_rate"
+    is_by_loss = origin.what == "gradient" and origin.is_last
+    if is_by_loss and not _have_outputs_grown(history, first, thresholds):
+        return None
+    return "learning_rate" if history.has_replaced_weights else None
+
+
+def _have_outputs_grown(history: History, first: Reading, thresholds: Thresholds) -> bool:
+    """Whether what the loss takes in is far beyond its first scale."""
+    rms, levels = measure_rms(first), history.first_levels.rms
+    growth = [
+        rms[i] / max(levels.get(first.topology.layers[i].key, np.inf), 1.0)
+        for i in first.topology.outputs
+    ]
+    return not all(value < thresholds.output_growth for value in growth)
 
 
 NONFINITE = Rule(
@@ -211,7 +234,8 @@ NONFINITE = Rule(
     doc="""\
 ## What it does
 Finds gradients, updates, weights or a loss that are NaN or Inf, and the layer and pass in which
-that began. Outputs alone do no harm: masked scores are -inf on purpose.
+that began. Outputs alone do no harm: masked scores are -inf on purpose. A gradient at an output
+that reaches no weight is a note: an activation behind it has a slope of 0 where it is NaN.
 
 ## Why it matters
 One NaN in a gradient makes every weight NaN in the next step; the run is lost.

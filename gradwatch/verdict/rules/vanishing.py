@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from gradwatch.evidence.by_construction import find_idle
 from gradwatch.evidence.culprits import bends
 from gradwatch.evidence.ends import find_exit
 from gradwatch.evidence.erasure import find_erased
@@ -148,8 +149,11 @@ def _look_at_network(history: History, thresholds: Thresholds) -> list[Sign]:
         return []
     if not history.has_closed_outputs(thresholds) and _is_unasked(history, indices):
         return []  # GW701 says that the loss sends nothing
+    idle = {i for found in find_idle(reading, thresholds).values() for i in found}
+    if idle.issuperset(indices.tolist()):
+        return []  # GW701 says what cannot learn by construction
     if _have_outputs_closed(reading, thresholds):
-        return [_describe_outputs(reading, indices, reading.output_gain, thresholds)]
+        return [_describe_outputs(history, indices, thresholds)]
     ordered = _order(indices, reading.param_gradient)
     motion = history.measure_motion(now=True)
     return [_make_sign(history, ordered, motion, thresholds.loss_progress, thresholds)]
@@ -178,9 +182,8 @@ _LIMITS = (
 )
 
 
-def _describe_outputs(
-    reading: Reading, indices: Indices, gain: float, thresholds: Thresholds
-) -> Sign:
+def _describe_outputs(history: History, indices: Indices, thresholds: Thresholds) -> Sign:
+    reading, gain = history.latest, history.latest.output_gain
     topology = reading.topology
     layers = tuple(dict.fromkeys(topology.param_layers[index] for index in indices))
     closed = np.flatnonzero(topology.is_head & ~topology.is_reference).tolist()
@@ -195,6 +198,8 @@ def _describe_outputs(
     message = f"Every layer gets {lack}: {outputs} lets almost nothing through."
     rectifies = any(is_flat(topology.layers[index], "zero") for index in closed)
     cause = "dead_units" if rectifies else "saturation"
+    if history.broke_layers([topology.layers[index] for index in closed], thresholds):
+        cause = "learning_rate"
     faults = tuple(topology.layers[index].key for index in closed)
     is_known = any(topology.layers[index].role == "activation" for index in closed)
     remedy = "" if is_known else _LIMITS
