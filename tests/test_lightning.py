@@ -28,6 +28,7 @@ from gradwatch.journal import LOG10_FLOOR
 from gradwatch.log.writer import Run, read_runs
 from gradwatch.records import StepRecord
 from gradwatch.watcher import watch
+from tests.families.test_cuts import Coder, call_detach, draw, find_line, go_by_numpy
 from tests.networks import build_chain
 from tests.traces import capture_results, list_attachments, list_differences
 
@@ -924,6 +925,18 @@ def test_a_scaler_that_always_skips_is_no_pass(lightning: Any, tmp_path: Path) -
     report = fit_watched(lightning, tmp_path, Breaks(), max_epochs=12, plugins=[precision])
     assert report.status == "not_judged"
     assert report.unstepped > 45
+
+
+@pytest.mark.parametrize("between", [call_detach, draw, go_by_numpy])
+def test_the_line_of_a_cut_is_named(lightning: Any, tmp_path: Path, between: Any) -> None:
+    class Coded(type(make_module(lightning))):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(16, 8), Coder(between), nn.Linear(3, 4))
+
+    (finding,) = fit_watched(lightning, tmp_path, Coded(), max_epochs=2).findings
+    assert finding.source.endswith(f"test_cuts.py:{find_line(between)}")
+    assert {"net.1.enc.0", "net.1.enc.2"} <= set(finding.layers)
 
 
 def make_manual(pl: Any, clears: bool) -> Any:

@@ -23,6 +23,7 @@ from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
 from gradwatch.journal import LOG10_FLOOR
 from gradwatch.log.writer import Run, read_runs
 from gradwatch.records import StepRecord
+from tests.families.test_cuts import Coder, call_detach, draw, find_line, go_by_numpy
 from tests.networks import build_chain
 from tests.traces import capture_results, list_attachments, list_differences
 
@@ -460,3 +461,13 @@ def test_a_step_that_never_reaches_the_weight(tmp_path: Path, is_lost: bool) -> 
         tmp_path, optimizers=lambda model: (Lossy(model.parameters(), lr=0.1), None)
     )
     assert list_found(report.findings) == ([("unmoved", "lost_update")] if is_lost else [])
+
+
+@pytest.mark.parametrize("between", [call_detach, draw, go_by_numpy])
+def test_the_line_of_a_cut_is_named(tmp_path: Path, between: Any) -> None:
+    callback, model = GradWatchCallback(every_n_steps=1), Classifier()
+    model.net = nn.Sequential(nn.Linear(16, 8), Coder(between), nn.Linear(3, 4))
+    make_trainer(tmp_path, model, [callback], num_train_epochs=2).train()
+    (finding,) = callback.report().findings
+    assert finding.source.endswith(f"test_cuts.py:{find_line(between)}")
+    assert {"net.1.enc.0", "net.1.enc.2"} <= set(finding.layers)

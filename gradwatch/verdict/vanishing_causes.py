@@ -26,7 +26,7 @@ from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.advice import suggest_remedy
 from gradwatch.verdict.faults import advise_on_factor, find_closed, find_faults
 from gradwatch.verdict.rule import Explanation
-from gradwatch.verdict.vanishing_ends import explain_by_ends, explain_mute
+from gradwatch.verdict.vanishing_ends import explain_by_ends, explain_cut_calls, explain_mute
 from gradwatch.verdict.vanishing_words import describe_lack
 from gradwatch.wording.module_names import join_phrases
 from gradwatch.wording.phrases import name_lack, name_percent, name_region, say_name
@@ -67,6 +67,9 @@ def explain(
     mute = find_mute(reading, unreached)
     if mute >= 0:
         return explain_mute(reading, layers, mute)
+    cut = explain_cut_calls(reading, layers, unreached[0])
+    if cut is not None:
+        return cut
     forgetful = find_forgetful(reading, unreached, thresholds)
     if forgetful is not None:
         return _explain_time(history, layers, unreached[0], forgetful, thresholds)

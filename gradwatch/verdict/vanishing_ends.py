@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from gradwatch.evidence.attribution import Attribution
 from gradwatch.evidence.cuts import find_cuts
 from gradwatch.evidence.ends import find_closed_end, find_exit, takes_in_little
@@ -38,6 +40,34 @@ def explain_mute(reading: Reading, layers: tuple[str, ...], mute: int) -> Explan
         "sample to sample; normalised inputs help."
     )
     return Explanation("saturation", message, (layer.key,), remedy)
+
+
+def explain_cut_calls(reading: Reading, layers: tuple[str, ...], worst: int) -> Explanation | None:
+    """A module of which some calls are cut off, as a cell's in a loop over time by a ``detach()``.
+
+    Args:
+        reading: of the record that is judged.
+        layers: fully qualified names of the region.
+        worst: index of the parameter with the least gradient.
+
+    Returns:
+        ``None`` where a gradient arrives at each of its calls, or no line is known to end one.
+    """
+    calls = list(reading.topology.calls[worst])
+    silent = np.isnan(reading.grad[calls])
+    if not (silent.any() and not silent.all()):
+        return None
+    owner = reading.topology.params[worst].module
+    cuts = [cut for cut in find_cuts(reading, [worst]) if owner in cut.layers]
+    if not cuts:
+        return None
+    verb = "gets" if len(layers) == 1 else "get"
+    message = (
+        f"{name_region(layers)} {verb} a gradient for {np.count_nonzero(~silent)} of {len(calls)} "
+        f"calls of {say_name(owner)} only; that of the others ends at {describe_cuts(cuts)}."
+    )
+    remedy = advise_cut(cuts[0], f"`{owner}`")
+    return Explanation("disconnected", message, remedy=remedy, source=cuts[0].source)
 
 
 def explain_by_ends(
@@ -90,15 +120,9 @@ def _explain_inputs(
     """The gradient is there; what the weight multiplies is next to nothing.
 
     Where parameters of no layer's own are shut out with it, that is what a function of theirs
-    returns where it is flat. A cell whose earlier calls are cut off, as by a ``detach()`` in a loop
-    over time, may have had its inputs there.
+    returns where it is flat.
     """
     fqn = reading.topology.params[index].fqn
-    cuts = find_cuts(reading, [index])
-    if cuts:
-        message = f"{head}; its way back from later calls ends at {describe_cuts(cuts)}."
-        remedy = advise_cut(cuts[0], f"`{reading.topology.params[index].module}`")
-        return Explanation("disconnected", message, remedy=remedy, source=cuts[0].source)
     message = f"{head}; the gradient is there, and what {fqn} multiplies is next to nothing."
     if any(reading.topology.is_bare[i] for i in unreached):
         return Explanation("saturation", message, remedy=_FLAT.format(fqn))

@@ -48,6 +48,10 @@ def make_numbers(_: Coder, h: Tensor) -> Tensor:
     return torch.tensor(h.tolist())  # the line
 
 
+def go_by_numpy(_: Coder, h: Tensor) -> Tensor:
+    return torch.from_numpy(h.detach().numpy() / 2)  # the line
+
+
 def read_items(_: Coder, h: Tensor) -> Tensor:
     return h.new_full(h.shape, h.mean().item())  # the line
 
@@ -96,6 +100,7 @@ CUTS = (
     (detach_in_place, "`detach()`"),
     (run_without_grad, "`torch.no_grad()`"),
     (make_numbers, "`tolist()`"),
+    (go_by_numpy, "`numpy()`"),
     (read_items, "`item()`"),
     (round_codes, "straight-through"),
     (take_signs, "straight-through"),
