@@ -12,21 +12,31 @@ from tests.families.training import make_labelled, train
 from tests.records_builder import Network
 
 
-def advise(cause: str, *kinds: str, inputs: dict[int, tuple[int, ...]] | None = None) -> str:
+def advise(
+    cause: str,
+    *kinds: str,
+    inputs: dict[int, tuple[int, ...]] | None = None,
+    is_output: bool = True,
+) -> str:
     """The remedy for the last layer of a chain, or of what ``inputs`` makes of it."""
     net = Network()
     for place, kind in enumerate(kinds):
         given = (inputs or {}).get(place)
-        facts = {"is_head": place == len(kinds) - 1}
+        facts = {"is_head": is_output and place == len(kinds) - 1}
         net.add(f"layer{place}", kind, given, **facts)
     last = f"layer{len(kinds) - 1}"
     return suggest_remedy("saturated", cause, [last], map_topology(net.build()), [last])
 
 
 def test_a_router_is_no_attention():
-    assert "load-balancing" in advise("saturation", "Linear", "softmax")
-    pairs = advise("saturation", "Linear", "Linear", "softmax", inputs={1: (), 2: (0, 1)})
+    assert "load-balancing" in advise("saturation", "Linear", "softmax", is_output=False)
+    products = {1: (), 2: (0, 1)}
+    pairs = advise("saturation", "Linear", "Linear", "softmax", inputs=products, is_output=False)
     assert pairs.startswith("Divide the scores by the root of the head's width")
+
+
+def test_a_softmax_on_the_outputs_is_left_to_the_loss():
+    assert "cross_entropy" in advise("saturation", "Linear", "softmax")
 
 
 @pytest.mark.parametrize(("kind", "has_logits"), [("Sigmoid", True), ("Tanh", False)])
