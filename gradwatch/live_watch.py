@@ -24,12 +24,17 @@ from gradwatch.report import Report
 _watches: weakref.WeakValueDictionary[int, Watch] = weakref.WeakValueDictionary()
 """By ``id`` of the model: what models call equal, or cannot hash, plays no part."""
 
+_BUNDLES = (nn.ModuleList, nn.ModuleDict)
+"""What has no forward and may be made for ``watch()`` alone, as in ``watch(ModuleList([a, b]))``:
+the watch is the only one to hold it."""
+
 
 class Watch:
     """A model under watch; made by ``watch()``. A context manager, or call ``detach()``.
 
     It goes on when this object is dropped, until ``unwatch(model)`` or until the model is gone; it
-    keeps neither the model nor its optimizers alive.
+    keeps neither the model nor its optimizers alive; only a ``ModuleList`` or ``ModuleDict``, which
+    may have been made for it.
 
     Args:
         model: that is watched, also inside a parallel wrapper.
@@ -67,6 +72,7 @@ class Watch:
         inner, _ = unwrap(model)
         self._model_id = id(inner)
         _watches[self._model_id] = self
+        self._bundle = inner if isinstance(inner, _BUNDLES) else None
         self._finalizer = weakref.finalize(inner, _end, weakref.ref(self))
         self._session.start()
 
@@ -165,7 +171,7 @@ class Watch:
         if self._detached:
             return
         self._unstepped = self._session.count_unstepped()
-        self._detached = True
+        self._detached, self._bundle = True, None
         self._finalizer.detach()
         if _watches.get(self._model_id) is self:
             del _watches[self._model_id]

@@ -147,6 +147,23 @@ def test_a_watch_keeps_no_model_alive() -> None:
     assert alive() is None
 
 
+@pytest.mark.parametrize("make", [nn.ModuleList, lambda parts: nn.ModuleDict(zip("ab", parts))])
+def test_a_bundle_that_nobody_else_holds_is_watched_to_the_end(make: Any) -> None:
+    parts = nn.Sequential(nn.Linear(4, 8), nn.ReLU()), nn.Linear(8, 1)
+    optimizer = torch.optim.SGD([p for part in parts for p in part.parameters()], lr=0.1)
+    watch = gradwatch.watch(make(parts), optimizer)
+    gc.collect()
+    for _ in range(3):
+        parts[1](parts[0](torch.ones(2, 4))).sum().backward()
+        optimizer.step()
+    alive = weakref.ref(parts[0])
+    watch.detach()
+    assert watch.report().records == 3
+    del parts, optimizer
+    gc.collect()
+    assert alive() is None
+
+
 # Logs ----------------------------------------------------------------------------------------
 
 
