@@ -147,7 +147,9 @@ def test_a_watch_keeps_no_model_alive() -> None:
     assert alive() is None
 
 
-@pytest.mark.parametrize("make", [nn.ModuleList, lambda parts: nn.ModuleDict(zip("ab", parts))])
+@pytest.mark.parametrize(
+    "make", [nn.ModuleList, lambda parts: nn.ModuleDict(zip("ab", parts, strict=True))]
+)
 def test_a_bundle_that_nobody_else_holds_is_watched_to_the_end(make: Any) -> None:
     parts = nn.Sequential(nn.Linear(4, 8), nn.ReLU()), nn.Linear(8, 1)
     optimizer = torch.optim.SGD([p for part in parts for p in part.parameters()], lr=0.1)

@@ -9,6 +9,7 @@ from torch import nn
 from gradwatch.capture.eager_stance import EagerStance
 from gradwatch.capture.graph_clock import GraphClock
 from gradwatch.capture.sampled_step import SampledStep
+from gradwatch.capture.user_modes import call_unseen
 
 
 class Arming:
@@ -62,7 +63,7 @@ class Arming:
         Returns:
             The step that was being sampled.
         """
-        self._clock.tick()
+        call_unseen(self._clock.tick, ())
         if self._retired:
             self.finish()
         return self.step
@@ -75,13 +76,16 @@ class Arming:
         """
         assert self.step is not None
         if is_complete:
-            self._clock.follow(entry.param for entry in self.step.watched)
+            params = [entry.param for entry in self.step.watched]
+            call_unseen(self._clock.follow, (params,))
         else:
             self._clock.note_passes(self.step.passes)
 
     def count_unstepped(self) -> int:
         """Steps' worth of backward passes since an optimizer has stepped last."""
-        return self._clock.count_steps(0 if self.step is None else self.step.passes)
+        passes = 0 if self.step is None else self.step.passes
+        count: int = call_unseen(self._clock.count_steps, (passes,))
+        return count
 
     def close(self) -> None:
         """Leave torch, and keep nothing alive."""

@@ -28,6 +28,7 @@ from gradwatch.capture.graph import Edge, Node
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.plan import Plan
 from gradwatch.capture.planned_forward import PlannedForward
+from gradwatch.capture.weak_calls import call_weakly
 from gradwatch.records import Layer
 from gradwatch.schema.activations import Activation
 from gradwatch.schema.layer_set import HIDDEN_WAYS
@@ -73,7 +74,7 @@ class LayerRecorder:
         self.gradients = GradientReader(self.table.ledger, guard, passes.notice, small)
         make_mode = partial(FunctionMode, self, guard)
         follow = ForwardTracker if plan is None else PlannedForward
-        self.forward = follow(names, guard, self, make_mode, self._meet)
+        self.forward = follow(names, guard, self, make_mode, call_weakly(self._meet))
         self._notice = notice
         self._passes = passes
         self._insides = InsideRecorder(self.table, self.gradients, firing)
