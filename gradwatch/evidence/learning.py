@@ -13,7 +13,8 @@ import numpy as np
 
 from gradwatch.evidence.flow_facts import find_called, measure_updates
 from gradwatch.evidence.gradient_flow import Reading
-from gradwatch.evidence.loss_change import find_pools, measure_shares
+from gradwatch.evidence.loss_change import measure_shares
+from gradwatch.evidence.optimizer_pools import find_pools
 from gradwatch.evidence.per_param import Counts, PerParam, keep_param
 from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Mask, Topology

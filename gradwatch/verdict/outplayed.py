@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradwatch.evidence.history import History
-from gradwatch.evidence.loss_change import find_pools
+from gradwatch.evidence.optimizer_pools import find_pools
 from gradwatch.evidence.topology import Indices, Mask
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.ignored import find_ignored_params

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from gradwatch.display.figures.palette import Matrix
 from gradwatch.display.figures.rows import SHARES, RowPlan, plan_rows
 from gradwatch.evidence import gradient_flow as flow
-from gradwatch.evidence.loss_change import find_pools, measure_shares
+from gradwatch.evidence.loss_change import measure_shares
+from gradwatch.evidence.optimizer_pools import find_pools
 from gradwatch.records import StepRecord
 from gradwatch.thresholds import Thresholds
 

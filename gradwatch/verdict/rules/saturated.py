@@ -7,7 +7,7 @@ import numpy as np
 from gradwatch.evidence.feeders import name_with_feeders
 from gradwatch.evidence.gradient_flow import measure_rms
 from gradwatch.evidence.history import History
-from gradwatch.evidence.loss_change import has_players
+from gradwatch.evidence.optimizer_pools import has_players
 from gradwatch.evidence.softmaxes import find_softmaxes, measure_sureness
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.ignored import find_ignored_layers
