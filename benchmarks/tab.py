@@ -1,6 +1,6 @@
 """How long the tab and the report take on a large run: ``python -m benchmarks.tab [--save]``.
 
-A run of 500 layers x 10,000 recorded steps (made records, 144 MB) is served by TensorBoard
+A run of 500 layers x 10,000 recorded steps (made records, 184 MB) is served by TensorBoard
 with each of its loaders and opened in Chromium several times. Times are the page's own marks,
 counted from the moment at which the tab's frame starts to load. Needs Playwright and Chromium.
 """
