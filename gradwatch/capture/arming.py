@@ -9,7 +9,6 @@ from torch import nn
 from gradwatch.capture.eager_stance import EagerStance
 from gradwatch.capture.graph_clock import GraphClock
 from gradwatch.capture.sampled_step import SampledStep
-from gradwatch.capture.user_modes import call_unseen
 
 
 class Arming:
@@ -21,6 +20,7 @@ class Arming:
 
     Attributes:
         step: that is being sampled; ``None`` between sampled steps.
+        clock: tells steps that are skipped for good.
     """
 
     def __init__(self, model: nn.Module, lose: Callable[[int], None]) -> None:
@@ -28,7 +28,7 @@ class Arming:
         self._lose = lose
         self._stance = EagerStance(model, self._make_way)
         self._retired: list[SampledStep] = []
-        self._clock = GraphClock()
+        self.clock = GraphClock()
 
     def arm(self, step: SampledStep, used: Container[str]) -> None:
         """Begin to sample a step.
@@ -63,7 +63,6 @@ class Arming:
         Returns:
             The step that was being sampled.
         """
-        call_unseen(self._clock.tick, ())
         if self._retired:
             self.finish()
         return self.step
@@ -77,21 +76,19 @@ class Arming:
         assert self.step is not None
         if is_complete:
             params = [entry.param for entry in self.step.watched]
-            call_unseen(self._clock.follow, (params,))
+            self.clock.follow(params)
         else:
-            self._clock.note_passes(self.step.passes)
+            self.clock.note_passes(self.step.passes)
 
     def count_unstepped(self) -> int:
         """Steps' worth of backward passes since an optimizer has stepped last."""
-        passes = 0 if self.step is None else self.step.passes
-        count: int = call_unseen(self._clock.count_steps, (passes,))
-        return count
+        return self.clock.count_steps(0 if self.step is None else self.step.passes)
 
     def close(self) -> None:
         """Leave torch, and keep nothing alive."""
         self.disarm()
         self.finish()
-        self._clock.stop()
+        self.clock.stop()
 
     def _make_way(self) -> None:
         """Take our hooks away for an export; what the step would tell of its layers is lost."""

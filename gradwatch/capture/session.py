@@ -180,6 +180,7 @@ class Session:
             number: of the optimizer, in the order in which they were handed over; 0 by hand.
             optimizer: that has stepped.
         """
+        self.guard(self._arming.clock.tick)
         step = self._arming.end_step()
         if self._is_trial():
             self._had_trial = True

@@ -26,18 +26,14 @@ def is_inner_step(optimizer: Optimizer) -> bool:
     Args:
         optimizer: whose hook is running, on this thread.
     """
-    if sum(_is_wrapped(base) for base in type(optimizer).__mro__) < 2:
+    owners = [base.__dict__.get("step") for base in type(optimizer).__mro__]
+    if len([step for step in owners if hasattr(step, "hooked")]) < 2:
         return False
     found, frame = 0, sys._getframe()
     while frame is not None and found < 2:
         found += frame.f_code is _WRAPPER_CODE and frame.f_locals.get("self") is optimizer
         frame = frame.f_back  # type: ignore[assignment]
     return found == 2
-
-
-def _is_wrapped(owner: type) -> bool:
-    """Whether torch has wrapped the ``step`` that this very class defines."""
-    return hasattr(owner.__dict__.get("step"), "hooked")
 
 
 def remove_hook(table: dict[int, Any], hook: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -17,7 +17,7 @@ from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.paths import reach
 from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Topology
-from gradwatch.records import Array
+from gradwatch.records import Array, Layer
 from gradwatch.thresholds import Thresholds
 
 TIME = ":time"
@@ -97,16 +97,12 @@ def find_chains(topology: Topology, recurrent_calls: int) -> dict[str, tuple[int
         >>> find_chains(map_topology(LayerSet(tuple(calls))), recurrent_calls=4)
         {'cell': (0, 1, 2, 3, 4)}
     """
-    calls: dict[str, list[int]] = defaultdict(list)
-    is_written_out = bool(find_matrices(topology))
-    for index, layer in enumerate(topology.layers):
-        by_hand = layer.role == "activation" and is_written_out
-        if by_hand or layer.role in ("recurrent", "weight"):
-            calls[layer.fqn].append(index)
+    roles = {"recurrent", "weight", *(["activation"] if find_matrices(topology) else [])}
+    repeated = _list_repeated(topology, lambda layer: layer.role in roles, recurrent_calls)
     return {
-        fqn.removesuffix(TIME): tuple(sorted(found, key=lambda i: topology.layers[i].call))
-        for fqn, found in calls.items()
-        if len(found) >= recurrent_calls and _is_chain(topology, found, recurrent_calls)
+        fqn.removesuffix(TIME): calls
+        for fqn, calls in repeated.items()
+        if _is_chain(topology, calls, recurrent_calls)
     }
 
 
@@ -132,18 +128,25 @@ def find_cut_loops(topology: Topology, recurrent_calls: int) -> dict[str, tuple[
     """
     cuts = [cut for cut in topology.layer_set.cuts if cut.is_end and not cut.is_flat]
     names = {fqn for cut in cuts for fqn in cut.layers}
+    return _list_repeated(topology, lambda layer: layer.fqn in names, recurrent_calls)
+
+
+def _list_repeated(
+    topology: Topology, is_wanted: Callable[[Layer], bool], least: int
+) -> dict[str, tuple[int, ...]]:
+    """Entries of layers with at least so many calls, in the order of the calls."""
     calls: dict[str, list[int]] = defaultdict(list)
     for index, layer in enumerate(topology.layers):
-        if layer.fqn in names:
+        if is_wanted(layer):
             calls[layer.fqn].append(index)
     return {
         fqn: tuple(sorted(found, key=lambda i: topology.layers[i].call))
         for fqn, found in calls.items()
-        if len(found) >= recurrent_calls
+        if len(found) >= least
     }
 
 
-def _is_chain(topology: Topology, calls: list[int], recurrent_calls: int) -> bool:
+def _is_chain(topology: Topology, calls: Sequence[int], recurrent_calls: int) -> bool:
     """Whether each call depends on the one before, and is not just one of many parallel uses."""
     if topology.layers[calls[0]].fqn.endswith(TIME):
         return True

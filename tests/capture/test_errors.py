@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradwatch.capture import followed_calls, gradients, saturation
+from gradwatch.capture import followed_calls, gradients, graph_clock, saturation
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
 from tests.capture.tools import assert_no_trace, assert_same, list_keys, read, take_state
@@ -117,6 +117,7 @@ PLACES = {
     "activation": (saturation, "measure_saturation"),
     "backward hook": (gradients.statistics, "measure_zero_fraction"),
     "record": (Session, "deliver"),
+    "between samples": (graph_clock.GraphClock, "tick"),
 }
 
 
