@@ -33,6 +33,7 @@ class RecordQueue:
         self._own = own
         self._ranks = ranks
         self._assembler = Assembler(own)
+        self._modules: dict[int, str] = {}
         self._lost: set[int] = set()
 
     @property
@@ -51,11 +52,16 @@ class RecordQueue:
         Args:
             modules: fqn by ``id`` of each watched module, as they are now.
         """
+        self._modules = modules
         self._assembler.begin(modules)
 
     def start_over(self) -> None:
-        """Forget the layers met so far, since the making of a record may have been cut short."""
+        """Forget the layers met so far, since the making of a record may have been cut short.
+
+        The modules stay: what still waits to be made is of them, and describes the next step's.
+        """
         self._assembler = Assembler(self._own)
+        self._assembler.begin(self._modules)
 
     def lose(self, global_step: int) -> None:
         """Nothing that is measured at a step can be believed.

@@ -18,6 +18,7 @@ from torch import nn
 
 import gradwatch
 from gradwatch.capture import functions, statistics
+from gradwatch.capture.arming import Arming
 from gradwatch.capture.cuts import CutFinder
 from gradwatch.interruption import is_foreign
 from tests.capture.tools import assert_no_trace
@@ -126,6 +127,29 @@ def test_a_handler_inside_a_function_of_ours(
         step(model, optimizer)
     assert watching.failure is None
     assert_no_trace(model, (optimizer,))
+
+
+def test_a_signal_before_a_record_is_made_does_not_mislead_the_plan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The record that waited is made later, and describes calls that the next step is to plan."""
+
+    def handle(number: int, frame: object) -> None:
+        raise EnoughError
+
+    signal.signal(signal.SIGALRM, handle)
+    model, optimizer = make_training()
+    with gradwatch.watch(model, optimizer, every_n_steps=1) as watching:
+        for _ in range(6):
+            step(model, optimizer)
+        with monkeypatch.context() as patch:
+            patch.setattr(Arming, "note_end", lambda *_: signal.raise_signal(signal.SIGALRM))
+            with pytest.raises(EnoughError):
+                step(model, optimizer)
+        for _ in range(4):
+            step(model, optimizer)
+        assert watching.failure is None
+    assert watching.report().records > 8
 
 
 class Interrupting(torch.Tensor):
