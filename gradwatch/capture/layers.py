@@ -43,8 +43,8 @@ class LayerRecorder:
         passes: tells training passes from others.
         firing: which units fired lately, kept from step to step.
         linked: calls that an earlier step has described, whose sources are known.
-        notice: is shown the modules outside the watched ones, and says what is to be noted of one
-            that a watched module calls.
+        notice: is shown the modules outside the watched ones, each with whether a watched module
+            calls it, and says what is to be noted of it.
         draws_units: count pre-activations by bin, for the picture of where the units sit.
         finds_cuts: look for calls that let no gradient through.
         own: measures the statistics that are not gradwatch's.
@@ -59,7 +59,7 @@ class LayerRecorder:
         passes: PassTracker,
         firing: FiringHistory,
         linked: Mapping[CallKey, Layer],
-        notice: Callable[[nn.Module], str] = lambda module: "",
+        notice: Callable[[nn.Module, bool], str] = lambda module, is_inside: "",
         draws_units: bool = False,
         finds_cuts: bool = False,
         own: OwnMeasures | None = None,
@@ -100,8 +100,8 @@ class LayerRecorder:
         self.forward.arm(params)
 
     def _meet(self, module: nn.Module) -> None:
-        said = self._notice(module)
-        if said and self.forward.is_running:
+        said = self._notice(module, self.forward.is_running)
+        if said:
             self.table.notes[said] = None
 
     def close(self) -> None:

@@ -71,7 +71,7 @@ class SampledStep:
     guard: Protect
     firing: FiringHistory
     linked: Mapping[CallKey, Layer]
-    notice: Callable[[nn.Module], str]
+    notice: Callable[[nn.Module, bool], str]
     foresee: Callable[[int], int | None]
     on_finish: Callable[[bool], None]
     global_step: int

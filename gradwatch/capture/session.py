@@ -252,9 +252,9 @@ class Session:
         self._arming.arm(step, self._records.used)
         self._pace.spend(began)
 
-    def _notice(self, module: nn.Module) -> str:
+    def _notice(self, module: nn.Module, is_inside: bool) -> str:
         self._ranks.notice(module, self.model)
-        return describe_unregistered(module, self.model, self.optimizers)
+        return describe_unregistered(module, self.model, self.optimizers) if is_inside else ""
 
     def _finish(self, is_complete: bool) -> None:
         step = self._arming.step
