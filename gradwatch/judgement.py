@@ -141,6 +141,8 @@ def judge_logdir(
 
 def _find_overrides(runs: Sequence[Run], given: Mapping[str, object]) -> dict[str, object]:
     """What some run was not trained with."""
+    if not given:
+        return {}
     trained = [choose_thresholds(run.header, {}) for run in runs]
     return {
         k: v for k, v in given.items() if any(getattr(thresholds, k) != v for thresholds in trained)
@@ -174,7 +176,8 @@ def choose_thresholds(header: RunHeader | None, overrides: Mapping[str, object])
     Raises:
         InvalidInput: no such threshold, or a value that it cannot have.
     """
-    return (header.thresholds if header else Thresholds()).replace(**dict(overrides))
+    thresholds = header.thresholds if header else Thresholds()
+    return thresholds.replace(**overrides) if overrides else thresholds
 
 
 def _judge_run(run: Run, overrides: Mapping[str, object]) -> RunJudgement:

@@ -39,13 +39,12 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
         {'its softmax has one key to choose from, so that queries and keys change nothing': [0]}
     """
     topology = reading.topology
+    choiceless, shared = _find_choiceless(reading), _find_shared(topology)
+    if not (choiceless or shared):
+        return {}
     faint = topology.is_held & ~(reading.param_gradient >= thresholds.profile)
     judged = np.flatnonzero(faint).tolist()
-    if not judged:
-        return {}
-    choiceless = _find_choiceless(reading)
     inside = _find_inside(reading, choiceless, thresholds.rounding_share)
-    shared = _find_shared(topology)
     idle = [
         i
         for i in (judged if choiceless else ())
@@ -61,16 +60,19 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
 
 def _find_choiceless(reading: Reading) -> set[int]:
     """Softmaxes over a single value, which is always 1."""
+    mixing = _find_mixing(reading.topology)
+    if not mixing:
+        return set()
     slope = reading.record.layer("derivative_mean")
     saturated = reading.record.layer("saturated_fraction")
-    layers = reading.topology.layers
-    flat = np.flatnonzero((slope == 0) & (saturated == 0)).tolist()
-    return {index for index in flat if _mixes(layers[index].type)}
+    return {index for index in mixing if slope[index] == 0 and saturated[index] == 0}
 
 
-def _mixes(kind: str) -> bool:
-    row = find_activation(kind)
-    return row is not None and not row.is_elementwise
+@lru_cache(maxsize=16)
+def _find_mixing(topology: Topology) -> tuple[int, ...]:
+    """Activations that are not elementwise, as a softmax is none."""
+    rows = [find_activation(layer.type) for layer in topology.layers]
+    return tuple(i for i, row in enumerate(rows) if row is not None and not row.is_elementwise)
 
 
 def _find_inside(reading: Reading, choiceless: set[int], rounding_share: float) -> set[int]:

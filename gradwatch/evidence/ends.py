@@ -7,13 +7,17 @@ first; and a function of the layer's own may be flat where all samples lie.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
+from gradwatch.evidence.flow_facts import list_grads, read_grads
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.paths import LEAST_NORM, find_fed_path
+from gradwatch.evidence.record_table import RecordTable
+from gradwatch.evidence.topology import Indices
 from gradwatch.thresholds import Thresholds
 
 
@@ -46,15 +50,24 @@ def find_exit(reading: Reading, index: int) -> WayEnd | None:
         >>> find_exit(make_reading(), 0)
         WayEnd(layer=2, strongest=2, share=1.0)
     """
-    calls = [call for call in reading.topology.calls[index] if reading.grad[call] > 0]
+    grad = reading.ask(list_grads)
+    calls = [call for call in reading.topology.calls[index] if grad[call] > 0]
     if not calls:
         return None
-    start = max(calls, key=lambda call: float(reading.grad[call]))
+    start = max(calls, key=grad.__getitem__)
     path = find_fed_path(reading, start)
-    last = path[-1] if path else start
-    asked = np.where(reading.topology.is_reference & np.isfinite(reading.grad), reading.grad, 0.0)
-    strongest = int(np.argmax(asked))
-    return WayEnd(last, strongest, float(reading.grad[last] / max(asked[strongest], LEAST_NORM)))
+    last, strongest = path[-1] if path else start, int(reading.ask(_find_strongest))
+    asked = grad[strongest] if reading.topology.is_reference[strongest] else 0.0
+    asked = asked if math.isfinite(asked) else 0.0
+    return WayEnd(last, strongest, grad[last] / max(asked, LEAST_NORM))
+
+
+def _find_strongest(table: RecordTable) -> Indices:
+    """The layer that the loss sends most, of each record."""
+    grad = table.ask(read_grads)
+    asked = np.where(table.topology.is_reference & np.isfinite(grad), grad, 0.0)
+    strongest: Indices = np.argmax(asked, axis=1)
+    return strongest
 
 
 def find_closed_end(reading: Reading, index: int, thresholds: Thresholds) -> int:

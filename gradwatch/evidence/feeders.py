@@ -74,6 +74,7 @@ def _find_weight(topology: Topology, index: int) -> str:
     return topology.layers[index].fqn
 
 
+@lru_cache(maxsize=1024)
 def is_wrapped(topology: Topology, index: int) -> bool:
     """Whether an activation is called inside a module made for it, which may scale its input.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
+from math import isnan
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from gradwatch.evidence.gradient_flow import Reading, measure_rms
 from gradwatch.evidence.growth import measure_output_growth
 from gradwatch.evidence.softmaxes import measure_sureness
 from gradwatch.evidence.time_steps import measure_time_share
+from gradwatch.evidence.topology import Topology
 from gradwatch.evidence.windows import FIRST_RECORDS
 from gradwatch.records import Array
 from gradwatch.thresholds import Thresholds
@@ -64,8 +67,9 @@ class FirstLevels:
             (self.input_scale, measure_input_scale(reading)),
             (self.sureness, measure_sureness(reading)),
         ):
-            for index in np.flatnonzero(~np.isnan(values)):
-                levels.setdefault(reading.topology.layers[index].key, float(values[index]))
+            for key, value in zip(_list_keys(reading.topology), values.tolist(), strict=True):
+                if not isnan(value):
+                    levels.setdefault(key, value)
         for profile in measure_time_share(reading, self.thresholds):
             self.time_share.setdefault(profile.fqn, profile.share)
 
@@ -90,6 +94,11 @@ class FirstLevels:
         if self.input_scale.get(key, 1.0) >= thresholds.input_scale:
             return False
         return self.saturated.get(key, 1.0) < thresholds.saturated_fraction
+
+
+@lru_cache(maxsize=16)
+def _list_keys(topology: Topology) -> tuple[str, ...]:
+    return tuple(layer.key for layer in topology.layers)
 
 
 def _measure_growth(reading: Reading) -> float:
@@ -131,12 +140,20 @@ def measure_input_scale(reading: Reading) -> Array:
     """
     topology, rms = reading.topology, measure_rms(reading)
     size = reading.record.param("weight_l2_norm") / topology.lecun_norm
-    matrices = {topology.params[i].module: i for i in np.flatnonzero(topology.lecun_norm)}
     scale = np.full(len(topology.layers), np.nan)
-    for index, layer in enumerate(topology.layers):
-        source = layer.inputs[0] if layer.role == "activation" and len(layer.inputs) == 1 else -1
-        if source >= 0 and topology.layers[source].role == "weight":
-            matrix = matrices.get(topology.layers[source].fqn, -1)
-            if matrix >= 0 and size[matrix] > 0:
-                scale[index] = rms[source] / size[matrix]
+    for activation, source, matrix in _find_fed_by_weights(topology):
+        if size[matrix] > 0:
+            scale[activation] = rms[source] / size[matrix]
     return scale
+
+
+@lru_cache(maxsize=16)
+def _find_fed_by_weights(topology: Topology) -> tuple[tuple[int, int, int], ...]:
+    """Activations right behind a weight, the weight's layer, and its matrix."""
+    matrices = {topology.params[i].module: i for i in np.flatnonzero(topology.lecun_norm).tolist()}
+    layers, found = topology.layers, []
+    for index, layer in enumerate(layers):
+        source = layer.inputs[0] if layer.role == "activation" and len(layer.inputs) == 1 else -1
+        if source >= 0 and layers[source].role == "weight" and layers[source].fqn in matrices:
+            found.append((index, source, matrices[layers[source].fqn]))
+    return tuple(found)

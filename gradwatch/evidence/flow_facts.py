@@ -5,6 +5,8 @@ Each is a function of a ``RecordTable``; ``Reading`` says in words what it measu
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gradwatch.evidence.record_table import RecordTable
@@ -45,6 +47,29 @@ def read_grads(table: RecordTable) -> Array:
     grad: Array = table.layer("grad_output_l2_norm").copy()
     grad[(grad == 0) & (table.layer("grad_zero_fraction") < 1)] = ROUNDED_NORM
     return grad
+
+
+def list_grads(table: RecordTable) -> list[Any]:
+    """The same as Python's numbers, for walks from layer to layer.
+
+    Args:
+        table: of the records.
+
+    Returns:
+        A list of floats for each record.
+    """
+    rows: list[Any] = table.ask(read_grads).tolist()
+    return rows
+
+
+def list_references(table: RecordTable) -> list[Any]:
+    """``Reading.reference`` of each record as Python's numbers.
+
+    Args:
+        table: of the records.
+    """
+    rows: list[Any] = table.ask(spread_references).tolist()
+    return rows
 
 
 @np.errstate(all="ignore")

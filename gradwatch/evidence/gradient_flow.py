@@ -44,6 +44,8 @@ class Reading:
     Attributes:
         record: the numbers as measured.
         topology: of its layer set.
+        paths: ways from a layer to the loss that have been followed so far, see
+            ``paths.find_fed_path``.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_reading
@@ -57,8 +59,9 @@ class Reading:
     """
 
     def __init__(self, table: RecordTable, row: int) -> None:
-        self._table, self._row = table, row
+        self._table, self._row, self._facts = table, row, table.facts
         self.record, self.topology = table.records[row], table.topology
+        self.paths: dict[int, tuple[int, ...]] = {}
 
     def __repr__(self) -> str:
         return f"Reading({self.record!r})"
@@ -73,7 +76,10 @@ class Reading:
         Returns:
             A row, or one number. It is kept: do not write to it.
         """
-        found: Fact = self._table.ask(find, *settings)[self._row]
+        key = (find, *settings) if settings else find
+        known: Fact | None = self._facts.get(key)
+        rows = self._table.ask(find, *settings) if known is None else known
+        found: Fact = rows[self._row]
         return found
 
     @property

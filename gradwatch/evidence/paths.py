@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from gradwatch.evidence.flow_facts import list_grads, list_references
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.topology import Topology
 from gradwatch.records import Param
@@ -33,17 +34,23 @@ def find_fed_path(reading: Reading, start: int) -> tuple[int, ...]:
         >>> find_fed_path(make_reading(), 0)
         (1, 2)
     """
-    grad, reference = reading.grad.tolist(), reading.reference.tolist()
-    consumers, here = reading.topology.consumers, start
-    path: list[int] = []
-    seen = {start}
-    while True:
-        ahead = [c for c in consumers[here] if c not in seen and reference[c] >= reference[start]]
-        if not ahead or grad[here] >= reference[start]:
-            return tuple(path)
+    path = reading.paths.get(start)
+    if path is None:
+        path = reading.paths[start] = _follow_fed(reading, start)
+    return path
+
+
+def _follow_fed(reading: Reading, start: int) -> tuple[int, ...]:
+    grad, reference = reading.ask(list_grads), reading.ask(list_references)
+    consumers, here, full = reading.topology.consumers, start, reference[start]
+    path = {start: None}
+    while not grad[here] >= full:
+        ahead = [c for c in consumers[here] if reference[c] >= full and c not in path]
+        if not ahead:
+            break
         here = max(ahead, key=lambda c: _rank(grad[c])) if len(ahead) > 1 else ahead[0]
-        seen.add(here)
-        path.append(here)
+        path[here] = None
+    return tuple(path)[1:]
 
 
 def find_block(reading: Reading, start: int) -> int:
@@ -59,7 +66,7 @@ def find_block(reading: Reading, start: int) -> int:
         >>> find_block(make_reading(layer=rows), 0)
         1
     """
-    blocked, source, grad = -1, start, reading.grad.tolist()
+    blocked, source, grad = -1, start, reading.ask(list_grads)
     for index in find_fed_path(reading, start):
         if grad[source] == 0 and grad[index] > LEAST_NORM:
             blocked = index

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from gradwatch.evidence.topology import map_topology
 from gradwatch.records import Array, StepRecord
 
-Fact = TypeVar("Fact", bound=npt.NDArray[Any])
-"""An array with a row, or a number, for each record of a table."""
+Fact = TypeVar("Fact", bound=npt.NDArray[Any] | list[Any])
+"""A row, or a number, for each record of a table."""
 
 
 class RecordTable:
@@ -33,6 +33,7 @@ class RecordTable:
         topology: of the layer set.
         layer_values: float64 ``(n_records, n_rows, n_layers)``; ``param_values`` and
             ``step_values`` likewise.
+        facts: what has been asked for so far, by the question, see ``ask``.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_record
@@ -51,7 +52,7 @@ class RecordTable:
         self.param_values = _stack([record.param_values for record in records])
         self.step_values = _stack([record.step_values for record in records])
         self._before = records[0] if before is None else before
-        self._facts: dict[Hashable, Any] = {}
+        self.facts: dict[Hashable, Any] = {}
 
     def __len__(self) -> int:
         return len(self.records)
@@ -105,12 +106,12 @@ class RecordTable:
             settings: these thresholds.
 
         Returns:
-            The array itself, which is kept: do not write to it.
+            The rows themselves, which are kept: do not write to them.
         """
-        key = (find, *settings)
-        found: Fact | None = self._facts.get(key)
+        key = (find, *settings) if settings else find
+        found: Fact | None = self.facts.get(key)
         if found is None:
-            found = self._facts[key] = find(self, *settings)
+            found = self.facts[key] = find(self, *settings)
         return found
 
     def _read(self, scope: Any, statistic: str, values: Array) -> Array:

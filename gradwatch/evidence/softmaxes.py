@@ -59,6 +59,8 @@ def measure_sureness(reading: Reading) -> Array:
     topology, record = reading.topology, reading.record
     sure = np.full(len(topology.layers), np.nan)
     chosen = list(find_softmaxes(topology))
+    if not chosen:
+        return sure
     squares = record.layer("output_l2_norm")[chosen] ** 2
     spread = record.layer("derivative_mean")[chosen] * topology.output_numel[chosen]
     with np.errstate(invalid="ignore", divide="ignore"):

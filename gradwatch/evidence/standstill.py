@@ -210,27 +210,34 @@ def find_sure(record: StepRecord) -> Mask:
     return sure
 
 
-def find_kept(record: StepRecord, highest: float) -> Mask:
+def find_kept(reading: Reading, highest: float) -> Mask:
     """Parameters that a step has not moved for another reason than a weak gradient.
 
     Args:
-        record: of the step.
+        reading: of the step's record.
         highest: learning rate of the run so far.
 
     Returns:
         bool ``(n_params,)``.
 
     Example:
-        >>> from gradwatch.evidence.worked_example import make_record
-        >>> find_kept(make_record(param={"update_l2_norm": (0.0, 0.25)}), highest=0.125).tolist()
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> find_kept(make_reading(param={"update_l2_norm": (0.0, 0.25)}), highest=0.125).tolist()
         [True, False]
     """
-    still, rests = (
-        record.param("update_l2_norm") == 0,
-        is_resting(record.param("learning_rate"), highest),
-    )
-    kept: Mask = find_fed(record) & still & (rests | find_sure(record) | find_cleared(record))
+    still: Mask = reading.ask(_find_still)
+    if not np.count_nonzero(still):
+        return still
+    record = reading.record
+    rests = is_resting(record.param("learning_rate"), highest)
+    kept: Mask = still & (rests | find_sure(record) | find_cleared(record))
     return kept
+
+
+def _find_still(table: RecordTable) -> Mask:
+    """Parameters with a gradient of which the step has moved none, by not a bit."""
+    still: Mask = find_fed(table) & (table.param("update_l2_norm") == 0)
+    return still
 
 
 def is_resting(rates: Array, highest: float) -> Mask:

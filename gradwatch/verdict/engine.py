@@ -40,10 +40,14 @@ class Doctor:
         thresholds: when a measurement counts; the defaults fit most runs.
         rules: what is looked for; by default gradwatch's own and those that
             installed packages name. One that is not gradwatch's own ends at its first exception.
+        tells_changes: somebody reads what begins and ends; otherwise none of it is described.
     """
 
     def __init__(
-        self, thresholds: Thresholds | None = None, rules: Sequence[Rule] | None = None
+        self,
+        thresholds: Thresholds | None = None,
+        rules: Sequence[Rule] | None = None,
+        tells_changes: bool = True,
     ) -> None:
         self.thresholds = thresholds or Thresholds()
         self._failures: list[str] = []
@@ -54,7 +58,7 @@ class Doctor:
         for rule in self.rules:
             kinds.register_kind(rule.kind, rule.title, rule.code)
         self.history = History(thresholds=self.thresholds)
-        self._tracker = Tracker(self.thresholds)
+        self._tracker = Tracker(self.thresholds, tells_changes)
         self._ignored: set[str] = set()
 
     @property
@@ -101,21 +105,26 @@ class Doctor:
             for rule in self.rules:
                 if broken and rule.kind != "exploding":
                     continue
-                kept = [sign for sign in map(self._silence, self._ask(rule)) if sign is not None]
+                kept = self._ask(rule)
                 if kept or not broken:
                     changes += self._tracker.update(rule, kept, step, self._sees)
-                broken |= rule.kind == "nonfinite" and any(s.severity != "note" for s in kept)
+                if kept and rule.kind == "nonfinite":
+                    broken |= any(sign.severity != "note" for sign in kept)
         if broken:
             changes += self._tracker.confirm("exploding")
         return tuple(changes)
 
     def _ask(self, rule: Rule) -> list[Sign]:
-        topology = self.history.latest.topology
+        """What a rule sees at the newest record, and nobody has asked to be silent about."""
         signs = rule.examine(self.history, self.thresholds)
+        if not signs:
+            return signs
         if rule.kind in self.thresholds.ignore_kinds:
             self._ignored.update(layer for sign in signs for layer in sign.layers)
             return []
-        return [replace(sign, topology=topology) for sign in signs]
+        topology = self.history.latest.topology
+        heard = [self._silence(sign) for sign in signs]
+        return [sign.change(topology=topology) for sign in heard if sign is not None]
 
     def _sees(self, sign: Sign) -> bool:
         """Whether the newest record shows anything of these layers; a turn of others does not."""
@@ -223,7 +232,7 @@ def diagnose(
         >>> diagnose(make_record(step, param=left) for step in range(10))
         <Verdict: unhealthy, GW802 mishandled; 10 records, steps 0 to 9>
     """
-    doctor = Doctor(thresholds)
+    doctor = Doctor(thresholds, tells_changes=False)
     batch: list[StepRecord] = []
     for record in records:
         batch.append(record)

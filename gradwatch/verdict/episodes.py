@@ -79,10 +79,12 @@ class Tracker:
 
     Args:
         thresholds: how long a sign has to last to be a finding, and to be absent to have gone.
+        tells_changes: findings that begin or end are described and returned.
     """
 
-    def __init__(self, thresholds: Thresholds) -> None:
+    def __init__(self, thresholds: Thresholds, tells_changes: bool = True) -> None:
         self._thresholds = thresholds
+        self._tells_changes = tells_changes
         self._open: list[Episode] = []
         self.past: list[Episode] = []
 
@@ -142,9 +144,13 @@ class Tracker:
         ]
         for episode in found:
             episode.confirmed = True
-        return [
-            Change(episode.describe(), True) for episode in found if episode.sign.severity != "note"
-        ]
+        changes = [self._tell(episode, began=True) for episode in found]
+        return [change for change in changes if change is not None]
+
+    def _tell(self, episode: Episode, began: bool) -> Change | None:
+        """A change that somebody wants to hear of; notes wake nobody."""
+        is_heard = self._tells_changes and episode.sign.severity != "note"
+        return Change(episode.describe(), began) if is_heard else None
 
     def _meet(self, rule: Rule, sign: Sign, mine: list[Episode], global_step: int) -> Change | None:
         episode = next((episode for episode in mine if _belongs(episode, sign, global_step)), None)
@@ -162,7 +168,7 @@ class Tracker:
         if episode.confirmed or not self._has_lasted(episode):
             return None
         episode.confirmed = True
-        return Change(episode.describe(), True) if sign.severity != "note" else None
+        return self._tell(episode, began=True)
 
     def _has_lasted(self, episode: Episode) -> bool:
         needed = episode.rule.persistence or self._thresholds.persistence
@@ -190,7 +196,7 @@ class Tracker:
         episode.ended = True
         episode.sign = episode.sign.explained()  # lets go of the record
         self.past.append(episode)
-        return Change(episode.describe(), False) if episode.sign.severity != "note" else None
+        return self._tell(episode, began=False)
 
 
 def _belongs(episode: Episode, sign: Sign, global_step: int) -> bool:

@@ -36,11 +36,13 @@ def _find_flushed(history: History, thresholds: Thresholds, found: Mask) -> Mask
 
 
 def _find_walled(history: History, thresholds: Thresholds, found: Mask) -> Mask:
-    return _mark(found, find_walled(history.latest, _find_zero(history, found)))
+    zero = _find_zero(history, found)
+    return _mark(found, find_walled(history.latest, zero) if zero else ())
 
 
 def _find_left_out(history: History, thresholds: Thresholds, found: Mask) -> Mask:
-    return _mark(found, find_shut(history.latest, _find_zero(history, found)))
+    zero = _find_zero(history, found)
+    return _mark(found, find_shut(history.latest, zero) if zero else ())
 
 
 def _find_idle(history: History, thresholds: Thresholds, found: Mask) -> Mask:
@@ -64,7 +66,7 @@ def _find_rested(history: History, thresholds: Thresholds, found: Mask) -> Mask:
 
 
 def _find_kept(history: History, thresholds: Thresholds, found: Mask) -> Mask:
-    return find_kept(history.latest.record, history.rates.highest)
+    return find_kept(history.latest, history.rates.highest)
 
 
 GUARDS: tuple[Guard, ...] = (
