@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -44,6 +44,8 @@ _TYPE_WIDTH = 16
 _MIN_NAME_WIDTH = 8
 _CELL_FRAME = 3  # padding on both sides and a divider
 _MAX_FINDINGS = 12
+_INDENT = 2  # of a finding's lines
+_GAP = 2  # between a label and what it labels
 _CODE = re.compile(r"`([^`]*)`")
 
 
@@ -111,7 +113,8 @@ class VerdictView:
         verdict = self.verdict
         yield _draw_headline(verdict, options)
         for finding in verdict.findings[:_MAX_FINDINGS]:
-            yield Padding(_draw_finding(finding, verdict), (1, 0, 0, 2))
+            yield Text()
+            yield from _lay_out(list(_describe_finding(finding, verdict)), console, options)
         left_out = len(verdict.findings) - _MAX_FINDINGS
         if left_out > 0:
             yield Text(f"  ... and {left_out} more findings", style="dim")
@@ -149,27 +152,40 @@ def _find_level(verdict: Verdict) -> str:
     return "healthy" if verdict.healthy else "warning"
 
 
-def _draw_finding(finding: Finding, verdict: Verdict) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
+def _describe_finding(finding: Finding, verdict: Verdict) -> Iterator[tuple[Text, Text]]:
+    """Its rows: what each says in a word, and the words."""
     style = _STYLES.get(finding.severity, "bold")
     title = Text(f"{finding.kind.capitalize()} [{finding.code}]. ", style=style)
     title.append(since(finding, verdict), style="not bold default")
-    grid.add_row(Text(finding.severity.upper(), style=style), title)
-    grid.add_row("What", _draw_prose(finding.message))
+    yield Text(finding.severity.upper(), style=style), title
+    yield Text("What"), _draw_prose(finding.message)
     if finding.cause:
         words = describe_cause(finding.cause)
-        grid.add_row(
-            "Cause", Text(f"{finding.cause}: {words}" if words != finding.cause else words)
-        )
-    grid.add_row("Remedy", _draw_prose(finding.remedy, "bold"))
+        known = f"{finding.cause}: {words}" if words != finding.cause else words
+        yield Text("Cause"), Text(known)
+    yield Text("Remedy"), _draw_prose(finding.remedy, "bold")
     if finding.layers:
         region = "".join(piece.text for piece in say_region(verdict, finding))
-        grid.add_row("Layers", Text(make_printable(region)))
+        yield Text("Layers"), Text(make_printable(region))
     if finding.source_apart:
-        grid.add_row("Code", Text(make_printable(finding.source_apart)))
-    return grid
+        yield Text("Code"), Text(make_printable(finding.source_apart))
+
+
+def _lay_out(
+    rows: Sequence[tuple[Text, Text]], console: Console, options: ConsoleOptions
+) -> Iterator[Segment]:
+    """Labels on the left, and beside them what is said; a ``rich.Table`` takes four times as long.
+
+    Of the 2 ms for each run of a large log directory that was most.
+    """
+    labels = max(label.cell_len for label, _ in rows) + _GAP
+    width = max(options.max_width - _INDENT - labels, 1)
+    for label, text in rows:
+        start = Text(" " * _INDENT).append_text(label)
+        for line in text.wrap(console, width, overflow="fold"):
+            start.pad_right(_INDENT + labels - start.cell_len)
+            yield from start.append_text(line).render(console, end="\n")
+            start = Text()
 
 
 def _draw_prose(text: str, style: str = "") -> Text:
