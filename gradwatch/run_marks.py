@@ -11,10 +11,11 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from gradwatch.errors import UnreadableLog
-from gradwatch.thresholds import Thresholds
+from gradwatch.thresholds import DEFAULTS, Thresholds
 
 ENDINGS: tuple[str, ...] = ("detached", "exception", "failure")
 """How a watch ends: as it should, with the training's own error, or with one of gradwatch's."""
@@ -91,7 +92,7 @@ class RunHeader:
     session: str
     started_at: float = 0.0
     python_version: str = ""
-    thresholds: Thresholds = field(default_factory=Thresholds)
+    thresholds: Thresholds = DEFAULTS
     description: RunDescription = field(default_factory=RunDescription)
     files_before: int = 0
     beside: tuple[str, ...] = ()
@@ -222,7 +223,7 @@ def _unpack(cls: type[AnyMark], content: bytes) -> AnyMark:
 
 def _revive(cls: type[Any], content: dict[str, Any]) -> Any:
     """Fields that we do not know are passed over; those that lack keep their defaults."""
-    known = {row.name: row.type for row in dataclasses.fields(cls)}
+    known = _list_types(cls)  # type: ignore[arg-type]
     values = {name: value for name, value in content.items() if name in known}
     for name, value in values.items():
         if name in _NESTED:
@@ -230,8 +231,14 @@ def _revive(cls: type[Any], content: dict[str, Any]) -> Any:
         elif name == "optimizers":
             values[name] = tuple(_revive(OptimizerSettings, entry) for entry in value)
         else:
-            values[name] = _convert(str(known[name]), value)
+            values[name] = _convert(known[name], value)
     return cls(**values)
+
+
+@lru_cache
+def _list_types(cls: type[Any]) -> dict[str, str]:
+    """What each field declares, by its name."""
+    return {row.name: str(row.type) for row in dataclasses.fields(cls)}
 
 
 def _convert(kind: str, value: Any) -> Any:

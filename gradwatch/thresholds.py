@@ -273,6 +273,8 @@ class Thresholds:
             value = getattr(self, row.name)
             if value is row.default or isinstance(row.default, tuple):
                 continue
+            if type(value) is float and 0 <= value < math.inf:
+                continue  # the usual case: asking whether it is a number takes its time
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise InvalidInput(
                     f"Expected {row.name} to be a number, got {value!r}. Pass a number from 0."
@@ -303,3 +305,7 @@ class Thresholds:
                 f"Expected thresholds among {', '.join(sorted(known))}, got {unknown[0]!r}."
             )
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+DEFAULTS = Thresholds()
+"""Those of a run that chooses none; they cannot be changed, and making them takes its time."""

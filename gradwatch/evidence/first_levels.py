@@ -15,7 +15,7 @@ from gradwatch.evidence.time_steps import measure_time_share
 from gradwatch.evidence.topology import Topology
 from gradwatch.evidence.windows import FIRST_RECORDS
 from gradwatch.records import Array
-from gradwatch.thresholds import Thresholds
+from gradwatch.thresholds import DEFAULTS, Thresholds
 
 
 @dataclass
@@ -45,7 +45,7 @@ class FirstLevels:
     growth: float = 1.0
     weight_gain: float = 0.0
     seen: int = 0
-    thresholds: Thresholds = field(default_factory=Thresholds)
+    thresholds: Thresholds = DEFAULTS
 
     def add(self, reading: Reading) -> None:
         """Take in the next reading; only the first ``FIRST_RECORDS`` count.

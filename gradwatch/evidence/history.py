@@ -28,7 +28,7 @@ from gradwatch.evidence.step_sizes import StepSizes
 from gradwatch.evidence.topology import Topology
 from gradwatch.evidence.windows import WINDOW
 from gradwatch.records import Layer, StepRecord
-from gradwatch.thresholds import Thresholds
+from gradwatch.thresholds import DEFAULTS, Thresholds
 
 
 @dataclass
@@ -58,7 +58,7 @@ class History:
     window: deque[Reading] = field(default_factory=lambda: deque(maxlen=WINDOW))
     count: int = 0
     first_step: int = 0
-    thresholds: Thresholds = field(default_factory=Thresholds)
+    thresholds: Thresholds = DEFAULTS
     params: ParamHistory = field(default_factory=ParamHistory)
     standstill: Standstill = field(default_factory=Standstill)
     ranks: RankSpreads = field(default_factory=RankSpreads)

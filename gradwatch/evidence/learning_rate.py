@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwatch.evidence.thinning import Thinned
 from gradwatch.evidence.windows import LATEST_RATES
-from gradwatch.thresholds import Thresholds
+from gradwatch.thresholds import DEFAULTS, Thresholds
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Rates:
 
     latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_RATES))
     highest: float = 0.0
-    thresholds: Thresholds = field(default_factory=Thresholds)
+    thresholds: Thresholds = DEFAULTS
     _thinned: Thinned[tuple[float, float]] = field(default_factory=Thinned)
     _held: float = math.nan
 

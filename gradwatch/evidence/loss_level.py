@@ -10,7 +10,7 @@ from statistics import fmean, median
 
 from gradwatch.evidence.windows import EARLY_LOSSES, FIRST_RECORDS, LATEST_RECORDS
 from gradwatch.records import StepRecord
-from gradwatch.thresholds import Thresholds
+from gradwatch.thresholds import DEFAULTS, Thresholds
 
 LEAST_SCATTERED = 4
 """Records of which either half has a scatter: below that ``levelled_records`` says nothing."""
@@ -36,7 +36,7 @@ class LossLevels:
     early: list[float] = field(default_factory=list)
     latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_RECORDS))
     count: int = 0
-    thresholds: Thresholds = field(default_factory=Thresholds)
+    thresholds: Thresholds = DEFAULTS
     _ages: deque[int] = field(default_factory=lambda: deque(maxlen=LATEST_RECORDS))
     _first_step: int = 0
 

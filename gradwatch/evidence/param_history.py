@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from gradwatch.evidence.per_param import Counts, PerParam, keep_param
 from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Mask
 from gradwatch.records import Array
-from gradwatch.thresholds import Thresholds
+from gradwatch.thresholds import DEFAULTS, Thresholds
 
 MOVED = -(2**62)
 """Mark of a parameter that has changed at some step."""
@@ -63,7 +63,7 @@ class ParamHistory(PerParam):
     is_decayed: Mask = keep_param(False)
     shrunk: Array = keep_param(0.0)
     explained: Array = keep_param(0.0)
-    thresholds: Thresholds = field(default_factory=Thresholds)
+    thresholds: Thresholds = DEFAULTS
 
     def add(self, reading: Reading, is_warming_up: bool) -> None:
         """Take in the next reading.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,14 @@ class PerParam:
         Args:
             places: for each of its parameters, the index in the old one, or -1.
         """
-        for row in fields(self):  # type: ignore[arg-type]
-            if "blank" in row.metadata:
-                kept = np.append(getattr(self, row.name), row.metadata["blank"])
-                setattr(self, row.name, kept[places])
+        for name, blank in _list_kept(type(self)):  # type: ignore[arg-type]
+            kept = getattr(self, name)
+            carried = np.append(kept, blank)[places] if kept.size else np.full(len(places), blank)
+            setattr(self, name, carried)
+
+
+@lru_cache
+def _list_kept(cls: type[PerParam]) -> tuple[tuple[str, Any], ...]:
+    """Names of the fields that ``keep_param`` made, with what a new parameter has."""
+    rows = fields(cls)  # type: ignore[arg-type]
+    return tuple((row.name, row.metadata["blank"]) for row in rows if "blank" in row.metadata)

@@ -14,7 +14,7 @@ from gradwatch.evidence.flow_facts import find_arrived
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.per_param import Counts, PerParam, keep_param
 from gradwatch.evidence.record_table import RecordTable
-from gradwatch.evidence.topology import HALF_ULPS, Mask
+from gradwatch.evidence.topology import Mask
 from gradwatch.records import Array, StepRecord
 from gradwatch.thresholds import Thresholds
 
@@ -181,32 +181,30 @@ def find_lost(standstill: Standstill, reading: Reading, thresholds: Thresholds) 
     grad = reading.record.param("step_grad_l2_norm")
     rests = standstill.has_moved & ~(grad > thresholds.converged * standstill.largest_grad)
     has_stepped = standstill.stepped == standstill.records
-    lost: Mask = find_sure(reading.record) & has_stepped & ~rests
+    lost: Mask = reading.ask(find_sure) & has_stepped & ~rests
     return lost
 
 
-def find_sure(record: StepRecord) -> Mask:
+def find_sure(table: RecordTable) -> Mask:
     """Parameters with ``rate * ||g|| > 2^-22 ||w||``: a step that float32 cannot round away.
 
     What half precision rounds away is an underflow, and of a sparse gradient nothing is known.
 
     Args:
-        record: of one step.
+        table: of records.
 
     Returns:
-        bool ``(n_params,)``.
+        bool ``(n_records, n_params)``.
 
     Example:
-        >>> from gradwatch.evidence.worked_example import make_record
-        >>> find_sure(make_record(param={"learning_rate": (1e-9, 0.125)})).tolist()
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> make_reading(param={"learning_rate": (1e-9, 0.125)}).ask(find_sure).tolist()
         [False, True]
     """
-    grad, size = record.param("step_grad_l2_norm"), record.param("weight_l2_norm")
-    is_whole = np.array(
-        [param.dtype not in HALF_ULPS for param in record.layer_set.params], dtype=bool
-    )
-    is_dense = np.isfinite(record.param("loss_change"))
-    sure: Mask = (record.param("learning_rate") * grad > SURE_STEP * size) & is_whole & is_dense
+    grad, size = table.param("step_grad_l2_norm"), table.param("weight_l2_norm")
+    is_whole = table.topology.half_ulps == 0
+    is_dense = np.isfinite(table.param("loss_change"))
+    sure: Mask = (table.param("learning_rate") * grad > SURE_STEP * size) & is_whole & is_dense
     return sure
 
 
@@ -228,9 +226,8 @@ def find_kept(reading: Reading, highest: float) -> Mask:
     still: Mask = reading.ask(_find_still)
     if not np.count_nonzero(still):
         return still
-    record = reading.record
-    rests = is_resting(record.param("learning_rate"), highest)
-    kept: Mask = still & (rests | find_sure(record) | find_cleared(record))
+    rests = is_resting(reading.record.param("learning_rate"), highest)
+    kept: Mask = still & (rests | reading.ask(find_sure) | reading.ask(find_cleared))
     return kept
 
 

@@ -14,7 +14,7 @@ from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.windows import LATEST_RECORDS
 from gradwatch.records import Array
-from gradwatch.thresholds import Thresholds
+from gradwatch.thresholds import DEFAULTS, Thresholds
 
 _NORMS = "update_l2_norm", "weight_l2_norm"
 
@@ -54,7 +54,7 @@ class StepSizes:
     """
 
     latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_RECORDS))
-    thresholds: Thresholds = field(default_factory=Thresholds)
+    thresholds: Thresholds = DEFAULTS
 
     def add(self, reading: Reading) -> None:
         """Take in the next reading; one without an update changes nothing.

@@ -51,8 +51,9 @@ class Doctor:
     ) -> None:
         self.thresholds = thresholds or Thresholds()
         self._failures: list[str] = []
+        own = {rule.code: rule for rule in DEFAULT_RULES}
         self.rules = tuple(
-            rule if rule in DEFAULT_RULES else guard_rule(rule, self._failures.append)
+            rule if own.get(rule.code) == rule else guard_rule(rule, self._failures.append)
             for rule in (list_rules() if rules is None else rules)
         )
         for rule in self.rules:

@@ -60,15 +60,10 @@ def find_closed(reading: Reading, split: Attribution, thresholds: Thresholds) ->
     Returns:
         Indices of layers.
     """
-    record = reading.record
+    is_closed = reading.record.layer("saturated_fraction") >= thresholds.saturated_fraction
+    is_closed |= reading.record.layer("dead_fraction") >= thresholds.dead_fraction
     acts = [i for i in split.path if reading.topology.layers[i].role == "activation"]
-    closed = [
-        index
-        for index in acts
-        if record.layer("saturated_fraction")[index] >= thresholds.saturated_fraction
-        or record.layer("dead_fraction")[index] >= thresholds.dead_fraction
-        or index in (split.blocked_by, split.culprit)
-    ]
+    closed = [i for i in acts if is_closed[i] or i in (split.blocked_by, split.culprit)]
     return closed or _choose_alike(_take_role(reading, split, "activation"), thresholds)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading
@@ -25,28 +27,32 @@ def summarise_layers(reading: Reading, flagged: set[str]) -> tuple[LayerSummary,
     record = reading.record
     rectifies = np.isfinite(record.layer("zero_fraction"))  # its flat half is no saturation
     saturated = np.where(rectifies, np.nan, record.layer("saturated_fraction"))
+    columns = (reading.relative_gradient, reading.gains, saturated, record.layer("dead_fraction"))
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return tuple(
         LayerSummary(
             fqn=layer.key,
             type=layer.type,
             role=layer.role,
-            grad_ratio=float(reading.relative_gradient[index]),
-            gain=float(reading.gains[index]),
-            saturated_fraction=float(saturated[index]),
-            dead_fraction=float(record.layer("dead_fraction")[index]),
+            grad_ratio=grad_ratio,
+            gain=gain,
+            saturated_fraction=saturated_fraction,
+            dead_fraction=dead_fraction,
             update_ratio=update.get(index, float("nan")),
             flagged=layer.fqn in flagged,
         )
-        for index, layer in enumerate(reading.topology.layers)
+        for index, (layer, (grad_ratio, gain, saturated_fraction, dead_fraction)) in enumerate(
+            zip(reading.topology.layers, rows, strict=True)
+        )
     )
 
 
 def _spread_updates(reading: Reading) -> dict[int, float]:
     """Largest update ratio of a layer's weights, at the layer's calls."""
     found: dict[int, float] = {}
-    for index, calls in enumerate(reading.topology.calls):
-        value = float(reading.update_ratio[index])
-        if reading.topology.params[index].role in ("weight", "embedding") and np.isfinite(value):
+    topology, ratios = reading.topology, reading.update_ratio.tolist()
+    for calls, param, value in zip(topology.calls, topology.params, ratios, strict=True):
+        if param.role in ("weight", "embedding") and math.isfinite(value):
             for call in calls:
                 found[call] = max(found.get(call, 0.0), value)
     return found
@@ -69,8 +75,6 @@ def count_trained(history: History) -> Trained:
     params = reading.topology.params
     is_known = ~np.isnan(reading.record.param("update_l2_norm"))
     moved = np.where(is_known, history.params.largest_update > 0, history.params.was_fed)
-    chosen = [
-        param for i, param in enumerate(params) if moved[i] and param.trainable and param.optimized
-    ]
+    chosen = [params[i] for i in np.flatnonzero(moved & reading.topology.is_held).tolist()]
     elements, whole = (sum(param.numel for param in some) for some in (chosen, params))
     return Trained(len(chosen), len(params), elements, whole)

@@ -10,6 +10,7 @@ from gradwatch.evidence.by_construction import find_idle
 from gradwatch.evidence.half_precision import find_behind, find_flushed
 from gradwatch.evidence.history import History
 from gradwatch.evidence.paths import find_opening
+from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.standstill import find_kept
 from gradwatch.evidence.topology import Mask
 from gradwatch.evidence.zero_gradients import find_shut, find_walled
@@ -24,8 +25,16 @@ def _mark(found: Mask, indices: Iterable[int]) -> Mask:
 
 
 def _find_zero(history: History, found: Mask) -> list[int]:
+    if not history.latest.ask(_has_zeros):
+        return []
     grad = history.latest.record.param("grad_l2_norm")
     zero: list[int] = np.flatnonzero(found & (grad == 0)).tolist()
+    return zero
+
+
+def _has_zeros(table: RecordTable) -> Mask:
+    """Records in which some gradient is exactly zero."""
+    zero: Mask = (table.param("grad_l2_norm") == 0).any(axis=1)
     return zero
 
 
