@@ -24,6 +24,7 @@ import torch.nn.functional as F
 
 from benchmarks.overhead.ours import run_bare, run_sampled
 from benchmarks.overhead.workloads import GPT, WORKLOADS, Training
+from gradwatch.capture import native
 from gradwatch.capture.planning import Planner
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import FIRST_CUTS, HISTOGRAM_EVERY
@@ -51,14 +52,36 @@ def run_followed(training: Training) -> Iterator[Callable[[], None]]:
         yield step
 
 
-KINDS = {"bare": run_bare, "followed": run_followed, "planned": run_sampled}
+READ = {"python": None, "native": native.find_package()}
+"""Who reads CPU tensors; compiled code where it is installed (``pip install ./native``)."""
+
+KINDS = {"followed": run_followed, "planned": run_sampled}
+
+
+def list_runs() -> dict[str, Callable[[Training], Any]]:
+    """What is timed, by name: the bare step, and each kind of sampled step by who reads."""
+    found: dict[str, Callable[[Training], Any]] = {"bare": run_bare}
+    for reader, package in READ.items():
+        if reader == "python" or package is not None:
+            found |= {f"{kind}, {reader}": _read_with(package, run) for kind, run in KINDS.items()}
+    return found
+
+
+def _read_with(package: Any, run: Callable[[Training], Any]) -> Callable[[Training], Any]:
+    @contextmanager
+    def run_it(training: Training) -> Iterator[Callable[[], None]]:
+        with patch.object(native, "PACKAGE", package), run(training) as step:
+            yield step
+
+    return run_it
 
 
 def measure(training: Training, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each kind of step, the median of each round."""
-    found: dict[str, list[float]] = {name: [] for name in KINDS}
+    timed = list_runs()
+    found: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(rounds):
-        for name, run in KINDS.items():
+        for name, run in timed.items():
             with run(training) as step:
                 for _ in range(WARM_UP):
                     step()
@@ -85,15 +108,19 @@ def count_kinds(steps: int) -> dict[str, int]:
 def summarise(found: dict[str, list[float]]) -> dict[str, Any]:
     """Medians of ratios to the bare step of the same round."""
     ratios = {
-        name: statistics.median(a / b for a, b in zip(found[name], found["bare"], strict=True))
-        for name in ("followed", "planned")
+        name: statistics.median(a / b for a, b in zip(times, found["bare"], strict=True))
+        for name, times in found.items()
+        if name != "bare"
     }
-    runs = {
-        str(steps): 1
-        + sum((ratios[name] - 1) * count / steps for name, count in count_kinds(steps).items())
-        for steps in HORIZONS
-    }
+    readers = [reader for reader in READ if f"planned, {reader}" in ratios]
+    runs = {reader: [_sum_up(ratios, reader, steps) for steps in HORIZONS] for reader in readers}
     return {"bare_ms": statistics.median(found["bare"]), "ratios": ratios, "runs": runs}
+
+
+def _sum_up(ratios: dict[str, float], reader: str, steps: int) -> float:
+    """Of so many steps under the default schedule, the ratio to as many bare ones."""
+    counts = count_kinds(steps).items()
+    return 1 + sum((ratios[f"{kind}, {reader}"] - 1) * count / steps for kind, count in counts)
 
 
 def find_processor() -> str:
@@ -120,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workloads[title] = summarise(measure(start(), chosen.rounds))
         print(title, workloads[title], flush=True)
     machine = {"processor": find_processor(), "torch": str(torch.__version__)}
-    result = {"machine": machine, "rounds": chosen.rounds, "workloads": workloads}
+    result = {"machine": machine, "rounds": chosen.rounds, "steps": HORIZONS, "workloads": workloads}
     if chosen.save:
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0

@@ -142,22 +142,24 @@ def list_kinds(result: Mapping[str, Any] | None) -> Iterator[str]:
     """From what ``python -m benchmarks.overhead.kinds --save`` has written."""
     if result is None:
         return
-    machine, runs = result["machine"], next(iter(result["workloads"].values()))["runs"]
+    machine, steps = result["machine"], [f"first {steps:,} steps" for steps in result["steps"]]
     yield "## By kind of sampled step"
     yield ""
     yield "The first sampled steps and every tenth are followed call by call; a step that does"
-    yield "what those before it did is executed from a plan, and its record is the same. Ratios to"
-    yield f"the bare step, medians of {result['rounds']} interleaved rounds, one thread, processor"
+    yield "what those before it did is executed from a plan, and its record is the same. CPU tensors"
+    yield "are read in Python (torch's own kernels), or in compiled code with `gradwatch-native`. Ratios"
+    yield f"to the bare step, medians of {result['rounds']} interleaved rounds, one thread, processor"
     yield f"time; torch {machine['torch']}, {machine['processor']}. The runs are made up of what"
     yield "each kind adds and of how many there are in the default schedule while all is well."
     yield ""
-    names = [f"first {int(steps):,} steps" for steps in runs]
-    yield f"| | bare step | followed | planned | {' | '.join(names)} |"
-    yield "| --- |" + " --- |" * (3 + len(names))
+    yield f"| | bare step | read in | followed | planned | {' | '.join(steps)} |"
+    yield "| --- |" + " --- |" * (4 + len(steps))
     for title, workload in result["workloads"].items():
-        ratios = f"{workload['ratios']['followed']:.2f} | {workload['ratios']['planned']:.2f}"
-        totals = " | ".join(f"{value:.3f}" for value in workload["runs"].values())
-        yield f"| {title} | {workload['bare_ms']:.1f} ms | {ratios} | {totals} |"
+        for reader, runs in workload["runs"].items():
+            kinds = (workload["ratios"][f"{kind}, {reader}"] for kind in ("followed", "planned"))
+            ratios = " | ".join(f"{ratio:.2f}" for ratio in kinds)
+            totals = " | ".join(f"{value:.3f}" for value in runs)
+            yield f"| {title} | {workload['bare_ms']:.1f} ms | {reader} | {ratios} | {totals} |"
     yield ""
     for remark in result.get("remarks", ()):
         yield from (remark, "")

@@ -14,6 +14,7 @@ from gradwatch.capture.call_rows import OUTPUTS, CallRows, find_activation_rows,
 from gradwatch.capture.calls import Call, CallTable
 from gradwatch.capture.device_values import RawValue
 from gradwatch.capture.firing_history import FiringHistory
+from gradwatch.capture.native import OUTPUT, NativeTable
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.plan import CallSettings
 from gradwatch.capture.statistics import SAMPLE_SIZE
@@ -45,6 +46,7 @@ class CallMeasures:
         own: measures the statistics that are not gradwatch's.
         draws_units: count pre-activations by bin, for the picture of where the units sit.
         rows: takes what is reduced together; ``None``: each call is measured at once.
+        native: reads outputs in compiled code; ``None`` without that.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class CallMeasures:
         own: OwnMeasures,
         draws_units: bool,
         rows: CallRows | None = None,
+        native: NativeTable | None = None,
     ) -> None:
         self._table = table
+        self._native = native
         self._firing = firing
         self._own = own
         self._draws_units = draws_units
@@ -68,14 +72,15 @@ class CallMeasures:
             call: that has returned it.
             output: of any shape and dtype; not kept.
         """
-        rows = self._rows
-        is_put = rows is not None and 0 < output.numel() <= SAMPLE_SIZE and not output.is_complex()
-        if rows is not None and is_put:
-            rows.put(OUTPUTS, call.index, self._table.root, call.key, output)
-        if rows is None or rows.is_trial or not is_put:
-            self._table.note("output_l2_norm", call, statistics.measure_l2_norm(output))
         if self._own.statistics:
             self._measure_own(call, output)
+        native, rows, root = self._native, self._rows, self._table.root
+        is_read = native is not None and native.read(OUTPUT, call.index, root, output, False)
+        is_put = rows is not None and 0 < output.numel() <= SAMPLE_SIZE and not output.is_complex()
+        if rows is not None and is_put and (rows.is_trial or not is_read):
+            rows.put(OUTPUTS, call.index, root, call.key, output)
+        if not is_read and (rows is None or rows.is_trial or not is_put):
+            self._table.note("output_l2_norm", call, statistics.measure_l2_norm(output))
 
     def _measure_own(self, call: Call, output: Tensor) -> None:
         for name, value in self._own.measure_output(output):

@@ -236,19 +236,22 @@ class Execution:
         if slot.key is None or len(nodes) != slot.n_outputs:
             self.reject("outputs")
             return None
-        found = [probe.find(nodes) for probe in slot.probes]
-        if None in found:
+        call = self._find_call(slot.key)
+        if not self._watch(slot, nodes, call):
             self.reject("another graph")
             return None
-        call, root = self._find_call(slot.key), self._table.root
-        if slot.activation is not None and len(slot.inputs) > 1:
-            self._watch_parts(slot, nodes, call)
-            return call
         if call.layer.step_axis >= 0:
             self._insides.record_steps(call, (nodes[0], outputs[0].output_nr))
-        for node, probe in zip(found, slot.probes, strict=True):
-            self._gradients.watch_probe(node, probe, call.index, root)
         return call
+
+    def _watch(self, slot: Slot, nodes: list[Node], call: Call) -> bool:
+        """Have its gradients read; answers whether the graph is as planned."""
+        if slot.activation is None or len(slot.inputs) < 2:
+            return self._gradients.watch_slot(slot, nodes, call.index, self._table.root)
+        if any(probe.find(nodes) is None for probe in slot.probes):
+            return False
+        self._watch_parts(slot, nodes, call)
+        return True
 
     def _watch_parts(self, slot: Slot, nodes: Sequence[Node], call: Call) -> None:
         """What leaves an activation's input at several places is added up first."""

@@ -19,9 +19,11 @@ from gradwatch.capture.call_rows import (
 from gradwatch.capture.device_values import Ledger
 from gradwatch.capture.frames import has_modes, raise_again
 from gradwatch.capture.graph import Edge, Node, find_input_slots
-from gradwatch.capture.plan import Probe
+from gradwatch.capture.native import GRAD_INPUT, GRAD_OUTPUT, make_table
+from gradwatch.capture.plan import Probe, Slot
 from gradwatch.capture.shared_norms import SharedNorms
 from gradwatch.capture.statistics import SAMPLE_SIZE
+from gradwatch.capture.weak_calls import call_weakly
 
 
 class _Parts:
@@ -50,6 +52,10 @@ class GradientReader:
         guard: calls a function of ours so that its exceptions never reach the training.
         counts: whether the running backward is a training pass.
         rows: takes small gradients, to be reduced together; ``None``: each is reduced at once.
+
+    Attributes:
+        reached_roots: numbers of the outermost calls that a training pass went back through.
+        native: reads what it can in compiled code; ``None`` without that.
     """
 
     def __init__(
@@ -68,11 +74,21 @@ class GradientReader:
         self._rows = rows
         self._norms = SharedNorms()
         self._is_open = True
+        self.native = make_table(
+            call_weakly(self._counts), partial(guard, raise_again), self.reached_roots
+        )
 
     def close(self) -> None:
         """Read no more; hooks that are still on a graph die with it."""
         self._is_open = False
         self._norms.clear()
+        if self.native is not None:
+            self.native.close()
+
+    def flush(self) -> None:
+        """Hand over what compiled code has read."""
+        if self.native is not None:
+            self.native.flush(self._ledger)
 
     def watch_output(self, edge: Edge, index: int, root: int) -> None:
         """Read the gradient that arrives at this edge: the total over all that use it.
@@ -118,14 +134,28 @@ class GradientReader:
         for node, position in slots:
             node.register_hook(partial(self._see_after, read, position, index, root))
 
-    def watch_probe(self, node: Node, probe: Probe, index: int, root: int) -> None:
+    def watch_slot(self, slot: Slot, nodes: list[Node], index: int, root: int) -> bool:
         """As ``watch_output`` and ``watch_slots``, of a call with one place for its input.
 
         Args:
-            node: to which the probe has led.
-            probe: that says what is read there.
+            slot: says where its gradients are read.
+            nodes: of the call's outputs.
             index, root: of the call, and of the outermost one around it.
+
+        Returns:
+            ``False`` where the graph is another one; then nothing is read.
         """
+        probes, native = slot.probes, self.native if slot.is_builtin else None
+        if native is not None and native.watch(probes, nodes, index, root, self._see_node):
+            return True
+        found = [probe.find(nodes) for probe in probes]
+        if None in found:
+            return False
+        for node, probe in zip(found, probes, strict=True):
+            self._watch_probe(node, probe, index, root)
+        return True
+
+    def _watch_probe(self, node: Node, probe: Probe, index: int, root: int) -> None:
         if probe.is_builtin and probe.numbers and probe.positions:  # one hook sees both
             node.register_hook(partial(self._see_node, probe, index, root))
             return
@@ -169,11 +199,8 @@ class GradientReader:
     def _counts(self) -> bool:
         """Whether the running backward is a training pass; asked once for each of them."""
         if torch._C._current_graph_task_id() != self._task:
-            self._begin_pass()
+            self._task, self._is_training = torch._C._current_graph_task_id(), self._ask()
         return self._is_training
-
-    def _begin_pass(self) -> None:
-        self._task, self._is_training = torch._C._current_graph_task_id(), self._ask()
 
     def _hand_on(self, keep: Callable[[Tensor], None], index: int, root: int, grad: Tensor) -> None:
         if self._counts():
@@ -183,6 +210,8 @@ class GradientReader:
         if not self._counts():
             return
         self.reached_roots.add(root)
+        if self.native is not None and self.native.read(GRAD_OUTPUT, index, root, grad, True):
+            return
         if self._rows is not None and 0 < grad.numel() <= SAMPLE_SIZE and not grad.is_complex():
             self._rows.put(OUTPUT_GRADIENTS, index, root, None, grad)
         else:
@@ -202,6 +231,8 @@ class GradientReader:
         if not self._counts():
             return
         self.reached_roots.add(root)
+        if self.native is not None and self.native.read(GRAD_INPUT, index, root, grad, False):
+            return
         if self._rows is not None and 0 < grad.numel() <= SAMPLE_SIZE and not grad.is_complex():
             self._rows.put(INPUT_GRADIENTS, index, root, None, grad)
         else:

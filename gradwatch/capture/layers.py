@@ -78,7 +78,9 @@ class LayerRecorder:
         self._notice = notice
         self._passes = passes
         self._insides = InsideRecorder(self.table, self.gradients, firing)
-        self._measures = CallMeasures(self.table, firing, own or OwnMeasures(), draws_units, rows)
+        native = self.gradients.native
+        shown = own or OwnMeasures(), draws_units, rows, native
+        self._measures = CallMeasures(self.table, firing, *shown)
         self._pass_is_over = False
         reads = self.table, self.gradients, self._measures, self._insides
         self._followed = FollowedCalls(*reads, self.cut_finder)
@@ -197,6 +199,7 @@ class LayerRecorder:
     def flush(self) -> None:
         """Reduce what waits for others."""
         self._measures.flush()
+        self.gradients.flush()
 
     # Modules --------------------------------------------------------------------------------
 

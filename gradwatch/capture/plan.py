@@ -144,6 +144,11 @@ class Slot:
             for (output, path, kind, below), (numbers, positions) in found.items()
         )
 
+    @cached_property
+    def is_builtin(self) -> bool:
+        """Whether all nodes at which its gradients are read are torch's own."""
+        return all(each.is_builtin for each in self.probes)
+
     @property
     def is_function(self) -> bool:
         """Whether it is no module that returns, but a function that is called."""
