@@ -147,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workloads[title] = summarise(measure(start(), chosen.rounds))
         print(title, workloads[title], flush=True)
     machine = {"processor": find_processor(), "torch": str(torch.__version__)}
-    result = {"machine": machine, "rounds": chosen.rounds, "steps": HORIZONS, "workloads": workloads}
+    facts = {"machine": machine, "rounds": chosen.rounds, "steps": HORIZONS}
+    result = {**facts, "workloads": workloads}
     if chosen.save:
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0
