@@ -30,6 +30,7 @@ from gradwatch.capture.gradients import GradientReader
 from gradwatch.capture.planned_forward import PlannedForward
 from gradwatch.capture.sampled_step import SampledStep
 from gradwatch.capture.session import Session
+from gradwatch.capture.weight_samples import WeightSamples
 from gradwatch.verdict.engine import Doctor
 
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
@@ -48,7 +49,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
         (param_readings, "read_weights"),
     ),
     "parameters: updates": (
-        (param_readings.Updates, "finish"),
+        (WeightSamples, "take"),
         (param_readings, "note_updates"),
     ),
     "attention, computed again": ((FunctionMode, "_record_attention"),),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from gradwatch.capture.parameters import Watched, list_parameters
 from gradwatch.capture.sample_rows import Gatherer
+from gradwatch.capture.weight_samples import WeightSamples
 from gradwatch.capture.wrappers import name_modules
 
 
@@ -48,10 +50,12 @@ class Inventory:
         modules: fqn by ``id`` of each module.
         listing: grows when all is listed again.
         gatherer: takes samples of the parameters.
+        weights: of a step that is over, while the next one is armed in the same breath.
     """
 
     def __init__(self) -> None:
         self.gatherer = Gatherer()
+        self.weights: WeightSamples | None = None
         self.listing = 0
         self.modules: dict[int, str] = {}
         self._seen: list[_Seen] = []
@@ -71,6 +75,17 @@ class Inventory:
             for param, (fqn, module, aliases, role, is_leaf) in found
             if param is not None
         ]
+
+    def find_weights(self, watched: Sequence[Watched]) -> WeightSamples:
+        """Those of the step before where that one has just ended: its last samples are our first.
+
+        Args:
+            watched: all parameters.
+        """
+        known, self.weights = self.weights, None
+        if known is not None and known.belong_to(watched):
+            return known
+        return WeightSamples(watched, self.gatherer)
 
     def _is_current(self, model: nn.Module) -> bool:
         is_same = bool(self._seen) and self._seen[0].module() is model

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 from gradwatch.capture.device_values import WHOLE_STEP, Ledger, RawValue
-from gradwatch.capture.param_values import list_gradients, measure_each, stamp_gradients
+from gradwatch.capture.param_values import list_gradients, stamp_gradients
 from gradwatch.capture.parameters import Watched
+from gradwatch.capture.tensor_norms import measure_each
 
 Stamps = Mapping[int, tuple[int, int]]
 """By index of a parameter, what tells whether its gradient is the same and as it was."""

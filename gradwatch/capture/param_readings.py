@@ -14,6 +14,7 @@ from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.param_values import (
     GradientReading,
     measure_residue,
+    note_trainable,
     read_gradients,
     read_weights,
     stamp_gradients,
@@ -21,7 +22,8 @@ from gradwatch.capture.param_values import (
 from gradwatch.capture.parameters import Watched
 from gradwatch.capture.sample_rows import Gatherer
 from gradwatch.capture.statistics import SCALED_SUFFIX
-from gradwatch.capture.updates import StepGradients, Updates, note_updates
+from gradwatch.capture.updates import StepGradients, note_updates
+from gradwatch.capture.weight_samples import WeightSamples
 
 
 class ParamReadings:
@@ -32,6 +34,7 @@ class ParamReadings:
         ledger: of the step.
         own: measures the statistics that are not gradwatch's.
         gatherer: takes samples, kept from step to step.
+        weights: of the parameters, as they are before the step.
 
     Attributes:
         taken: indices of those whose optimizer has stepped.
@@ -40,7 +43,12 @@ class ParamReadings:
     """
 
     def __init__(
-        self, watched: Sequence[Watched], ledger: Ledger, own: OwnMeasures, gatherer: Gatherer
+        self,
+        watched: Sequence[Watched],
+        ledger: Ledger,
+        own: OwnMeasures,
+        gatherer: Gatherer,
+        weights: WeightSamples,
     ) -> None:
         self.taken: set[int] = set()
         self.emptied: set[int] = set()
@@ -48,7 +56,8 @@ class ParamReadings:
         self._ledger = ledger
         self._own = own
         self._gatherer = gatherer
-        self._updates = Updates.begin(watched, gatherer)
+        self.weights = weights
+        self._before = weights.take_again()
         self._leftovers = Leftovers(watched)
         self._gradients: Ledger | None = None
         self._reading = GradientReading()
@@ -77,7 +86,7 @@ class ParamReadings:
     def read_backward(self) -> None:
         """A backward pass is over: its gradients take the place of those read before."""
         self._gradients = Ledger()
-        self._reading = read_gradients(self._watched, self._gradients, self._gatherer)
+        self._reading = self._read_gradients(self._gradients)
         self._own.measure_params(self._watched, self._gradients)
         self._stamps = stamp_gradients(self._watched)
         self._leftovers.end_pass(self._stamps)
@@ -96,10 +105,13 @@ class ParamReadings:
             optimizer: that is about to step; ``None``: the step is marked by hand.
         """
         mine = indices - self.taken
-        stamps = {} if _has_scale(optimizer) else stamp_gradients(self._watched)
-        is_same = stamps == self._stamps
-        kept = {i for i in mine if i in stamps and (is_same or stamps[i] == self._stamps.get(i))}
+        present = stamp_gradients(self._watched)
+        stamps = {} if _has_scale(optimizer) else present
+        kept = mine.intersection(stamps)
+        if stamps != self._stamps:
+            kept = {i for i in kept if stamps[i] == self._stamps.get(i)}
         known = self._reading.choose(kept)
+        mine = mine.intersection(present)
         self._step_gradients.take(self._watched, mine, self._ledger, known, self._gatherer)
 
     def take(self, indices: set[int], optimizer: Optimizer | None) -> None:
@@ -120,14 +132,14 @@ class ParamReadings:
         suffix = SCALED_SUFFIX if _has_scale(optimizer) and reading is not None else ""
         if reading is None:
             reading = Ledger()
-            read_gradients(self._watched, reading, self._gatherer, mine)
+            self._read_gradients(reading, mine)
             self._own.measure_params(self._watched, reading, mine)
         self._ledger.take(reading, mine, suffix)
         self._read_weights()
 
     def restart(self) -> None:
         """What the optimizers have done so far belongs to the step before."""
-        self._updates = Updates.begin(self._watched, self._gatherer)
+        self._before = self.weights.take()
         self._leftovers = Leftovers(self._watched)
         self._step_gradients = StepGradients()
 
@@ -139,13 +151,19 @@ class ParamReadings:
             decay: by ``id`` of a parameter, its decoupled decay in one step.
         """
         self._leftovers.note(waiting, self._ledger)
-        stepped = set(range(len(self._watched))) - waiting
-        found = self._updates.finish(self._watched, stepped, self._gatherer)
-        note_updates(found, self._watched, decay, self._step_gradients, self._ledger)
+        after = self.weights.take()
+        if waiting:
+            after = [stepped for rows in after for stepped in rows.leave_out(waiting)]
+        decays = [decay.get(id(entry.param), 0.0) for entry in self._watched]
+        note_updates(self._before, after, decays, self._step_gradients, self._ledger)
+
+    def _read_gradients(self, ledger: Ledger, mine: set[int] | None = None) -> GradientReading:
+        note_trainable(self._watched)
+        return read_gradients(self._watched, ledger, self._gatherer, self.weights, mine)
 
     def _read_weights(self) -> None:
         if not self._has_weights:
-            read_weights(self._watched, self._ledger, self._gatherer)
+            read_weights(self.weights, self._ledger)
             self._has_weights = True
 
 

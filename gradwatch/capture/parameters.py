@@ -39,10 +39,6 @@ class Watched:
     is_leaf: bool = True
     was_trainable: bool = True
 
-    def note_trainable(self) -> None:
-        """Some loops freeze parts in turns: what could learn at any time of a step is trainable."""
-        self.was_trainable |= self.param.requires_grad
-
     def is_read(self, used_modules: set[str], operands: set[int]) -> bool:
         """Whether forward has used it: an operation read its memory, or its own module was called.
 

@@ -1,168 +1,155 @@
-"""Samples of many tensors as rows of few matrices; which go together is worked out once."""
+"""Samples of many tensors as rows of few vectors; which go together is worked out once."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+import math
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gradwatch.capture.statistics import (
-    RUN_LENGTH,
-    SAMPLE_SIZE,
-    choose_stride,
-    take_sample,
-    widen,
+from gradwatch.capture.sample_tables import (
+    Batch,
+    Grouping,
+    Looks,
+    Table,
+    group_tensors,
+    look_at,
 )
+from gradwatch.capture.statistics import take_sample, widen
 
 MAX_KNOWN = 8
-"""Sets of tensors whose grouping is remembered: weights, gradients, those of single optimizers."""
-
-Looks = list[tuple[Any, ...]]
-"""Shape, strides, dtype and device of each tensor."""
-
-
-class Group(NamedTuple):
-    """Tensors whose samples are rows of one matrix.
-
-    Attributes:
-        indices: of the tensors.
-        positions: of the tensors among those that were given.
-        view: shape and strides of a sample; ``None``: the tensor itself, or a copy where its memory
-            has gaps.
-        is_copied: that it is such a copy.
-        length: elements of a row.
-        shares: of each tensor, the part of its elements that is sampled.
-    """
-
-    indices: list[int]
-    positions: list[int]
-    view: tuple[tuple[int, ...], tuple[int, ...]] | None
-    is_copied: bool
-    length: int
-    shares: list[float]
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether rows hold every element."""
-        return self.shares[0] == 1  # and then all of them
+"""Sets of tensors whose tables are remembered: weights, gradients, those of single optimizers."""
 
 
 @dataclass
 class StackedRows:
-    """Samples of equal length, one row for each tensor.
+    """Samples of tensors of one dtype and device.
 
     Attributes:
-        group: the tensors.
-        values: ``(len(group.indices), group.length)``, a copy; half precision as float32.
+        table: the rows.
+        values: ``(table.size,)``, a copy; half precision as float32.
     """
 
-    group: Group
+    table: Table
     values: Tensor
 
     @property
-    def indices(self) -> list[int]:
-        """Of the tensors."""
-        return self.group.indices
+    def shown(self) -> StackedRows:
+        """The rows that show norms."""
+        return StackedRows(self.table.shown, self.values[: self.table.shown.size])
+
+    def choose(self, places: list[int]) -> StackedRows:
+        """Some of the rows.
+
+        Args:
+            places: of the rows, at least one, in the order of their lengths.
+        """
+        if places == list(range(len(self.table.rows))):
+            return self
+        values = self.values.split(self.table.lengths)
+        table = Table([self.table.rows[place] for place in places])
+        return StackedRows(table, torch.cat([values[place] for place in places]))
+
+    def leave_out(self, indices: Container[int]) -> list[StackedRows]:
+        """The rows of other tensors, if there are any.
+
+        Args:
+            indices: of tensors.
+        """
+        rows = enumerate(self.table.rows)
+        places = [place for place, row in rows if row.number not in indices]
+        return [self.choose(places)] if places else []
 
 
-class Gathered(NamedTuple):
-    """Samples of many tensors.
+def match_rows(first: StackedRows, second: StackedRows) -> tuple[list[int], list[int]]:
+    """Places of the same tensors in both, where the samples are as long and on one device.
 
-    Attributes:
-        rows: of all that have an element.
-        indices: of the tensors.
-        looks: of the tensors, in the order of the indices.
+    Args:
+        first, second: samples; the places are in the order of the first.
+    """
+    if first.values.device != second.values.device:
+        return [], []
+    if first.table is second.table:
+        places = list(range(len(first.table.rows)))
+        return places, places
+    others = {row.number: place for place, row in enumerate(second.table.rows)}
+    found = [
+        (place, others[row.number])
+        for place, row in enumerate(first.table.rows)
+        if row.number in others and second.table.lengths[others[row.number]] == row.length
+    ]
+    return [place for place, _ in found], [other for _, other in found]
+
+
+class Samples:
+    """Tensors of which samples are taken, perhaps several times; views are made once.
+
+    Args:
+        grouping: of the tensors.
+        tensors: dense.
     """
 
-    rows: list[StackedRows]
-    indices: list[int]
-    looks: Looks
+    def __init__(self, grouping: Grouping, tensors: Sequence[Tensor]) -> None:
+        self.grouping = grouping
+        self.tensors = tensors
+        self._views = {
+            key: [batch.view(tensors) for batch in of.batches]
+            for key, of in grouping.copies.items()
+        }
 
+    def take(self) -> list[StackedRows]:
+        """Copy the samples; to be called where gradients are switched off."""
+        return [
+            StackedRows(of.table, _copy(key, of.table.size, of.batches, self._views[key]))
+            for key, of in self.grouping.copies.items()
+        ]
 
-class _Grouping(NamedTuple):
-    indices: list[int]
-    looks: Looks
-    groups: list[Group]
+    def take_shown(self) -> list[StackedRows]:
+        """As ``take``, of the tensors whose samples show their norms."""
+        return [
+            StackedRows(table := of.table.shown, _copy(key, table.size, batches, self._views[key]))
+            for key, of in self.grouping.copies.items()
+            if (batches := of.batches[: of.n_shown])
+        ]
 
 
 class Gatherer:
     """Takes samples of many tensors together, and remembers which of them are alike."""
 
     def __init__(self) -> None:
-        self._known: list[_Grouping] = []
+        self._known: list[Grouping] = []
 
-    def gather(
-        self, indices: list[int], tensors: Sequence[Tensor], whole_only: bool = False
-    ) -> Gathered:
-        """Copy the samples; to be called where gradients are switched off.
+    def bind(self, indices: list[int], tensors: Sequence[Tensor]) -> Samples:
+        """Prepare to take samples; to be called where gradients are switched off.
 
         Args:
             indices: of the tensors, each once.
             tensors: dense; an empty one gives no row.
-            whole_only: leave out those of which a sample is not everything.
         """
-        looks: Looks = [(t.shape, t.stride(), t.dtype, t.device) for t in tensors]
-        grouping = self._find(indices, looks)
-        chosen = [group for group in grouping.groups if group.is_whole or not whole_only]
-        rows = [StackedRows(group, _stack(group, tensors)) for group in chosen]
-        return Gathered(rows, indices, looks)
+        return Samples(self._find(indices, look_at(tensors)), tensors)
 
-    def _find(self, indices: list[int], looks: Looks) -> _Grouping:
+    def _find(self, indices: list[int], looks: Looks) -> Grouping:
         for known in self._known:
             if known.indices == indices and known.looks == looks:
                 return known
-        grouping = _Grouping(indices, looks, _list_groups(indices, looks))
+        grouping = group_tensors(indices, looks)
         self._known = [grouping, *self._known][:MAX_KNOWN]
         return grouping
 
 
-def _list_groups(indices: list[int], looks: Looks) -> list[Group]:
-    places: dict[Any, list[int]] = defaultdict(list)
-    for position, (shape, strides, dtype, device) in enumerate(looks):
-        size = shape.numel()
-        is_copied = not _is_contiguous(shape, strides)
-        view = None
-        if size > SAMPLE_SIZE and not is_copied:
-            stride = choose_stride(size)
-            view = ((size - RUN_LENGTH) // stride + 1, RUN_LENGTH), (stride, 1)
-        length = size if size <= SAMPLE_SIZE else _count_sampled(size)
-        if size:
-            key = device, dtype, view, is_copied, length, None if is_copied else tuple(shape)
-            places[key if view is None else key[:-1]].append(position)
-    return [
-        Group(
-            [indices[position] for position in positions],
-            positions,
-            key[2],
-            key[3],
-            key[4],
-            [key[4] / looks[position][0].numel() for position in positions],
-        )
-        for key, positions in places.items()
-    ]
-
-
-def _count_sampled(size: int) -> int:
-    return ((size - RUN_LENGTH) // choose_stride(size) + 1) * RUN_LENGTH
-
-
-def _is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    expected = 1
-    for extent, stride in zip(reversed(shape), reversed(strides), strict=True):
-        if extent != 1 and stride != expected:
-            return False
-        expected *= extent
-    return True
-
-
-def _stack(group: Group, tensors: Sequence[Tensor]) -> Tensor:
-    chosen = [tensors[position] for position in group.positions]
-    if group.view is not None:
-        chosen = [each.as_strided(*group.view, each.storage_offset()) for each in chosen]
-    elif group.is_copied:
-        chosen = [take_sample(each).reshape(-1) for each in chosen]
-    return widen(torch.stack(chosen)).reshape(len(chosen), -1)
+def _copy(
+    key: tuple[torch.dtype, torch.device],
+    size: int,
+    batches: Sequence[Batch],
+    views: Sequence[list[Tensor]],
+) -> Tensor:
+    """All batches in one vector ``(size,)``."""
+    values = torch.empty(size, dtype=key[0], device=key[1])
+    places = values.split([math.prod(batch.shape) for batch in batches])
+    for batch, tensors, place in zip(batches, views, places, strict=False):
+        if batch.rows[0].is_copied:
+            tensors = [take_sample(each).reshape(-1) for each in tensors]
+        torch.cat(tensors, out=place.view(batch.shape))
+    return widen(values)

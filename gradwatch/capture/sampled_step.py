@@ -106,8 +106,9 @@ class SampledStep:
             None if self.planner is None else self.planner.memory,
         )
         self._ledger = self.recorder.table.ledger
+        weights = self.inventory.find_weights(self.watched)
         gatherer = self.inventory.gatherer
-        self._params = ParamReadings(self.watched, self._ledger, self.own, gatherer)
+        self._params = ParamReadings(self.watched, self._ledger, self.own, gatherer, weights)
 
     def arm(self, used: Container[str], sees_layers: bool) -> None:
         """Begin to see; nobody looks for what forward uses where all of that is known.
@@ -264,6 +265,7 @@ class SampledStep:
         self._params.finish(self._find_waiting(), decoupled)
         self._note_silent_units()
         self.recorder.flush()
+        self.inventory.weights = self._params.weights
         table, params = self.recorder.table, [watched.param for watched in self.watched]
         return Sample(
             global_step=self.global_step,

@@ -193,6 +193,7 @@ class Session:
                 self.guard(step.take_step, number, optimizer)
         self._counts.count(number)
         self._arm_if_due()
+        self._inventory.weights = None  # they may change from here on
 
     def leave_out(self, is_trial: Callable[[], bool]) -> None:
         """Pass over the steps during which this holds: they are no part of the training.
@@ -224,8 +225,7 @@ class Session:
             self.guard(self._arm)
 
     def _arm(self) -> None:
-        model = self.model
-        if model is None:
+        if (model := self.model) is None:
             return
         self._pace.begin(self.global_step)
         began = self._pace.read_clock()
@@ -274,6 +274,7 @@ class Session:
         self._pace.spend(began)
         if is_in_backward():
             self._arm_after_backward()
+            self._inventory.weights = None
 
     def deliver(self, wait: bool = False) -> None:
         """Hand on the records whose numbers have arrived; all of them when ``wait`` is set.
@@ -292,8 +293,7 @@ class Session:
             self._hand_on(record)
 
     def _make_record(self, sample: Sample, interval: int) -> None:
-        record = self._records.make(sample, interval, self.model)
-        if record is not None:
+        if (record := self._records.make(sample, interval, self.model)) is not None:
             self._hand_on(record)
 
     def _hand_on(self, record: StepRecord) -> None:
