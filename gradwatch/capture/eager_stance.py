@@ -110,6 +110,7 @@ class EagerStance:
         self._step, self._has_let_by = step, False
         self._goals = frozenset((*step.modules, *map(id, step.optimizers)))
         if self._choice is None and "torch._dynamo.eval_frame" in sys.modules:
+            compilation.stay_out_of_traces()
             dynamo: Any = torch._dynamo.eval_frame
             self._choice = Choice(_skip_ended(dynamo._stance), self._is_ours)
             dynamo._stance = self._choice  # last: a signal may cut this off

@@ -7,10 +7,9 @@ Python. Both give the same record.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,7 +60,6 @@ class NativeTable:
         on_error: Callable[[BaseException], None],
         reached: set[int],
     ) -> None:
-        self._row = np.dtype(package.ROW)
         self._table = package.Table(
             _TYPES,
             _DTYPES,
@@ -78,7 +76,7 @@ class NativeTable:
         )
         self.read: Callable[[int, int, int, Tensor, bool], bool] = self._table.read
         self.watch: Callable[..., bool] = self._table.watch
-        self.measure: Callable[[list[Tensor]], bytes | None] = self._table.measure
+        self.measure: Callable[[list[Tensor]], list[float] | None] = self._table.measure
 
     def flush(self, ledger: Ledger) -> None:
         """Hand over what was read since the last time.
@@ -86,14 +84,13 @@ class NativeTable:
         Args:
             ledger: of the step.
         """
-        rows = np.frombuffer(self._table.take(), self._row)
         for column, statistic in enumerate(NORMS):
-            chosen = rows[rows["column"] == column]
-            if len(chosen):
-                _note(statistic, chosen, chosen["sum_squares"], np.ones(len(chosen)), ROOT, ledger)
-            if len(chosen) and column == GRAD_OUTPUT:
-                sizes = chosen["sample"].astype(np.float64)
-                _note("grad_zero_fraction", chosen, chosen["nonzero"], sizes, REST, ledger)
+            indices, roots, samples, sums, nonzeros = self._table.take(column)
+            if not indices:
+                continue
+            _note(statistic, (indices, roots), sums, [1.0] * len(sums), ROOT, ledger)
+            if column == GRAD_OUTPUT:
+                _note("grad_zero_fraction", (indices, roots), nonzeros, samples, REST, ledger)
 
     def close(self) -> None:
         """Read no more; hooks that are still on a graph die with it."""
@@ -112,13 +109,19 @@ def measure_sums(tensors: list[Tensor]) -> Tensor | None:
     if PACKAGE is None or not tensors:
         return None
     sums = NativeTable(PACKAGE, bool, raise_again, set()).measure(tensors)
-    return None if sums is None else torch.frombuffer(bytearray(sums), dtype=torch.float64)
+    return None if sums is None else torch.tensor(sums, dtype=torch.float64, device="cpu")
 
 
-def _note(statistic: str, rows: Any, values: Any, divisors: Any, kind: int, ledger: Ledger) -> None:
-    places = rows["index"].tolist(), rows["root"].tolist()
-    column = torch.from_numpy(np.ascontiguousarray(values))
-    ledger.add_column(statistic, *places, column, divisors.tolist(), kind)
+def _note(
+    statistic: str,
+    places: tuple[list[int], list[int]],
+    values: list[float],
+    divisors: Sequence[float],
+    kind: int,
+    ledger: Ledger,
+) -> None:
+    column = torch.tensor(values, dtype=torch.float64, device="cpu")
+    ledger.add_column(statistic, *places, column, divisors, kind)
 
 
 def make_table(

@@ -17,7 +17,7 @@ typedef struct {
     Kind kind;
 } View;
 
-/* What was read of one tensor; gradwatch_native.ROW says the same. */
+/* What was read of one tensor. */
 typedef struct {
     int32_t column, index, root, sample;
     double sum_squares, nonzero;
@@ -61,7 +61,7 @@ int64_t count_sample(Table *table, const View *view, int64_t *sample); /* -1 wit
 int put_row(Table *table, PyObject *tensor, const View *view, int column, int index, int root,
             int counts_zeros); /* 0 with an error set */
 PyObject *table_read(Table *table, PyObject *const *args, Py_ssize_t n);
-PyObject *table_take(Table *table, PyObject *unused);
+PyObject *table_take(Table *table, PyObject *number);
 PyObject *table_measure(Table *table, PyObject *tensors);
 extern const char read_doc[], take_doc[], measure_doc[];
 

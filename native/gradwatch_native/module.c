@@ -89,7 +89,7 @@ static void table_dealloc(Table *table) {
 
 static PyMethodDef table_methods[] = {
     {"read", (PyCFunction)(void (*)(void))table_read, METH_FASTCALL, read_doc},
-    {"take", (PyCFunction)table_take, METH_NOARGS, take_doc},
+    {"take", (PyCFunction)table_take, METH_O, take_doc},
     {"close", (PyCFunction)table_close, METH_NOARGS, close_doc},
     {"measure", (PyCFunction)table_measure, METH_O, measure_doc},
     {"watch", (PyCFunction)(void (*)(void))table_watch, METH_FASTCALL, watch_doc},

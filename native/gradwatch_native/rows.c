@@ -47,34 +47,60 @@ PyObject *table_read(Table *table, PyObject *const *args, Py_ssize_t n) {
 }
 
 const char take_doc[] =
-    "take() -> bytes\n\nAll rows, which are forgotten: see gradwatch_native.ROW.";
+    "take(column) -> tuple[list[int], list[int], list[int], list[float], list[float]]\n\n"
+    "Indices, roots, sizes of samples, sums of squares and counts of what is not zero of all rows\n"
+    "of one column, which are forgotten.";
 
-PyObject *table_take(Table *table, PyObject *unused) {
-    Py_ssize_t bytes = (Py_ssize_t)(table->n_rows * (int64_t)sizeof(Row));
-    PyObject *rows = PyBytes_FromStringAndSize((const char *)table->rows, bytes);
-    if (rows) table->n_rows = 0;
-    return rows;
+enum { INDICES, ROOTS, SAMPLES, SUMS, NONZEROS, FIELDS };
+
+static PyObject *make_field(const Row *row, int field) {
+    if (field == SUMS) return PyFloat_FromDouble(row->sum_squares);
+    if (field == NONZEROS) return PyFloat_FromDouble(row->nonzero);
+    return PyLong_FromLong(field == INDICES ? row->index : field == ROOTS ? row->root : row->sample);
+}
+
+static PyObject *list_field(const Table *table, int column, int field) {
+    PyObject *list = PyList_New(0);
+    for (int64_t i = 0; list && i < table->n_rows; ++i) {
+        if (table->rows[i].column != column) continue;
+        PyObject *value = make_field(&table->rows[i], field);
+        if (!value || PyList_Append(list, value) < 0) Py_CLEAR(list);
+        Py_XDECREF(value);
+    }
+    return list;
+}
+
+PyObject *table_take(Table *table, PyObject *number) {
+    long column = PyLong_AsLong(number);
+    PyObject *fields = PyErr_Occurred() ? NULL : PyTuple_New(FIELDS);
+    for (int field = 0; fields && field < FIELDS; ++field) {
+        PyObject *list = list_field(table, (int)column, field);
+        if (!list || PyTuple_SetItem(fields, field, list) < 0) Py_CLEAR(fields);
+    }
+    int64_t kept = 0;
+    for (int64_t i = 0; fields && i < table->n_rows; ++i)
+        if (table->rows[i].column != column) table->rows[kept++] = table->rows[i];
+    if (fields) table->n_rows = kept;
+    return fields;
 }
 
 const char measure_doc[] =
-    "measure(tensors) -> bytes | None\n\n"
-             "Float64 sums of squares, one of each tensor; None where one cannot be read here.";
+    "measure(tensors) -> list[float] | None\n\n"
+    "Sums of squares, one of each tensor; None where one cannot be read here.";
 
 PyObject *table_measure(Table *table, PyObject *tensors) {
     Py_ssize_t count = PyList_Check(tensors) ? PyList_Size(tensors) : -1;
     if (count < 0) return PyErr_Format(PyExc_TypeError, "measure takes a list of tensors");
-    double *sums = PyMem_Malloc((size_t)(count ? count : 1) * sizeof(double));
-    if (!sums) return PyErr_NoMemory();
-    PyObject *answer = NULL;
-    for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject *sums = PyList_New(0);
+    for (Py_ssize_t i = 0; sums && i < count; ++i) {
         View view;
-        if (!find_view(table, PyList_GetItem(tensors, i), &view)) goto refused;
-        sums[i] = sum_squares_of(&view);
+        if (!find_view(table, PyList_GetItem(tensors, i), &view)) {
+            Py_DECREF(sums);
+            Py_RETURN_NONE;
+        }
+        PyObject *sum = PyFloat_FromDouble(sum_squares_of(&view));
+        if (!sum || PyList_Append(sums, sum) < 0) Py_CLEAR(sums);
+        Py_XDECREF(sum);
     }
-    answer = PyBytes_FromStringAndSize((const char *)sums, count * (Py_ssize_t)sizeof(double));
-    PyMem_Free(sums);
-    return answer;
-refused:
-    PyMem_Free(sums);
-    Py_RETURN_NONE;
+    return sums;
 }

@@ -204,6 +204,39 @@ def test_an_interruption_by_the_user_goes_on(
             network.train(1)
 
 
+@pytest.mark.filterwarnings("ignore")  # dynamo's own, about what it traces
+@pytest.mark.parametrize("is_installed", [False, True])
+def test_a_backward_inside_compiled_code_goes_on(is_installed: bool, package: Any) -> None:
+    losses, graphs = [], []
+
+    def note(graph: Any, inputs: Any) -> Any:
+        graphs[-1] += 1
+        return graph.forward
+
+    for is_watched in (False, True):
+        torch._dynamo.reset()
+        graphs.append(0)
+        network = NETWORKS["mlp"]()
+        run_backward = torch.compile(lambda loss: loss.backward(), backend=note)
+        with contextlib.ExitStack() as stack:
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            patch.setattr(native, "PACKAGE", package if is_installed else None)
+            stack.enter_context(torch._dynamo.config.patch(compiled_autograd=True))
+            if is_watched:
+                watch = gradwatch.watch(network.model, network.optimizer, every_n_steps=1)
+                stack.enter_context(watch)
+            for batch in network.batches:
+                network.optimizer.zero_grad()
+                loss = network.loss(network.model, batch)
+                run_backward(loss)
+                network.optimizer.step()
+                losses.append(loss.item())
+    assert graphs[0] == graphs[1]  # nothing of ours was compiled
+    assert watch.failure is None
+    assert watch.report().records == len(network.batches)
+    assert losses[: len(network.batches)] == losses[len(network.batches) :]
+
+
 def test_hooks_on_a_graph_that_lives_on_do_nothing(installed: Any) -> None:
     network = NETWORKS["mlp"]()
     x, _ = network.batches[0]
