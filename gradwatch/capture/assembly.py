@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ from gradwatch.schema.statistics import Scope, find_statistic
 
 LARGEST_NORM = float(np.finfo(np.float32).max)
 """Stands for the norm of finite numbers whose squares float32 cannot add up."""
+
+_LOOK = attrgetter("fqn", "aliases", "was_trainable", "param.dtype", "param.shape")
 
 Merge = Callable[[str], MergedValues]
 """Of a key under which values waited, the indices with a value, and the value of each."""
@@ -138,11 +141,9 @@ class Assembler:
 
     def _describe_parameters(self, sample: Sample) -> tuple[Param, ...]:
         """As they were described before, where nothing about them is otherwise."""
-        looks = [
-            (entry.fqn, entry.aliases, entry.was_trainable, entry.param.dtype, entry.param.shape)
-            for entry in sample.watched
-        ]
-        facts = looks, sample.optimized, set(self.used), sample.strangers
+        settings = sample.settings
+        looks = list(map(_LOOK, sample.watched))
+        facts = looks, settings.optimized, set(self.used), settings.strangers
         if facts != self._param_facts:
             self._param_facts = facts
             self._params = describe_parameters(sample.watched, *facts[1:])
@@ -240,8 +241,8 @@ def _fill_params(sample: Sample, rows: Rows, merge: Merge, scale: float) -> Arra
             indices, values = merge(name)
             result[row, indices] = values / divisor
     named = dict(zip(rows.param, result, strict=True))
-    named["learning_rate"][:] = sample.rates
-    named["weight_decay"][:] = sample.decays
+    named["learning_rate"][:] = sample.settings.rates
+    named["weight_decay"][:] = sample.settings.decays
     _correct(sample, named)
     return result
 
@@ -256,7 +257,7 @@ def _correct(sample: Sample, rows: dict[str, Array]) -> None:
     grad, weight = rows["grad_l2_norm"], rows["weight_l2_norm"]
     used = np.where(np.isnan(rows["step_grad_l2_norm"]), grad, rows["step_grad_l2_norm"])
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        decay = np.array(sample.coupled_decay) * weight
+        decay = sample.settings.coupled * weight
         share = np.where(decay > 0, used / (used + decay), 1.0)
     share = np.where(np.isnan(share), 1.0, share)
     rows["update_l2_norm"] *= share

@@ -3,44 +3,65 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from operator import is_
 from typing import Any
 
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
+from gradwatch.capture.optimizer_groups import GroupMap
 from gradwatch.capture.parameters import Watched, list_parameters
 from gradwatch.capture.sample_rows import Gatherer
 from gradwatch.capture.weight_samples import WeightSamples
 from gradwatch.capture.wrappers import name_modules
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A module as it was when it was listed; nothing of it is kept alive.
+class _Members:
+    """Parameters and modules that stand in some modules; nothing of them is kept alive.
 
-    Attributes:
-        module: itself.
-        members: names of its own parameters and modules, and weak references to them; ``None``
-            where a name stands for nothing.
+    Args:
+        modules: as they are now.
     """
 
-    module: weakref.ref[nn.Module]
-    members: tuple[tuple[str, weakref.ref[Any] | None], ...]
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        names, ends, members = _list_members(modules)
+        self._names, self._ends = names, ends
+        self._modules = [weakref.ref(module) for module in modules]
+        self._members = [_find_nothing if each is None else weakref.ref(each) for each in members]
 
-    def is_same(self) -> bool:
-        """Whether it has the same parameters and modules as then."""
-        module = self.module()
-        if module is None:
+    def are_current(self, model: nn.Module) -> bool:
+        """Whether all are still there, under the same names.
+
+        Args:
+            model: the first of the modules.
+        """
+        modules = [module for ref in self._modules if (module := ref()) is not None]
+        if len(modules) < len(self._modules) or modules[0] is not model:
             return False
-        current = (*module._parameters.items(), *module._modules.items())
-        if len(current) != len(self.members):
+        names, ends, members = _list_members(modules)
+        if names != self._names or ends != self._ends:
             return False
-        for (name, value), (known, member) in zip(current, self.members, strict=True):
-            if name != known or value is not (None if member is None else member()):
-                return False
-        return True
+        return all(map(is_, members, [ref() for ref in self._members]))
+
+
+def _find_nothing() -> None:
+    """In place of a reference, where a name stands for nothing."""
+
+
+def _list_members(modules: Iterable[nn.Module]) -> tuple[list[str], list[int], list[Any]]:
+    """Names and members of all modules, one after the other, and where those of each one end."""
+    names: list[str] = []
+    ends: list[int] = []
+    members: list[Any] = []
+    for module in modules:
+        params, inner = module._parameters, module._modules
+        names += params
+        names += inner
+        members += params.values()
+        members += inner.values()
+        ends.append(len(names))
+    return names, ends, members
 
 
 class Inventory:
@@ -50,15 +71,17 @@ class Inventory:
         modules: fqn by ``id`` of each module.
         listing: grows when all is listed again.
         gatherer: takes samples of the parameters.
+        groups: of the optimizers that hold them.
         weights: of a step that is over, while the next one is armed in the same breath.
     """
 
     def __init__(self) -> None:
         self.gatherer = Gatherer()
+        self.groups = GroupMap()
         self.weights: WeightSamples | None = None
         self.listing = 0
         self.modules: dict[int, str] = {}
-        self._seen: list[_Seen] = []
+        self._members: _Members | None = None
         self._params: list[tuple[weakref.ref[nn.Parameter], tuple[Any, ...]]] = []
 
     def list_watched(self, model: nn.Module) -> list[Watched]:
@@ -67,13 +90,12 @@ class Inventory:
         Args:
             model: the same at every call, but for what was exchanged in it.
         """
-        if not self._is_current(model):
+        if self._members is None or not self._members.are_current(model):
             return self._list(model)
-        found = [(ref(), facts) for ref, facts in self._params]
         return [
             Watched(fqn, module, param, aliases, role, is_leaf, param.requires_grad)
-            for param, (fqn, module, aliases, role, is_leaf) in found
-            if param is not None
+            for ref, (fqn, module, aliases, role, is_leaf) in self._params
+            if (param := ref()) is not None
         ]
 
     def find_weights(self, watched: Sequence[Watched]) -> WeightSamples:
@@ -87,16 +109,11 @@ class Inventory:
             return known
         return WeightSamples(watched, self.gatherer)
 
-    def _is_current(self, model: nn.Module) -> bool:
-        is_same = bool(self._seen) and self._seen[0].module() is model
-        return is_same and all(snapshot.is_same() for snapshot in self._seen)
-
     def _list(self, model: nn.Module) -> list[Watched]:
         modules = name_modules(model)
         self.listing += 1
         self.modules = {id(module): fqn for fqn, module in modules}
         watched = list_parameters(modules)
-        self._seen = [_look(module) for _, module in modules]
         self._params = [
             (
                 weakref.ref(entry.param),
@@ -104,17 +121,9 @@ class Inventory:
             )
             for entry in watched
         ]
-        if any(_is_lazy(module) for _, module in modules):
-            self._seen = []  # what it becomes is still the same object
+        is_lazy = any(_is_lazy(module) for _, module in modules)  # and becomes another by itself
+        self._members = None if is_lazy else _Members([module for _, module in modules])
         return watched
-
-
-def _look(module: nn.Module) -> _Seen:
-    members = (*module._parameters.items(), *module._modules.items())
-    return _Seen(
-        weakref.ref(module),
-        tuple((name, None if member is None else weakref.ref(member)) for name, member in members),
-    )
 
 
 def _is_lazy(module: nn.Module) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -95,51 +95,6 @@ def note_scaling(optimizer: Optimizer | None, ledger: Ledger) -> None:
         ledger.add("step.found_inf", 0, WHOLE_STEP, RawValue(found))
 
 
-def find_decoupled_decay(optimizer: Optimizer) -> dict[int, float]:
-    """By ``id`` of a parameter: learning rate times weight decay where decay acts on the weight.
-
-    AdamW (Loshchilov & Hutter 2019) shrinks the weight by ``lr * weight_decay`` before its step.
-
-    Args:
-        optimizer: with the rates of this step.
-
-    Returns:
-        Without the parameters that do not decay.
-
-    Source: Loshchilov & Hutter (2019), "Decoupled Weight Decay Regularization", algorithm 2.
-    """
-    decay: dict[int, float] = {}
-    for group in optimizer.param_groups:
-        if is_decoupled(optimizer, group):
-            rate = read_rate(group) * float(group.get("weight_decay") or 0.0)
-            decay.update({id(param): rate for param in group["params"] if rate > 0})
-    return decay
-
-
-def find_coupled_decay(optimizer: Optimizer) -> dict[int, float]:
-    """By ``id`` of a parameter: weight decay that is added to the gradient.
-
-    Args:
-        optimizer: with the settings of this step.
-
-    Returns:
-        Without the parameters that do not decay.
-
-    Example:
-        >>> import torch
-        >>> weight = torch.nn.Parameter(torch.ones(2))
-        >>> kinds = torch.optim.SGD, torch.optim.AdamW
-        >>> [len(find_coupled_decay(kind([weight], lr=0.1, weight_decay=0.5))) for kind in kinds]
-        [1, 0]
-    """
-    decay: dict[int, float] = {}
-    for group in optimizer.param_groups:
-        rate = float(group.get("weight_decay") or 0.0)
-        if rate and not is_decoupled(optimizer, group):
-            decay.update({id(param): rate for param in group["params"]})
-    return decay
-
-
 def is_decoupled(optimizer: Optimizer, group: dict[str, Any]) -> bool:
     """Whether decay acts on the weight itself and not through the gradient.
 
@@ -175,42 +130,6 @@ def find_device_rate(group: dict[str, Any]) -> Tensor | None:
     return rate if isinstance(rate, Tensor) and rate.device.type != HOST else None
 
 
-def list_rates(optimizers: Iterable[Optimizer], params: Sequence[Tensor]) -> list[float]:
-    """For each parameter the learning rate of its group; NaN without one, or on a device.
-
-    Args:
-        optimizers: whose rates are in force.
-        params: whose rates are wanted.
-
-    Example:
-        >>> import torch
-        >>> params = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
-        >>> list_rates([torch.optim.SGD(params[:1], lr=0.5)], params)
-        [0.5, nan]
-    """
-    rates: dict[int, float] = {}
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            rates.update(dict.fromkeys(map(id, group["params"]), read_rate(group)))
-    return [rates.get(id(param), math.nan) for param in params]
-
-
-def list_decays(optimizers: Iterable[Optimizer], params: Sequence[Tensor]) -> list[float]:
-    """For each parameter the weight decay of its group; NaN where none is known.
-
-    Args:
-        optimizers: that are watched.
-        params: in whose order the answer is.
-    """
-    decays: dict[int, float] = {}
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            if "weight_decay" in group:
-                share = float(group["weight_decay"] or 0.0)
-                decays.update(dict.fromkeys(map(id, group["params"]), share))
-    return [decays.get(id(param), math.nan) for param in params]
-
-
 def read_rates(optimizers: Iterable[Optimizer], ledger: Ledger) -> float:
     """The largest learning rate on the host; those on a device travel with the other numbers.
 
@@ -229,37 +148,3 @@ def read_rates(optimizers: Iterable[Optimizer], ledger: Ledger) -> float:
     return max(
         (value for value in map(read_rate, groups) if not math.isnan(value)), default=math.nan
     )
-
-
-def map_optimizers(optimizers: Sequence[Optimizer]) -> dict[int, int] | None:
-    """By ``id`` of a parameter, the number of its optimizer; ``None`` without any.
-
-    Args:
-        optimizers: in the order in which they were handed over.
-    """
-    if not optimizers:
-        return None
-    return {
-        id(param): number
-        for number, optimizer in enumerate(optimizers)
-        for param in _list_held(optimizer)
-    }
-
-
-def find_strangers(
-    optimizers: Iterable[Optimizer], params: Iterable[Tensor]
-) -> frozenset[tuple[int, ...]]:
-    """Shapes of what an optimizer holds, the model has not, and no backward pass has reached.
-
-    Args:
-        optimizers: that may have been made before a part of the model was exchanged.
-        params: of the model.
-    """
-    known = {id(param) for param in params}
-    held = (param for optimizer in optimizers for param in _list_held(optimizer))
-    strangers = (param for param in held if id(param) not in known)
-    return frozenset(tuple(param.shape) for param in strangers if param.grad is None)
-
-
-def _list_held(optimizer: Optimizer) -> list[Tensor]:
-    return [param for group in optimizer.param_groups for param in group["params"]]

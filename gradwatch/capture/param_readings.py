@@ -143,18 +143,17 @@ class ParamReadings:
         self._leftovers = Leftovers(self._watched)
         self._step_gradients = StepGradients()
 
-    def finish(self, waiting: set[int], decay: dict[int, float]) -> None:
+    def finish(self, waiting: set[int], decays: Sequence[float]) -> None:
         """All optimizers have stepped.
 
         Args:
             waiting: indices of those whose optimizer has not stepped.
-            decay: by ``id`` of a parameter, its decoupled decay in one step.
+            decays: of each parameter, its decoupled decay in one step.
         """
         self._leftovers.note(waiting, self._ledger)
         after = self.weights.take()
         if waiting:
             after = [stepped for rows in after for stepped in rows.leave_out(waiting)]
-        decays = [decay.get(id(entry.param), 0.0) for entry in self._watched]
         note_updates(self._before, after, decays, self._step_gradients, self._ledger)
 
     def _read_gradients(self, ledger: Ledger, mine: set[int] | None = None) -> GradientReading:

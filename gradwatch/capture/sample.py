@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gradwatch.capture.calls import Call
 from gradwatch.capture.device_values import Transfer
 from gradwatch.capture.found_cuts import FoundCut
+from gradwatch.capture.optimizer_groups import GroupSettings
 from gradwatch.capture.parameters import Watched
 
 CLAIM = -1
@@ -32,11 +33,7 @@ class Sample:
         cuts: calls in forward that let no gradient through, where they were looked for.
         watched: all parameters.
         emptied: indices of those whose gradient a closure has cleared after its backward.
-        optimized: by ``id`` of a parameter, the number of its optimizer; ``None``: all are.
-        coupled_decay: by parameter, weight decay that is added to the gradient.
-        rates: by parameter, the learning rate of its group; NaN where it is not known.
-        decays: by parameter, the weight decay of its group; NaN where it is not known.
-        strangers: shapes of tensors that an optimizer holds and the model has not.
+        settings: what the optimizers say of each parameter.
         transfer: the values.
     """
 
@@ -53,9 +50,5 @@ class Sample:
     cuts: list[FoundCut]
     watched: Sequence[Watched]
     emptied: set[int]
-    optimized: dict[int, int] | None
-    coupled_decay: list[float]
-    rates: list[float]
-    decays: list[float]
-    strangers: frozenset[tuple[int, ...]]
+    settings: GroupSettings
     transfer: Transfer

@@ -20,16 +20,7 @@ from gradwatch.capture.frames import Protect
 from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.layers import LayerRecorder
 from gradwatch.capture.loss import find_loss
-from gradwatch.capture.optimizer_state import (
-    find_coupled_decay,
-    find_decoupled_decay,
-    find_strangers,
-    list_decays,
-    list_rates,
-    map_optimizers,
-    note_scaling,
-    read_rates,
-)
+from gradwatch.capture.optimizer_state import note_scaling, read_rates
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.param_readings import ParamReadings
 from gradwatch.capture.plan import Plan
@@ -257,16 +248,13 @@ class SampledStep:
 
     def collect(self) -> Sample:
         """Send everything off to the host."""
-        decoupled: dict[int, float] = {}
-        coupled: dict[int, float] = {}
-        for optimizer in self.optimizers:
-            decoupled.update(find_decoupled_decay(optimizer))
-            coupled.update(find_coupled_decay(optimizer))
-        self._params.finish(self._find_waiting(), decoupled)
+        params = [entry.param for entry in self.watched]
+        settings = self.inventory.groups.read(self.optimizers, params)
+        self._params.finish(self._find_waiting(), settings.decoupled.tolist())
         self._note_silent_units()
         self.recorder.flush()
         self.inventory.weights = self._params.weights
-        table, params = self.recorder.table, [watched.param for watched in self.watched]
+        table = self.recorder.table
         return Sample(
             global_step=self.global_step,
             learning_rate=read_rates(self.optimizers, self._ledger),
@@ -281,11 +269,7 @@ class SampledStep:
             cuts=self.recorder.list_cuts(),
             watched=self.watched,
             emptied=self._params.emptied,
-            optimized=map_optimizers(self.optimizers),
-            coupled_decay=[coupled.get(id(entry.param), 0.0) for entry in self.watched],
-            rates=list_rates(self.optimizers, params),
-            decays=list_decays(self.optimizers, params),
-            strangers=find_strangers(self.optimizers, params),
+            settings=settings,
             transfer=self._ledger.send(),
         )
 
