@@ -232,7 +232,7 @@ def _summarise(
         other=shares["other"],
         n_activations=counts["activation"],
         n_weights=counts["weight"],
-        derivative=float(np.mean(relative)) if relative else math.nan,
+        derivative=float(np.add.reduce(relative)) / len(relative) if relative else math.nan,
         saturated=float(np.nanmax(saturated)) if np.isfinite(saturated).any() else math.nan,
         dead=float(np.nanmax(dead)) if np.isfinite(dead).any() else math.nan,
         blocked_by=blocked,

@@ -32,14 +32,14 @@ def find_erased(history: History, thresholds: Thresholds) -> Mask:
         [True, True]
     """
     reading = history.latest
-    left = measure_left(history)
     first, usual = history.params.first_l2_norm, reading.topology.lecun_norm
-    with np.errstate(invalid="ignore"):
-        erased: Mask = left * first < thresholds.weight_floor * np.fmin(first, usual)
-    judged = erased[reading.judged]
-    if not judged.size or 2 * np.count_nonzero(judged) <= judged.size:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left = reading.record.param("weight_l2_norm") / first * first
+        erased: Mask = left < thresholds.weight_floor * np.fmin(first, usual)
+    erased &= reading.judged
+    if 2 * np.count_nonzero(erased) <= np.count_nonzero(reading.judged):
         return np.zeros_like(erased)
-    return erased & reading.judged
+    return erased
 
 
 def measure_left(history: History) -> Array:

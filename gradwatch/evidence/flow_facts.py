@@ -5,8 +5,6 @@ Each is a function of a ``RecordTable``; ``Reading`` says in words what it measu
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from gradwatch.evidence.record_table import RecordTable
@@ -49,7 +47,7 @@ def read_grads(table: RecordTable) -> Array:
     return grad
 
 
-def list_grads(table: RecordTable) -> list[Any]:
+def list_grads(table: RecordTable) -> list[list[float]]:
     """The same as Python's numbers, for walks from layer to layer.
 
     Args:
@@ -58,17 +56,17 @@ def list_grads(table: RecordTable) -> list[Any]:
     Returns:
         A list of floats for each record.
     """
-    rows: list[Any] = table.ask(read_grads).tolist()
+    rows: list[list[float]] = table.ask(read_grads).tolist()
     return rows
 
 
-def list_references(table: RecordTable) -> list[Any]:
+def list_references(table: RecordTable) -> list[list[float]]:
     """``Reading.reference`` of each record as Python's numbers.
 
     Args:
         table: of the records.
     """
-    rows: list[Any] = table.ask(spread_references).tolist()
+    rows: list[list[float]] = table.ask(spread_references).tolist()
     return rows
 
 

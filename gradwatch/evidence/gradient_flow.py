@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from itertools import groupby
+from typing import Any, TypeVar, overload
+
+import numpy.typing as npt
 
 from gradwatch.evidence.flow_facts import (
     compare_sensitivities,
@@ -29,9 +32,13 @@ from gradwatch.evidence.flow_facts import (
     relate_gradients,
     spread_references,
 )
-from gradwatch.evidence.record_table import Fact, RecordTable
+from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Mask
 from gradwatch.records import Array, StepRecord
+
+Row = TypeVar("Row")
+Rows = TypeVar("Rows", bound=npt.NDArray[Any])
+"""What a fact is for each record: an item of a list, or a row of an array."""
 
 
 class Reading:
@@ -66,7 +73,11 @@ class Reading:
     def __repr__(self) -> str:
         return f"Reading({self.record!r})"
 
-    def ask(self, find: Callable[..., Fact], *settings: Hashable) -> Fact:
+    @overload
+    def ask(self, find: Callable[..., list[Row]], *settings: Hashable) -> Row: ...
+    @overload
+    def ask(self, find: Callable[..., Rows], *settings: Hashable) -> Rows: ...
+    def ask(self, find: Callable[..., Any], *settings: Hashable) -> Any:
         """This record's part of a fact, see ``RecordTable.ask``.
 
         Args:
@@ -77,10 +88,14 @@ class Reading:
             A row, or one number. It is kept: do not write to it.
         """
         key = (find, *settings) if settings else find
-        known: Fact | None = self._facts.get(key)
+        known = self._facts.get(key)
         rows = self._table.ask(find, *settings) if known is None else known
-        found: Fact = rows[self._row]
-        return found
+        return rows[self._row]
+
+    def forget(self) -> None:
+        """Let go of what was worked out; whoever asks again has it worked out again."""
+        self._facts.clear()
+        self.paths.clear()
 
     @property
     def grad(self) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,32 +73,33 @@ class ParamHistory(PerParam):
             reading: of a layer set to which all has been carried over.
             is_warming_up: the learning rate is rising, so that small updates say nothing yet.
         """
-        fed, has_gradient = reading.ask(find_fed_params), reading.ask(_find_above_zero)
+        limits = self.thresholds
+        marks = reading.ask(_gather_marks, limits.descent_cosine)
         # where nobody has a gradient, nobody called backward
-        is_trained = bool(np.count_nonzero(fed)) or not self.was_fed.any()
+        is_trained = marks.is_any_fed or not self.was_fed.any()
         is_learning = reading.record.step("learning_rate") != 0  # NaN: it is not known
         if is_trained:
-            self.without_gradient += reading.ask(_find_able)
-        self.without_gradient[fed] = 0
+            self.without_gradient += marks.able
+        self.without_gradient[marks.fed] = 0
         if is_learning and is_trained:
-            self.with_zeros += reading.ask(_find_zeros)
-        self.with_zeros[has_gradient] = 0
-        self.was_fed |= has_gradient
-        self._note_sizes(reading)
+            self.with_zeros += marks.zeros
+        self.with_zeros[marks.above_zero] = 0
+        self.was_fed |= marks.above_zero
+        self._note_sizes(reading, marks)
         self._note_moves(reading, is_learning and not is_warming_up)
 
-    def _note_sizes(self, reading: Reading) -> None:
+    def _note_sizes(self, reading: Reading, marks: _Marks) -> None:
         """What weights were at first, and what they have lost since the record before."""
-        self.is_maintained |= reading.ask(_find_maintained)
-        self.is_decayed |= reading.ask(_find_decayed)
+        self.is_maintained |= marks.maintained
+        self.is_decayed |= marks.decayed
         for first, now in (
             (self.first_l2_norm, reading.record.param("weight_l2_norm")),
             (self.first_reference, reading.param_reference),
             (self.first_gradient, reading.param_gradient),
         ):
             np.copyto(first, now, where=np.isnan(first))
-        self.shrunk += reading.ask(_measure_losses)
-        self.explained += reading.ask(_explain_losses, self.thresholds.descent_cosine)
+        self.shrunk += marks.lost
+        self.explained += marks.explained
 
     def _note_moves(self, reading: Reading, can_move: bool) -> None:
         moved = reading.measure_update(self.thresholds.weight_floor)
@@ -106,6 +108,36 @@ class ParamHistory(PerParam):
         if can_move and reading.ask(_has_lost_moves, share):
             self.unmoved[reading.ask(_find_lost_moves, share) & (self.unmoved >= 0)] += 1
         self.unmoved[reading.ask(_find_kept_moves, share)] = MOVED
+
+
+class _Marks(NamedTuple):
+    """What one record says of each parameter ``(n_params,)``, asked for at once."""
+
+    is_any_fed: bool
+    fed: Mask
+    above_zero: Mask
+    able: Mask
+    zeros: Mask
+    maintained: Mask
+    decayed: Mask
+    lost: Array
+    explained: Array
+
+
+def _gather_marks(table: RecordTable, descent_cosine: float) -> list[_Marks]:
+    fed = table.ask(find_fed_params)
+    facts: tuple[Any, ...] = (
+        fed.any(axis=1).tolist(),
+        fed,
+        table.ask(_find_above_zero),
+        _find_able(table),
+        _find_zeros(table),
+        _find_maintained(table),
+        _find_decayed(table),
+        table.ask(_measure_losses),
+        _explain_losses(table, descent_cosine),
+    )
+    return [_Marks(*rows) for rows in zip(*facts, strict=True)]
 
 
 def find_fed_params(table: RecordTable) -> Mask:

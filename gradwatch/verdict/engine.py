@@ -97,20 +97,20 @@ class Doctor:
         readings = read_flow(records, before)
         return tuple(change for reading in readings for change in self._examine(reading))
 
+    @np.errstate(all="ignore")
     def _examine(self, reading: Reading) -> tuple[Change, ...]:
         self.history.extend_with(reading)
         step = reading.record.global_step
         changes: list[Change] = []
         broken = False  # once NaN is there, no number means anything to the other rules
-        with np.errstate(all="ignore"):
-            for rule in self.rules:
-                if broken and rule.kind != "exploding":
-                    continue
-                kept = self._ask(rule)
-                if kept or not broken:
-                    changes += self._tracker.update(rule, kept, step, self._sees)
-                if kept and rule.kind == "nonfinite":
-                    broken |= any(sign.severity != "note" for sign in kept)
+        for rule in self.rules:
+            if broken and rule.kind != "exploding":
+                continue
+            kept = self._ask(rule)
+            if kept or not broken:
+                changes += self._tracker.update(rule, kept, step, self._sees)
+            if kept and rule.kind == "nonfinite":
+                broken |= any(sign.severity != "note" for sign in kept)
         if broken:
             changes += self._tracker.confirm("exploding")
         return tuple(changes)
@@ -241,4 +241,7 @@ def diagnose(
             doctor.observe_all(batch)
             batch = []
     doctor.observe_all(batch)
-    return doctor.judge(run)
+    verdict = doctor.judge(run)
+    for reading in doctor.history.window:  # somebody may hold thousands of verdicts
+        reading.forget()
+    return verdict

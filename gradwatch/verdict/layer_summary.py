@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.history import History
+from gradwatch.evidence.topology import Topology
 from gradwatch.verdict.findings import LayerSummary, Trained
 
 
@@ -72,9 +74,13 @@ def count_trained(history: History) -> Trained:
         Trained(tensors=2, all_tensors=2, elements=24, all_elements=24)
     """
     reading = history.latest
-    params = reading.topology.params
+    sizes = _list_sizes(reading.topology)
     is_known = ~np.isnan(reading.record.param("update_l2_norm"))
     moved = np.where(is_known, history.params.largest_update > 0, history.params.was_fed)
-    chosen = [params[i] for i in np.flatnonzero(moved & reading.topology.is_held).tolist()]
-    elements, whole = (sum(param.numel for param in some) for some in (chosen, params))
-    return Trained(len(chosen), len(params), elements, whole)
+    chosen = [sizes[i] for i in np.flatnonzero(moved & reading.topology.is_held).tolist()]
+    return Trained(len(chosen), len(sizes), sum(chosen), sum(sizes))
+
+
+@lru_cache(maxsize=16)
+def _list_sizes(topology: Topology) -> tuple[int, ...]:
+    return tuple(param.numel for param in topology.params)

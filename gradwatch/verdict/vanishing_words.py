@@ -108,12 +108,14 @@ def _name_factor(word: str, gains: Sequence[float]) -> str:
     if not gains:
         return ""
     logs = np.log(gains)
-    mean = math.exp(float(np.mean(logs)))
+    whole = float(np.add.reduce(logs))
+    middle = whole / len(gains)
+    mean = math.exp(middle)
     if len(gains) == 1:
         return f"the {word} multiplies by {mean:.2g}"
-    if np.max(np.abs(logs - np.mean(logs))) < LIKE_FACTOR:
+    if np.max(np.abs(logs - middle)) < LIKE_FACTOR:
         return f"each {word} multiplies by about {mean:.2g}"
-    total = math.exp(float(np.sum(logs)))
+    total = math.exp(whole)
     if total < LEAST_NUMBER:
         return f"the {len(gains)} {word}s together multiply by less than float32 holds"
     return f"the {len(gains)} {word}s together multiply by {total:.2g}"
