@@ -22,6 +22,7 @@ class ErrorLevels:
     first: list[float] = field(default_factory=list)
     latest: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
     _first_step: int = 0
+    _beginning: tuple[int, float] = field(default=(0, nan), repr=False, compare=False)
 
     def add(self, global_step: int, error: float) -> None:
         """Take in the next error signal.
@@ -46,7 +47,9 @@ class ErrorLevels:
     @property
     def beginning(self) -> float:
         """Median of the first ones; NaN where none was known."""
-        return _find_median(self.first)
+        if self._beginning[0] != len(self.first):
+            self._beginning = len(self.first), _find_median(self.first)
+        return self._beginning[1]
 
     @property
     def now(self) -> float:

@@ -9,6 +9,7 @@ homogeneous network, the same for all layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import cached_property
 from itertools import groupby
 from typing import Any, TypeVar, overload
 
@@ -94,72 +95,74 @@ class Reading:
 
     def forget(self) -> None:
         """Let go of what was worked out; whoever asks again has it worked out again."""
-        self._facts.clear()
-        self.paths.clear()
+        table, row = self._table, self._row
+        table.facts.clear()
+        vars(self).clear()
+        Reading.__init__(self, table, row)
 
-    @property
+    @cached_property
     def grad(self) -> Array:
         """Gradient norm at each layer's output; NaN where none arrived."""
         return self.ask(read_grads)
 
-    @property
+    @cached_property
     def reference(self) -> Array:
         """Largest gradient norm at or behind each layer on its way to the loss."""
         return self.ask(spread_references)
 
-    @property
+    @cached_property
     def sensitivity(self) -> Array:
         """``||g||*||w||`` per judged parameter against the largest at or behind it on its way to
         the loss; one whose place is not known is held against all."""
         return self.ask(compare_sensitivities)
 
-    @property
+    @cached_property
     def relative_gradient(self) -> Array:
         """``||dL/dy||`` at each layer's output against the largest at or behind it; 1 is full."""
         return self.ask(relate_gradients)
 
-    @property
+    @cached_property
     def gains(self) -> Array:
         """``||dL/dx|| / ||dL/dy||``: what each layer multiplies the gradient's norm by; NaN when
         unknown. Source: Glorot & Bengio (2010), section 4.2.1."""
         return self.ask(measure_gains)
 
-    @property
+    @cached_property
     def update_ratio(self) -> Array:
         """``||dw||/||w||`` per parameter, as measured; NaN without an update."""
         return self.ask(measure_update_ratios)
 
-    @property
+    @cached_property
     def has_arrived(self) -> Mask:
         """Parameters for which a gradient reached some call of their module."""
         return self.ask(find_arrived)
 
-    @property
+    @cached_property
     def was_called(self) -> Mask:
         """Parameters whose module forward has called this step, as far as that can be seen."""
         return self.ask(find_called)
 
-    @property
+    @cached_property
     def judged(self) -> Mask:
         """Parameters whose standing still would do harm, and which got a gradient this step."""
         return self.ask(find_judged)
 
-    @property
+    @cached_property
     def param_gradient(self) -> Array:
         """Relative gradient at the best-fed call of each parameter's module; NaN without one."""
         return self.ask(gather_gradients)
 
-    @property
+    @cached_property
     def param_reference(self) -> Array:
         """Largest gradient on each parameter's way from the loss, its own error; NaN: none."""
         return self.ask(gather_references)
 
-    @property
+    @cached_property
     def error_signal(self) -> float:
         """Gradient norm at the network's outputs, all heads together: how wrong it still is."""
         return float(self.ask(measure_error_signals))
 
-    @property
+    @cached_property
     def is_unasked(self) -> Mask:
         """Parameters for which no gradient above zero stands anywhere on the way from the loss.
 
@@ -167,7 +170,7 @@ class Reading:
         """
         return self.ask(find_gradientless)
 
-    @property
+    @cached_property
     def output_gain(self) -> float:
         """Share of the gradient that passes the activations behind the last weights.
 

@@ -39,6 +39,7 @@ class LossLevels:
     thresholds: Thresholds = DEFAULTS
     _ages: deque[int] = field(default_factory=lambda: deque(maxlen=LATEST_RECORDS))
     _first_step: int = 0
+    _beginning: tuple[int, float] = field(default=(0, nan), repr=False, compare=False)
 
     def add(self, record: StepRecord) -> None:
         """Take in the loss of the next record; one without a finite loss changes nothing.
@@ -69,7 +70,10 @@ class LossLevels:
     @property
     def beginning(self) -> float:
         """Median of the first records; NaN where no loss was known."""
-        return median(self.early[:FIRST_RECORDS]) if self.early else nan
+        known = min(len(self.early), FIRST_RECORDS)
+        if self._beginning[0] != known:
+            self._beginning = known, median(self.early[:known])
+        return self._beginning[1]
 
     @property
     def now(self) -> float:

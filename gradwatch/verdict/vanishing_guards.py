@@ -19,8 +19,9 @@ from gradwatch.verdict.rule import Guard
 
 
 def _mark(found: Mask, indices: Iterable[int]) -> Mask:
-    marked = np.zeros(len(found), dtype=bool)
-    marked[list(indices)] = True
+    marked, chosen = np.zeros(len(found), dtype=bool), list(indices)
+    if chosen:
+        marked[chosen] = True
     return marked
 
 

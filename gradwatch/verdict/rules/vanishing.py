@@ -52,8 +52,11 @@ def examine(
     """
     unreached = find_unreached(history, thresholds)
     for guard in guards:
-        if np.count_nonzero(unreached):
-            unreached &= ~guard.find(history, thresholds, unreached)
+        if not np.count_nonzero(unreached):
+            break
+        spared = guard.find(history, thresholds, unreached)
+        if np.count_nonzero(spared):
+            unreached &= ~spared
     if not np.count_nonzero(unreached):
         decayed = find_excessive_decay(history, thresholds)
         outplayed = [] if decayed else find_outplayed(history, thresholds)
@@ -61,8 +64,9 @@ def examine(
     heard = unreached & ~find_ignored_params(history.latest.topology, thresholds.ignore_layers)
     if not heard.any():
         return []
-    ordered = _order(np.flatnonzero(heard), measure_share(history.latest))
-    share = float(measure_share(history.latest)[ordered[0]])
+    shares = measure_share(history.latest)
+    ordered = _order(np.flatnonzero(heard), shares)
+    share = float(shares[ordered[0]])
     end = find_exit(history.latest, ordered[0])
     if end is not None and end.share < thresholds.profile:
         share = min(share, end.share)
