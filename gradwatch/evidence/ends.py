@@ -50,7 +50,7 @@ def find_exit(reading: Reading, index: int) -> WayEnd | None:
         >>> find_exit(make_reading(), 0)
         WayEnd(layer=2, strongest=2, share=1.0)
     """
-    grad = reading.ask(list_grads)
+    grad = reading.pick(list_grads)
     calls = [call for call in reading.topology.calls[index] if grad[call] > 0]
     if not calls:
         return None

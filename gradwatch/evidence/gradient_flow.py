@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from itertools import groupby
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import numpy.typing as npt
 
@@ -37,8 +37,8 @@ from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Mask
 from gradwatch.records import Array, StepRecord
 
-Row = TypeVar("Row")
-Rows = TypeVar("Rows", bound=npt.NDArray[Any])
+Item = TypeVar("Item")
+Found = TypeVar("Found", bound=npt.NDArray[Any])
 """What a fact is for each record: an item of a list, or a row of an array."""
 
 
@@ -74,11 +74,7 @@ class Reading:
     def __repr__(self) -> str:
         return f"Reading({self.record!r})"
 
-    @overload
-    def ask(self, find: Callable[..., list[Row]], *settings: Hashable) -> Row: ...
-    @overload
-    def ask(self, find: Callable[..., Rows], *settings: Hashable) -> Rows: ...
-    def ask(self, find: Callable[..., Any], *settings: Hashable) -> Any:
+    def ask(self, find: Callable[..., Found], *settings: Hashable) -> Found:
         """This record's part of a fact, see ``RecordTable.ask``.
 
         Args:
@@ -89,9 +85,19 @@ class Reading:
             A row, or one number. It is kept: do not write to it.
         """
         key = (find, *settings) if settings else find
-        known = self._facts.get(key)
+        known: Found | None = self._facts.get(key)
         rows = self._table.ask(find, *settings) if known is None else known
-        return rows[self._row]
+        found: Found = rows[self._row]
+        return found
+
+    def pick(self, find: Callable[..., list[Item]], *settings: Hashable) -> Item:
+        """As ``ask``, of a fact that is a list.
+
+        Args:
+            find: of a table, and what of the thresholds it needs, an item for each record.
+            settings: these thresholds.
+        """
+        return self._table.ask(find, *settings)[self._row]
 
     def forget(self) -> None:
         """Let go of what was worked out; whoever asks again has it worked out again."""

@@ -74,7 +74,7 @@ class ParamHistory(PerParam):
             is_warming_up: the learning rate is rising, so that small updates say nothing yet.
         """
         limits = self.thresholds
-        marks = reading.ask(_gather_marks, limits.descent_cosine)
+        marks = reading.pick(_gather_marks, limits.descent_cosine)
         # where nobody has a gradient, nobody called backward
         is_trained = marks.is_any_fed or not self.was_fed.any()
         is_learning = reading.record.step("learning_rate") != 0  # NaN: it is not known

@@ -41,7 +41,7 @@ def find_fed_path(reading: Reading, start: int) -> tuple[int, ...]:
 
 
 def _follow_fed(reading: Reading, start: int) -> tuple[int, ...]:
-    grad, reference = reading.ask(list_grads), reading.ask(list_references)
+    grad, reference = reading.pick(list_grads), reading.pick(list_references)
     consumers, here, full = reading.topology.consumers, start, reference[start]
     path = {start: None}
     while not grad[here] >= full:
@@ -66,7 +66,7 @@ def find_block(reading: Reading, start: int) -> int:
         >>> find_block(make_reading(layer=rows), 0)
         1
     """
-    blocked, source, grad = -1, start, reading.ask(list_grads)
+    blocked, source, grad = -1, start, reading.pick(list_grads)
     for index in find_fed_path(reading, start):
         if grad[source] == 0 and grad[index] > LEAST_NORM:
             blocked = index
