@@ -29,7 +29,7 @@ def compare_sensitivities(table: RecordTable) -> Array:
     own = table.param("grad_l2_norm") * table.param("weight_l2_norm")
     own = np.where(topology.is_judged & np.isfinite(own), own, np.nan)
     everything = np.fmax.reduce(own, axis=1, initial=np.nan)
-    largest = topology.spread_to_calls(np.nan_to_num(own))
+    largest = topology.spread_to_calls(np.where(np.isnan(own), 0.0, own))
     reference = topology.reduce_calls(np.maximum, spread_back(topology, largest), 0.0)
     reference[:, topology.is_bare] = everything[:, None]
     result: Array = own / reference

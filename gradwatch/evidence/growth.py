@@ -40,7 +40,7 @@ def _compare_outputs(table: RecordTable) -> Array:
     layers, rms = table.topology.layers, table.ask(measure_output_rms)
     known: Mask = np.isfinite(rms) & (rms > 0)
     first = known.argmax(axis=1) if layers else np.zeros(len(table), np.int64)
-    is_recurrent = np.array([layer.role == "recurrent" for layer in layers], dtype=bool)
+    is_recurrent = _find_recurrent(table.topology)
     scale = np.fmax(rms[np.arange(len(table)), first], 1.0) if layers else np.ones(len(table))
     scale = np.where(is_recurrent[first] if layers else False, 1.0, scale)
     growth = rms / scale[:, None]
@@ -48,6 +48,11 @@ def _compare_outputs(table: RecordTable) -> Array:
         np.logical_or.reduce(known, axis=1)[:, None] & ~table.topology.is_head & np.isfinite(growth)
     )
     return np.where(grows, growth, 1.0)
+
+
+@lru_cache(maxsize=16)
+def _find_recurrent(topology: Topology) -> Mask:
+    return np.array([layer.role == "recurrent" for layer in topology.layers], dtype=bool)
 
 
 def measure_gradient_growth(reading: Reading, threshold: float) -> Array:

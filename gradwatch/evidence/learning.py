@@ -107,8 +107,11 @@ def _find_resting_players(table: RecordTable, moves: Mask) -> Mask:
         table: of records.
         moves: ``(n_records, n_params)``.
     """
+    has_players = table.step("passes") > 1
+    if not np.count_nonzero(has_players):
+        return np.zeros_like(moves)
     group, counted = find_pools(table.topology)
     pools = group[None, :] == np.arange(int(group.max(initial=0)) + 1)[:, None]
     moving = (moves & counted) @ pools.T
-    resting: Mask = ~moving[:, group] & (table.step("passes") > 1)[:, None]
+    resting: Mask = ~moving[:, group] & has_players[:, None]
     return resting & (len(set(group[counted])) > 1)

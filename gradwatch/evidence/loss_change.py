@@ -123,7 +123,8 @@ def measure_made(table: RecordTable) -> Array:
     _, counted = find_pools(table.topology)
     sizes = np.compress(counted, np.abs(table.param("loss_change")), axis=1)
     is_known = np.isfinite(sizes).any(axis=1)
-    return np.where(is_known, np.nansum(sizes, axis=1), np.nan)
+    whole = np.add.reduce(np.where(np.isnan(sizes), 0.0, sizes), axis=1)
+    return np.where(is_known, whole, np.nan)
 
 
 def measure_step_norms(table: RecordTable) -> Array:

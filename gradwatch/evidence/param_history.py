@@ -201,8 +201,10 @@ def _explain_losses(table: RecordTable, descent_cosine: float) -> Array:
     penalty's gradient goes along the weight, as does a factor below 1 that somebody multiplies it
     by; but the gradient that arrives from the task does not.
     """
+    if not np.count_nonzero(table.ask(_measure_losses)):
+        return table.ask(_measure_losses)
     update = np.fmax(*(_measure_descents(r, descent_cosine) for r in (table.param, table.earlier)))
-    made = np.fmax(table.spans[:, None] * np.nan_to_num(update, nan=0.0), 0.0)
+    made = np.fmax(table.spans[:, None] * update, 0.0)  # 0 where it is not known
     explained: Array = np.fmin(table.ask(_measure_losses), made)
     return explained
 

@@ -89,6 +89,9 @@ def have_parted(table: RecordTable, *limits: float) -> Mask:
         table: of records merged over ranks.
         limits: those of ``find_apart``.
     """
-    found = [table.ask(find_apart, name, *limits) for name in ("grad", "step_grad", "weight")]
+    names = ("grad", "step_grad", "weight")
+    if not any(np.count_nonzero(table.param(f"rank_{name}_spread") > limits[0]) for name in names):
+        return np.zeros(len(table), dtype=bool)
+    found = [table.ask(find_apart, name, *limits) for name in names]
     parted: Mask = np.logical_or.reduce(np.concatenate(found, axis=1), axis=1)
     return parted

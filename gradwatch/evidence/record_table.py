@@ -89,8 +89,8 @@ class RecordTable:
         Args:
             statistic: its name.
         """
-        values = self.param(statistic)
-        return np.concatenate([self._before.param(statistic)[None], values[:-1]])
+        first = self._before.param(statistic)[None]
+        return first if len(self) == 1 else np.concatenate([first, self.param(statistic)[:-1]])
 
     @cached_property
     def spans(self) -> Array:
