@@ -151,6 +151,8 @@ class Assembler:
 
     def _list_rows(self) -> Rows:
         rows = Rows.list_current()
+        if not self._own.statistics:
+            return rows
         layer, param = self._own.list_rows("layer"), self._own.list_rows("param")
         return dataclasses.replace(rows, layer=rows.layer + layer, param=rows.param + param)
 
@@ -162,6 +164,8 @@ def join_cuts(known: dict[tuple[str, str], Cut], sample: Sample) -> None:
         known: by function and source; changed in place.
         sample: of the step.
     """
+    if not sample.cuts:
+        return
     calls = {call.index: call.layer.fqn for call in sample.calls}
     params = {id(entry.param): entry.fqn for entry in sample.watched}
     for found in sample.cuts:
@@ -251,9 +255,10 @@ def _correct(sample: Sample, rows: dict[str, Array]) -> None:
     """Take the decay's share out of updates, sampling's doubt out of counts, and out of norms the
     squares that float32 has no room for: a gradient read whole, with every element finite, is."""
     rows["step_grad_l2_norm"][list(sample.emptied)] = np.nan
-    is_whole = np.array([entry.param.numel() <= SAMPLE_SIZE for entry in sample.watched], bool)
-    is_finite = is_whole & (rows["nonfinite_count"] == 0)
-    rows["grad_l2_norm"][is_finite & np.isinf(rows["grad_l2_norm"])] = LARGEST_NORM
+    for index in np.flatnonzero(np.isinf(rows["grad_l2_norm"])).tolist():
+        is_whole = sample.watched[index].param.numel() <= SAMPLE_SIZE
+        if is_whole and rows["nonfinite_count"][index] == 0:
+            rows["grad_l2_norm"][index] = LARGEST_NORM
     grad, weight = rows["grad_l2_norm"], rows["weight_l2_norm"]
     used = np.where(np.isnan(rows["step_grad_l2_norm"]), grad, rows["step_grad_l2_norm"])
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,9 @@ NOBODY = ""
 PLAIN, ROOT, REST = range(3)
 """What the host makes of a raw value ``v`` and its divisor ``n``: ``v / n``, its square root,
 ``1 - v / n``."""
+
+
+_LOOK = attrgetter("device", "dtype", "ndim")
 
 
 class RawValue(NamedTuple):
@@ -185,32 +189,33 @@ class Ledger:
         Returns:
             On a GPU a float64 copy that goes to page-locked memory without a wait.
         """
-        by_device: dict[torch.device, list[int]] = defaultdict(list)
-        for number, value in enumerate(self.values):
-            by_device[value.device].append(number)
+        groups: dict[torch.device, dict[tuple[torch.dtype, int], list[int]]] = {}
+        for number, (device, *kind) in enumerate(map(_LOOK, self.values)):
+            groups.setdefault(device, defaultdict(list))[tuple(kind)].append(number)
         with torch.no_grad():
-            parts = [self._send_from(*group) for group in by_device.items()]
+            parts = [self._send_from(*group) for group in groups.items()]
         columns = self.statistics, self.indices, self.roots, self.kinds, self.divisors
         return Transfer(*columns, parts)
 
-    def _send_from(self, device: torch.device, numbers: list[int]) -> DeviceValues:
+    def _send_from(
+        self, device: torch.device, groups: dict[tuple[torch.dtype, int], list[int]]
+    ) -> DeviceValues:
         """Few operations for many tensors: those of one dtype and one shape go together."""
-        groups: dict[tuple[torch.dtype, bool], list[int]] = defaultdict(list)
-        for number in numbers:
-            value = self.values[number]
-            groups[value.dtype, value.dim() == 0].append(number)
         joined: list[Tensor] = []
-        positions: list[Positions] = []
-        for (_, is_single), group in groups.items():
-            tensors = [self.values[number] for number in group]
-            joined.append((torch.stack if is_single else torch.cat)(tensors).to(torch.float64))
-            starts = [self.starts[number] for number in group]
-            if is_single:
-                positions.append(np.array(starts))
-            else:
-                rows = zip(starts, tensors, strict=True)
-                positions += [np.arange(start, start + len(row)) for start, row in rows]
-        return np.concatenate(positions), *_copy_to_host(torch.cat(joined), device)
+        for (_, dimensions), numbers in groups.items():
+            tensors = [self.values[number] for number in numbers]
+            joined.append((torch.cat if dimensions else torch.stack)(tensors).to(torch.float64))
+        numbers = [number for group in groups.values() for number in group]
+        positions = self._list_positions(numbers)
+        return positions, *_copy_to_host(torch.cat(joined), device)
+
+    def _list_positions(self, numbers: list[int]) -> Positions:
+        """Places of the values of some tensors, one tensor after the other."""
+        counts = np.array([self.values[number].numel() for number in numbers])
+        starts = np.array([self.starts[number] for number in numbers])
+        before = np.cumsum(counts) - counts
+        positions: Positions = np.repeat(starts - before, counts) + np.arange(counts.sum())
+        return positions
 
 
 Positions = npt.NDArray[np.int64]

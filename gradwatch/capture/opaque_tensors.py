@@ -38,7 +38,9 @@ def describe_opaque(params: Iterable[nn.Parameter]) -> tuple[str, ...]:
     Args:
         params: of the model.
     """
-    kinds = Counter(type(param).__name__ for param in params if _is_wrapper(param))
+    kinds = Counter(
+        type(param).__name__ for param in params if type(param) not in _PLAIN and _is_wrapper(param)
+    )
     return tuple(
         f"{count} parameters are of the class {kind}, whose numbers are not read: of their "
         "gradients, weights and updates nothing is known"

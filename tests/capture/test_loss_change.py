@@ -193,3 +193,25 @@ def test_several_roots_leave_the_loss_unknown() -> None:
         optimizer.step()
 
     assert all(np.isnan(record.step("loss")) for record in record_steps(model, optimizer, step))
+
+
+def test_steps_by_hand_take_the_gradients_of_all_passes() -> None:
+    model, changes = build(), list[list[float]]()
+    params = list(model.parameters())
+    with gradwatch.watch(model, every_n_steps=1) as watch:
+        for number in range(STEPS):
+            model.zero_grad()
+            for part in range(3):
+                x, y = draw(3 * number + part)
+                nn.functional.cross_entropy(model(x), y).backward()
+            before, grads = copy_weights(model), [param.grad.clone() for param in params]
+            with torch.no_grad():
+                for param in params:
+                    param -= 0.1 * param.grad
+            pairs = zip(grads, copy_weights(model), before, strict=True)
+            changes.append([float((grad * (new - old)).sum()) for grad, new, old in pairs])
+            watch.step()
+    history = watch.report().history
+    assert history is not None
+    found = [record.param("loss_change") for record in history.records]
+    np.testing.assert_allclose(found, changes, rtol=1e-4)
