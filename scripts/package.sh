@@ -45,3 +45,16 @@ status=0
 "$scratch/clean/bin/gradwatch" check runs > /dev/null || status=$?
 test "$status" = 1 # there is a finding
 echo "The wheel works."
+
+"$scratch/build/bin/python" -m build --wheel --outdir "$out" "$root/native"
+"$scratch/clean/bin/pip" install --quiet "$(ls "$out"/gradwatch_native-*.whl | tail -n 1)"
+"$scratch/clean/bin/python" - << 'PYTHON'
+"""What is installed beside gradwatch is what it reads with."""
+
+import torch
+
+from gradwatch.capture.native import measure_sums
+
+assert measure_sums([torch.full((4,), 3.0)]).tolist() == [36.0]
+PYTHON
+echo "So does the compiled reading."
