@@ -50,6 +50,15 @@ def test_a_healthy_run_has_no_findings_and_no_notes():
     )
 
 
+def test_what_a_verdict_has_let_go_of_can_be_asked_again():
+    records = make_vanishing()
+    latest, doctor = diagnose(records).history.latest, Doctor()
+    doctor.observe_all(records)
+    assert latest.record is records[-1]
+    np.testing.assert_array_equal(latest.grad, doctor.history.latest.grad)
+    np.testing.assert_array_equal(latest.sensitivity, doctor.history.latest.sensitivity)
+
+
 def test_a_vanishing_run_has_one_finding():
     verdict = diagnose(make_vanishing())
     (finding,) = verdict.findings

@@ -176,6 +176,15 @@ def test_rules_are_followed_apart():
     assert [episode.rule for episode in tracker.current] == [first, second]
 
 
+def test_where_nobody_reads_changes_the_episodes_are_the_same():
+    tracker, rule = Tracker(THRESHOLDS, tells_changes=False), make_rule("exploding")
+    assert all(tracker.update(rule, [make_sign()], step) == [] for step in range(20))
+    (episode,) = tracker.current
+    assert (episode.first_step, episode.last_step) == (0, 19)
+    assert all(tracker.update(rule, [], step) == [] for step in range(20, 60))
+    assert tracker.past == [episode]
+
+
 def test_costly_explanations_are_asked_for_only_when_somebody_reads_them():
     asked: list[int] = []
 
