@@ -6,6 +6,7 @@ from collections.abc import Callable, Container
 
 from torch import nn
 
+from gradwatch.capture.compiled_variant import CompiledVariant
 from gradwatch.capture.eager_stance import EagerStance
 from gradwatch.capture.graph_clock import GraphClock
 from gradwatch.capture.sampled_step import SampledStep
@@ -17,16 +18,23 @@ class Arming:
     Args:
         model: that may be compiled.
         lose: called with the number of a step of which nothing can be believed.
+        variant: a second compilation of the model, or ``None``.
 
     Attributes:
         step: that is being sampled; ``None`` between sampled steps.
         clock: tells steps that are skipped for good.
     """
 
-    def __init__(self, model: nn.Module, lose: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        lose: Callable[[int], None],
+        variant: CompiledVariant | None = None,
+    ) -> None:
+        self._variant = variant
         self.step: SampledStep | None = None
         self._lose = lose
-        self._stance = EagerStance(model, self._make_way)
+        self._stance = EagerStance(model, self._make_way, variant)
         self._retired: list[SampledStep] = []
         self.clock = GraphClock()
 
@@ -88,6 +96,8 @@ class Arming:
         """Leave torch, and keep nothing alive."""
         self.disarm()
         self.finish()
+        if self._variant is not None:
+            self._variant.clear()
         self.clock.stop()
 
     def _make_way(self) -> None:

@@ -1,4 +1,5 @@
-"""Compiled models: a sampled step runs the same code eagerly, so that its layers can be seen."""
+"""Compiled models: a sampled step runs the same code eagerly, so that its layers can be seen; or,
+where that was asked for, a second compilation of it with statistics inside."""
 
 from __future__ import annotations
 
@@ -14,7 +15,10 @@ from torch import nn
 from torch.nn.modules import module as module_hooks
 
 from gradwatch.capture import compilation
+from gradwatch.capture.backward_passes import is_in_backward
 from gradwatch.capture.compiled_calls import find_compiled, leads_to
+from gradwatch.capture.compiled_turn import turn_compiled
+from gradwatch.capture.compiled_variant import CompiledVariant
 from gradwatch.capture.sampled_step import SampledStep
 from gradwatch.capture.step_hooks import remove_hook
 from gradwatch.capture.weak_calls import call_weakly
@@ -34,23 +38,32 @@ class Choice:
 
     Args:
         before: the stance that was in force, and is for whatever is not ours.
-        is_ours: method, asked with the frame that wants to know; its owner is held weakly.
+        find_way: method, asked with the frame that wants to know; its owner is held weakly. It
+            answers ``True`` for a call that has to run eagerly, a backend for one that has to run
+            with that, and ``False`` for one that is not ours.
 
     Attributes:
         is_over: from now on ``before`` is answered to all. Somebody who has set a stance in the
             meantime puts this one back later.
     """
 
-    def __init__(self, before: Any, is_ours: Callable[[FrameType], bool]) -> None:
+    def __init__(self, before: Any, find_way: Callable[[FrameType], Any]) -> None:
         self.before = before
         self.is_over = False
-        self._is_ours = call_weakly(is_ours)
+        self._find_way = call_weakly(find_way)
+        self._backend: Any = None
 
     @property
     def stance(self) -> str:
         """The name of a stance, as ``torch.compiler.set_stance`` takes it."""
-        is_eager = not self.is_over and self._is_ours(sys._getframe(1))
-        return "force_eager" if is_eager else str(self.before.stance)
+        way = not self.is_over and self._find_way(sys._getframe(1))
+        self._backend = way if callable(way) else None
+        return "force_eager" if way is True else str(self.before.stance)
+
+    @property
+    def backend(self) -> Any:
+        """With which the call runs whose stance was asked for last; ``None``: its own."""
+        return self.before.backend if self._backend is None else self._backend
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is as before.
@@ -77,9 +90,16 @@ class EagerStance:
         model: that may be compiled.
         make_way: method, called when dynamo is about to export a module as a whole. It then looks
             for global hooks, and fails over any; ours must be gone by then.
+        variant: a second compilation, that planned steps may run; ``None``: all run eagerly.
     """
 
-    def __init__(self, model: nn.Module, make_way: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        make_way: Callable[[], None],
+        variant: CompiledVariant | None = None,
+    ) -> None:
+        self._variant = variant
         self._model = weakref.ref(model)
         self._make_way = call_weakly(make_way)
         self._hook = self._make_hook()
@@ -112,7 +132,7 @@ class EagerStance:
         if self._choice is None and "torch._dynamo.eval_frame" in sys.modules:
             compilation.stay_out_of_traces()
             dynamo: Any = torch._dynamo.eval_frame
-            self._choice = Choice(_skip_ended(dynamo._stance), self._is_ours)
+            self._choice = Choice(_skip_ended(dynamo._stance), self._find_way)
             dynamo._stance = self._choice  # last: a signal may cut this off
             self._hear_of_compilations()
             warnings.filterwarnings("ignore", message=_HOOKS_FIRE_TWICE)
@@ -130,6 +150,8 @@ class EagerStance:
         self._callbacks.clear()
         if self._filter in warnings.filters:
             warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
+        if self._variant is not None:
+            self._variant.end_step()
         if self._step is not None:
             self._is_wide |= self._has_let_by and not self._step.recorder.has_begun
             self._step = None
@@ -144,28 +166,42 @@ class EagerStance:
 
     # Calls ----------------------------------------------------------------------------------
 
-    def _is_ours(self, frame: FrameType) -> bool:
-        """Whether a call of compiled code has to run eagerly.
+    def _find_way(self, frame: FrameType) -> Any:
+        """How a call of compiled code has to run: as of ``Choice``.
 
         Args:
             frame: that asks for the stance, inside the call.
         """
         step = self._step
-        return step is not None and bool(step.guard(self._decide, step, frame))
+        return step is not None and (step.guard(self._decide, step, frame) or False)
 
-    def _decide(self, step: SampledStep, frame: FrameType) -> bool:
+    def _decide(self, step: SampledStep, frame: FrameType) -> Any:
         """Whatever is not known is taken for ours, and so is all that our forward calls."""
         function, is_compiled_here = find_compiled(frame)
         if not is_compiled_here:
             return False
         forward = step.recorder.forward
-        if self._is_wide or function is None or forward.is_running:
+        if self._is_wide or function is None:
             return True
-        if leads_to(function, self._goals):
-            return True
+        if forward.is_running or leads_to(function, self._goals):
+            return self._choose_variant(step, frame, function) or True
         self._has_let_by = True
         forward.leave_after_forward()  # dynamo would look for our mode, and compile it too
         return False
+
+    def _choose_variant(self, step: SampledStep, frame: FrameType, function: Any) -> Any:
+        """The backend that makes the second compilation; ``None``: the call runs eagerly."""
+        variant, model, choice = self._variant, self._model(), self._choice
+        if variant is None or model is None or choice is None or is_in_backward():
+            return None
+        is_default = choice.before.stance == "default" and choice.before.backend is None
+        if not (is_default and torch.is_grad_enabled() and model.training):
+            return None
+        root = getattr(model, "_orig_mod", model)
+        if not leads_to(function, frozenset((id(root),))):
+            return None
+        taker = turn_compiled(step, variant, root)
+        return None if taker is None else variant.choose(frame, function, taker, root)
 
     def _hear_of_compilations(self) -> None:
         """Whatever is compiled meanwhile is not ours, and its code must not count on our hooks."""

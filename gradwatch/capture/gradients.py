@@ -164,6 +164,17 @@ class GradientReader:
         for position in probe.positions:
             node.register_hook(partial(self._see_after, self._read_input, position, index, root))
 
+    def reach(self, root: int) -> bool:
+        """The running backward has come to an outermost call; answers whether it counts.
+
+        Args:
+            root: number of the call.
+        """
+        if not self._is_open or not self._counts():
+            return False
+        self.reached_roots.add(root)
+        return True
+
     def tell(self, edge: Edge, keep: Callable[[Tensor], None]) -> None:
         """Hand the gradient that arrives at this edge to a function.
 

@@ -13,6 +13,7 @@ from gradwatch.capture.backward_passes import PassTracker, is_in_backward
 from gradwatch.capture.call_measures import CallMeasures
 from gradwatch.capture.call_rows import CallRows, RowMemory
 from gradwatch.capture.calls import CallKey, CallTable
+from gradwatch.capture.compiled_step import CompiledStep
 from gradwatch.capture.cuts import CutFinder
 from gradwatch.capture.draft import Draft
 from gradwatch.capture.execution import Execution
@@ -85,7 +86,7 @@ class LayerRecorder:
         reads = self.table, self.gradients, self._measures, self._insides
         self._followed = FollowedCalls(*reads, self.cut_finder)
         self.draft = self._followed.draft
-        self.execution: Execution | None = None
+        self.execution: Execution | CompiledStep | None = None
         if plan is not None:
             self.execution = Execution(plan, linked, *reads)
 
@@ -96,7 +97,7 @@ class LayerRecorder:
             params: of all watched modules.
         """
         planned = self.execution
-        if isinstance(self.forward, PlannedForward) and planned is not None:
+        if isinstance(self.forward, PlannedForward) and isinstance(planned, Execution):
             self.forward.execution = planned
             self.forward.sees_functions = self.operands is not None or planned.plan.needs_mode
         self.forward.arm(params)
@@ -158,7 +159,7 @@ class LayerRecorder:
         self._events.begin_root(module)
 
     @property
-    def _events(self) -> Draft | Execution:
+    def _events(self) -> Draft | Execution | CompiledStep:
         """Who takes the events of forward."""
         return self.draft if self.execution is None else self.execution
 
@@ -211,7 +212,7 @@ class LayerRecorder:
             kwargs: that it was called with, besides ``frame.args``.
             result: what it returned.
         """
-        if self.execution is not None:
+        if isinstance(self.execution, Execution):
             self.execution.take_module(frame.fqn, frame.module, frame.args, kwargs, result)
             return
         parent = self.forward.stack[-1] if self.forward.stack else None
@@ -246,8 +247,9 @@ class LayerRecorder:
             if frame is None:
                 return None
             return self._followed.take_activation(frame, activation, x, inputs, y, options)
-        if not self.is_outside and self.execution.plan.needs_mode:
-            self.execution.take_activation(activation, x, y, options)
+        planned = self.execution
+        if isinstance(planned, Execution) and not self.is_outside and planned.plan.needs_mode:
+            planned.take_activation(activation, x, y, options)
         return None
 
     def mark_gate(self, index: int) -> None:
@@ -270,5 +272,5 @@ class LayerRecorder:
         if self.execution is None:
             if self._frame is not None:
                 self._followed.take_attention(self._frame, scores, node)
-        elif self.execution.plan.needs_mode:
+        elif isinstance(self.execution, Execution) and self.execution.plan.needs_mode:
             self.execution.take_attention(scores)

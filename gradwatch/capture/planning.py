@@ -6,6 +6,7 @@ from collections.abc import Container
 
 from gradwatch.capture.call_rows import RowMemory
 from gradwatch.capture.calls import CallKey
+from gradwatch.capture.compiled_step import CompiledStep
 from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.layers import LayerRecorder
 from gradwatch.capture.plan import Plan
@@ -59,6 +60,8 @@ class Planner:
             return True
         if execution.is_complete:
             return True
+        if isinstance(execution, CompiledStep) and execution.is_refused:
+            return False
         self._plan, self._agreeing = None, 0
         self._mismatches += 1
         return False

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from gradwatch.capture.arming import Arming
 from gradwatch.capture.backward_passes import is_in_backward, run_after_backward
+from gradwatch.capture.compiled_variant import CompiledVariant
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.own_statistics import OwnMeasures, OwnStatistic
@@ -54,6 +55,7 @@ class Session:
         global_step: number of the first step.
         budget: largest share of the training's time; ``None`` for the schedule as it is.
         statistics: that are measured besides gradwatch's own.
+        reads_in_graph: planned steps of a compiled model run a second compilation of it.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Session:
         global_step: int = 0,
         budget: float | None = None,
         statistics: Sequence[OwnStatistic] = (),
+        reads_in_graph: bool = False,
     ) -> None:
         inner, is_parallel = unwrap(model)
         self._model = weakref.ref(inner)
@@ -79,8 +82,10 @@ class Session:
         self._own = OwnMeasures(statistics)
         self._ranks = RankMerger()
         self._records = RecordQueue(self._own, self._ranks)
-        self._arming = Arming(model, self._records.lose)
         parts = list_parallel_parts(inner)
+        is_single = reads_in_graph and not (is_parallel or parts)
+        variant = CompiledVariant() if is_single else None
+        self._arming = Arming(model, self._records.lose, variant)
         self._ranks.is_wanted = is_parallel or bool(parts)
         for wrapper in (model, *parts) if is_parallel else parts:
             self._ranks.wrappers.meet(wrapper)

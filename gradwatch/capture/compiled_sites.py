@@ -1,0 +1,318 @@
+"""Where a plan's calls are in a graph that dynamo has captured: what they take and what they give.
+
+A call that is not found beyond doubt makes the whole graph unsuited: the step then runs eagerly.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.fx import Graph, Node
+
+from gradwatch.capture.call_measures import list_settings
+from gradwatch.capture.functions import FUNCTIONS, find_call
+from gradwatch.capture.plan import Slot
+
+_LINEAR = torch._C._nn.linear
+_SAME_ELEMENTS = frozenset(("view", "reshape", "flatten", "unflatten"))
+"""Methods whose result has the elements of what they are called on, in the same order."""
+
+_UPDATES: dict[Any, Any] = {operator.iadd: operator.add, operator.imul: operator.mul}
+"""Operators that write to their left side, and those that give the same without that."""
+
+
+class UnsuitedGraph(Exception):
+    """A graph that cannot be read, and why."""
+
+
+class Site(NamedTuple):
+    """One call in a graph.
+
+    Attributes:
+        slot: of the plan.
+        output: node of what it gives.
+        uses: nodes inside it that take what it was given, where the gradient leaves.
+        given: what they take; ``None``: no gradient leaves.
+        attention: queries, keys, whether it is causal, and scale, of a fused attention.
+    """
+
+    slot: Slot
+    output: Node
+    uses: tuple[Node, ...] = ()
+    given: Node | None = None
+    attention: tuple[Node, Node, bool, float] | None = None
+
+
+def read_example(node: Any) -> Tensor | None:
+    """The fake tensor that stands for a node's value; ``None`` where that is no tensor.
+
+    Args:
+        node: of the graph, or a constant in its place.
+    """
+    value = node.meta.get("example_value") if isinstance(node, Node) else None
+    return value if isinstance(value, Tensor) else None
+
+
+def find_sites(slots: Sequence[Slot], graph: Graph, root: int) -> list[Site]:
+    """All calls of a plan that have an entry, in the plan's order.
+
+    Args:
+        slots: events of one forward.
+        graph: that dynamo has captured of it, whole.
+        root: ``id`` of the outermost watched module, without what compilation puts around it.
+
+    Raises:
+        UnsuitedGraph: it holds something else than the plan, or what cannot be read.
+    """
+    _check_graph(graph)
+    finder = _Finder(graph, root)
+    sites = [site for slot in slots if (site := finder.take(slot)) is not None]
+    finder.check_end()
+    outputs = [site.output for site in sites if site.attention is None]
+    if len(set(outputs)) != len(outputs):
+        raise UnsuitedGraph("two calls with one output")
+    for value in map(read_example, (node for site in sites for node in (site.output, site.given))):
+        if value is not None and value.numel() < 2:  # whose square may overflow
+            raise UnsuitedGraph("a tensor of one element")
+    return sites
+
+
+def _check_graph(graph: Graph) -> None:
+    for node in graph.nodes:
+        value, target = node.meta.get("example_value"), node.target
+        is_operator = isinstance(target, torch._ops.HigherOrderOperator)
+        if is_operator or node.op in ("get_attr", "call_module"):
+            raise UnsuitedGraph("a higher-order operator")
+        if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            raise UnsuitedGraph("dynamic shapes")
+        if isinstance(value, Tensor):
+            _check_value(value)
+    if len(list_learning_outputs(graph)) != 1:
+        raise UnsuitedGraph("several outputs that learn, or none")
+
+
+def _check_value(value: Tensor) -> None:
+    is_plain = value.layout is torch.strided and not value.is_complex()
+    if not is_plain or not all(isinstance(size, int) for size in value.shape):
+        raise UnsuitedGraph("tensors of another kind, or dynamic shapes")
+
+
+def list_learning_outputs(graph: Graph) -> list[Node]:
+    """Outputs of a graph from which gradients come back.
+
+    Args:
+        graph: that dynamo has captured.
+    """
+    out = next(node for node in graph.nodes if node.op == "output")
+    return [node for node in out.all_input_nodes if _learns(node)]
+
+
+def _learns(node: Any) -> bool:
+    value = read_example(node)
+    return value is not None and value.requires_grad
+
+
+def _is_data(node: Node) -> bool:
+    """Whether it is no parameter."""
+    is_param = node.op == "placeholder" and "_parameters_" in str(node.target)
+    return _learns(node) and not is_param
+
+
+class _Finder:
+    """Takes the graph's calls one by one, as the plan has them."""
+
+    def __init__(self, graph: Graph, root: int) -> None:
+        self._graph = graph
+        self._root = root
+        self._inside: dict[str, list[Node]] = defaultdict(list)
+        self._functions: dict[tuple[int, bool], deque[Node]] = defaultdict(deque)
+        self._counts: Counter[int] = Counter()
+        for node in graph.nodes:
+            if node.op in ("call_function", "call_method"):
+                self._sort_in(node)
+
+    def _sort_in(self, node: Node) -> None:
+        keys = list(node.meta.get("nn_module_stack") or ())
+        for key in keys:
+            self._inside[key].append(node)
+        module = int(keys[-1].partition("@")[0]) if keys else self._root
+        is_attention = node.target is F.scaled_dot_product_attention
+        if is_attention or (_find_activation(node)[0] is not None and _learns(node)):
+            self._functions[module, is_attention].append(node)
+
+    def take(self, slot: Slot) -> Site | None:
+        """The call of a slot; ``None`` for one that has no entry.
+
+        Args:
+            slot: the plan's next.
+        """
+        if slot.is_function:
+            return self._take_function(slot)
+        number = self._counts[slot.module]
+        self._counts[slot.module] += 1
+        if slot.key is None:
+            return None
+        suffix = f"@{number}" if number else ""
+        inside = self._inside.get(f"{slot.module}{suffix}", [])
+        output = self._find_output(slot, set(inside))
+        _check_view(slot, output)
+        given, uses = _find_given(slot, inside)
+        return Site(slot, output, uses, given)
+
+    def _take_function(self, slot: Slot) -> Site:
+        waiting = self._functions[slot.module, slot.attention is not None]
+        if not waiting:
+            raise UnsuitedGraph("a function that is not found")
+        node = waiting.popleft()
+        if slot.attention is not None:
+            return Site(slot, node, attention=_read_attention(node))
+        activation, settings = _find_activation(node)
+        value = read_example(node)
+        if activation is not slot.activation or settings != slot.settings:
+            raise UnsuitedGraph("another activation")
+        if value is None or value.dim() != slot.n_dims:
+            raise UnsuitedGraph("an activation of another shape")
+        _check_view(slot, node)
+        given = node.args[0]
+        if not isinstance(given, Node) or read_example(given) is None:
+            raise UnsuitedGraph("an activation of something else")
+        learns = bool(slot.inputs) and _is_data(given)
+        return Site(slot, node, (node,) if learns else (), given)
+
+    def _find_output(self, slot: Slot, inside: set[Node]) -> Node:
+        if slot.n_outputs != 1:
+            raise UnsuitedGraph("a call with several outputs")
+        if not inside and slot.module == self._root:
+            return list_learning_outputs(self._graph)[0]
+        leaving = [node for node in inside if _learns(node) and not inside >= set(node.users)]
+        if len(leaving) != 1:
+            raise UnsuitedGraph("a call whose output is not found")
+        return leaving[0]
+
+    def check_end(self) -> None:
+        """Nothing may be left of what the plan has taken.
+
+        Raises:
+            UnsuitedGraph: some is.
+        """
+        if any(self._functions.values()):
+            raise UnsuitedGraph("functions that were not planned")
+        found = Counter(int(key.partition("@")[0]) for key in self._inside)
+        if any(module in self._counts and n > self._counts[module] for module, n in found.items()):
+            raise UnsuitedGraph("calls that were not planned")
+
+
+def _find_activation(node: Node) -> tuple[Any, Any]:
+    """The activation that a node is, or ``None``, and its arguments."""
+    func: Any = node.target
+    if node.op == "call_method":
+        func = getattr(Tensor, str(func), None)
+    if func not in FUNCTIONS:
+        return None, None
+    activation, options = find_call(func, node.args, node.kwargs)
+    return activation, list_settings(options)
+
+
+def _check_view(slot: Slot, output: Node) -> None:
+    """A gradient that is read behind a view has to have the view's elements."""
+    if not any(tap.path for tap in slot.outputs):
+        return
+    is_same = output.op == "call_method" and output.target in _SAME_ELEMENTS
+    if output.target is not _LINEAR and not is_same:
+        raise UnsuitedGraph("a gradient that is read behind a view")
+
+
+def _find_given(slot: Slot, inside: Sequence[Node]) -> tuple[Node | None, tuple[Node, ...]]:
+    if not slot.inputs:
+        return None, ()
+    own = set(inside)
+    pairs = [
+        (given, node)
+        for node in inside
+        for given in _list_inputs(node)
+        if given not in own and _is_data(given)
+    ]
+    if len({given for given, _ in pairs}) != 1 or len(pairs) != len(slot.inputs):
+        raise UnsuitedGraph("an input that is not found")
+    uses = tuple(node for _, node in pairs)
+    if len(set(uses)) != len(uses):
+        raise UnsuitedGraph("an input that one function takes twice")
+    return pairs[0][0], uses
+
+
+def _list_inputs(node: Node) -> Iterator[Node]:
+    """As often as they are taken."""
+    found: list[Node] = []
+    torch.fx.map_arg((node.args, node.kwargs), found.append)
+    return iter(found)
+
+
+def _read_attention(node: Node) -> tuple[Node, Node, bool, float]:
+    names = "query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"
+    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    q, k = given["query"], given["key"]
+    queries, keys = read_example(q), read_example(k)
+    if given.get("attn_mask") is not None or given.get("enable_gqa"):
+        raise UnsuitedGraph("an attention with a mask")
+    if queries is None or keys is None or queries.shape[:-2] != keys.shape[:-2]:
+        raise UnsuitedGraph("an attention of another kind")
+    scale, is_causal = given.get("scale"), given.get("is_causal", False)
+    if not isinstance(is_causal, bool) or not isinstance(scale, (float, int, type(None))):
+        raise UnsuitedGraph("an attention whose settings vary")
+    return q, k, is_causal, queries.shape[-1] ** -0.5 if scale is None else float(scale)
+
+
+# In place -----------------------------------------------------------------------------------
+
+
+def avoid_changes(graph: Graph) -> None:
+    """Let nothing that learns be changed in place: what is put between must not be a view of it.
+
+    Args:
+        graph: that is going to be changed.
+
+    Raises:
+        UnsuitedGraph: something is, and somebody may see it.
+    """
+    for node in graph.nodes:
+        changed = _find_changed(node)
+        if changed is None or not (_learns(changed) or _learns(node)):
+            continue
+        before, after = read_example(changed), read_example(node)
+        if before is None or after is None or set(changed.users) != {node} or before._is_view():
+            raise UnsuitedGraph("a change in place")
+        if changed.op == "placeholder" or before.dtype != after.dtype:
+            raise UnsuitedGraph("a change in place")
+        _replace(node)
+
+
+def _find_changed(node: Node) -> Any:
+    """What a node changes in place, if anything."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if node.op not in ("call_function", "call_method"):
+        return None
+    if "out" in node.kwargs or node.target in (operator.setitem, operator.delitem):
+        raise UnsuitedGraph("a change in place")
+    writes = name.endswith("_") and not name.endswith("__") and not name.startswith("_")
+    is_flagged = node.kwargs.get("inplace") or (node.target in FUNCTIONS and _has_flag(node))
+    is_update = name.startswith("i") and hasattr(operator, f"__{name}__")
+    return node.args[0] if node.args and (writes or is_flagged or is_update) else None
+
+
+def _has_flag(node: Node) -> bool:
+    return bool(find_call(node.target, node.args, node.kwargs)[1].get("inplace"))
+
+
+def _replace(node: Node) -> None:
+    if node.kwargs.get("inplace"):
+        node.kwargs = {**node.kwargs, "inplace": False}
+    elif node.target in _UPDATES:
+        node.target = _UPDATES[node.target]
+    else:
+        raise UnsuitedGraph("a change in place")

@@ -1,0 +1,205 @@
+"""A sampled step whose layers are read inside compiled code."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradwatch.capture.attention import PART
+from gradwatch.capture.calls import Call, CallKey, CallTable
+from gradwatch.capture.compiled_graph import TappedGraph
+from gradwatch.capture.device_values import REST, ROOT
+from gradwatch.capture.firing_history import FiringHistory
+from gradwatch.capture.forward import ForwardTracker
+from gradwatch.capture.frames import Protect
+from gradwatch.capture.gradients import GradientReader
+from gradwatch.records import Layer
+
+
+class CompiledForward(ForwardTracker):
+    """Stands for what follows modules, where none is followed."""
+
+    _is_open = True
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether the step goes on."""
+        return self._is_open
+
+    def disarm(self) -> None:
+        """There is nothing to leave."""
+        self._is_open = False
+        super().disarm()
+
+
+class CompiledStep:
+    """Takes what a graph with statistics gives; in the place of an ``Execution``.
+
+    Args:
+        linked: calls as earlier steps have described them.
+        table: takes the values.
+        gradients: knows which backward counts.
+        firing: which units fired lately.
+        guard: calls a function of ours so that its exceptions never reach the training.
+        begin: is called with the outermost module when forward has begun.
+        root: that module; held weakly.
+        has_begun: forward has begun, and what is around compiled code has been entered.
+
+    Attributes:
+        mismatch: what was otherwise than planned; ``""``: nothing so far.
+        is_refused: the graph could not be read; the plan is as good as before.
+    """
+
+    def __init__(
+        self,
+        linked: Mapping[CallKey, Layer],
+        table: CallTable,
+        gradients: GradientReader,
+        firing: FiringHistory,
+        guard: Protect,
+        begin: Callable[[nn.Module], None],
+        root: weakref.ref[nn.Module],
+        has_begun: bool = False,
+    ) -> None:
+        self.mismatch = ""
+        self.is_refused = False
+        self._linked = linked
+        self._table = table
+        self._gradients = gradients
+        self._firing = firing
+        self._guard = guard
+        self._begin = begin
+        self._root = root
+        self._has_begun = has_begun
+        self._is_over = True
+        self._passes = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all was as planned."""
+        return not self.mismatch and self._passes > 0
+
+    def reject(self, mismatch: str) -> None:
+        """As of ``Execution``.
+
+        Args:
+            mismatch: why; the first one stays.
+        """
+        self.mismatch = self.mismatch or mismatch
+
+    def refuse(self, reason: str) -> None:
+        """The graph cannot be read.
+
+        Args:
+            reason: in a few words.
+        """
+        self.is_refused = True
+        self.reject(reason)
+
+    def begin_pass(self) -> None:
+        """A forward begins after a backward."""
+        self._is_over = True
+
+    def begin_root(self, module: nn.Module) -> None:
+        """Forward has begun.
+
+        Args:
+            module: that is watched.
+        """
+        if not self._is_over:
+            self.reject("the outermost module")
+        self._is_over = False
+        self._passes += 1
+
+    # Values ---------------------------------------------------------------------------------
+
+    def take(self, graph: TappedGraph, reached: set[int], *given: Any) -> None:
+        """The graph has run; as of ``compiled_variant.Taker``.
+
+        Args:
+            graph: that has run.
+            reached: taps that have a gradient, once backward has run.
+            *given: as there.
+        """
+        self._guard(self._take, graph, reached, *given)
+
+    @torch.no_grad()
+    def _take(
+        self,
+        graph: TappedGraph,
+        reached: set[int],
+        outputs: Sequence[Any],
+        vector: Tensor,
+        fired: Sequence[Tensor],
+        probe: Tensor,
+    ) -> None:
+        module = self._root()
+        if module is None:
+            return
+        if self._has_begun:
+            self._has_begun = False
+            self.begin_root(module)
+        else:
+            self._begin(module)
+        root, ledger = self._table.root, self._table.ledger
+        calls = [self._find_call(slot.key, slot.attention) for slot in graph.slots]
+        indices = [call.index for call in calls]
+        for name, kind, start, stop, sites, divisors in graph.columns:
+            places = [indices[site] for site in sites]
+            roots = [root] * len(places)
+            ledger.add_column(name, places, roots, vector[start:stop], divisors, kind)
+        for (site, samples), units in zip(graph.fired, fired, strict=True):
+            self._firing.observe(calls[site].key, units, samples)
+        reach = partial(_reach, weakref.ref(self._gradients), self._guard, root)
+        for output in outputs:
+            if isinstance(output, Tensor) and output.grad_fn is not None:
+                output.grad_fn.register_prehook(reach)
+        read = partial(self._read, graph, reached, indices, root)
+        probe.register_hook(partial(self._guard, read))
+
+    def _find_call(self, key: CallKey | None, attention: str | None) -> Call:
+        if attention is not None:
+            return self._table.find_part(attention, PART, self._table.root)
+        assert key is not None
+        calls = self._table.calls
+        call = calls.get(key)
+        if call is None:
+            call = calls[key] = Call(len(calls), self._linked[key])
+        call.roots.add(self._table.root)
+        return call
+
+    def _read(
+        self, graph: TappedGraph, reached: set[int], indices: list[int], root: int, grad: Tensor
+    ) -> None:
+        """What was read of the gradients has arrived."""
+        if not self._gradients.reach(root):
+            return
+        ledger, n_outputs, grad = self._table.ledger, len(graph.outputs), grad.detach()
+        ones = [1.0] * n_outputs
+        chosen = [place for place in range(n_outputs) if place in reached]
+        parts = (
+            ("grad_output_l2_norm", ROOT, 0, ones),
+            ("grad_zero_fraction", REST, 1, graph.sizes),
+        )
+        for name, kind, column, sizes in parts:
+            places = [indices[graph.outputs[place]] for place in chosen]
+            divisors = [float(sizes[place]) for place in chosen]
+            values = grad[chosen, column]
+            ledger.add_column(name, places, [root] * len(places), values, divisors, kind)
+        chosen = [place for place in range(len(graph.inputs)) if place + n_outputs in reached]
+        places = [indices[graph.inputs[place]] for place in chosen]
+        values = grad[[place + n_outputs for place in chosen], 0]
+        ones, roots = [1.0] * len(places), [root] * len(places)
+        ledger.add_column("grad_input_l2_norm", places, roots, values, ones, ROOT)
+
+
+def _reach(gradients: weakref.ref[GradientReader], guard: Protect, root: int, grads: Any) -> None:
+    """Backward has come to what forward has returned."""
+    reader = gradients()
+    if reader is not None and any(grad is not None for grad in grads):
+        guard(reader.reach, root)

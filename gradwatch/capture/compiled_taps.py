@@ -1,0 +1,210 @@
+"""Statistics inside a captured graph: taps that let values and gradients through unchanged.
+
+A tap is an identity. What it makes of the gradient comes back as the gradient of a probe, an input
+of the graph of which nobody else knows: nothing is changed in place, and the compiler sees nothing
+but a function. Every function here is traced, and must not read values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradwatch.capture import saturation, statistics
+from gradwatch.capture.attention import make_mask, measure_weights
+from gradwatch.capture.attention_rows import sample_kept
+from gradwatch.capture.call_rows import fits
+from gradwatch.capture.device_values import PLAIN, REST, ROOT, RawValue
+from gradwatch.capture.plan import CallSettings
+from gradwatch.schema.activations import ACTIVATIONS
+
+Readings = list[tuple[str, RawValue]]
+"""Names of statistics, and their values."""
+
+N_OF_GRADIENT = 2
+"""Values that a tap makes of a gradient: its sum of squares, and its elements that are not zero."""
+
+
+class _Tap(torch.autograd.Function):
+    """Identity; what is read of the gradient is the gradient of the probe."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, _: Tensor, reached: set[int], number: int) -> Tensor:
+        ctx.place = reached, number
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        reached, number = ctx.place
+        reached.add(number)
+        return grads[0], reduce_gradient(grads[0]), None, None
+
+
+_reached: dict[int, set[int]] = {}
+"""By graph, the taps whose backward was traced or has run: no others have a gradient."""
+
+
+def tap(y: Tensor, probe: Tensor, graph: int, number: int) -> Tensor:
+    """Let a value through, and read the gradient that comes back.
+
+    Args:
+        y: of any shape.
+        probe: ``(N_OF_GRADIENT,)``, whose gradient takes what is read.
+        graph: number of the graph.
+        number: of the tap.
+    """
+    apply: Callable[..., Tensor] = _Tap.apply
+    return apply(y, probe, _reached[graph], number)
+
+
+def open_graph(graph: int) -> set[int]:
+    """Begin a graph; answers the set of taps that are reached in backward, which grows.
+
+    Args:
+        graph: number of it.
+    """
+    return _reached.setdefault(graph, set())
+
+
+def close_graph(graph: int) -> None:
+    """A graph is used no more.
+
+    Args:
+        graph: number of it.
+    """
+    _reached.pop(graph, None)
+
+
+def reduce_gradient(grad: Tensor) -> Tensor:
+    """What is read of a gradient: ``(N_OF_GRADIENT,)``.
+
+    Args:
+        grad: of any shape, not empty.
+    """
+    flat = statistics.flatten_dense(grad)
+    squares = _sum_squares(flat)
+    nonzero = torch.count_nonzero(statistics.take_sample(flat))
+    return torch.stack([squares, nonzero.to(squares.dtype)])
+
+
+def _sum_squares(flat: Tensor) -> Tensor:
+    """In blocks, as far as they go: a compiler may add the elements up one after the other."""
+    values = statistics.widen(flat)
+    values = values * values
+    whole = len(values) // _BLOCK * _BLOCK
+    if whole < 2 * _BLOCK:
+        return values.sum()
+    return values[:whole].view(-1, _BLOCK).sum(1).sum() + values[whole:].sum()
+
+
+_BLOCK = 2048
+
+
+@torch.no_grad()
+def list_output_readings(y: Tensor) -> Readings:
+    """Of a module's output.
+
+    Args:
+        y: not empty.
+    """
+    return [("output_l2_norm", RawValue(_sum_squares(statistics.flatten_dense(y)), ROOT))]
+
+
+@torch.no_grad()
+def list_activation_readings(x: Tensor, y: Tensor, name: str, settings: CallSettings) -> Readings:
+    """Of an activation's call, as ``CallMeasures.put_activation`` reads them.
+
+    Args:
+        x, y: its input and output.
+        name: of the activation.
+        settings: the call's arguments by name.
+    """
+    activation, options, readings = ACTIVATIONS[name], dict(settings), list_output_readings(y)
+    if not activation.is_elementwise:
+        dim = options.get("dim", -1)
+        dim = -1 if dim is None else dim
+        if y.shape[dim] == 1:
+            flat = RawValue(y.new_zeros(()))
+            return [*readings, ("saturated_fraction", flat), ("derivative_mean", flat)]
+        y = y.amax(dim)
+    inputs = x if activation.needs_input else None
+    saturated, derivative = saturation.measure_saturation(activation, inputs, y, options)
+    readings += [("saturated_fraction", saturated), ("derivative_mean", derivative)]
+    if activation.can_die:
+        sample = statistics.take_sample(y) if fits(y) else saturation.sample_activation(None, y)[1]
+        zeros = RawValue(torch.count_nonzero(sample), REST, sample.numel())
+        readings.append(("zero_fraction", zeros))
+    return readings
+
+
+@torch.no_grad()
+def list_attention_readings(q: Tensor, k: Tensor, is_causal: bool, scale: float) -> Readings:
+    """Of a fused attention, as ``attention_rows.ScoreRows`` reads them.
+
+    Args:
+        q, k: its queries and keys.
+        is_causal: a query sees no key after its own place.
+        scale: of the scores.
+    """
+    q, k, causal = sample_kept(q.detach(), k.detach(), is_causal)
+    found = measure_weights((q * scale)[None], k[None], make_mask(causal))
+    names = "saturated_fraction", "derivative_mean"
+    return [(name, RawValue(v[0], PLAIN)) for name, v in zip(names, found, strict=True)]
+
+
+def measure_output(y: Tensor) -> tuple[Tensor, ...]:
+    """Values of ``list_output_readings``.
+
+    Args:
+        y: as there.
+    """
+    return _take_values(list_output_readings(y))
+
+
+def measure_activation(
+    x: Tensor, y: Tensor, name: str, settings: CallSettings
+) -> tuple[Tensor, ...]:
+    """Values of ``list_activation_readings``.
+
+    Args:
+        x, y, name, settings: as there.
+    """
+    return _take_values(list_activation_readings(x, y, name, settings))
+
+
+def measure_attention(q: Tensor, k: Tensor, is_causal: bool, scale: float) -> tuple[Tensor, ...]:
+    """Values of ``list_attention_readings``.
+
+    Args:
+        q, k, is_causal, scale: as there.
+    """
+    return _take_values(list_attention_readings(q, k, is_causal, scale))
+
+
+def _take_values(readings: Readings) -> tuple[Tensor, ...]:
+    return tuple(reading.value.detach() for _, reading in readings)
+
+
+@torch.no_grad()
+def find_fired(y: Tensor, axis: int) -> Tensor:
+    """Which units of a rectifier fired: bool ``(units,)``.
+
+    Args:
+        y: its output.
+        axis: dimension that counts units; negative where all of it is one.
+    """
+    return statistics.find_fired_units(y, axis)
+
+
+def join(values: Sequence[Tensor], is_double: bool) -> Tensor:
+    """All values as one vector.
+
+    Args:
+        values: of no dimensions.
+        is_double: in float64; else in float32.
+    """
+    dtype = torch.float64 if is_double else torch.float32
+    return torch.stack([value.to(dtype) for value in values])

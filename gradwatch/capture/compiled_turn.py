@@ -1,0 +1,59 @@
+"""A planned step turns from following modules to reading them inside compiled code."""
+
+from __future__ import annotations
+
+import weakref
+
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from gradwatch.capture.compiled_step import CompiledForward, CompiledStep
+from gradwatch.capture.compiled_variant import CompiledVariant
+from gradwatch.capture.execution import Execution
+from gradwatch.capture.planned_forward import PlannedForward
+from gradwatch.capture.sampled_step import SampledStep
+from gradwatch.capture.weak_calls import call_weakly
+
+
+def turn_compiled(
+    step: SampledStep, variant: CompiledVariant, root: nn.Module
+) -> CompiledStep | None:
+    """Before any layer has run: they are going to be read inside compiled code.
+
+    Args:
+        step: that is armed.
+        variant: the compilation that does it.
+        root: the outermost watched module, without what compilation puts around it.
+
+    Returns:
+        What takes their values; ``None`` where the step has to run eagerly.
+    """
+    recorder, guard = step.recorder, step.guard
+    planned, forward = recorder.execution, recorder.forward
+    if isinstance(planned, CompiledStep):
+        return planned
+    if not (isinstance(planned, Execution) and isinstance(forward, PlannedForward)):
+        return None
+    if not _is_before(step, forward, root) or not variant.is_usable(planned.plan, step.linked):
+        return None
+    has_begun = bool(forward.stack)
+    forward.disarm()
+    recorder.forward = CompiledForward(step.modules, guard, recorder, TorchFunctionMode, _ignore)
+    recorder.execution = CompiledStep(
+        *(step.linked, recorder.table, recorder.gradients, step.firing, guard),
+        *(call_weakly(recorder.begin_root), weakref.ref(root), has_begun),
+    )
+    return recorder.execution
+
+
+def _is_before(step: SampledStep, forward: PlannedForward, root: nn.Module) -> bool:
+    """Whether nothing was called yet, but perhaps what compilation puts around the model."""
+    if step.counts_grad or step.own.list_rows("layer"):
+        return False
+    around = [getattr(frame.module, "_orig_mod", None) for frame in forward.stack]
+    is_first = step.recorder.table.root == len(around) - 1
+    return is_first and (not around or (around == [root] and not forward.sees_functions))
+
+
+def _ignore(module: nn.Module) -> None:
+    """No module is met."""
