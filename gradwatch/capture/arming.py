@@ -18,7 +18,7 @@ class Arming:
     Args:
         model: that may be compiled.
         lose: called with the number of a step of which nothing can be believed.
-        variant: a second compilation of the model, or ``None``.
+        reads_in_graph: planned steps of a compiled model run a second compilation of it.
 
     Attributes:
         step: that is being sampled; ``None`` between sampled steps.
@@ -29,12 +29,12 @@ class Arming:
         self,
         model: nn.Module,
         lose: Callable[[int], None],
-        variant: CompiledVariant | None = None,
+        reads_in_graph: bool = False,
     ) -> None:
-        self._variant = variant
         self.step: SampledStep | None = None
         self._lose = lose
-        self._stance = EagerStance(model, self._make_way, variant)
+        self._variant = CompiledVariant() if reads_in_graph else None
+        self._stance = EagerStance(model, self._make_way, self._variant)
         self._retired: list[SampledStep] = []
         self.clock = GraphClock()
 

@@ -16,7 +16,8 @@ from torch.fx import GraphModule, Node
 
 from gradwatch.capture import compiled_taps as taps
 from gradwatch.capture import statistics
-from gradwatch.capture.compiled_sites import Site, avoid_changes, find_sites, read_example
+from gradwatch.capture.compiled_changes import avoid_changes
+from gradwatch.capture.compiled_sites import Site, find_sites, read_example
 from gradwatch.capture.plan import Plan, Slot
 from gradwatch.capture.unit_axes import count_unit_samples
 

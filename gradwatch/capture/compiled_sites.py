@@ -5,7 +5,6 @@ A call that is not found beyond doubt makes the whole graph unsuited: the step t
 
 from __future__ import annotations
 
-import operator
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -22,9 +21,6 @@ from gradwatch.capture.plan import Slot
 _LINEAR = torch._C._nn.linear
 _SAME_ELEMENTS = frozenset(("view", "reshape", "flatten", "unflatten"))
 """Methods whose result has the elements of what they are called on, in the same order."""
-
-_UPDATES: dict[Any, Any] = {operator.iadd: operator.add, operator.imul: operator.mul}
-"""Operators that write to their left side, and those that give the same without that."""
 
 
 class UnsuitedGraph(Exception):
@@ -110,10 +106,15 @@ def list_learning_outputs(graph: Graph) -> list[Node]:
         graph: that dynamo has captured.
     """
     out = next(node for node in graph.nodes if node.op == "output")
-    return [node for node in out.all_input_nodes if _learns(node)]
+    return [node for node in out.all_input_nodes if learns(node)]
 
 
-def _learns(node: Any) -> bool:
+def learns(node: Any) -> bool:
+    """Whether a node's value is a tensor that gets a gradient.
+
+    Args:
+        node: of the graph, or a constant in its place.
+    """
     value = read_example(node)
     return value is not None and value.requires_grad
 
@@ -121,7 +122,7 @@ def _learns(node: Any) -> bool:
 def _is_data(node: Node) -> bool:
     """Whether it is no parameter."""
     is_param = node.op == "placeholder" and "_parameters_" in str(node.target)
-    return _learns(node) and not is_param
+    return learns(node) and not is_param
 
 
 class _Finder:
@@ -143,7 +144,7 @@ class _Finder:
             self._inside[key].append(node)
         module = int(keys[-1].partition("@")[0]) if keys else self._root
         is_attention = node.target is F.scaled_dot_product_attention
-        if is_attention or (_find_activation(node)[0] is not None and _learns(node)):
+        if is_attention or (_find_activation(node)[0] is not None and learns(node)):
             self._functions[module, is_attention].append(node)
 
     def take(self, slot: Slot) -> Site | None:
@@ -190,7 +191,7 @@ class _Finder:
             raise UnsuitedGraph("a call with several outputs")
         if not inside and slot.module == self._root:
             return list_learning_outputs(self._graph)[0]
-        leaving = [node for node in inside if _learns(node) and not inside >= set(node.users)]
+        leaving = [node for node in inside if learns(node) and not inside >= set(node.users)]
         if len(leaving) != 1:
             raise UnsuitedGraph("a call whose output is not found")
         return leaving[0]
@@ -266,53 +267,3 @@ def _read_attention(node: Node) -> tuple[Node, Node, bool, float]:
     if not isinstance(is_causal, bool) or not isinstance(scale, (float, int, type(None))):
         raise UnsuitedGraph("an attention whose settings vary")
     return q, k, is_causal, queries.shape[-1] ** -0.5 if scale is None else float(scale)
-
-
-# In place -----------------------------------------------------------------------------------
-
-
-def avoid_changes(graph: Graph) -> None:
-    """Let nothing that learns be changed in place: what is put between must not be a view of it.
-
-    Args:
-        graph: that is going to be changed.
-
-    Raises:
-        UnsuitedGraph: something is, and somebody may see it.
-    """
-    for node in graph.nodes:
-        changed = _find_changed(node)
-        if changed is None or not (_learns(changed) or _learns(node)):
-            continue
-        before, after = read_example(changed), read_example(node)
-        if before is None or after is None or set(changed.users) != {node} or before._is_view():
-            raise UnsuitedGraph("a change in place")
-        if changed.op == "placeholder" or before.dtype != after.dtype:
-            raise UnsuitedGraph("a change in place")
-        _replace(node)
-
-
-def _find_changed(node: Node) -> Any:
-    """What a node changes in place, if anything."""
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    if node.op not in ("call_function", "call_method"):
-        return None
-    if "out" in node.kwargs or node.target in (operator.setitem, operator.delitem):
-        raise UnsuitedGraph("a change in place")
-    writes = name.endswith("_") and not name.endswith("__") and not name.startswith("_")
-    is_flagged = node.kwargs.get("inplace") or (node.target in FUNCTIONS and _has_flag(node))
-    is_update = name.startswith("i") and hasattr(operator, f"__{name}__")
-    return node.args[0] if node.args and (writes or is_flagged or is_update) else None
-
-
-def _has_flag(node: Node) -> bool:
-    return bool(find_call(node.target, node.args, node.kwargs)[1].get("inplace"))
-
-
-def _replace(node: Node) -> None:
-    if node.kwargs.get("inplace"):
-        node.kwargs = {**node.kwargs, "inplace": False}
-    elif node.target in _UPDATES:
-        node.target = _UPDATES[node.target]
-    else:
-        raise UnsuitedGraph("a change in place")

@@ -116,6 +116,17 @@ class CompiledStep:
         self._is_over = False
         self._passes += 1
 
+    def begin_call(self) -> None:
+        """The model's compiled code is about to run."""
+        module = self._root()
+        if module is None:
+            return
+        if self._has_begun:
+            self._has_begun = False
+            self.begin_root(module)
+        else:
+            self._begin(module)
+
     # Values ---------------------------------------------------------------------------------
 
     def take(self, graph: TappedGraph, reached: set[int], *given: Any) -> None:
@@ -138,14 +149,6 @@ class CompiledStep:
         fired: Sequence[Tensor],
         probe: Tensor,
     ) -> None:
-        module = self._root()
-        if module is None:
-            return
-        if self._has_begun:
-            self._has_begun = False
-            self.begin_root(module)
-        else:
-            self._begin(module)
         root, ledger = self._table.root, self._table.ledger
         calls = [self._find_call(slot.key, slot.attention) for slot in graph.slots]
         indices = [call.index for call in calls]

@@ -16,10 +16,9 @@ from torch import Tensor
 from gradwatch.capture import saturation, statistics
 from gradwatch.capture.attention import make_mask, measure_weights
 from gradwatch.capture.attention_rows import sample_kept
-from gradwatch.capture.call_rows import fits
 from gradwatch.capture.device_values import PLAIN, REST, ROOT, RawValue
 from gradwatch.capture.plan import CallSettings
-from gradwatch.schema.activations import ACTIVATIONS
+from gradwatch.schema.activations import ACTIVATIONS, SATURATION_SHARE
 
 Readings = list[tuple[str, RawValue]]
 """Names of statistics, and their values."""
@@ -91,16 +90,26 @@ def reduce_gradient(grad: Tensor) -> Tensor:
 
 
 def _sum_squares(flat: Tensor) -> Tensor:
-    """In blocks, as far as they go: a compiler may add the elements up one after the other."""
     values = statistics.widen(flat)
-    values = values * values
-    whole = len(values) // _BLOCK * _BLOCK
-    if whole < 2 * _BLOCK:
+    return _add_up(values * values)
+
+
+def _add_up(values: Tensor) -> Tensor:
+    """The sum in blocks, since a compiler may add elements up one after the other.
+
+    With n of them float32 is then wrong by about the root of n roundings at most, not by n.
+    """
+    size = len(values)
+    block: int = 2 ** (size.bit_length() // 2)
+    whole = size // block * block
+    if block < _MIN_BLOCK:
         return values.sum()
-    return values[:whole].view(-1, _BLOCK).sum(1).sum() + values[whole:].sum()
+    total = values[:whole].view(-1, block).sum(1).sum()
+    return total if whole == size else total + values[whole:].sum()
 
 
-_BLOCK = 2048
+_MIN_BLOCK = 16
+"""Elements that are added up one after the other without a loss."""
 
 
 @torch.no_grad()
@@ -130,13 +139,13 @@ def list_activation_readings(x: Tensor, y: Tensor, name: str, settings: CallSett
             flat = RawValue(y.new_zeros(()))
             return [*readings, ("saturated_fraction", flat), ("derivative_mean", flat)]
         y = y.amax(dim)
-    inputs = x if activation.needs_input else None
-    saturated, derivative = saturation.measure_saturation(activation, inputs, y, options)
-    readings += [("saturated_fraction", saturated), ("derivative_mean", derivative)]
+    inputs, outputs = saturation.sample_activation(x if activation.needs_input else None, y)
+    derivative, size = activation.derivative(inputs, outputs, options), outputs.numel()
+    saturated = torch.count_nonzero(derivative < SATURATION_SHARE * activation.maximum)
+    readings.append(("saturated_fraction", RawValue(saturated, PLAIN, size)))
+    readings.append(("derivative_mean", RawValue(_add_up(derivative), PLAIN, size)))
     if activation.can_die:
-        sample = statistics.take_sample(y) if fits(y) else saturation.sample_activation(None, y)[1]
-        zeros = RawValue(torch.count_nonzero(sample), REST, sample.numel())
-        readings.append(("zero_fraction", zeros))
+        readings.append(("zero_fraction", RawValue(torch.count_nonzero(outputs), REST, size)))
     return readings
 
 

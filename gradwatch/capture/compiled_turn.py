@@ -7,6 +7,7 @@ import weakref
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from gradwatch.capture.compiled_conditions import CompiledCall
 from gradwatch.capture.compiled_step import CompiledForward, CompiledStep
 from gradwatch.capture.compiled_variant import CompiledVariant
 from gradwatch.capture.execution import Execution
@@ -16,13 +17,14 @@ from gradwatch.capture.weak_calls import call_weakly
 
 
 def turn_compiled(
-    step: SampledStep, variant: CompiledVariant, root: nn.Module
+    step: SampledStep, variant: CompiledVariant, call: CompiledCall, root: nn.Module
 ) -> CompiledStep | None:
     """Before any layer has run: they are going to be read inside compiled code.
 
     Args:
         step: that is armed.
         variant: the compilation that does it.
+        call: of compiled code, that is about to run.
         root: the outermost watched module, without what compilation puts around it.
 
     Returns:
@@ -31,10 +33,12 @@ def turn_compiled(
     recorder, guard = step.recorder, step.guard
     planned, forward = recorder.execution, recorder.forward
     if isinstance(planned, CompiledStep):
-        return planned
+        return planned if variant.is_open(call) else None
     if not (isinstance(planned, Execution) and isinstance(forward, PlannedForward)):
         return None
-    if not _is_before(step, forward, root) or not variant.is_usable(planned.plan, step.linked):
+    if not _is_before(step, forward, root):
+        return None
+    if not variant.is_usable(call, planned.plan, step.linked):
         return None
     has_begun = bool(forward.stack)
     forward.disarm()

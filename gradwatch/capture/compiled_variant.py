@@ -19,9 +19,9 @@ from torch.fx import GraphModule
 
 from gradwatch.capture import compiled_taps
 from gradwatch.capture.calls import CallKey
+from gradwatch.capture.compiled_conditions import CompiledCall, find_obstacle, load_dynamo
 from gradwatch.capture.compiled_graph import TappedGraph, tap_graph
 from gradwatch.capture.compiled_sites import UnsuitedGraph
-from gradwatch.capture.opposition import is_asked
 from gradwatch.capture.plan import Plan
 from gradwatch.interruption import forget_frames, is_foreign
 from gradwatch.records import Layer
@@ -31,6 +31,9 @@ _numbers = itertools.count()
 
 class Taker(Protocol):
     """A sampled step that takes what the graph gives."""
+
+    def begin_call(self) -> None:
+        """The graph is about to run."""
 
     def take(
         self,
@@ -60,18 +63,6 @@ class Taker(Protocol):
         """
 
 
-def _load_dynamo() -> Any:
-    """What of dynamo this needs; ``None`` where this torch does not have it."""
-    dynamo: Any = sys.modules.get("torch._dynamo.eval_frame")
-    c_module: Any = getattr(torch._C._dynamo, "eval_frame", None)
-    names = "set_eval_frame_isolate_recompiles_id", "_get_cache_entries_for_region"
-    if dynamo is None or not all(hasattr(c_module, name) for name in names):
-        return None
-    if not hasattr(dynamo, "_next_isolate_recompiles_id"):
-        return None
-    return dynamo
-
-
 class CompiledVariant:
     """The second compilation, made when a planned step first runs the model's compiled code.
 
@@ -85,26 +76,37 @@ class CompiledVariant:
         self._region = -1
         self._number = -1
         self._backend: Any = None
-        self._below: Any = None
+        self._call: CompiledCall | None = None
         self._codes: list[CodeType] = []
         self._n_graphs = 0
-        self._function = self._root = 0
+        self._root = 0
         self._taker: weakref.ref[Any] | None = None
 
     # Choosing -------------------------------------------------------------------------------
 
-    def is_usable(self, plan: Plan, linked: Mapping[CallKey, Layer]) -> bool:
-        """Whether a step with this plan may run it.
+    def is_usable(self, call: CompiledCall, plan: Plan, linked: Mapping[CallKey, Layer]) -> bool:
+        """Whether a call in a step with this plan may run it.
 
         Args:
+            call: as of ``compiled_conditions.read_call``.
             plan: of the step.
             linked: calls as earlier steps have described them.
         """
+        if plan is not self._plan and plan == self._plan:
+            self._plan = plan  # made again by a step that was followed
         if plan is not self._plan:
             self.clear()
             self._plan, self._number = plan, next(_numbers)
             self.refusal = find_obstacle(plan, linked)
-        return not self.refusal and _load_dynamo() is not None
+        return self.is_open(call)
+
+    def is_open(self, call: CompiledCall) -> bool:
+        """Whether a call may run it, in a step that does.
+
+        Args:
+            call: as of ``compiled_conditions.read_call``.
+        """
+        return not self.refusal and self._call in (None, call)
 
     def refuse(self, reason: str) -> None:
         """Sampled steps with this plan run eagerly from now on.
@@ -117,42 +119,23 @@ class CompiledVariant:
         if taker is not None:
             taker.refuse(reason)
 
-    def choose(self, frame: FrameType, function: Any, taker: Taker, root: nn.Module) -> Any:
-        """A call of the model's compiled code is about to run: with which backend.
+    def enter(self, call: CompiledCall, taker: Taker, root: nn.Module) -> Any:
+        """The call is going to run with the backend that this answers.
 
         Args:
-            frame: of dynamo, that asks for its stance.
-            function: that is called; always the same one.
+            call: as of ``compiled_conditions.read_call``; the first one of a plan is compiled, and
+                others like it run.
             taker: of what the graph gives.
             root: the outermost watched module, without what compilation puts around it.
-
-        Returns:
-            ``None`` where the call has to run as without this.
         """
-        dynamo, caller = _load_dynamo(), frame.f_back
-        is_known = frame.f_code.co_name == "_callback_from_stance" and caller is not None
-        if (
-            dynamo is None
-            or not is_known
-            or caller is None
-            or caller.f_code.co_name != "compile_wrapper"
-        ):
-            return None
-        self._function = self._function or id(function)
-        if self._function != id(function):
-            return None
-        below = dynamo.innermost_backend(frame.f_locals["callback"])
-        if self._below is not None and below is not self._below:
-            return None
-        if getattr(below, "config", {}).get("triton.cudagraphs"):
-            self.refuse("CUDA graphs")
-            return None
-        self._root = id(root)
-        if self._backend is None:
-            self._below, self._backend = below, self._make_backend(below)
-            self._region = next(dynamo._next_isolate_recompiles_id)
-        torch._C._dynamo.eval_frame.set_eval_frame_isolate_recompiles_id(self._region)
+        frames: Any = torch._C._dynamo.eval_frame
+        if self._call is None:
+            self._call, self._root = call, id(root)
+            self._backend = self._make_backend(call.below)
+            self._region = next(load_dynamo()._next_isolate_recompiles_id)
+        frames.set_eval_frame_isolate_recompiles_id(self._region)  # dynamo takes it back
         self._taker = weakref.ref(taker)
+        taker.begin_call()
         return self._backend
 
     # Compiling ------------------------------------------------------------------------------
@@ -231,8 +214,8 @@ class CompiledVariant:
             _forget(code, self._region)
         compiled_taps.close_graph(self._number)
         self._codes.clear()
-        self._backend = self._below = self._plan = self._taker = None
-        self._n_graphs = self._function = 0
+        self._backend = self._call = self._plan = self._taker = None
+        self._n_graphs = 0
 
 
 def _make_probe(graph: TappedGraph) -> Tensor:
@@ -250,25 +233,3 @@ def _forget(code: CodeType, region: int) -> None:
         if not isinstance(manager, DeletedGuardManagerWrapper):
             gone = DeletedGuardManagerWrapper("the watch has ended")
             manager.extra_state.invalidate(entry, gone)
-
-
-def find_obstacle(plan: Plan, linked: Mapping[CallKey, Layer]) -> str:
-    """Why a plan's statistics cannot be read inside a graph; ``""``: they can.
-
-    Args:
-        plan: of a step.
-        linked: calls as earlier steps have described them.
-    """
-    if len(plan.passes) != 1 or sum(slot.root is not None for slot in plan.passes[0]) != 1:
-        return "several outermost calls"
-    if plan.needs_mode:
-        return "functions that the graph does not lead to"
-    if any(slot.role == "recurrent" for slot in plan.passes[0]):
-        return "recurrent layers"
-    for slot in plan.passes[0]:
-        layer = None if slot.key is None else linked.get(slot.key)
-        if layer is not None and layer.step_axis >= 0:
-            return "a loop over time"
-        if layer is not None and slot.activation and is_asked(layer, slot.activation):
-            return "outputs that an activation squashes"
-    return ""

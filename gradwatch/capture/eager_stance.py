@@ -17,6 +17,7 @@ from torch.nn.modules import module as module_hooks
 from gradwatch.capture import compilation
 from gradwatch.capture.backward_passes import is_in_backward
 from gradwatch.capture.compiled_calls import find_compiled, leads_to
+from gradwatch.capture.compiled_conditions import read_call
 from gradwatch.capture.compiled_turn import turn_compiled
 from gradwatch.capture.compiled_variant import CompiledVariant
 from gradwatch.capture.sampled_step import SampledStep
@@ -200,8 +201,9 @@ class EagerStance:
         root = getattr(model, "_orig_mod", model)
         if not leads_to(function, frozenset((id(root),))):
             return None
-        taker = turn_compiled(step, variant, root)
-        return None if taker is None else variant.choose(frame, function, taker, root)
+        call = read_call(frame, function)
+        taker = None if call is None else turn_compiled(step, variant, call, root)
+        return None if call is None or taker is None else variant.enter(call, taker, root)
 
     def _hear_of_compilations(self) -> None:
         """Whatever is compiled meanwhile is not ours, and its code must not count on our hooks."""

@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 
 from gradwatch.capture.arming import Arming
 from gradwatch.capture.backward_passes import is_in_backward, run_after_backward
-from gradwatch.capture.compiled_variant import CompiledVariant
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.own_statistics import OwnMeasures, OwnStatistic
@@ -83,10 +82,9 @@ class Session:
         self._ranks = RankMerger()
         self._records = RecordQueue(self._own, self._ranks)
         parts = list_parallel_parts(inner)
-        is_single = reads_in_graph and not (is_parallel or parts)
-        variant = CompiledVariant() if is_single else None
-        self._arming = Arming(model, self._records.lose, variant)
         self._ranks.is_wanted = is_parallel or bool(parts)
+        reads_in_graph &= not self._ranks.is_wanted
+        self._arming = Arming(model, self._records.lose, reads_in_graph)
         for wrapper in (model, *parts) if is_parallel else parts:
             self._ranks.wrappers.meet(wrapper)
         self._handles: list[Any] = []
@@ -266,8 +264,9 @@ class Session:
         assert step is not None
         began = self._pace.read_clock()
         if is_complete:
-            self._counts_grad |= step.was_given_gradients
-            if not self._planner.learn(step.recorder):
+            if self._planner.learn(step.recorder):
+                self._counts_grad |= step.was_given_gradients
+            else:
                 self._records.lose(step.global_step)
                 self._pace.look_closely(1)
             self._records.pending.append((step.collect(), self._pace.interval))
