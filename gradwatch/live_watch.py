@@ -44,6 +44,7 @@ class Watch:
         global_step: number of the first step.
         budget: largest share of the training's time; ``None`` for the schedule as it is.
         statistics: that are measured besides gradwatch's own.
+        reads_in_graph: a compiled model's layers are read inside its graph.
 
     Attributes:
         thresholds: by which the run is judged.
@@ -58,12 +59,12 @@ class Watch:
         global_step: int = 0,
         budget: float | None = None,
         statistics: Sequence[OwnStatistic] = (),
+        reads_in_graph: bool = False,
     ) -> None:
         self.thresholds = judgement.thresholds
         self._judgement = judgement
-        self._session = Session(
-            model, optimizers, schedule, self._take, global_step, budget, statistics
-        )
+        settings = global_step, budget, statistics, reads_in_graph
+        self._session = Session(model, optimizers, schedule, self._take, *settings)
         self._unstepped = 0
         self._detached = False
         self._is_entered = False

@@ -44,6 +44,7 @@ def watch(
     statistics: Sequence[OwnStatistic] = (),
     log_findings: bool = True,
     batch_size: int = 0,
+    compiled: str = "eager",
 ) -> Watch:
     """Watch a model train: ``with gradwatch.watch(model, optimizer, logdir="runs/a") as watch:``.
 
@@ -77,6 +78,10 @@ def watch(
             Python's ``logging``; of a job's ranks the first one speaks.
         batch_size: samples of an optimizer step, accumulated and over all ranks, for what the log
             says of the run; nothing is judged by it. 0: not known.
+        compiled: how layers of a model in ``torch.compile`` are seen: ``"eager"`` runs a sampled
+            step without compilation; ``"in_graph"`` compiles the model a second time, with the
+            statistics in its graph, for all sampled steps but one of ten. That pays where samples
+            are dense, say ``every_n_steps=5``. A graph that cannot be read so runs eagerly.
 
     Returns:
         The watch, which has begun; in a ``with`` block it ends with that.
@@ -106,6 +111,7 @@ def watch(
     _check_settings(logdir, writer, thresholds)
     _check_count("global_step", global_step, "optimizer steps made before this run was resumed")
     _check_count("batch_size", batch_size, "samples of an optimizer step, 0 where not known")
+    _check_compiled(compiled)
     list_rules(rules)
     measured = list_statistics(statistics)
     _end_earlier(model)
@@ -116,7 +122,8 @@ def watch(
         journal = Journal(logdir, writer, per_layer_scalars, judged_by, about)
     listeners = on_change, log, log_findings and is_first, per_layer_scalars
     judgement = LiveJudgement(run, judged_by, rules, journal, *listeners)
-    return Watch(model, optimizers, schedule, judgement, global_step, budget, measured)
+    settings = global_step, budget, measured, compiled == "in_graph"
+    return Watch(model, optimizers, schedule, judgement, *settings)
 
 
 def _is_first_rank() -> bool:
@@ -135,6 +142,14 @@ def _check_settings(logdir: object, writer: object, thresholds: object) -> None:
         raise InvalidInput(
             f"Expected gradwatch.Thresholds, got {type(thresholds).__name__}. "
             "Pass Thresholds(profile=...) with the fields that are to differ."
+        )
+
+
+def _check_compiled(compiled: object) -> None:
+    if compiled not in ("eager", "in_graph"):
+        raise InvalidInput(
+            f"Expected compiled to be 'eager' or 'in_graph', got {compiled!r}. Leave it out to see "
+            "a compiled model's layers by running sampled steps eagerly."
         )
 
 

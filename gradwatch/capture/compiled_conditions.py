@@ -34,9 +34,12 @@ def load_dynamo() -> Any:
     """The module of dynamo that this needs; ``None`` where this torch does not have it, or nothing
     was compiled."""
     dynamo: Any = sys.modules.get("torch._dynamo.eval_frame")
+    guards = sys.modules.get("torch._dynamo.guards")
     c_module: Any = getattr(torch._C._dynamo, "eval_frame", None)
     names = "set_eval_frame_isolate_recompiles_id", "_get_cache_entries_for_region"
-    if dynamo is None or not all(hasattr(c_module, name) for name in names):
+    if dynamo is None or not hasattr(guards, "DeletedGuardManagerWrapper"):
+        return None
+    if not all(hasattr(c_module, name) for name in names):
         return None
     if not hasattr(dynamo, "_next_isolate_recompiles_id"):
         return None

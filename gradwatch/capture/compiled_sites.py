@@ -73,6 +73,7 @@ def find_sites(slots: Sequence[Slot], graph: Graph, root: int) -> list[Site]:
     outputs = [site.output for site in sites if site.attention is None]
     if len(set(outputs)) != len(outputs):
         raise UnsuitedGraph("two calls with one output")
+    _check_reach(graph, outputs)
     for value in map(read_example, (node for site in sites for node in (site.output, site.given))):
         if value is not None and value.numel() < 2:  # whose square may overflow
             raise UnsuitedGraph("a tensor of one element")
@@ -89,8 +90,21 @@ def _check_graph(graph: Graph) -> None:
             raise UnsuitedGraph("dynamic shapes")
         if isinstance(value, Tensor):
             _check_value(value)
-    if len(list_learning_outputs(graph)) != 1:
-        raise UnsuitedGraph("several outputs that learn, or none")
+
+
+def _check_reach(graph: Graph, calls: Sequence[Node]) -> None:
+    """Of several outputs some may be unused: the gradient must reach every call from each."""
+    outputs = _list_learning_outputs(graph)
+    if not outputs:
+        raise UnsuitedGraph("no output that learns")
+    for output in outputs if len(outputs) > 1 else ():
+        before, waiting = {output}, [output]
+        while waiting:
+            fresh = set(waiting.pop().all_input_nodes) - before
+            before |= fresh
+            waiting += fresh
+        if not before.issuperset(calls):
+            raise UnsuitedGraph("several outputs that learn")
 
 
 def _check_value(value: Tensor) -> None:
@@ -99,12 +113,8 @@ def _check_value(value: Tensor) -> None:
         raise UnsuitedGraph("tensors of another kind, or dynamic shapes")
 
 
-def list_learning_outputs(graph: Graph) -> list[Node]:
-    """Outputs of a graph from which gradients come back.
-
-    Args:
-        graph: that dynamo has captured.
-    """
+def _list_learning_outputs(graph: Graph) -> list[Node]:
+    """Outputs of a graph from which gradients come back."""
     out = next(node for node in graph.nodes if node.op == "output")
     return [node for node in out.all_input_nodes if learns(node)]
 
@@ -189,9 +199,9 @@ class _Finder:
     def _find_output(self, slot: Slot, inside: set[Node]) -> Node:
         if slot.n_outputs != 1:
             raise UnsuitedGraph("a call with several outputs")
-        if not inside and slot.module == self._root:
-            return list_learning_outputs(self._graph)[0]
         leaving = [node for node in inside if learns(node) and not inside >= set(node.users)]
+        if not inside and slot.module == self._root:
+            leaving = _list_learning_outputs(self._graph)
         if len(leaving) != 1:
             raise UnsuitedGraph("a call whose output is not found")
         return leaving[0]

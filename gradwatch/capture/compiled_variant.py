@@ -230,6 +230,7 @@ def _forget(code: CodeType, region: int) -> None:
     frames: Any = torch._C._dynamo.eval_frame
     for entry in frames._get_cache_entries_for_region(code, region):
         manager = entry.guard_manager
-        if not isinstance(manager, DeletedGuardManagerWrapper):
+        is_gone = isinstance(manager, DeletedGuardManagerWrapper)
+        if not is_gone and manager.extra_state is not None:
             gone = DeletedGuardManagerWrapper("the watch has ended")
             manager.extra_state.invalidate(entry, gone)

@@ -17,7 +17,7 @@ from torch.nn.modules import module as module_hooks
 from gradwatch.capture import compilation
 from gradwatch.capture.backward_passes import is_in_backward
 from gradwatch.capture.compiled_calls import find_compiled, leads_to
-from gradwatch.capture.compiled_conditions import read_call
+from gradwatch.capture.compiled_conditions import load_dynamo, read_call
 from gradwatch.capture.compiled_turn import turn_compiled
 from gradwatch.capture.compiled_variant import CompiledVariant
 from gradwatch.capture.sampled_step import SampledStep
@@ -29,6 +29,9 @@ _HOOKS_FIRE_TWICE = r"Using `torch\.compile\(module\)` when there are global hoo
 
 _WRAPPERS = ("ModuleToTrace", "OptimizedModule")
 """Modules into which dynamo puts the one that it is about to export."""
+
+NOT_INSIDE = "layers are read by running compiled code eagerly: "
+"""A note where they were to be read inside of it; what follows is why they are not."""
 
 MAX_CALLERS = 24
 """An export is looked for among this many callers."""
@@ -129,6 +132,7 @@ class EagerStance:
             model = self._model()
             return model is not None and not compilation.is_compiled(model)
         self._step, self._has_let_by = step, False
+        self._explain(step)
         self._goals = frozenset((*step.modules, *map(id, step.optimizers)))
         if self._choice is None and "torch._dynamo.eval_frame" in sys.modules:
             compilation.stay_out_of_traces()
@@ -139,6 +143,17 @@ class EagerStance:
             warnings.filterwarnings("ignore", message=_HOOKS_FIRE_TWICE)
             self._filter = warnings.filters[0]
         return True
+
+    def _explain(self, step: SampledStep) -> None:
+        """Why layers are not read inside compiled code, where that was asked for."""
+        model = self._model()
+        if self._variant is None or model is None:
+            return
+        reason = self._variant.refusal
+        if load_dynamo() is None and compilation.is_compiled(model):
+            reason = "this torch has one cache for everybody's"
+        if reason:
+            step.recorder.table.notes[NOT_INSIDE + reason] = None
 
     def leave(self) -> None:
         """Back to the stance that was in force."""

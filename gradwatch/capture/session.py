@@ -71,8 +71,7 @@ class Session:
         inner, is_parallel = unwrap(model)
         self._model = weakref.ref(inner)
         self.optimizers = tuple(optimizers)
-        self.schedule = schedule
-        self.on_record = on_record
+        self.schedule, self.on_record = schedule, on_record
         self.failure: BaseException | None = None
         self._counts = StepCounts(len(self.optimizers), global_step)
         self._pace = Pace(schedule, budget, global_step)
@@ -83,17 +82,14 @@ class Session:
         self._records = RecordQueue(self._own, self._ranks)
         parts = list_parallel_parts(inner)
         self._ranks.is_wanted = is_parallel or bool(parts)
-        reads_in_graph &= not self._ranks.is_wanted
         self._arming = Arming(model, self._records.lose, reads_in_graph)
         for wrapper in (model, *parts) if is_parallel else parts:
             self._ranks.wrappers.meet(wrapper)
         self._handles: list[Any] = []
         self._planner = Planner(self._inventory)
         self._armed = 0
-        self._counts_grad = False
-        self._running = False
+        self._counts_grad = self._running = self._had_trial = False
         self._is_trial: Callable[[], bool] = bool  # never, until somebody says when
-        self._had_trial = False
 
     @property
     def model(self) -> nn.Module | None:
@@ -264,9 +260,9 @@ class Session:
         assert step is not None
         began = self._pace.read_clock()
         if is_complete:
-            if self._planner.learn(step.recorder):
-                self._counts_grad |= step.was_given_gradients
-            else:
+            is_known = self._planner.learn(step.recorder)
+            self._counts_grad |= is_known and step.was_given_gradients
+            if not is_known:
                 self._records.lose(step.global_step)
                 self._pace.look_closely(1)
             self._records.pending.append((step.collect(), self._pace.interval))
