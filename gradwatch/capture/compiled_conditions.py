@@ -87,6 +87,8 @@ def find_obstacle(plan: Plan, linked: Mapping[CallKey, Layer]) -> str:
     """
     if len(plan.passes) != 1 or sum(slot.root is not None for slot in plan.passes[0]) != 1:
         return "several outermost calls"
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return "several processes"
     if plan.needs_mode:
         return "functions that the graph does not lead to"
     if any(slot.role == "recurrent" for slot in plan.passes[0]):

@@ -19,6 +19,8 @@ from gradwatch.capture.functions import FUNCTIONS, find_call
 from gradwatch.capture.plan import Slot
 
 _LINEAR = torch._C._nn.linear
+_OPERATORS = torch._ops.OpOverload, torch._ops.OpOverloadPacket
+
 _SAME_ELEMENTS = frozenset(("view", "reshape", "flatten", "unflatten"))
 """Methods whose result has the elements of what they are called on, in the same order."""
 
@@ -86,6 +88,8 @@ def _check_graph(graph: Graph) -> None:
         is_operator = isinstance(target, torch._ops.HigherOrderOperator)
         if is_operator or node.op in ("get_attr", "call_module"):
             raise UnsuitedGraph("a higher-order operator")
+        if isinstance(target, _OPERATORS) and not str(target).startswith("aten."):
+            raise UnsuitedGraph("an operator that is not torch's")
         if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
             raise UnsuitedGraph("dynamic shapes")
         if isinstance(value, Tensor):
