@@ -36,6 +36,10 @@ ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Autocast bf16 and fp16, GradScaler, skipped steps, underflow", ("capture.test_amp",)),
     ("`torch.compile` in all ways", ("capture.test_compile",)),
     (
+        "Statistics inside a compiled graph; what is followed eagerly",
+        ("capture.test_compiled_variant",),
+    ),
+    (
         "Other models' compiled code around a watched forward: runs and is compiled as ever",
         ("capture.test_compiled_neighbours",),
     ),

@@ -407,6 +407,7 @@ def test_the_optimizer_of_another_model_is_refused(network: Network) -> None:
     [
         {"every_n_steps": 0},
         {"every_n_steps": 2.5},
+        {"compiled": "always"},
         {"global_step": -1},
         {"global_step": 1.5},
         {"thresholds": {"profile": 1}},

@@ -10,7 +10,6 @@ from gradwatch.capture.compiled_variant import CompiledVariant
 from gradwatch.capture.eager_stance import EagerStance
 from gradwatch.capture.graph_clock import GraphClock
 from gradwatch.capture.sampled_step import SampledStep
-from gradwatch.capture.wrappers import list_parallel_parts, unwrap
 
 
 class Arming:
@@ -19,8 +18,7 @@ class Arming:
     Args:
         model: that may be compiled.
         lose: called with the number of a step of which nothing can be believed.
-        reads_in_graph: planned steps may run a second compilation of the model; never of one on
-            which ranks work together.
+        reads_in_graph: planned steps may run a second compilation of the model.
 
     Attributes:
         step: that is being sampled; ``None`` between sampled steps.
@@ -33,11 +31,9 @@ class Arming:
         lose: Callable[[int], None],
         reads_in_graph: bool = False,
     ) -> None:
-        inner, is_parallel = unwrap(model)
-        is_parallel = is_parallel or bool(list_parallel_parts(inner))
         self.step: SampledStep | None = None
         self._lose = lose
-        self._variant = CompiledVariant() if reads_in_graph and not is_parallel else None
+        self._variant = CompiledVariant() if reads_in_graph else None
         self._stance = EagerStance(model, self._make_way, self._variant)
         self._retired: list[SampledStep] = []
         self.clock = GraphClock()

@@ -48,8 +48,13 @@ def _run(function: Callable[..., Any], args: Sequence[Any], n_left_out: int) -> 
 
 
 def _stand_in(arg: Tensor) -> Tensor:
-    """What has a gradient is not written to, and need not be copied."""
-    return arg.detach().requires_grad_() if arg.requires_grad else arg.detach().clone()
+    """A copy that lies in memory alike, unless nobody can write to it."""
+    if arg.requires_grad:
+        return arg.detach().requires_grad_()
+    if any(size > 1 and stride == 0 for size, stride in zip(arg.shape, arg.stride(), strict=True)):
+        return arg.detach()
+    copied = torch.empty_strided(arg.shape, arg.stride(), dtype=arg.dtype, device=arg.device)
+    return copied.copy_(arg.detach())
 
 
 def _make_seeds(outputs: Sequence[Tensor]) -> list[Tensor]:

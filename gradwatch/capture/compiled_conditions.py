@@ -62,8 +62,6 @@ def read_call(frame: FrameType, function: Any) -> CompiledCall | None:
     if caller.f_code.co_name != "compile_wrapper":
         return None
     below, given = dynamo.innermost_backend(frame.f_locals["callback"]), caller.f_locals
-    if getattr(below, "config", {}).get("triton.cudagraphs"):
-        return None
     return CompiledCall(id(function), below, _describe((given["args"], given["kwargs"])))
 
 
@@ -78,15 +76,18 @@ def _describe(value: Any, depth: int = 4) -> Any:
     return value if isinstance(value, (bool, int, float, str)) else type(value)
 
 
-def find_obstacle(plan: Plan, linked: Mapping[CallKey, Layer]) -> str:
+def find_obstacle(call: CompiledCall, plan: Plan, linked: Mapping[CallKey, Layer]) -> str:
     """Why a plan's statistics cannot be read inside a graph; ``""``: they can.
 
     Args:
+        call: of compiled code.
         plan: of a step.
         linked: calls as earlier steps have described them.
     """
     if len(plan.passes) != 1 or sum(slot.root is not None for slot in plan.passes[0]) != 1:
         return "several outermost calls"
+    if getattr(call.below, "config", {}).get("triton.cudagraphs"):
+        return "CUDA graphs"
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return "several processes"
     if plan.needs_mode:

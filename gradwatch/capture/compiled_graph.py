@@ -25,7 +25,7 @@ PROBE = "gradwatch_probe"
 """Name of the input whose gradient is what was read of gradients."""
 
 
-class Column(NamedTuple):
+class VectorPart(NamedTuple):
     """Values of one statistic, side by side in the vector of all.
 
     Attributes:
@@ -72,7 +72,7 @@ class TappedGraph:
 
     module: GraphModule
     slots: list[Slot]
-    columns: list[Column] = field(default_factory=list)
+    columns: list[VectorPart] = field(default_factory=list)
     fired: list[Fired] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
@@ -157,7 +157,7 @@ class _Editor:
         for (statistic, kind), values in found.items():
             sites, divisors, nodes = zip(*values, strict=True)
             stop = start + len(values)
-            column = Column(statistic, kind, start, stop, list(sites), list(divisors))
+            column = VectorPart(statistic, kind, start, stop, list(sites), list(divisors))
             self._tapped.columns.append(column)
             start = stop
             yield from nodes

@@ -100,7 +100,7 @@ class CompiledVariant:
         if plan is not self._plan:
             self.clear()
             self._plan, self._number = plan, next(_numbers)
-            self.refusal = find_obstacle(plan, linked)
+            self.refusal = find_obstacle(call, plan, linked)
         return self.is_open(call)
 
     def is_open(self, call: CompiledCall) -> bool:
@@ -173,8 +173,7 @@ class CompiledVariant:
         except Exception as error:
             if is_foreign(error):
                 raise
-            is_known = isinstance(error, UnsuitedGraph)
-            self.refuse(str(error) if is_known else f"{type(error).__name__}: {error}")
+            self.refuse(str(error) if isinstance(error, UnsuitedGraph) else type(error).__name__)
             forget_frames(error)
             return None
 
@@ -220,7 +219,7 @@ class CompiledVariant:
         except Exception as error:
             if is_foreign(error):
                 raise
-            self.refuse(f"{type(error).__name__}: {error}")
+            self.refuse(type(error).__name__)
             forget_frames(error)
         return False
 

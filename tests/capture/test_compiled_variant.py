@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch._dynamo.backends.debugging import aot_eager
 from torch.utils.checkpoint import checkpoint
 
+import gradwatch
 from gradwatch.capture import compiled_taps
 from gradwatch.capture.compiled_graph import PROBE
 from gradwatch.capture.eager_stance import NOT_INSIDE
@@ -169,7 +170,7 @@ class Forked(Mlp):
 MAKERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "mlp": (Mlp, lambda: torch.randn(5, 6)),
     "cnn": (Cnn, lambda: torch.randn(4, 2, 5, 5)),
-    "transformer": (Transformer, lambda: torch.randint(9, (3, 4))),
+    "transformer": (Transformer, lambda: torch.randint(9, (3, 5))[:, :4]),
     "checkpoint": (Checkpointed, lambda: torch.randn(5, 6)),
     "graph break": (Broken, lambda: torch.randn(5, 6)),
     "lstm": (Recurrent, lambda: torch.randn(5, 6)),
@@ -180,9 +181,11 @@ MAKERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
 
 def compile_in(way: str, model: nn.Module, backend: Any) -> Callable[[Tensor], Any]:
     if way == "in_place":
-        model.compile(backend=backend)
+        model.compile(backend=backend, fullgraph=True)
         return model
-    return torch.compile(model if way == "wrapped" else lambda x: model(x), backend=backend)
+    if way == "function":
+        return torch.compile(lambda x: model(x), backend=backend, fullgraph=True)
+    return torch.compile(model, backend=backend)
 
 
 class Run:
@@ -353,6 +356,13 @@ def test_nothing_outlives_the_watch() -> None:
     torch._dynamo.reset()
     gc.collect()
     assert model() is None
+
+
+def test_it_is_asked_for() -> None:
+    run = Run("mlp", None)
+    with gradwatch.watch(run.forward, run.optimizer, every_n_steps=1, compiled="in_graph"):
+        run.train(FOLLOWED + 1)
+    assert run.backend.runs[True] == 1 + COMPARED
 
 
 @pytest.mark.slow
