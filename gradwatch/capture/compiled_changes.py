@@ -5,9 +5,10 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import torch
 from torch.fx import Graph, Node
 
-from gradwatch.capture.compiled_sites import UnsuitedGraph, learns, read_example
+from gradwatch.capture.compiled_nodes import UnsuitedGraph, learns, read_example
 from gradwatch.capture.functions import FUNCTIONS, find_call
 
 _UPDATES: dict[Any, Any] = {operator.iadd: operator.add, operator.imul: operator.mul}
@@ -55,7 +56,24 @@ def _has_flag(node: Node) -> bool:
 def _replace(node: Node) -> None:
     if node.kwargs.get("inplace"):
         node.kwargs = {**node.kwargs, "inplace": False}
+    elif node.target in FUNCTIONS and _has_flag(node):
+        place = 1 + FUNCTIONS[node.target].options.index("inplace")
+        node.args = (*node.args[:place], False, *node.args[place + 1 :])
+    elif node.target in FUNCTIONS and (plain := _find_plain(node.target)) is not None:
+        node.target = plain
     elif node.target in _UPDATES:
         node.target = _UPDATES[node.target]
     else:
         raise UnsuitedGraph("a change in place")
+
+
+def _find_plain(function: Any) -> Any:
+    """Of an activation that writes in place, such as ``elu_``, the one that does not."""
+    name = str(function.__name__)
+    if not name.endswith("_"):
+        return None
+    found = (getattr(home, name[:-1], None) for home in _HOMES)
+    return next((plain for plain in found if plain is not None), None)
+
+
+_HOMES = torch._C._nn, torch

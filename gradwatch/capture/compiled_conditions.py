@@ -90,8 +90,6 @@ def find_obstacle(call: CompiledCall, plan: Plan, linked: Mapping[CallKey, Layer
         return "CUDA graphs"
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return "several processes"
-    if plan.needs_mode:
-        return "functions that the graph does not lead to"
     if any(slot.role == "recurrent" for slot in plan.passes[0]):
         return "recurrent layers"
     for slot in plan.passes[0]:

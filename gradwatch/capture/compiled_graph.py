@@ -17,7 +17,8 @@ from torch.fx import GraphModule, Node
 from gradwatch.capture import compiled_taps as taps
 from gradwatch.capture import statistics
 from gradwatch.capture.compiled_changes import avoid_changes
-from gradwatch.capture.compiled_sites import Site, find_sites, read_example
+from gradwatch.capture.compiled_nodes import read_example
+from gradwatch.capture.compiled_sites import Site, find_sites
 from gradwatch.capture.plan import Plan, Slot
 from gradwatch.capture.unit_axes import count_unit_samples
 
@@ -204,8 +205,8 @@ class _Editor:
             site.output: self._tap_output(number) for number, site in self._calls()
         }
         for number, site in self._calls():
-            for use in site.uses:
-                self._tap_input(number, use, replaced.get(site.given, site.given))
+            for given, use in site.uses:
+                self._tap_input(number, use, replaced.get(given, given))
 
     def _calls(self) -> Iterator[tuple[int, Site]]:
         return ((i, site) for i, site in enumerate(self._sites) if site.attention is None)

@@ -15,18 +15,20 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from gradwatch.capture.call_measures import list_settings
+from gradwatch.capture.compiled_nodes import (
+    UnsuitedGraph,
+    check_graph,
+    check_reach,
+    learns,
+    list_learning_outputs,
+    read_example,
+)
 from gradwatch.capture.functions import FUNCTIONS, find_call
 from gradwatch.capture.plan import Slot
 
 _LINEAR = torch._C._nn.linear
-_OPERATORS = torch._ops.OpOverload, torch._ops.OpOverloadPacket
-
 _SAME_ELEMENTS = frozenset(("view", "reshape", "flatten", "unflatten"))
 """Methods whose result has the elements of what they are called on, in the same order."""
-
-
-class UnsuitedGraph(Exception):
-    """A graph that cannot be read, and why."""
 
 
 class Site(NamedTuple):
@@ -35,26 +37,17 @@ class Site(NamedTuple):
     Attributes:
         slot: of the plan.
         output: node of what it gives.
-        uses: nodes inside it that take what it was given, where the gradient leaves.
-        given: what they take; ``None``: no gradient leaves.
+        uses: what it was given, or another name of it inside, and the node that takes it: where the
+            gradient leaves.
+        given: its input; ``None``: no gradient leaves.
         attention: queries, keys, whether it is causal, and scale, of a fused attention.
     """
 
     slot: Slot
     output: Node
-    uses: tuple[Node, ...] = ()
+    uses: tuple[tuple[Node, Node], ...] = ()
     given: Node | None = None
     attention: tuple[Node, Node, bool, float] | None = None
-
-
-def read_example(node: Any) -> Tensor | None:
-    """The fake tensor that stands for a node's value; ``None`` where that is no tensor.
-
-    Args:
-        node: of the graph, or a constant in its place.
-    """
-    value = node.meta.get("example_value") if isinstance(node, Node) else None
-    return value if isinstance(value, Tensor) else None
 
 
 def find_sites(slots: Sequence[Slot], graph: Graph, root: int) -> list[Site]:
@@ -68,69 +61,18 @@ def find_sites(slots: Sequence[Slot], graph: Graph, root: int) -> list[Site]:
     Raises:
         UnsuitedGraph: it holds something else than the plan, or what cannot be read.
     """
-    _check_graph(graph)
+    check_graph(graph)
     finder = _Finder(graph, root)
     sites = [site for slot in slots if (site := finder.take(slot)) is not None]
     finder.check_end()
     outputs = [site.output for site in sites if site.attention is None]
     if len(set(outputs)) != len(outputs):
         raise UnsuitedGraph("two calls with one output")
-    _check_reach(graph, outputs)
+    check_reach(graph, outputs)
     for value in map(read_example, (node for site in sites for node in (site.output, site.given))):
         if value is not None and value.numel() < 2:  # whose square may overflow
             raise UnsuitedGraph("a tensor of one element")
     return sites
-
-
-def _check_graph(graph: Graph) -> None:
-    for node in graph.nodes:
-        value, target = node.meta.get("example_value"), node.target
-        is_operator = isinstance(target, torch._ops.HigherOrderOperator)
-        if is_operator or node.op in ("get_attr", "call_module"):
-            raise UnsuitedGraph("a higher-order operator")
-        if isinstance(target, _OPERATORS) and not str(target).startswith("aten."):
-            raise UnsuitedGraph("an operator that is not torch's")
-        if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
-            raise UnsuitedGraph("dynamic shapes")
-        if isinstance(value, Tensor):
-            _check_value(value)
-
-
-def _check_reach(graph: Graph, calls: Sequence[Node]) -> None:
-    """Of several outputs some may be unused: the gradient must reach every call from each."""
-    outputs = _list_learning_outputs(graph)
-    if not outputs:
-        raise UnsuitedGraph("no output that learns")
-    for output in outputs if len(outputs) > 1 else ():
-        before, waiting = {output}, [output]
-        while waiting:
-            fresh = set(waiting.pop().all_input_nodes) - before
-            before |= fresh
-            waiting += fresh
-        if not before.issuperset(calls):
-            raise UnsuitedGraph("several outputs that learn")
-
-
-def _check_value(value: Tensor) -> None:
-    is_plain = value.layout is torch.strided and not value.is_complex()
-    if not is_plain or not all(isinstance(size, int) for size in value.shape):
-        raise UnsuitedGraph("tensors of another kind, or dynamic shapes")
-
-
-def _list_learning_outputs(graph: Graph) -> list[Node]:
-    """Outputs of a graph from which gradients come back."""
-    out = next(node for node in graph.nodes if node.op == "output")
-    return [node for node in out.all_input_nodes if learns(node)]
-
-
-def learns(node: Any) -> bool:
-    """Whether a node's value is a tensor that gets a gradient.
-
-    Args:
-        node: of the graph, or a constant in its place.
-    """
-    value = read_example(node)
-    return value is not None and value.requires_grad
 
 
 def _is_data(node: Node) -> bool:
@@ -189,7 +131,10 @@ class _Finder:
             return Site(slot, node, attention=_read_attention(node))
         activation, settings = _find_activation(node)
         value = read_example(node)
-        if activation is not slot.activation or settings != slot.settings:
+        is_same = settings is not None and slot.settings is not None
+        if activation is not slot.activation or not is_same:
+            raise UnsuitedGraph("another activation")
+        if _drop_flag(settings) != _drop_flag(slot.settings):
             raise UnsuitedGraph("another activation")
         if value is None or value.dim() != slot.n_dims:
             raise UnsuitedGraph("an activation of another shape")
@@ -197,15 +142,15 @@ class _Finder:
         given = node.args[0]
         if not isinstance(given, Node) or read_example(given) is None:
             raise UnsuitedGraph("an activation of something else")
-        learns = bool(slot.inputs) and _is_data(given)
-        return Site(slot, node, (node,) if learns else (), given)
+        has_gradient = bool(slot.inputs) and _is_data(given)
+        return Site(slot, node, ((given, node),) if has_gradient else (), given)
 
     def _find_output(self, slot: Slot, inside: set[Node]) -> Node:
         if slot.n_outputs != 1:
             raise UnsuitedGraph("a call with several outputs")
         leaving = [node for node in inside if learns(node) and not inside >= set(node.users)]
         if not inside and slot.module == self._root:
-            leaving = _list_learning_outputs(self._graph)
+            leaving = list_learning_outputs(self._graph)
         if len(leaving) != 1:
             raise UnsuitedGraph("a call whose output is not found")
         return leaving[0]
@@ -234,6 +179,11 @@ def _find_activation(node: Node) -> tuple[Any, Any]:
     return activation, list_settings(options)
 
 
+def _drop_flag(settings: Any) -> list[tuple[str, Any]]:
+    """Arguments but for ``inplace``, which dynamo replaces by the name of the function."""
+    return [setting for setting in settings if setting[0] != "inplace"]
+
+
 def _check_view(slot: Slot, output: Node) -> None:
     """A gradient that is read behind a view has to have the view's elements."""
     if not any(tap.path for tap in slot.outputs):
@@ -243,7 +193,9 @@ def _check_view(slot: Slot, output: Node) -> None:
         raise UnsuitedGraph("a gradient that is read behind a view")
 
 
-def _find_given(slot: Slot, inside: Sequence[Node]) -> tuple[Node | None, tuple[Node, ...]]:
+def _find_given(
+    slot: Slot, inside: Sequence[Node]
+) -> tuple[Node | None, tuple[tuple[Node, Node], ...]]:
     if not slot.inputs:
         return None, ()
     own = set(inside)
@@ -253,12 +205,23 @@ def _find_given(slot: Slot, inside: Sequence[Node]) -> tuple[Node | None, tuple[
         for given in _list_inputs(node)
         if given not in own and _is_data(given)
     ]
-    if len({given for given, _ in pairs}) != 1 or len(pairs) != len(slot.inputs):
+    if len({given for given, _ in pairs}) != 1:
         raise UnsuitedGraph("an input that is not found")
-    uses = tuple(node for _, node in pairs)
-    if len(set(uses)) != len(uses):
+    uses = [use for pair in pairs for use in _follow_names(*pair)]
+    if len(uses) != len(slot.inputs) or not own.issuperset(user for _, user in uses):
+        raise UnsuitedGraph("an input that is not found")
+    if len({user for _, user in uses}) != len(uses):
         raise UnsuitedGraph("an input that one function takes twice")
-    return pairs[0][0], uses
+    return pairs[0][0], tuple(uses)
+
+
+def _follow_names(given: Node, user: Node) -> Iterator[tuple[Node, Node]]:
+    """Uses of a tensor, also of what is the same one again, as after a conversion to its dtype."""
+    if read_example(user) is not read_example(given):
+        yield given, user
+        return
+    for other in user.users:
+        yield from _follow_names(user, other)
 
 
 def _list_inputs(node: Node) -> Iterator[Node]:

@@ -56,7 +56,7 @@ def _is_before(step: SampledStep, forward: PlannedForward, root: nn.Module) -> b
         return False
     around = [getattr(frame.module, "_orig_mod", None) for frame in forward.stack]
     is_first = step.recorder.table.root == len(around) - 1
-    return is_first and (not around or (around == [root] and not forward.sees_functions))
+    return is_first and around in ([], [root])
 
 
 def _ignore(module: nn.Module) -> None:

@@ -24,7 +24,7 @@ from gradwatch.capture.calls import CallKey
 from gradwatch.capture.compiled_comparison import are_identical
 from gradwatch.capture.compiled_conditions import CompiledCall, find_obstacle, load_dynamo
 from gradwatch.capture.compiled_graph import TappedGraph, tap_graph
-from gradwatch.capture.compiled_sites import UnsuitedGraph
+from gradwatch.capture.compiled_nodes import UnsuitedGraph
 from gradwatch.capture.plan import Plan
 from gradwatch.interruption import forget_frames, is_foreign
 from gradwatch.records import Layer

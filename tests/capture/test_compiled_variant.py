@@ -86,10 +86,11 @@ class Cnn(nn.Module):
         super().__init__()
         self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
         self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(2))
-        self.relu, self.drop, self.head = nn.ReLU(inplace=True), nn.Dropout(0.2), nn.Linear(4, 3)
+        self.elu, self.relu = nn.ELU(inplace=True), nn.ReLU(inplace=True)
+        self.drop, self.head = nn.Dropout(0.2), nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.norms[0](self.first(x)))
+        x = self.elu(self.norms[0](self.first(x)))
         y = self.norms[1](self.second(x))
         y += x
         return self.head(self.drop(self.relu(y).mean((2, 3))))
@@ -101,13 +102,13 @@ class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.norm, self.qkv, self.out = Rms(), nn.Linear(8, 24), nn.Linear(8, 8)
-        self.gelu, self.shared = nn.GELU(), nn.Linear(8, 8)
+        self.shared = nn.Linear(8, 8)
 
     def forward(self, x: Tensor) -> Tensor:
         heads = [each.unflatten(-1, (2, 4)).transpose(1, 2) for each in self.split(x)]
         y = F.scaled_dot_product_attention(*heads, is_causal=True)
         x = x + self.out(y.transpose(1, 2).flatten(2))
-        return x + self.shared(self.gelu(self.shared(x)))
+        return x + self.shared(F.silu(self.shared(x)))
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         return self.qkv(self.norm(x)).chunk(3, -1)
