@@ -86,11 +86,11 @@ class Cnn(nn.Module):
         super().__init__()
         self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
         self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(2))
-        self.elu, self.relu = nn.ELU(inplace=True), nn.ReLU(inplace=True)
+        self.leaky, self.relu = nn.LeakyReLU(inplace=True), nn.ReLU(inplace=True)
         self.drop, self.head = nn.Dropout(0.2), nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.elu(self.norms[0](self.first(x)))
+        x = self.leaky(self.norms[0](self.first(x)))
         y = self.norms[1](self.second(x))
         y += x
         return self.head(self.drop(self.relu(y).mean((2, 3))))
