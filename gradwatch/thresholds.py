@@ -117,6 +117,9 @@ class Thresholds:
             which they are apart (0 where sums are exact to the bit, float32 rounds at 6e-8).
         least_fall: share of the loss that a task has to lose to count as making progress, one
             standard error considered.
+        seen_fall: standard deviations by which the latest losses must rank below the first ones for
+            a fall to be seen (of losses that stay, chance takes one in thirty beyond 2; 268 of the
+            272 healthy runs of the zoo are beyond it).
         progress: the error signal at the output has to fall below this share of its first values
             to count as learning.
         converged: the error signal below this share of its first values is that of a training which
@@ -228,6 +231,7 @@ class Thresholds:
     clipped: float = 0.5
     rank_spread: float = 1e-5
     least_fall: float = 0.12
+    seen_fall: float = 2.0
     progress: float = 0.8
     converged: float = 1e-2
     patience: int = 30

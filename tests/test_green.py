@@ -17,6 +17,7 @@ import gradwatch
 from gradwatch.cli import main
 from gradwatch.errors import NothingToJudge, UnhealthyGradients
 from tests.green.missing_evidence import FAILED, LOST, TOO_LITTLE
+from tests.green.no_fall import NO_FALL
 from tests.green.program import Family, Program, fit_badly, fit_well
 from tests.green.ranks import RANKS
 from tests.green.something_else import ELSEWHERE
@@ -25,7 +26,18 @@ from tests.green.steps_that_stop import STOPPED
 from tests.green.trainings import ORDINARY
 from tests.green.unseen_gradients import BY_HAND, CHECKPOINTED
 
-FAMILIES = (BY_HAND, CHECKPOINTED, STILL, STOPPED, ELSEWHERE, TOO_LITTLE, FAILED, LOST, RANKS)
+FAMILIES = (
+    BY_HAND,
+    CHECKPOINTED,
+    STILL,
+    NO_FALL,
+    STOPPED,
+    ELSEWHERE,
+    TOO_LITTLE,
+    FAILED,
+    LOST,
+    RANKS,
+)
 PAGE = Path(__file__).parents[1] / "docs" / "what-a-pass-means.md"
 
 

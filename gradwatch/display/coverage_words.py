@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 
+from gradwatch.evidence.history import History
+from gradwatch.evidence.progress import measure_overshoot, measure_way
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.coverage import BY_DESIGN, NOT_JUDGED, Coverage, ParamState
 from gradwatch.verdict.findings import Verdict
-from gradwatch.wording.phrases import name_region
+from gradwatch.wording.phrases import name_percent, name_region
 
 _REASONS = {BY_DESIGN: "", NOT_JUDGED: "not judged, "}
 
@@ -52,19 +54,25 @@ def say_healthy(verdict: Verdict) -> str:
     learned, weights = coverage.counted
     if not weights:
         return "No finding"
-    verbs = ("learn", "learns")
-    ending = ""
-    if verdict.history is not None and verdict.history.losses.is_at_start:
-        verbs = ("are trained", "is trained")
-        ending = f", but the loss shows no fall by step {verdict.last_step:,}"
-    elif verdict.history is not None and verdict.history.losses.has_hardly_fallen:
-        verbs = ("are trained", "is trained")
-        fall = math.ceil(100 * max(verdict.history.losses.fall_lately[0], 0.001))
-        ending = f", but the loss has levelled off within {fall} % of where it began"
+    ending = _say_level(verdict)
+    verbs = ("are trained", "is trained") if ending else ("learn", "learns")
     if learned < weights:
         return f"{learned:,} of {weights:,} weights {verbs[0]}; the others need not{ending}"
     every = f"Every one of {weights:,} weights" if weights > 1 else "The weight"
     return f"{every} {verbs[1]}{ending}"
+
+
+def _say_level(verdict: Verdict) -> str:
+    """What the loss leaves open, as a clause: it does not fall, or has levelled off too soon."""
+    history = verdict.history
+    if history is None or history.loss_change.climbs:
+        return ""
+    if history.losses.is_at_start:
+        return f", but the loss shows no fall by step {verdict.last_step:,}"
+    if history.losses.has_hardly_fallen:
+        fall = math.ceil(100 * max(history.losses.fall_lately[0], 0.001))
+        return f", but the loss has levelled off within {fall} % of where it began"
+    return ""
 
 
 def say_not_judged(verdict: Verdict) -> str:
@@ -87,7 +95,28 @@ def say_not_judged(verdict: Verdict) -> str:
     left = () if verdict.coverage is None else verdict.coverage.of_state(NOT_JUDGED)
     if not left:
         return "Not judged: nothing was seen to learn"
+    if all(param.records >= least for param in left):
+        return f"Not judged: {_say_stay(left, verdict)}"
     return f"Not judged: {_name(left)} not seen to learn"
+
+
+def _say_stay(left: tuple[ParamState, ...], verdict: Verdict) -> str:
+    """``"24 weights are trained, but the loss shows no fall by step 400"``, with what steps do."""
+    count = sum(param.is_weight for param in left) or len(left)
+    weights = f"{count:,} weights are" if count > 1 else "the weight is"
+    said = f"{weights} trained, but the loss shows no fall by step {verdict.last_step:,}"
+    return said if verdict.history is None else f"{said}{_say_promise(verdict.history)}"
+
+
+def _say_promise(history: History) -> str:
+    """What the steps were to do to the loss, where that is far too much or too little."""
+    if promised := measure_overshoot(history, history.thresholds):
+        return f", where each step was to take {name_percent(promised)} off it: lower the rate"
+    way, (_, scatter) = measure_way(history), history.losses.fall
+    if way < scatter:
+        promise = f"all steps together promise {100 * way:.1g} %, less than it scatters"
+        return f", and {promise}: raise the rate or train longer"
+    return ""
 
 
 def _name(params: tuple[ParamState, ...]) -> str:

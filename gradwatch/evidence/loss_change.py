@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from functools import reduce
 from math import isnan
+from statistics import median
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.optimizer_pools import find_pools
 from gradwatch.evidence.record_table import RecordTable
 from gradwatch.evidence.topology import Mask
-from gradwatch.evidence.windows import RECENT_SHARES
+from gradwatch.evidence.windows import LATEST_RECORDS, RECENT_SHARES
 from gradwatch.records import Array
 
 
@@ -127,6 +128,17 @@ def measure_made(table: RecordTable) -> Array:
     return np.where(is_known, whole, np.nan)
 
 
+def measure_signed(table: RecordTable) -> Array:
+    """``g . dw`` of all that is counted, with its sign ``(n_records,)``; 0 where none is known.
+
+    Args:
+        table: of records.
+    """
+    _, counted = find_pools(table.topology)
+    sums: Array = np.nansum(np.compress(counted, table.param("loss_change"), axis=1), axis=1)
+    return sums
+
+
 def measure_step_norms(table: RecordTable) -> Array:
     """Norm of all gradients together as they arrived, and as the optimizers got them.
 
@@ -155,15 +167,18 @@ class LossChangeHistory:
 
     Attributes:
         recent: shares of the latest records ``(n_params,)``, newest last.
+        totals: changes of the latest records, in units of the loss, newest last.
         largest_total: so far.
     """
 
     recent: deque[Array] = field(default_factory=lambda: deque(maxlen=RECENT_SHARES))
-    totals: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_SHARES))
+    totals: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_RECORDS))
     largest_total: float = float("nan")
     _width: int = 0
     _made: float = 0.0
     _latest: tuple[int, float] | None = None
+    _uphill: int = 0
+    _downhill: int = 0
 
     def add(self, reading: Reading) -> None:
         """Take in the next reading.
@@ -187,12 +202,20 @@ class LossChangeHistory:
         self.recent.append(reading.ask(measure_shares))
         self.totals.append(total)
         self.largest_total = float(np.fmax(self.largest_total, total))
+        change = float(reading.ask(measure_signed))
+        self._uphill += change > 0
+        self._downhill += change < 0
 
     def _sum_up(self, global_step: int, made: float) -> None:
         if self._latest is not None:
             self._made += self._latest[1] * (global_step - self._latest[0])
         if not isnan(made):
             self._latest = global_step, made
+
+    @property
+    def climbs(self) -> bool:
+        """Whether most steps went up the gradient, as those of an optimizer that maximises."""
+        return self._uphill > self._downhill
 
     @property
     def run_total(self) -> float:
@@ -221,4 +244,9 @@ class LossChangeHistory:
     @property
     def recent_total(self) -> float:
         """Largest sum of the latest records, in units of the loss; NaN before the first."""
-        return max(self.totals, default=float("nan"))
+        return max(list(self.totals)[-RECENT_SHARES:], default=float("nan"))
+
+    @property
+    def usual_total(self) -> float:
+        """Median of more of the latest records; NaN before the first."""
+        return median(self.totals) if self.totals else float("nan")

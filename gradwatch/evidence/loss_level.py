@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import isfinite, isnan, log2, nan, sqrt
 from statistics import fmean, median
 
+from gradwatch.evidence.rank_test import score_fall
 from gradwatch.evidence.windows import EARLY_LOSSES, FIRST_RECORDS, LATEST_RECORDS
 from gradwatch.records import StepRecord
 from gradwatch.thresholds import DEFAULTS, Thresholds
@@ -24,7 +25,8 @@ class LossLevels:
         early: of the first ``EARLY_LOSSES`` records.
         latest: of the latest ones that do not belong to the first ``FIRST_RECORDS``.
         count: of the records in which it was known.
-        thresholds: ``levelled``, ``levelled_records``, ``least_fall`` and ``patience``.
+        thresholds: ``levelled``, ``levelled_records``, ``least_fall``, ``seen_fall`` and
+            ``patience``.
 
     Example:
         >>> levels = LossLevels([2.3] * 5)
@@ -86,23 +88,30 @@ class LossLevels:
 
         NaN where there are too few records of either end to know their scatter.
         """
-        late = list(self.latest)[-max(self.count - EARLY_LOSSES, 1) :]  # none of the early ones
         if self.count < EARLY_LOSSES + FIRST_RECORDS or not self.beginning > 0:
             return nan, nan
-        return _measure_fall(self.early, late)
+        return _measure_fall(self.early, self._late)
+
+    @property
+    def _late(self) -> list[float]:
+        """The latest losses, none of the early ones among them."""
+        return list(self.latest)[-max(self.count - EARLY_LOSSES, 1) :]
 
     @property
     def is_at_start(self) -> bool:
-        """Whether the loss shows no fall since the start, beyond its own scatter.
+        """Whether the loss shows no fall since the start, beyond what chance makes of it.
 
-        Neither over many records nor over the latest few, which leave out a peak on the way. Only
-        after ``patience`` optimizer steps; before that, or where no loss is known, False.
+        Neither over many records nor over a few of either end, which leave out what lies between:
+        a peak, or that it has fallen among the first ones already. Only
+        after ``patience`` optimizer steps; before that, or where no loss is known, False. So it is
+        where one of the first losses is not above 0: such a value has no floor to fall to, as the
+        surrogate loss of a policy.
         """
-        fall, error = self.fall
-        if isnan(fall) or self._ages[-1] < self.thresholds.patience:
+        if isnan(self.fall[0]) or self._ages[-1] < self.thresholds.patience or min(self.early) <= 0:
             return False
-        fall_lately, error_lately = self.fall_lately
-        return fall <= error and fall_lately <= error_lately
+        first, latest = self.early[:FIRST_RECORDS], self._late[-FIRST_RECORDS:]
+        scores = score_fall(self.early, self._late), score_fall(first, latest)
+        return max(scores) < self.thresholds.seen_fall
 
     @property
     def has_hardly_fallen(self) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradwatch.evidence.history import History
 from gradwatch.evidence.loss_change import measure_step_norms
+from gradwatch.evidence.optimizer_pools import has_players
 from gradwatch.thresholds import Thresholds
 
 
@@ -54,6 +55,53 @@ def has_gone_nowhere(history: History, thresholds: Thresholds) -> bool:
         return False
     has_fallen = history.losses.remaining < thresholds.progress
     return not has_fallen and measure_way(history) < thresholds.run_progress
+
+
+def shows_no_fall(history: History) -> bool:
+    """Whether the loss is where it began although there was time, and its value would tell.
+
+    That of several players does not, nor that of steps which are to raise it.
+
+    Args:
+        history: of the run so far.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> records = [make_record(step, step={"loss": 2.3}) for step in range(40)]
+        >>> shows_no_fall(make_history(records[:20])), shows_no_fall(make_history(records))
+        (False, True)
+    """
+    value_tells = not has_players(history.latest) and not history.loss_change.climbs
+    return history.losses.is_at_start and value_tells
+
+
+def measure_overshoot(history: History, thresholds: Thresholds) -> float:
+    """What one step is to take off a loss that none takes anything off, where that is much.
+
+    To first order: the sum of ``|g . dw|`` of a step against the loss at the start. It does not say
+    how the run will end: steps that raise a loss at first can find a flatter place by themselves.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``progress`` of the loss, which a single step is to make.
+
+    Returns:
+        A share of the first loss; 0 where steps promise less, or the loss falls.
+
+    Source:
+        Lewkowycz, Bahri, Dyer, Sohl-Dickstein & Gur-Ari (2020), "The large learning rate phase of
+        deep learning: the catapult mechanism".
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> stays = [make_record(step, step={"loss": 1.0}) for step in range(40)]
+        >>> round(measure_overshoot(make_history(stays), Thresholds()), 3)
+        0.5
+    """
+    if not shows_no_fall(history):
+        return 0.0
+    promised = history.loss_change.usual_total / abs(history.losses.beginning)
+    return promised if promised >= 1 - thresholds.progress else 0.0
 
 
 def measure_way(history: History) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from gradwatch.evidence.history import History
+from gradwatch.evidence.progress import shows_no_fall
 from gradwatch.records import Param
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.coverage import (
@@ -48,12 +49,13 @@ def measure_coverage(
     explained = {name for note in notes if note.kind == "disconnected" for name in note.layers}
     explained |= set(ignored)
     counts = history.learning
+    lack = "" if unhealthy or not shows_no_fall(history) else _lack_fall(history)
     states = []
     for index, param in enumerate(params):
         if not (param.trainable and param.optimized):
             continue
         seen = int(counts.learned[index]), int(counts.called[index])
-        states.append(_judge(param, seen, unhealthy, explained, thresholds))
+        states.append(_judge(param, seen, unhealthy, explained, thresholds, lack))
     return Coverage(_let_follow(states, params), history.count)
 
 
@@ -63,9 +65,12 @@ def _judge(
     unhealthy: set[str],
     explained: set[str],
     thresholds: Thresholds,
+    lack: str,
 ) -> ParamState:
     learned, called = seen
     state, reason = _find_state(param, learned, called, unhealthy, explained, thresholds)
+    if state == LEARNS and lack and not _is_waived(param, thresholds):
+        state, reason = NOT_JUDGED, lack
     return ParamState(param.fqn, state, reason, learned, len(param.shape) >= 2)
 
 
@@ -82,14 +87,24 @@ def _find_state(
         return UNHEALTHY, "named by a finding"
     if learned >= thresholds.persistence:
         return LEARNS, ""
-    waived = (*thresholds.allow_unjudged, *thresholds.ignore_layers)
-    if any(fnmatchcase(name, pattern) for name in names for pattern in waived):
+    if _is_waived(param, thresholds):
         return BY_DESIGN, "need not be judged"
     if called < thresholds.persistence:
         return BY_DESIGN, f"called at {called} sampled step{'' if called == 1 else 's'}"
     if names & explained:
         return BY_DESIGN, "explained by a note or ignored"
     return NOT_JUDGED, f"seen to learn at {learned} of {called} sampled steps that used it"
+
+
+def _is_waived(param: Param, thresholds: Thresholds) -> bool:
+    waived = (*thresholds.allow_unjudged, *thresholds.ignore_layers)
+    names = {param.fqn, param.module} - {""}
+    return any(fnmatchcase(name, pattern) for name in names for pattern in waived)
+
+
+def _lack_fall(history: History) -> str:
+    """Weights that move while the loss stays where it was: what they learn is not known."""
+    return f"moves, but the loss shows no fall by step {history.last_step:,}"
 
 
 def _let_follow(states: list[ParamState], params: tuple[Param, ...]) -> tuple[ParamState, ...]:

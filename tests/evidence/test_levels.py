@@ -8,6 +8,7 @@ import pytest
 
 from gradwatch.evidence.first_levels import FirstLevels
 from gradwatch.evidence.loss_level import LossLevels
+from gradwatch.evidence.rank_test import score_fall
 from gradwatch.evidence.windows import FIRST_RECORDS, LATEST_RECORDS
 from gradwatch.thresholds import Thresholds
 from tests.records_builder import build_chain, change, fill_history, make_record, read
@@ -84,3 +85,26 @@ def test_only_the_first_readings_count():
     plain = [change(record, "zero_fraction", math.nan)] * FIRST_RECORDS
     history = fill_history([*plain, change(record, "zero_fraction", {act.key: 0.5})])
     assert history.first_levels.zeros == {}
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "score"),
+    [
+        ([2.0, 2.1, 2.2], [1.0, 1.1, 1.2], 1.964),
+        ([2.0, 2.1, 2.2], [3.0, 3.1, 3.2], -1.964),
+        ([2.0, 2.1, 2e9], [1.0, 1.1, -2e9], 1.964),
+        ([2.0, 2.0], [2.0, 2.0], 0.0),
+        ([2.0, 1.0], [1.0, 2.0], 0.0),
+        ([], [1.0], math.nan),
+    ],
+    ids=["falls", "rises", "by ranks alone", "all the same", "mixed", "nothing to compare"],
+)
+def test_score_of_a_fall(early, late, score):
+    assert score_fall(early, late) == pytest.approx(score, abs=1e-3, nan_ok=True)
+
+
+def test_a_loss_without_a_floor_is_not_held_to_its_start():
+    """That began around zero, as a policy's surrogate: where it is says nothing."""
+    losses = [0.01, -0.02, 0.03] * 12
+    assert not fill_levels(list(range(36)), losses).is_at_start
+    assert fill_levels(list(range(36)), [0.1 + loss for loss in losses]).is_at_start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -11,10 +12,11 @@ from gradwatch.display.headline import headline, name_group, since
 from gradwatch.display.page_data import write_brief
 from gradwatch.display.run_facts import RunFacts, describe_facts, describe_state
 from gradwatch.errors import NothingToJudge
-from gradwatch.evidence.worked_example import make_history, make_record
+from gradwatch.evidence.worked_example import make_record
 from gradwatch.run_marks import OptimizerSettings, RunDescription, RunEnd, RunGap, RunHeader
 from gradwatch.tensorboard_plugin.first_steps import gather_codes, restore_first_step
 from gradwatch.verdict.coverage import Coverage, ParamState
+from gradwatch.verdict.engine import diagnose
 from gradwatch.verdict.findings import Finding, LayerSummary, Verdict
 from gradwatch.wording.phrases import name_number
 
@@ -102,16 +104,15 @@ def test_headline_of_a_healthy_run_says_no_more_than_is_known() -> None:
     assert say(few) == "Not judged yet: 1 recorded step is too few to tell"
     proven = Verdict(records=9, coverage=make_coverage("learns", "learns"))
     assert say(proven) == "Every one of 2 weights learns"
-    still = Verdict(
-        last_step=39,
-        records=40,
-        coverage=make_coverage("learns", "learns"),
-        history=make_history(make_record(step, step={"loss": 2.3}) for step in range(40)),
-    )
+    rows: Any = {"step": {"loss": 2.3}, "param": {"update_l2_norm": 0.01}}
+    still = diagnose(make_record(step, **rows) for step in range(40))
     assert say(still) == (
-        "Every one of 2 weights is trained, but the loss shows no fall by step 39"
+        "Not judged: 2 weights are trained, but the loss shows no fall by step 39, "
+        "where each step was to take 22 % off it: lower the rate"
     )
-    assert write_brief(still)["severity"] == "noted"
+    assert write_brief(still)["severity"] == "early"
+    allowed = Verdict(records=40, coverage=make_coverage("learns"), history=still.history)
+    assert write_brief(allowed)["severity"] == "noted"
     partly = Verdict(records=9, coverage=make_coverage("learns", "by_design"))
     assert say(partly) == "1 of 2 weights learn; the others need not"
     unseen = Verdict(records=9, coverage=make_coverage("learns", "not_judged"))
