@@ -149,7 +149,9 @@ class History:
         self.errors.add(record.global_step, reading.error_signal)
         self.first_levels.add(reading)
         move = reading.ask(measure_moves, limits.weight_floor)
-        self.has_replaced_weights |= bool(move >= limits.replacing_update)
+        if move >= limits.replacing_update:
+            self.has_replaced_weights = True
+            self.losses.mark_replaced()
         if outputs := reading.topology.outputs:
             gains = reading.gains[list(outputs)]
             self.output_gain = float(np.fmax.reduce(gains, initial=self.output_gain))

@@ -41,6 +41,7 @@ class LossLevels:
     thresholds: Thresholds = DEFAULTS
     _ages: deque[int] = field(default_factory=lambda: deque(maxlen=LATEST_RECORDS))
     _first_step: int = 0
+    _kept_weights: int = EARLY_LOSSES
     _beginning: tuple[int, float] = field(default=(0, nan), repr=False, compare=False)
 
     def add(self, record: StepRecord) -> None:
@@ -102,16 +103,31 @@ class LossLevels:
         """Whether the loss shows no fall since the start, beyond what chance makes of it.
 
         Neither over many records nor over a few of either end, which leave out what lies between:
-        a peak, or that it has fallen among the first ones already. Only
-        after ``patience`` optimizer steps; before that, or where no loss is known, False. So it is
-        where one of the first losses is not above 0: such a value has no floor to fall to, as the
-        surrogate loss of a policy.
+        a peak, or that it has fallen among the first ones already. Only after ``patience``
+        optimizer steps; before that, or where no loss is known, False. So it is where one of the
+        first losses is not above 0: such a value has no floor to fall to, as the surrogate loss of
+        a policy.
         """
         if isnan(self.fall[0]) or self._ages[-1] < self.thresholds.patience or min(self.early) <= 0:
             return False
-        first, latest = self.early[:FIRST_RECORDS], self._late[-FIRST_RECORDS:]
-        scores = score_fall(self.early, self._late), score_fall(first, latest)
+        early, late, latest = self._untouched, self._late, self._late[-FIRST_RECORDS:]
+        if max(latest) < min(early):  # as clear as can be, however few the early ones are
+            return False
+        scores = score_fall(early, late), score_fall(early[:FIRST_RECORDS], latest)
         return max(scores) < self.thresholds.seen_fall
+
+    @property
+    def _untouched(self) -> list[float]:
+        """The early losses, but for those behind a step that has replaced weights and raised them.
+
+        To come back from there is no fall.
+        """
+        before, behind = self.early[: self._kept_weights], self.early[self._kept_weights :]
+        return before if before and behind and median(behind) > max(before) else self.early
+
+    def mark_replaced(self) -> None:
+        """The step behind the newest record has replaced weights; the first such step counts."""
+        self._kept_weights = min(self._kept_weights, self.count)
 
     @property
     def has_hardly_fallen(self) -> bool:

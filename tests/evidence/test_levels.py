@@ -108,3 +108,26 @@ def test_a_loss_without_a_floor_is_not_held_to_its_start():
     losses = [0.01, -0.02, 0.03] * 12
     assert not fill_levels(list(range(36)), losses).is_at_start
     assert fill_levels(list(range(36)), [0.1 + loss for loss in losses]).is_at_start
+
+
+@pytest.mark.parametrize(
+    ("late", "is_at_start"),
+    [([2.2, 2.5] * 13, True), ([1.2, 1.5] * 13, False), ([1.2, 1.5, 1.2, 1.5, 2.6] * 6, True)],
+    ids=["back at chance", "below it", "not always"],
+)
+def test_coming_back_from_where_a_step_has_sent_the_loss_is_no_fall(late, is_at_start):
+    losses, levels, layer_set = [2.3, 900.0, 80.0, *[9.0] * 7, *late], LossLevels(), build_chain(2)
+    for step, loss in enumerate(losses):
+        levels.add(make_record(layer_set, step, loss=loss))
+        if step == 0:
+            levels.mark_replaced()
+    assert levels.is_at_start is is_at_start
+
+
+def test_a_step_that_replaces_weights_and_raises_nothing_leaves_the_early_losses_as_they_are():
+    levels, layer_set = LossLevels(), build_chain(2)
+    for step, loss in enumerate([2.3, *[2.2, 2.1, 2.4] * 5, *[1.2, 1.5, 2.35] * 4]):
+        levels.add(make_record(layer_set, step, loss=loss))
+        if step == 0:
+            levels.mark_replaced()
+    assert not levels.is_at_start
