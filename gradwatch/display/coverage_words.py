@@ -10,7 +10,7 @@ from gradwatch.evidence.progress import measure_overshoot, measure_way
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.coverage import BY_DESIGN, NOT_JUDGED, Coverage, ParamState
 from gradwatch.verdict.findings import Verdict
-from gradwatch.wording.phrases import name_percent, name_region
+from gradwatch.wording.phrases import name_number, name_percent, name_region
 
 _REASONS = {BY_DESIGN: "", NOT_JUDGED: "not judged, "}
 
@@ -112,6 +112,8 @@ def _say_promise(history: History) -> str:
     """What the steps were to do to the loss, where that is far too much or too little."""
     if promised := measure_overshoot(history, history.thresholds):
         return f", where each step was to take {name_percent(promised)} off it: lower the rate"
+    if (leap := history.losses.leap) > 1:
+        return f", after a step that took it to {name_number(leap)} times that"
     way, (_, scatter) = measure_way(history), history.losses.fall
     if way < scatter:
         promise = f"all steps together promise {100 * way:.1g} %, less than it scatters"

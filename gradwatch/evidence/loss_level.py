@@ -125,6 +125,15 @@ class LossLevels:
         before, behind = self.early[: self._kept_weights], self.early[self._kept_weights :]
         return before if before and behind and median(behind) > max(before) else self.early
 
+    @property
+    def leap(self) -> float:
+        """How many times its start the loss was soon after a step that has replaced weights.
+
+        1 where none has, or where it has raised nothing.
+        """
+        before = self._untouched
+        return max(self.early) / max(before) if len(before) < len(self.early) else 1.0
+
     def mark_replaced(self) -> None:
         """The step behind the newest record has replaced weights; the first such step counts."""
         self._kept_weights = min(self._kept_weights, self.count)

@@ -122,6 +122,7 @@ def test_coming_back_from_where_a_step_has_sent_the_loss_is_no_fall(late, is_at_
         if step == 0:
             levels.mark_replaced()
     assert levels.is_at_start is is_at_start
+    assert levels.leap == pytest.approx(900 / 2.3)
 
 
 def test_a_step_that_replaces_weights_and_raises_nothing_leaves_the_early_losses_as_they_are():
@@ -131,3 +132,4 @@ def test_a_step_that_replaces_weights_and_raises_nothing_leaves_the_early_losses
         if step == 0:
             levels.mark_replaced()
     assert not levels.is_at_start
+    assert levels.leap == 1.0
