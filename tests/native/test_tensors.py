@@ -144,6 +144,17 @@ def test_squares_overflow_as_those_of_python_do(table: NativeTable) -> None:
     assert single[0] == pytest.approx(1e30, rel=1e-6)
 
 
+@pytest.mark.parametrize("exponent", [-18, -19, -20, -21, -22, -23, -24, -30, -40])
+def test_the_smallest_numbers_vanish_as_those_of_python_do(
+    table: NativeTable, exponent: int
+) -> None:
+    torch.manual_seed(0)
+    tensor = torch.randn(5000) * 10.0**exponent
+    found, python = read(table, tensor), statistics.measure_l2_norm(tensor)
+    assert found is not None
+    assert found[0] == pytest.approx(math.sqrt(python.value.item()), rel=1e-6, abs=0)
+
+
 def test_a_large_tensor_that_was_changed_is_read_again(table: NativeTable) -> None:
     tensor = torch.ones(10_000)
     norms = []
