@@ -156,6 +156,21 @@ class CallTable:
         call.roots.add(self.root)
         return call
 
+    def find_described(self, key: CallKey) -> Call:
+        """The entry of a call that a record has described, new or of an earlier pass.
+
+        Args:
+            key: of the call.
+
+        Raises:
+            KeyError: no record has described it.
+        """
+        call = self.calls.get(key)
+        if call is None:
+            call = self.calls[key] = Call(len(self.calls), self._linked[key])
+        call.roots.add(self.root)
+        return call
+
     def note_step_axis(self, index: int, axis: int) -> Call | None:
         """A loop reads a call's output step by step.
 

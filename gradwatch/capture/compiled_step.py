@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,6 @@ from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.forward import ForwardTracker
 from gradwatch.capture.frames import Protect
 from gradwatch.capture.gradients import GradientReader
-from gradwatch.records import Layer
 
 
 class CompiledForward(ForwardTracker):
@@ -41,7 +40,6 @@ class CompiledStep:
     """Takes what a graph with statistics gives; in the place of an ``Execution``.
 
     Args:
-        linked: calls as earlier steps have described them.
         table: takes the values.
         gradients: knows which backward counts.
         firing: which units fired lately.
@@ -57,7 +55,6 @@ class CompiledStep:
 
     def __init__(
         self,
-        linked: Mapping[CallKey, Layer],
         table: CallTable,
         gradients: GradientReader,
         firing: FiringHistory,
@@ -68,7 +65,6 @@ class CompiledStep:
     ) -> None:
         self.mismatch = ""
         self.is_refused = False
-        self._linked = linked
         self._table = table
         self._gradients = gradients
         self._firing = firing
@@ -169,12 +165,7 @@ class CompiledStep:
         if attention is not None:
             return self._table.find_part(attention, PART, self._table.root)
         assert key is not None
-        calls = self._table.calls
-        call = calls.get(key)
-        if call is None:
-            call = calls[key] = Call(len(calls), self._linked[key])
-        call.roots.add(self._table.root)
-        return call
+        return self._table.find_described(key)
 
     def _read(
         self, graph: TappedGraph, reached: set[int], indices: list[int], root: int, grad: Tensor

@@ -44,7 +44,7 @@ def turn_compiled(
     forward.disarm()
     recorder.forward = CompiledForward(step.modules, guard, recorder, TorchFunctionMode, _ignore)
     recorder.execution = CompiledStep(
-        *(step.linked, recorder.table, recorder.gradients, step.firing, guard),
+        *(recorder.table, recorder.gradients, step.firing, guard),
         *(call_weakly(recorder.begin_root), weakref.ref(root), has_begun),
     )
     return recorder.execution

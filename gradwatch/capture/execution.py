@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gradwatch.capture.attention import Scores
 from gradwatch.capture.attention_rows import read_kept, sample_kept
 from gradwatch.capture.call_measures import CallMeasures, list_settings
-from gradwatch.capture.calls import Call, CallKey, CallTable
+from gradwatch.capture.calls import Call, CallTable
 from gradwatch.capture.frames import Frame
 from gradwatch.capture.fused_ops import InsideRecorder
 from gradwatch.capture.gradients import GradientReader
@@ -20,7 +20,6 @@ from gradwatch.capture.graph import Node, find_outputs, is_functorch_wrapped, is
 from gradwatch.capture.opposition import is_asked, watch_opposition
 from gradwatch.capture.plan import CallSettings, Plan, Slot, Stop, find_function
 from gradwatch.capture.reach import follow
-from gradwatch.records import Layer
 from gradwatch.schema.activations import Activation
 from gradwatch.schema.derivatives import Options
 
@@ -30,7 +29,6 @@ class Execution:
 
     Args:
         plan: of the step.
-        linked: calls as earlier steps have described them.
         table: takes the values.
         gradients: reads the gradients.
         measures: reads the outputs.
@@ -43,7 +41,6 @@ class Execution:
     def __init__(
         self,
         plan: Plan,
-        linked: Mapping[CallKey, Layer],
         table: CallTable,
         gradients: GradientReader,
         measures: CallMeasures,
@@ -51,7 +48,6 @@ class Execution:
     ) -> None:
         self.mismatch = ""
         self.plan = plan
-        self._linked = linked
         self._table = table
         self._gradients = gradients
         self._measures = measures
@@ -236,7 +232,7 @@ class Execution:
         if slot.key is None or len(nodes) != slot.n_outputs:
             self.reject("outputs")
             return None
-        call = self._find_call(slot.key)
+        call = self._table.find_described(slot.key)
         if not self._watch(slot, nodes, call):
             self.reject("another graph")
             return None
@@ -261,14 +257,6 @@ class Execution:
             self._gradients.watch_output((node, tap.number), call.index, root)
         below = [(follow(nodes, tap.output, tap.path), tap.number) for tap in slot.inputs]
         self._gradients.watch_slots(below, call.index, root, True)
-
-    def _find_call(self, key: CallKey) -> Call:
-        calls = self._table.calls
-        call = calls.get(key)
-        if call is None:
-            call = calls[key] = Call(len(calls), self._linked[key])
-        call.roots.add(self._table.root)
-        return call
 
 
 def _list_outputs(result: Any) -> list[Tensor]:

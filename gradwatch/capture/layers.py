@@ -88,7 +88,7 @@ class LayerRecorder:
         self.draft = self._followed.draft
         self.execution: Execution | CompiledStep | None = None
         if plan is not None:
-            self.execution = Execution(plan, linked, *reads)
+            self.execution = Execution(plan, *reads)
 
     def arm(self, params: Iterable[nn.Parameter]) -> None:
         """Begin to follow forward.
