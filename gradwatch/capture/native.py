@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradwatch.capture.device_values import REST, ROOT, Ledger
 from gradwatch.capture.frames import raise_again
+from gradwatch.capture.opaque_tensors import PLAIN_TYPES
 from gradwatch.capture.statistics import RUN_LENGTH, SAMPLE_SIZE, choose_stride
 
 INTERFACE = 1
@@ -26,7 +27,6 @@ OUTPUT, GRAD_OUTPUT, GRAD_INPUT = range(3)
 NORMS = ("output_l2_norm", "grad_output_l2_norm", "grad_input_l2_norm")
 """The statistics of their norms."""
 
-_TYPES = (Tensor, nn.Parameter)
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
@@ -61,7 +61,7 @@ class NativeTable:
         reached: set[int],
     ) -> None:
         self._table = package.Table(
-            _TYPES,
+            tuple(PLAIN_TYPES),
             _DTYPES,
             torch._C._current_graph_task_id,
             (torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack),

@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-_PLAIN = frozenset((Tensor, nn.Parameter))
+PLAIN_TYPES = frozenset((Tensor, nn.Parameter))
+"""torch's own classes of tensors, which are wrappers of nothing."""
+
 _READABLE = ("AsyncCollectiveTensor",)
 """Wrappers that answer with plain numbers; so do those that have ``to_local``."""
 
@@ -19,13 +21,13 @@ def is_opaque(tensor: Any) -> bool:
     Args:
         tensor: an activation, a parameter or its gradient.
     """
-    if type(tensor) in _PLAIN:
+    if type(tensor) in PLAIN_TYPES:
         return bool(tensor.is_meta or tensor.is_nested)
     return bool(tensor.is_meta or tensor.is_nested) or _is_wrapper(tensor)
 
 
 def _is_wrapper(tensor: Any) -> bool:
-    if type(tensor) in _PLAIN or not hasattr(tensor, "__tensor_flatten__"):
+    if type(tensor) in PLAIN_TYPES or not hasattr(tensor, "__tensor_flatten__"):
         return False
     if hasattr(tensor, "to_local"):
         return False
@@ -38,9 +40,7 @@ def describe_opaque(params: Iterable[nn.Parameter]) -> tuple[str, ...]:
     Args:
         params: of the model.
     """
-    kinds = Counter(
-        type(param).__name__ for param in params if type(param) not in _PLAIN and _is_wrapper(param)
-    )
+    kinds = Counter(type(param).__name__ for param in params if _is_wrapper(param))
     return tuple(
         f"{count} parameters are of the class {kind}, whose numbers are not read: of their "
         "gradients, weights and updates nothing is known"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from gradwatch.capture.opaque_tensors import is_opaque
+from gradwatch.capture.opaque_tensors import PLAIN_TYPES, is_opaque
 from gradwatch.capture.roles import find_role
 from gradwatch.capture.shards import find_shape
 from gradwatch.interruption import is_foreign
@@ -179,9 +179,6 @@ def is_resized(shape: tuple[int, ...], before: tuple[int, ...]) -> bool:
     return changed <= (1 if len(shape) > 1 else 0)
 
 
-_PLAIN = frozenset((Tensor, nn.Parameter))
-
-
 def localise(tensor: Any) -> Tensor:
     """The shard of this rank of a distributed tensor, else the tensor itself.
 
@@ -189,7 +186,8 @@ def localise(tensor: Any) -> Tensor:
         tensor: a ``DTensor`` or a plain one; nothing is copied. Of one that cannot be read there
             is nothing here.
     """
-    if type(tensor) in _PLAIN and not (tensor.is_meta or tensor.is_nested):  # at once: the most
+    is_plain = type(tensor) in PLAIN_TYPES  # at once: most are
+    if is_plain and not (tensor.is_meta or tensor.is_nested):
         return tensor  # type: ignore[no-any-return]
     if is_opaque(tensor):
         return torch.empty(0)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from operator import attrgetter, is_
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gradwatch.capture.opaque_tensors import is_opaque
+from gradwatch.capture.opaque_tensors import PLAIN_TYPES, is_opaque
 from gradwatch.capture.parameters import Watched, localise
 from gradwatch.capture.sample_rows import Gatherer, Samples, StackedRows
 from gradwatch.capture.sample_tables import Looks
@@ -16,7 +16,6 @@ from gradwatch.capture.shards import is_elsewhere
 
 _VERSION = attrgetter("_version")
 _KIND = attrgetter("layout", "is_meta", "is_nested")
-_PLAIN = frozenset((Tensor, nn.Parameter))
 
 
 def are_dense(tensors: Sequence[Tensor]) -> bool:
@@ -25,7 +24,7 @@ def are_dense(tensors: Sequence[Tensor]) -> bool:
     Args:
         tensors: parameters or gradients.
     """
-    if not _PLAIN.issuperset(map(type, tensors)):
+    if not PLAIN_TYPES.issuperset(map(type, tensors)):
         return False
     is_dense = {(torch.strided, False, False)}.issuperset(map(_KIND, tensors))
     return is_dense and all(map(Tensor.numel, tensors))
