@@ -31,6 +31,17 @@ def seeded() -> None:
         sys.modules["torch"].manual_seed(0)
 
 
+@pytest.fixture
+def one_thread() -> Generator[None, None, None]:
+    """Whatever the environment says: sums of several threads differ in their last bits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def skip_without_torch(error: ModuleNotFoundError) -> None:
     """The reading side is tested on machines without torch too, where the rest is passed over."""
     if error.name == "torch" and find_spec("torch") is None:

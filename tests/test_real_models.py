@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -18,6 +18,7 @@ from tests.networks import Batch, Network
 from tests.traces import capture_results, list_attachments, list_differences
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.models,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
@@ -25,14 +26,6 @@ pytestmark = [
 STEPS = 20
 VOCABULARY = 96
 IMAGE = (3, 32, 32)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _load(package: str) -> Any:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,20 +16,12 @@ from gradwatch.capture.compilation import HAS_STANCE
 from gradwatch.capture.compiled_calls import MAX_OBJECTS, leads_to
 from tests.capture.tools import list_keys, watch_run
 
-pytestmark = pytest.mark.skipif(
-    not HAS_STANCE, reason="torch.compiler.set_stance came with torch 2.6"
-)
+pytestmark = [
+    pytest.mark.usefixtures("fresh_dynamo"),
+    pytest.mark.skipif(not HAS_STANCE, reason="torch.compiler.set_stance came with torch 2.6"),
+]
 
 STEPS = 6
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what torch says of its own while it compiles
-        yield
-    torch._dynamo.reset()
 
 
 class Backend:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import math
-import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,25 +30,19 @@ from tests.capture.tools import assert_no_trace
 
 FRAMES: Any = torch._C._dynamo.eval_frame
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(FRAMES, "_get_cache_entries_for_region"),
-    reason="this torch has one cache of compiled code for all",
-)
+pytestmark = [
+    pytest.mark.usefixtures("fresh_dynamo"),
+    pytest.mark.skipif(
+        not hasattr(FRAMES, "_get_cache_entries_for_region"),
+        reason="this torch has one cache of compiled code for all",
+    ),
+]
 
 FOLLOWED = 3
 """Steps before the first that has a plan."""
 
 COMPARED = 1
 """Runs of each graph, with statistics and without, to see whether they compute the same."""
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what torch says of its own while it compiles
-        yield
-    torch._dynamo.reset()
 
 
 class Backend:

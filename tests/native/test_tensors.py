@@ -16,6 +16,8 @@ from gradwatch.capture import native, statistics
 from gradwatch.capture.device_values import Ledger
 from gradwatch.capture.native import GRAD_OUTPUT, NativeTable
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPES = [(1,), (3,), (64,), (4096,), (4097,), (8192,), (8193,), (130, 70), (2, 3, 300, 301)]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 

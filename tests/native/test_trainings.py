@@ -22,6 +22,8 @@ from tests.capture.test_plan import BY_NAME, ZOO, Run, assert_alike, stop_early
 from tests.networks import NETWORKS
 from tests.traces import capture_results, list_attachments, list_differences
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 7
 
 
