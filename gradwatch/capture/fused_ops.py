@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from gradwatch.capture.attention import Scores, measure_scores
 from gradwatch.capture.calls import MAX_CALLS, Call, CallTable, Measured
+from gradwatch.capture.cell_calls import CellCalls
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.frames import Frame
 from gradwatch.capture.gradients import GradientReader
 from gradwatch.capture.graph import Edge, find_edge
-from gradwatch.capture.recurrent_gates import FIRED, measure_cell
+from gradwatch.capture.recurrent_gates import FIRED
 from gradwatch.capture.step_reads import list_step_parts, measure_steps
 from gradwatch.capture.unrolling import Unrolling
 
@@ -32,13 +33,20 @@ class InsideRecorder:
         self._firing = firing
         self._gradients = gradients
         self._unrollings: dict[str, tuple[Unrolling, int]] = {}
+        self._cells: dict[tuple[str, int], CellCalls] = {}
 
     def end_pass(self) -> None:
         """A backward pass has run: the gradients of the recurrent modules are known."""
         unrollings, self._unrollings = self._unrollings, {}
+        reached = self._gradients.reached_roots
         for fqn, (unrolling, root) in unrollings.items():
-            if root in self._gradients.reached_roots:
-                self._table.add_parts(fqn, self._take_fired(fqn, unrolling.measure()), root)
+            if root in reached:
+                self._take(fqn, root, unrolling.measure())
+        for fqn, root in [key for key in self._cells if key[1] in reached]:
+            self._take(fqn, root, self._cells.pop((fqn, root)).measure())
+
+    def _take(self, fqn: str, root: int, measured: Measured) -> None:
+        self._table.add_parts(fqn, self._take_fired(fqn, measured), root)
 
     def record_recurrent(self, frame: Frame, kwargs: dict[str, Any], result: Any) -> None:
         """A recurrent module's or cell's call has returned.
@@ -52,8 +60,20 @@ class InsideRecorder:
         if isinstance(frame.module, nn.RNNBase):
             self._begin_unrolling(frame, frame.module, args, result)
         elif self._table.count_calls(frame.fqn) <= MAX_CALLS:
-            measured = self._take_fired(frame.fqn, measure_cell(frame.module, args))
-            self._table.add_parts(frame.fqn, measured, self._table.root)
+            self._keep_cell(frame.fqn, frame.module, args, result)
+
+    def _keep_cell(self, fqn: str, module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+        root = self._table.root
+        calls = self._cells.get((fqn, root))
+        if calls is None:
+            calls = self._cells[fqn, root] = CellCalls(module)
+            self._find_parts(fqn, calls)
+        calls.keep(args, result)
+
+    def _find_parts(self, fqn: str, recurrent: Unrolling | CellCalls) -> None:
+        """Their entries follow that of the module's first call."""
+        for part in recurrent.list_parts():
+            self._table.find_part(fqn, part, self._table.root)
 
     def _take_fired(self, fqn: str, measured: Measured) -> Measured:
         """Units that fired go to their history, all else on to the record."""
@@ -78,8 +98,7 @@ class InsideRecorder:
             self._say(frame, "gates and time steps are computed without its dropout")
         self._follow(unrolling, result)
         self._unrollings[frame.fqn] = unrolling, self._table.root
-        for part in unrolling.list_parts():
-            self._table.find_part(frame.fqn, part, self._table.root)
+        self._find_parts(frame.fqn, unrolling)
 
     def _follow(self, unrolling: Unrolling, result: Any) -> None:
         output, final = result

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from gradwatch.capture import saturation, statistics
 from gradwatch.capture.calls import Measured, Part
 from gradwatch.capture.device_values import RawValue
-from gradwatch.capture.recurrence import GATES, Unrolled, Weights, unroll
-from gradwatch.capture.statistics import widen
+from gradwatch.capture.recurrence import GATES, Unrolled, Weights
 from gradwatch.schema.activations import ACTIVATIONS
 
 MAX_SEQUENCES = 8
@@ -85,26 +84,6 @@ def measure_gates(layer: Unrolled, suffix: str = "", valid: Tensor | None = None
             yield part, FIRED, RawValue(fired, divisor=y.numel() // max(y.shape[-1], 1))
 
 
-def measure_cell(module: nn.Module, args: tuple[Any, ...]) -> Measured:
-    """Saturation of the gates of one call of a cell, for a few rows of its batch.
-
-    Args:
-        module: an ``nn.RNNCellBase``.
-        args: its input ``(B, I)`` or ``(I,)``, and the state if it was given one.
-    """
-    x, kind = widen(args[0].detach()), find_cell_type(module)
-    x = x.unsqueeze(0) if x.dim() == 1 else x
-    state = args[1] if len(args) > 1 else None
-    states = state if isinstance(state, tuple) else (state, state)
-    rows, size = choose_rows(len(x)), int(module.hidden_size)  # type: ignore[arg-type]
-    h, c = (_read_state(initial, x, size)[rows] for initial in states)
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    weights = convert([getattr(module, name) for name in names], x.dtype)
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        layer = unroll(kind, x[rows].unsqueeze(0), h, c if kind == "lstm" else None, weights, None)
-        yield from measure_gates(layer)
-
-
 def choose_rows(batch_size: int, is_sorted: bool = False) -> slice:
     """At most ``MAX_SEQUENCES`` of a batch: spread over it, or its first (longest) ones.
 
@@ -133,10 +112,3 @@ def convert(found: list[Any], dtype: torch.dtype) -> Weights:
     assert w_ih is not None
     assert w_hh is not None
     return w_ih, w_hh, b_ih, b_hh
-
-
-def _read_state(state: Tensor | None, x: Tensor, size: int) -> Tensor:
-    if state is None:
-        return x.new_zeros(len(x), size)
-    state = widen(state.detach())
-    return state.unsqueeze(0) if state.dim() == 1 else state

@@ -275,6 +275,46 @@ def test_what_cannot_be_computed_again_is_said(options: dict[str, float]) -> Non
     assert any(note.startswith("rnn: ") for note in record.layer_set.notes)
 
 
+class CellNet(nn.Module):
+    """The loop that ``nn.LSTM`` or ``nn.GRU`` is, over a cell with its weights."""
+
+    def __init__(self, rnn: nn.RNNBase) -> None:
+        super().__init__()
+        cell = {"LSTM": nn.LSTMCell, "GRU": nn.GRUCell}[type(rnn).__name__](N, H).double()
+        weights = {name.removesuffix("_l0"): value for name, value in rnn.state_dict().items()}
+        cell.load_state_dict(weights)
+        self.rnn = cell
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = None
+        for inputs in x:
+            state = self.rnn(inputs, state)
+        assert state is not None
+        return state[0] if isinstance(state, tuple) else state
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_gates_of_cells_are_those_of_the_module(kind: str) -> None:
+    """Also of a second forward whose backward comes after the first one's."""
+    rnn, x = make_module(kind), torch.randn(T, 8, N, dtype=torch.float64)
+
+    def read_gates(model: nn.Module, *inputs: Tensor) -> dict[str, float]:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+
+        def loop() -> None:
+            for output in [model(each) for each in inputs]:
+                output.sum().backward()
+            optimizer.step()
+
+        record = watch_run(model, optimizer, loop)[0]
+        keys = [key for key in list_keys(record) if ":" in key and "time" not in key]
+        return {key: read(record, "derivative_mean", key) for key in keys}
+
+    expected = read_gates(Net(rnn, "last"), x)
+    assert read_gates(CellNet(rnn), *x.chunk(2, 1)) == pytest.approx(expected, rel=1e-6)
+    assert len(expected) == (5 if kind == "lstm" else 3)
+
+
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
 def test_cells_in_a_loop_have_an_entry_per_call(kind: str) -> None:
     """The gradient at a cell's output is the total one: its own and through later steps."""
