@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from gradwatch.errors import GradWatchError, NothingToJudge, UnreadableLog
-from gradwatch.log.reader import Run, read_runs
+from gradwatch.log.entries import Folder
+from gradwatch.log.reader import Run, find_logs, read_folder
 from gradwatch.records import StepRecord
 from gradwatch.run_marks import RunEnd, RunHeader
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import diagnose
 from gradwatch.verdict.findings import Verdict
+from gradwatch.verdict.own_rules import list_kinds
 from gradwatch.verdict.trials import Trial
+from gradwatch.workers.pool import Workers, count_cores
 
 
 @dataclass(frozen=True)
@@ -102,12 +106,19 @@ class Judgement:
         return {outcome.run: "; ".join(outcome.notes) for outcome in self.outcomes if outcome.notes}
 
 
+BYTES_A_WORKER = 1 << 20
+"""Of event files for each worker process, unless somebody says how many: to read and judge so much
+of short runs takes as long as the start of a process, 0.4 s."""
+
+
 def judge_logdir(
     logdir: str,
     overrides: Mapping[str, object] | None = None,
     allow_unfinished: bool = False,
     *,
     choose: Callable[[Sequence[Run]], Sequence[Run]] = list,
+    keeps_history: bool = True,
+    jobs: int | None = 1,
 ) -> Judgement:
     """Judge every run under a log directory, each by the thresholds that its log names.
 
@@ -118,9 +129,12 @@ def judge_logdir(
         overrides: thresholds by name, instead of those in the log.
         allow_unfinished: judge a run without an end up to its last record.
         choose: which of the runs to judge, and with which of their records.
+        keeps_history: verdicts have the history that figures are drawn from, 250 kB a short run.
+        jobs: worker processes; 1: none. ``None``: as many as there are cores, where there is
+            enough to read. A history does not leave its process: with it there are none.
 
     Returns:
-        Its outcomes are in the order of the chosen runs.
+        Its outcomes are in the order of the chosen runs, and the same for any number of processes.
 
     Raises:
         NothingToJudge: there is no such directory, or no event file below it.
@@ -128,15 +142,38 @@ def judge_logdir(
     """
     chosen = dict(overrides or {})
     Thresholds().replace(**chosen)
-    runs = read_runs(logdir)
-    if not runs:
+    folders = find_logs(logdir)
+    if not folders:
         raise NothingToJudge(
             f"Expected event files under {logdir!r}, got none. "
             "Give the directory that was passed as logdir."
         )
-    judged = list(choose(runs))
-    outcomes = [_judge_run(run, chosen) for run in judged]
-    return Judgement(outcomes, _find_overrides(judged, chosen), allow_unfinished)
+    list_kinds()  # what workers say of kinds of other packages is shown by this process
+    judge = partial(_judge_run, overrides=chosen, keeps_history=keeps_history)
+    with Workers(1 if keeps_history else _count_workers(folders, jobs)) as workers:
+        found = workers.map(read_folder, folders, _make_unread)
+        runs = list(choose([run for part in found for run in part]))
+        outcomes = list(workers.map(judge, runs, _make_unjudged))
+    return Judgement(outcomes, _find_overrides(runs, chosen), allow_unfinished)
+
+
+def _count_workers(folders: Sequence[Folder], jobs: int | None) -> int:
+    """Never more than there are directories."""
+    if jobs is not None:
+        return min(jobs, len(folders))
+    worth = sum(folder.count_bytes() for folder in folders) // BYTES_A_WORKER
+    return min(count_cores(), len(folders), worth)
+
+
+def _make_unread(folder: Folder, reason: str) -> list[Run]:
+    return [Run(folder.name, folder.path, damage=(f"{reason}; {_LOOK_ALONE}",))]
+
+
+def _make_unjudged(run: Run, reason: str) -> RunJudgement:
+    return RunJudgement(run.label, header=run.header, problem=f"{reason}; {_LOOK_ALONE}")
+
+
+_LOOK_ALONE = "judge it alone, with --run NAME --jobs 1 and all the memory"
 
 
 def _find_overrides(runs: Sequence[Run], given: Mapping[str, object]) -> dict[str, object]:
@@ -180,7 +217,9 @@ def choose_thresholds(header: RunHeader | None, overrides: Mapping[str, object])
     return thresholds.replace(**overrides) if overrides else thresholds
 
 
-def _judge_run(run: Run, overrides: Mapping[str, object]) -> RunJudgement:
+def _judge_run(
+    run: Run, overrides: Mapping[str, object], keeps_history: bool = True
+) -> RunJudgement:
     problems = list(run.damage)
     verdict: Verdict | None = None
     trials: tuple[Trial, ...] = ()
@@ -188,7 +227,11 @@ def _judge_run(run: Run, overrides: Mapping[str, object]) -> RunJudgement:
         if len(run):
             records = _read_on(run, problems)
             verdict = diagnose(records, choose_thresholds(run.header, overrides), run.label)
-            verdict = replace(verdict, unstepped=run.end.unstepped if run.end else 0)
+            verdict = replace(
+                verdict,
+                unstepped=run.end.unstepped if run.end else 0,
+                history=verdict.history if keeps_history else None,
+            )
             trials = _read_trials(run, problems)
     except (GradWatchError, OSError) as error:
         problems.append(str(error))

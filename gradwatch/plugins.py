@@ -69,3 +69,20 @@ def warn_once(text: str) -> None:
         warnings.warn(text, RuntimeWarning, stacklevel=3)
     except Warning:  # warnings are errors here, and a broken plugin must stop nothing
         print(text, file=sys.stderr)
+
+
+def warn_again(text: str, category: type[Warning], filename: str, lineno: int) -> None:
+    """Warn of what another process of ours has warned of; the same text once in this one.
+
+    Args:
+        text: of the warning.
+        category: of the warning.
+        filename, lineno: where it was said to come from.
+    """
+    if text in _warned:
+        return
+    _warned.add(text)
+    try:
+        warnings.warn_explicit(text, category, filename, lineno)
+    except Warning:
+        print(text, file=sys.stderr)

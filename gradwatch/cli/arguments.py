@@ -54,6 +54,20 @@ def add_selection(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_jobs(command: argparse.ArgumentParser) -> None:
+    """How many processes judge.
+
+    Args:
+        command: gets ``--jobs``.
+    """
+    command.add_argument(
+        "--jobs",
+        type=parse_positive,
+        metavar="N",
+        help="processes that judge; 1: this one alone (with many runs, one for each core)",
+    )
+
+
 def add_thresholds(command: argparse.ArgumentParser) -> None:
     """When a measurement counts.
 

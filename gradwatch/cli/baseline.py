@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gradwatch.cli.arguments import add_logdir, add_output, add_selection, add_thresholds
+from gradwatch.cli.arguments import add_jobs, add_logdir, add_output, add_selection, add_thresholds
 from gradwatch.cli.printing import write, write_file
 
 _FILE = Path("gradwatch-baseline.json")
@@ -23,6 +23,7 @@ def add_baseline(commands: Any) -> None:
     add_logdir(baseline)
     add_output(baseline, _FILE)
     add_selection(baseline)
+    add_jobs(baseline)
     add_thresholds(baseline)
     baseline.set_defaults(run=_run_baseline)
 

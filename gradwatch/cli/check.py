@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gradwatch import __version__
 from gradwatch.cli.arguments import (
     add_fail_on,
+    add_jobs,
     add_logdir,
     add_output,
     add_selection,
@@ -69,6 +70,7 @@ def add_check(commands: Any) -> None:
         help="judge a run that has no end, or that an exception ended, up to its last record",
     )
     add_selection(check)
+    add_jobs(check)
     add_thresholds(check)
     check.set_defaults(run=_run_check)
 

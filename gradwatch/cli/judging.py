@@ -52,12 +52,16 @@ def _warn_of_runs(judgement: Judgement) -> None:
                 )
 
 
-def judge(options: argparse.Namespace, configuration: Configuration) -> Judgement:
+def judge(
+    options: argparse.Namespace, configuration: Configuration, keeps_history: bool = False
+) -> Judgement:
     """Judge the chosen runs, and say what could not be read.
 
     Args:
-        options: of a command with ``add_logdir``, ``add_selection`` and ``add_thresholds``.
+        options: of a command with ``add_logdir``, ``add_selection`` and ``add_thresholds``, and
+            with ``add_jobs`` unless histories are kept.
         configuration: of the repository.
+        keeps_history: figures are drawn.
 
     Raises:
         NothingToJudge: no run has records, or none is chosen.
@@ -66,7 +70,14 @@ def judge(options: argparse.Namespace, configuration: Configuration) -> Judgemen
     selection = Selection(tuple(options.runs), options.last, since, options.until)
     overrides = choose_overrides(options, configuration)
     allow_unfinished = getattr(options, "allow_unfinished", True)
-    judgement = judge_logdir(options.logdir, overrides, allow_unfinished, choose=selection.choose)
+    judgement = judge_logdir(
+        options.logdir,
+        overrides,
+        allow_unfinished,
+        choose=selection.choose,
+        keeps_history=keeps_history,
+        jobs=getattr(options, "jobs", 1),
+    )
     _warn_of_runs(judgement)
     if judgement.without_records and judgement.verdicts:
         print_warning(f"no gradwatch records in {', '.join(map(repr, judgement.without_records))}")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 
-from gradwatch.evidence.history import History
-from gradwatch.evidence.progress import measure_overshoot, measure_way
 from gradwatch.thresholds import Thresholds
+from gradwatch.verdict.course import Promise
 from gradwatch.verdict.coverage import BY_DESIGN, NOT_JUDGED, Coverage, ParamState
 from gradwatch.verdict.findings import Verdict
 from gradwatch.wording.phrases import name_number, name_percent, name_region
@@ -64,13 +63,13 @@ def say_healthy(verdict: Verdict) -> str:
 
 def _say_level(verdict: Verdict) -> str:
     """What the loss leaves open, as a clause: it does not fall, or has levelled off too soon."""
-    history = verdict.history
-    if history is None or history.loss_change.climbs:
+    course = verdict.course
+    if course.climbs:
         return ""
-    if history.losses.is_at_start:
+    if course.is_at_start:
         return f", but the loss shows no fall by step {verdict.last_step:,}"
-    if history.losses.has_hardly_fallen:
-        fall = math.ceil(100 * max(history.losses.fall_lately[0], 0.001))
+    if not math.isnan(course.levelled_at):
+        fall = math.ceil(100 * max(course.levelled_at, 0.001))
         return f", but the loss has levelled off within {fall} % of where it began"
     return ""
 
@@ -95,7 +94,7 @@ def say_not_judged(verdict: Verdict) -> str:
     left = () if verdict.coverage is None else verdict.coverage.of_state(NOT_JUDGED)
     if not left:
         return "Not judged: nothing was seen to learn"
-    if all(param.records >= least for param in left):
+    if verdict.course.is_at_start and all(param.records >= least for param in left):
         return f"Not judged: {_say_stay(left, verdict)}"
     return f"Not judged: {_name(left)} not seen to learn"
 
@@ -105,19 +104,19 @@ def _say_stay(left: tuple[ParamState, ...], verdict: Verdict) -> str:
     count = sum(param.is_weight for param in left) or len(left)
     weights = f"{count:,} weights are" if count > 1 else "the weight is"
     said = f"{weights} trained, but the loss shows no fall by step {verdict.last_step:,}"
-    return said if verdict.history is None else f"{said}{_say_promise(verdict.history)}"
+    return f"{said}{_say_promise(verdict.course.promise)}"
 
 
-def _say_promise(history: History) -> str:
+def _say_promise(promise: Promise) -> str:
     """What the steps were to do to the loss, where that is far too much or too little."""
-    if promised := measure_overshoot(history, history.thresholds):
-        return f", where each step was to take {name_percent(promised)} off it: lower the rate"
-    if (leap := history.losses.leap) > 1:
-        return f", after a step that took it to {name_number(leap)} times that"
-    way, (_, scatter) = measure_way(history), history.losses.fall
-    if way < scatter:
-        promise = f"all steps together promise {100 * way:.1g} %, less than it scatters"
-        return f", and {promise}: raise the rate or train longer"
+    if promise.overshoot:
+        share = name_percent(promise.overshoot)
+        return f", where each step was to take {share} off it: lower the rate"
+    if promise.leap > 1:
+        return f", after a step that took it to {name_number(promise.leap)} times that"
+    if promise.way < promise.scatter:
+        words = f"all steps together promise {100 * promise.way:.1g} %, less than it scatters"
+        return f", and {words}: raise the rate or train longer"
     return ""
 
 

@@ -234,12 +234,11 @@ def say_begin(finding: Finding, verdict: Verdict) -> str:
 
     Args:
         finding: of the same run.
-        verdict: whose history tells the record before it; without one the step itself is named.
+        verdict: whose course tells the record before it; without one the step itself is named.
     """
     if finding.first_step <= verdict.first_step:
         return "Since the first step"
-    records = verdict.history.records if verdict.history is not None else ()
-    before = max((r.global_step for r in records if r.global_step < finding.first_step), default=-1)
+    before = max((step for step in verdict.course.steps if step < finding.first_step), default=-1)
     if before < 0 or before == finding.first_step - 1:
         return f"Since step {finding.first_step:,}"
     return f"Began between steps {before:,} and {finding.first_step:,}"

@@ -100,9 +100,8 @@ def _severity(verdict: Verdict, events: Sequence[Event], facts: RunFacts | None)
 
 def _is_striking(verdict: Verdict, events: Sequence[Event]) -> bool:
     gets_little = weakest_ratio(verdict) < _limits(verdict).profile
-    is_at_start = verdict.history is not None and verdict.history.losses.is_at_start
     shows_harm = bool(_say_units(verdict)) or any(event.is_worse for event in events)
-    return gets_little or is_at_start or shows_harm
+    return gets_little or verdict.course.is_at_start or shows_harm
 
 
 def _say_units(verdict: Verdict) -> list[str]:

@@ -11,12 +11,9 @@ def describe_pace(verdict: Verdict) -> str:
     """Where a budget has widened the interval since the run began; else ``""``.
 
     Args:
-        verdict: whose records carry the interval in steps.
+        verdict: of one run.
     """
-    if verdict.history is None or not verdict.records:
-        return ""
-    records = verdict.history.records
-    first, latest = records[0].step("interval"), records[-1].step("interval")
+    first, latest = verdict.course.intervals
     return f", every {latest:,.0f} lately to keep the budget" if latest > first else ""
 
 

@@ -138,11 +138,24 @@ class Folder:
         path: of the directory.
         files: its event files, by name.
         error: why it cannot be entered, or ``""``.
+        name: of its run, TensorBoard's: relative to the log directory, with ``/``.
     """
 
     path: Path
     files: tuple[Path, ...] = ()
     error: str = ""
+    name: str = "."
+
+    def count_bytes(self) -> int:
+        """Of its event files; 0 for one that cannot be looked at."""
+        return sum(map(_measure_file, self.files))
+
+
+def _measure_file(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def find_folders(root: Path) -> Iterator[Folder]:

@@ -203,11 +203,21 @@ def _unpack_record(
 def read_runs(logdir: str | os.PathLike[str]) -> list[Run]:
     """All runs at and below a directory, by name; those without gradwatch records too.
 
-    Goes through every frame and its checksums, and reads the marks, not the records; a log that is
-    being written may be read. A directory that cannot be entered is a run with damage.
-
     Args:
         logdir: a directory, or a single event file; also an address of fsspec, such as ``s3://``.
+
+    Raises:
+        NothingToJudge: there is no such directory or file.
+        InvalidInput: nothing here reads such an address.
+    """
+    return [run for folder in find_logs(logdir) for run in read_folder(folder)]
+
+
+def find_logs(logdir: str | os.PathLike[str]) -> list[Folder]:
+    """Where the runs at and below a directory are, by name; nothing is read.
+
+    Args:
+        logdir: as in ``read_runs``; what is on another machine is copied here.
 
     Raises:
         NothingToJudge: there is no such directory or file.
@@ -217,22 +227,29 @@ def read_runs(logdir: str | os.PathLike[str]) -> list[Run]:
     root = Path(logdir).expanduser() if is_here else fetch_logdir(os.fspath(logdir))
     if root.is_dir():
         found = sorted(find_folders(root), key=lambda folder: folder.path.parts)
-        return [run for folder in found for run in _read_folder(_name_run(folder, root), folder)]
+        return [
+            dataclasses.replace(folder, name=folder.path.relative_to(root).as_posix())
+            for folder in found
+        ]
     if root.exists():
-        return _read_folder(".", Folder(root.parent, (root,)))
+        return [Folder(root.parent, (root,))]
     raise NothingToJudge(
         f"Expected a log directory, got {str(root)!r}, which does not exist. "
         "Give the directory that was passed as logdir."
     )
 
 
-def _name_run(folder: Folder, root: Path) -> str:
-    return folder.path.relative_to(root).as_posix()
+def read_folder(folder: Folder) -> list[Run]:
+    """The runs of one directory; one that cannot be entered is a run with damage.
 
+    Goes through every frame and its checksums, and reads the marks, not the records; a log that is
+    being written may be read.
 
-def _read_folder(name: str, folder: Folder) -> list[Run]:
+    Args:
+        folder: as ``find_logs`` found it.
+    """
     if folder.error:
-        return [Run(name, folder.path, damage=(f"{folder.path.name}: {folder.error}",))]
+        return [Run(folder.name, folder.path, damage=(f"{folder.path.name}: {folder.error}",))]
     scan = Scan()
     for path in folder.files:
         scan.take_file(path)
@@ -242,9 +259,10 @@ def _read_folder(name: str, folder: Folder) -> list[Run]:
     except UnreadableLog as error:
         scan.damage.append(str(error))
         parts = [SessionChain()]
+    names = [folder.name, *(f"{folder.name}#{place}" for place in range(2, len(parts) + 1))]
     return [
-        _make_run(f"{name}#{place}" if place > 1 else name, folder.path, part, scan, texts)
-        for place, part in enumerate(parts, start=1)
+        _make_run(name, folder.path, part, scan, texts)
+        for name, part in zip(names, parts, strict=True)
     ]
 
 

@@ -18,6 +18,7 @@ from gradwatch.verdict.consequences import (
     inherit_lack,
     inherit_mishandling,
 )
+from gradwatch.verdict.course import Course, describe_course
 from gradwatch.verdict.episodes import Change, Episode, Tracker
 from gradwatch.verdict.findings import Finding, Trained, Verdict
 from gradwatch.verdict.layer_summary import count_trained, summarise_layers
@@ -172,6 +173,7 @@ class Doctor:
             unseen=(*self._list_notes(), *self._failures),
             failure=failure,
             unstepped=unstepped if unstepped >= self.thresholds.unstepped_steps else 0,
+            course=describe_course(history, bool(findings)) if history.count else Course(),
             history=history,
         )
 

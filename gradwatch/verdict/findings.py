@@ -10,6 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
+from gradwatch.verdict.course import Course
 from gradwatch.verdict.coverage import HEALTHY, NOT_JUDGED, UNHEALTHY, Coverage
 from gradwatch.verdict.layer_rows import LayerSummary, Trained
 from gradwatch.verdict.own_rules import list_kinds
@@ -111,7 +112,9 @@ class Verdict:
         unstepped: steps' worth of backward passes after the optimizer's last step; 0 where there
             are too few to say that steps have stopped.
         coverage: which parameters were seen to learn; ``None`` where nobody has measured it.
-        history: the records behind it, for figures; not part of the data.
+        course: what words need to know of the run besides; not part of the data.
+        history: the records behind it, for figures; ``None`` where nobody draws any. Not part of
+            the data.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -126,6 +129,7 @@ class Verdict:
     failure: str = ""
     unstepped: int = 0
     coverage: Coverage | None = None
+    course: Course = field(default=Course(), repr=False, compare=False)
     history: History | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:

@@ -111,7 +111,7 @@ def test_headline_of_a_healthy_run_says_no_more_than_is_known() -> None:
         "where each step was to take 22 % off it: lower the rate"
     )
     assert write_brief(still)["severity"] == "early"
-    allowed = Verdict(records=40, coverage=make_coverage("learns"), history=still.history)
+    allowed = Verdict(records=40, coverage=make_coverage("learns"), course=still.course)
     assert write_brief(allowed)["severity"] == "noted"
     partly = Verdict(records=9, coverage=make_coverage("learns", "by_design"))
     assert say(partly) == "1 of 2 weights learn; the others need not"
