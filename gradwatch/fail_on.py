@@ -46,17 +46,28 @@ def borrow_watch(model: Any) -> Watch | None:
     return found
 
 
-def begin_watch(model: Any, optimizers: Sequence[Any], **settings: Any) -> Watch | None:
+HANDED_ON = (
+    *("every_n_steps", "budget", "rules", "statistics", "thresholds", "per_layer_scalars"),
+    "compiled",
+)
+"""Settings of ``watch`` that a callback has under the same names."""
+
+
+def begin_watch(
+    callback: Any, model: Any, optimizers: Sequence[Any], **settings: Any
+) -> Watch | None:
     """Begin a watch that a trainer holds: another one in the middle of it is refused.
 
     Args:
+        callback: of the trainer, with an attribute for each of ``HANDED_ON``.
         model: of the trainer.
         optimizers: those that hold its parameters; none: steps are marked by hand.
-        **settings: as for ``watch``.
+        **settings: the others, as for ``watch``.
 
     Returns:
         ``None`` where nothing can be watched, which is said: the training goes on without.
     """
+    settings |= {name: getattr(callback, name) for name in HANDED_ON}
     try:
         return watch(model, optimizers or None, **settings).__enter__()
     except InvalidInput as error:

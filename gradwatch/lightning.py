@@ -19,6 +19,7 @@ from gradwatch.fail_on import Alarms, begin_watch, borrow_watch, count_samples, 
 from gradwatch.live_watch import Watch
 from gradwatch.log.shared_writer import find_directory
 from gradwatch.report import Report
+from gradwatch.setting_values import check_compiled
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.rule import Rule
@@ -64,9 +65,10 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         logdir: directory for event files of our own instead of the ``TensorBoardLogger``'s.
         budget: largest share of the training's time that watching may take, as for ``watch``.
         rules, statistics: besides gradwatch's own, as for ``watch``.
+        compiled: how a compiled model's layers are seen, as for ``watch``.
 
     Raises:
-        InvalidInput: an unknown kind, an interval below 1, or a budget that is no share.
+        InvalidInput: an unknown kind, or a setting that ``watch`` refuses.
         UnhealthyGradients: from ``fit``, for a finding among ``fail_on``.
         NothingToJudge: from ``fit`` with ``fail_on``, when no step could be judged.
     """
@@ -81,6 +83,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         budget: float | None = None,
         rules: Sequence[Rule] = (),
         statistics: Sequence[OwnStatistic] = (),
+        compiled: str = "eager",
     ) -> None:
         super().__init__()
         self.every_n_steps = every_n_steps
@@ -91,6 +94,7 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         self.budget = budget
         self.rules = rules
         self.statistics = statistics
+        self.compiled = check_compiled(compiled)
         self._forget()
 
     def _forget(self) -> None:
@@ -153,14 +157,9 @@ class GradWatchCallback(*_find_bases()):  # type: ignore[misc]
         self._alerts = Alerts(partial(_list_experiments, weakref.ref(trainer)))
         self._is_owner = True
         self._watch = begin_watch(
+            self,
             pl_module,
             optimizers,
-            every_n_steps=self.every_n_steps,
-            budget=self.budget,
-            rules=self.rules,
-            statistics=self.statistics,
-            thresholds=self.thresholds,
-            per_layer_scalars=self.per_layer_scalars,
             global_step=begin,
             batch_size=count_samples(
                 trainer.train_dataloader, trainer.accumulate_grad_batches * trainer.world_size

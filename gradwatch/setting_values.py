@@ -17,6 +17,9 @@ TABLE = "tool.gradwatch"
 FAILING_SEVERITIES = ("warning", "critical")
 """What ``min-severity`` may say, mildest first; notes never fail anything."""
 
+IN_GRAPH = "in_graph"
+"""``compiled=`` of those who want a compiled model's layers read inside its graph."""
+
 _MOST_NAMES = 12  # that an error lists
 
 
@@ -53,6 +56,23 @@ def find_nearest(name: str, names: Sequence[str]) -> str:
         'vanishing'
     """
     return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+
+
+def check_compiled(compiled: str) -> str:
+    """The way in which a compiled model's layers are seen, if it is one.
+
+    Args:
+        compiled: as of ``watch``.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    if compiled not in ("eager", IN_GRAPH):
+        raise InvalidInput(
+            f"Expected compiled to be 'eager' or 'in_graph', got {compiled!r}. Leave it out to see "
+            "a compiled model's layers by running sampled steps eagerly."
+        )
+    return compiled
 
 
 def parse_kinds(value: object) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from gradwatch.live_watch import Watch
 from gradwatch.log.shared_writer import find_directory
 from gradwatch.report import Report
 from gradwatch.reporters import Reporters
+from gradwatch.setting_values import check_compiled
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.episodes import Change
 from gradwatch.verdict.rule import Rule
@@ -48,9 +49,10 @@ class GradWatchCallback(TrainerCallback):
         writer: a ``SummaryWriter`` to share instead.
         budget: largest share of the training's time that watching may take, as for ``watch``.
         rules, statistics: besides gradwatch's own, as for ``watch``.
+        compiled: how a compiled model's layers are seen, as for ``watch``.
 
     Raises:
-        InvalidInput: an unknown kind, an interval below 1, or a budget that is no share.
+        InvalidInput: an unknown kind, or a setting that ``watch`` refuses.
         UnhealthyGradients: from ``train``, for a finding among ``fail_on``.
         NothingToJudge: from ``train`` with ``fail_on``, when no step could be judged.
     """
@@ -66,6 +68,7 @@ class GradWatchCallback(TrainerCallback):
         budget: float | None = None,
         rules: Sequence[Rule] = (),
         statistics: Sequence[OwnStatistic] = (),
+        compiled: str = "eager",
     ) -> None:
         super().__init__()
         self.every_n_steps = every_n_steps
@@ -77,6 +80,7 @@ class GradWatchCallback(TrainerCallback):
         self.budget = budget
         self.rules = rules
         self.statistics = statistics
+        self.compiled = check_compiled(compiled)
         self._alarms = Alarms(fail_on, every_n_steps, budget)
         self._reporters = Reporters()
         self._alerts = Alerts(list)
@@ -123,14 +127,9 @@ class GradWatchCallback(TrainerCallback):
         optimizers = find_own_optimizers([kwargs["optimizer"]], kwargs["model"])
         self._marks_steps = not optimizers
         self._watch = begin_watch(
+            self,
             kwargs["model"],
             optimizers,
-            every_n_steps=self.every_n_steps,
-            budget=self.budget,
-            rules=self.rules,
-            statistics=self.statistics,
-            thresholds=self.thresholds,
-            per_layer_scalars=self.per_layer_scalars,
             global_step=state.global_step,
             batch_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
             on_change=self._hear,

@@ -19,6 +19,7 @@ from gradwatch.errors import AlreadyWatched, InvalidInput
 from gradwatch.journal import Journal
 from gradwatch.live_judgement import LiveJudgement, Log, OnChange, warn
 from gradwatch.live_watch import Watch, find_watch
+from gradwatch.setting_values import IN_GRAPH, check_compiled
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.own_rules import list_rules
 from gradwatch.verdict.rule import Rule
@@ -111,7 +112,7 @@ def watch(
     _check_settings(logdir, writer, thresholds)
     _check_count("global_step", global_step, "optimizer steps made before this run was resumed")
     _check_count("batch_size", batch_size, "samples of an optimizer step, 0 where not known")
-    _check_compiled(compiled)
+    reads_in_graph = check_compiled(compiled) == IN_GRAPH
     list_rules(rules)
     measured = list_statistics(statistics)
     _end_earlier(model)
@@ -122,7 +123,7 @@ def watch(
         journal = Journal(logdir, writer, per_layer_scalars, judged_by, about)
     listeners = on_change, log, log_findings and is_first, per_layer_scalars
     judgement = LiveJudgement(run, judged_by, rules, journal, *listeners)
-    settings = global_step, budget, measured, compiled == "in_graph"
+    settings = global_step, budget, measured, reads_in_graph
     return Watch(model, optimizers, schedule, judgement, *settings)
 
 
@@ -142,14 +143,6 @@ def _check_settings(logdir: object, writer: object, thresholds: object) -> None:
         raise InvalidInput(
             f"Expected gradwatch.Thresholds, got {type(thresholds).__name__}. "
             "Pass Thresholds(profile=...) with the fields that are to differ."
-        )
-
-
-def _check_compiled(compiled: object) -> None:
-    if compiled not in ("eager", "in_graph"):
-        raise InvalidInput(
-            f"Expected compiled to be 'eager' or 'in_graph', got {compiled!r}. Leave it out to see "
-            "a compiled model's layers by running sampled steps eagerly."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import warnings
 from collections.abc import Generator
 from importlib.util import find_spec
 
@@ -40,6 +41,18 @@ def one_thread() -> Generator[None, None, None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fresh_dynamo() -> Generator[None, None, None]:
+    """Nothing is compiled before, and nothing stays so."""
+    import torch
+
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torch says of its own while it compiles
+        yield
+    torch._dynamo.reset()
 
 
 def skip_without_torch(error: ModuleNotFoundError) -> None:

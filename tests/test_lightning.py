@@ -28,6 +28,7 @@ from gradwatch.journal import LOG10_FLOOR
 from gradwatch.log.writer import Run, read_runs
 from gradwatch.records import StepRecord
 from gradwatch.watcher import watch
+from tests.compilation import COMPARED, FOLLOWED, Backend, assert_same_records, needs_regions
 from tests.families.test_cuts import Coder, call_detach, draw, find_line, go_by_numpy
 from tests.networks import build_chain
 from tests.traces import capture_results, list_attachments, list_differences
@@ -641,11 +642,35 @@ def test_a_logger_that_fails_stops_nothing(
 
 
 @pytest.mark.parametrize(
-    "options", [{"fail_on": ("sad",)}, {"fail_on": "sad"}, {"every_n_steps": 0}, {"budget": 2}]
+    "options",
+    [
+        {"fail_on": ("sad",)},
+        {"fail_on": "sad"},
+        {"every_n_steps": 0},
+        {"budget": 2},
+        {"compiled": True},
+    ],
 )
 def test_bad_settings_are_refused_at_once(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         GradWatchCallback(**options)
+
+
+@needs_regions
+@pytest.mark.usefixtures("fresh_dynamo")
+def test_layers_are_read_in_their_graph(lightning: Any, tmp_path: Path) -> None:
+    """A part that is compiled for itself, as one does since ``self.log`` is not compiled."""
+    stance, records = torch._dynamo.eval_frame._stance, []
+    for compiled in ("eager", "in_graph"):
+        torch._dynamo.reset()
+        module, backend = make_module(lightning), Backend()
+        module.net = torch.compile(module.net, backend=backend)
+        callback = GradWatchCallback(every_n_steps=1, compiled=compiled)
+        make_trainer(lightning, callback, tmp_path).fit(module, make_data())
+        records.append(get_records(callback))
+        assert torch._dynamo.eval_frame._stance is stance
+    assert backend.runs[True] == N_BATCHES - FOLLOWED + COMPARED
+    assert_same_records(*records)
 
 
 def test_a_report_needs_a_training() -> None:

@@ -23,6 +23,7 @@ from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
 from gradwatch.journal import LOG10_FLOOR
 from gradwatch.log.writer import Run, read_runs
 from gradwatch.records import StepRecord
+from tests.compilation import COMPARED, FOLLOWED, Backend, assert_same_records, needs_regions
 from tests.families.test_cuts import Coder, call_detach, draw, find_line, go_by_numpy
 from tests.networks import build_chain
 from tests.traces import capture_results, list_attachments, list_differences
@@ -158,6 +159,22 @@ def test_figures_are_those_of_a_plain_loop(tmp_path: Path, accumulate: int) -> N
         np.testing.assert_allclose(record.layer_values, other.layer_values, rtol=1e-5)
         np.testing.assert_allclose(record.param_values, other.param_values, rtol=1e-4, atol=1e-9)
     assert np.linalg.norm(ours[0].param("grad_l2_norm")) > 1e-2  # before clipping to 1e-3
+
+
+@needs_regions
+@pytest.mark.usefixtures("fresh_dynamo")
+def test_layers_are_read_in_their_graph(tmp_path: Path) -> None:
+    stance, records = torch._dynamo.eval_frame._stance, []
+    for compiled in ("eager", "in_graph"):
+        torch._dynamo.reset()
+        model, backend = Classifier(), Backend()
+        model.compile(backend=backend)
+        callback = GradWatchCallback(every_n_steps=1, compiled=compiled)
+        make_trainer(tmp_path, model, [callback]).train()
+        records.append(get_records(callback))
+        assert torch._dynamo.eval_frame._stance is stance
+    assert backend.runs[True] == N_STEPS - FOLLOWED + COMPARED
+    assert_same_records(*records)
 
 
 def test_trains_bit_identically(tmp_path: Path) -> None:

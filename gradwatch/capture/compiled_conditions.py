@@ -22,7 +22,8 @@ class CompiledCall(NamedTuple):
     Attributes:
         function: ``id`` of what is called.
         below: backend that the user has chosen.
-        given: shapes and types of what it is called with.
+        given: shapes and types of what it is called with. Of a number its type, since most
+            have no part in the computation, such as that of a batch.
     """
 
     function: int
@@ -73,7 +74,7 @@ def _describe(value: Any, depth: int = 4) -> Any:
         value = tuple(value.items())
     if isinstance(value, (list, tuple)) and depth:
         return tuple(_describe(each, depth - 1) for each in value)
-    return value if isinstance(value, (bool, int, float, str)) else type(value)
+    return value if isinstance(value, (bool, str)) else type(value)
 
 
 def find_obstacle(call: CompiledCall, plan: Plan, linked: Mapping[CallKey, Layer]) -> str:
@@ -84,7 +85,7 @@ def find_obstacle(call: CompiledCall, plan: Plan, linked: Mapping[CallKey, Layer
         plan: of a step.
         linked: calls as earlier steps have described them.
     """
-    if len(plan.passes) != 1 or sum(slot.root is not None for slot in plan.passes[0]) != 1:
+    if len(plan.passes) != 1 or len(plan.list_roots()) != 1:
         return "several outermost calls"
     if getattr(call.below, "config", {}).get("triton.cudagraphs"):
         return "CUDA graphs"

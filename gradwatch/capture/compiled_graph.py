@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,7 +17,11 @@ from torch.fx import GraphModule, Node
 from gradwatch.capture import compiled_taps as taps
 from gradwatch.capture import statistics
 from gradwatch.capture.compiled_changes import avoid_changes
-from gradwatch.capture.compiled_nodes import read_example
+from gradwatch.capture.compiled_nodes import (
+    expect_example,
+    list_before,
+    read_example,
+)
 from gradwatch.capture.compiled_sites import Site, find_sites
 from gradwatch.capture.plan import Plan, Slot
 from gradwatch.capture.unit_axes import count_unit_samples
@@ -57,6 +61,20 @@ class Fired(NamedTuple):
     samples: int
 
 
+class TapRow(NamedTuple):
+    """A place at which a gradient is read.
+
+    Attributes:
+        site: number of its call.
+        kind: as of ``device_values.RawValue``, of what the gradient's norm is made of.
+        size: elements that zeros are counted of; 0 at an input, where none are.
+    """
+
+    site: int
+    kind: int
+    size: int
+
+
 @dataclass
 class TappedGraph:
     """A graph that gives its outputs, the vector of all values, and the units that fired.
@@ -66,8 +84,8 @@ class TappedGraph:
         slots: of the plan, of each call.
         columns: of the vector.
         fired: of each further output.
-        outputs, inputs: number of the call of each tap; those of outputs come first.
-        sizes: elements that zeros are counted of, of each tap of an output.
+        taps: in the order of the probe's rows; those of outputs come first.
+        behind: of each of its own outputs, the taps that it depends on.
         device: of the probe.
     """
 
@@ -75,15 +93,14 @@ class TappedGraph:
     slots: list[Slot]
     columns: list[VectorPart] = field(default_factory=list)
     fired: list[Fired] = field(default_factory=list)
-    outputs: list[int] = field(default_factory=list)
-    inputs: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
+    taps: list[TapRow] = field(default_factory=list)
+    behind: list[frozenset[int]] = field(default_factory=list)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def probe_shape(self) -> tuple[int, int]:
         """Of the probe: a row for each tap."""
-        return len(self.outputs) + len(self.inputs), taps.N_OF_GRADIENT
+        return len(self.taps), taps.N_OF_GRADIENT
 
 
 def tap_graph(module: GraphModule, plan: Plan, number: int, root: int) -> TappedGraph:
@@ -121,8 +138,7 @@ class _Editor:
         self._end = next(node for node in self._graph.nodes if node.op == "output")
         self._mode: Any = nullcontext()
         for site in sites:
-            example = read_example(site.output)
-            assert example is not None
+            example = expect_example(site.outputs[0])
             self._mode = getattr(example, "fake_mode", None) or nullcontext()
             tapped.device = example.device
 
@@ -134,21 +150,18 @@ class _Editor:
         fired: list[Node] = []
         is_double = False
         for number, site in enumerate(self._sites):
-            readings, nodes = self._measure(site)
-            for (statistic, reading), node in zip(readings, nodes, strict=True):
+            for (statistic, reading), node in self._measure(site):
                 found[statistic, reading.kind].append((number, reading.divisor, node))
                 is_double |= reading.value.dtype is torch.float64
-            if site.slot.axis is not None:
-                fired.append(
-                    self._call_after(site.output, taps.find_fired, site.output, site.slot.axis)
-                )
-                y = read_example(site.output)
-                assert y is not None
-                samples = count_unit_samples(y, site.slot.axis)
+            axis, output = site.slot.axis, site.outputs[0]
+            if axis is not None:
+                fired.append(self._call_after(output, taps.find_fired, output, axis))
+                samples = count_unit_samples(expect_example(output), axis)
                 self._tapped.fired.append(Fired(number, samples))
         with self._graph.inserting_before(self._end):
             values = list(self._list_columns(found))
             vector = self._graph.call_function(taps.join, (values, is_double))
+        self._n_own = len(self._end.args[0])
         self._end.args = ((*self._end.args[0], vector, *fired),)
 
     def _list_columns(
@@ -163,28 +176,28 @@ class _Editor:
             start = stop
             yield from nodes
 
-    def _measure(self, site: Site) -> tuple[taps.Readings, list[Node]]:
+    def _measure(self, site: Site) -> Iterator[tuple[taps.NamedReading, Node]]:
         """Names of what is read of a call, with fake values, and the nodes that read it."""
-        slot, describe, measure = site.slot, taps.list_output_readings, taps.measure_output
-        args: tuple[Any, ...] = (site.output,)
-        describe_any: Callable[..., taps.Readings] = describe
-        measure_any: Callable[..., tuple[Tensor, ...]] = measure
+        slot, output = site.slot, site.outputs[0]
         if site.attention is not None:
-            args = site.attention
-            describe_any, measure_any = taps.list_attention_readings, taps.measure_attention
+            yield from self._read(output, taps.ATTENTION_READER, *site.attention)
         elif slot.activation is not None:
-            args = site.given, site.output, slot.activation.name, slot.settings
-            describe_any, measure_any = taps.list_activation_readings, taps.measure_activation
+            facts = slot.activation.name, slot.settings
+            yield from self._read(output, taps.ACTIVATION_READER, site.given, output, *facts)
+        else:
+            for node in site.outputs:
+                yield from self._read(node, taps.OUTPUT_READER, node)
+
+    def _read(
+        self, place: Node, reader: taps.Reader, *args: Any
+    ) -> Iterator[tuple[taps.NamedReading, Node]]:
         with self._mode:
             examples = [read_example(arg) if isinstance(arg, Node) else arg for arg in args]
-            readings = describe_any(*examples)
-        node = self._call_after(site.output, measure_any, *args)
+            readings = reader.describe(*examples)
+        node = self._call_after(place, reader.measure, *args)
         with self._graph.inserting_after(node):
-            parts = [
-                self._graph.call_function(operator.getitem, (node, place))
-                for place in range(len(readings))
-            ]
-        return readings, parts
+            for number, reading in enumerate(readings):
+                yield reading, self._graph.call_function(operator.getitem, (node, number))
 
     def _call_after(self, place: Node, function: Any, *args: Any) -> Node:
         with self._graph.inserting_after(place):
@@ -200,46 +213,62 @@ class _Editor:
         start = next(node for node in self._graph.nodes if node.op != "placeholder")
         with self._graph.inserting_before(start):
             self._rows = self._graph.call_function(torch.unbind, (probe, 0))
-        self._count = 0
-        replaced: dict[Any, Node] = {
-            site.output: self._tap_output(number) for number, site in self._calls()
-        }
+        replaced: dict[Any, Node] = {}
+        for number, site in self._calls():
+            for output in site.outputs:
+                node = self._tap_output(number, output)
+                replaced.setdefault(output, node)  # of two calls, the first is the last to see it
         for number, site in self._calls():
             for given, use in site.uses:
-                self._tap_input(number, use, replaced.get(given, given))
+                self._tap_input(number, use, given, replaced.get(given, given))
+        self._tapped.behind = [self._list_behind(output) for output in self._list_own_outputs()]
+
+    def _list_own_outputs(self) -> Sequence[Any]:
+        outputs: Sequence[Any] = self._end.args[0]
+        return outputs[: self._n_own]
+
+    def _list_behind(self, output: Any) -> frozenset[int]:
+        """Taps that an output depends on."""
+        nodes = list_before(output) if isinstance(output, Node) else ()
+        return frozenset(int(node.args[3]) for node in nodes if node.target is taps.tap)  # type: ignore[arg-type]
 
     def _calls(self) -> Iterator[tuple[int, Site]]:
         return ((i, site) for i, site in enumerate(self._sites) if site.attention is None)
 
-    def _tap_output(self, number: int) -> Node:
-        site = self._sites[number]
-        readers = taps.measure_output, taps.measure_activation, taps.measure_attention
-        users = [
-            user for user in site.output.users if user.target not in (*readers, taps.find_fired)
-        ]
-        with self._graph.inserting_after(site.output):
-            node = self._make_tap(site.output)
+    def _tap_output(self, number: int, output: Node) -> Node:
+        users = [user for user in output.users if user.target not in _READERS]
+        example = expect_example(output)
+        tap = TapRow(number, taps.find_norm_kind(example), _count_sampled(example))
+        with self._graph.inserting_after(output):
+            node = self._make_tap(output, tap)
         for user in users:
-            user.replace_input_with(site.output, node)
-        example = read_example(site.output)
-        assert example is not None
-        self._tapped.outputs.append(number)
-        self._tapped.sizes.append(_count_sampled(example))
+            user.replace_input_with(output, node)
         return node
 
-    def _tap_input(self, number: int, use: Node, given: Any) -> None:
+    def _tap_input(self, number: int, use: Node, given: Node, value: Node) -> None:
         with self._graph.inserting_before(use):
-            node = self._make_tap(given)
-        use.replace_input_with(given, node)
-        self._tapped.inputs.append(number)
+            node = self._make_tap(
+                value, TapRow(number, taps.find_norm_kind(expect_example(given)), 0)
+            )
+        use.replace_input_with(value, node)
 
-    def _make_tap(self, value: Node) -> Node:
+    def _make_tap(self, value: Node, tap: TapRow) -> Node:
         """To be called where nodes are inserted: the probe's row comes before the tap."""
-        place = self._count
-        self._count += 1
+        place = len(self._tapped.taps)
+        self._tapped.taps.append(tap)
         row = self._graph.call_function(operator.getitem, (self._rows, place))
         with self._graph.inserting_after(row):
             return self._graph.call_function(taps.tap, (value, row, self._number, place))
+
+
+_READERS = (
+    *(
+        reader.measure
+        for reader in (taps.OUTPUT_READER, taps.ACTIVATION_READER, taps.ATTENTION_READER)
+    ),
+    taps.find_fired,
+)
+"""Functions of ours that take an output as it is."""
 
 
 def _count_sampled(example: Tensor) -> int:

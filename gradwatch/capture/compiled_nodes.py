@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,6 +23,17 @@ def read_example(node: Any) -> Tensor | None:
     """
     value = node.meta.get("example_value") if isinstance(node, Node) else None
     return value if isinstance(value, Tensor) else None
+
+
+def expect_example(node: Node) -> Tensor:
+    """As ``read_example``, of a node whose value is known to be a tensor.
+
+    Args:
+        node: of the graph.
+    """
+    value = read_example(node)
+    assert value is not None
+    return value
 
 
 def check_graph(graph: Graph) -> None:
@@ -48,33 +58,24 @@ def check_graph(graph: Graph) -> None:
             _check_value(value)
 
 
-def check_reach(graph: Graph, calls: Sequence[Node]) -> None:
-    """Of several outputs some may be unused: the gradient must reach every call from each.
-
-    Args:
-        graph: that dynamo has captured.
-        calls: what each call gives.
-
-    Raises:
-        UnsuitedGraph: it does not.
-    """
-    outputs = list_learning_outputs(graph)
-    if not outputs:
-        raise UnsuitedGraph("no output that learns")
-    for output in outputs if len(outputs) > 1 else ():
-        before, waiting = {output}, [output]
-        while waiting:
-            fresh = set(waiting.pop().all_input_nodes) - before
-            before |= fresh
-            waiting += fresh
-        if not before.issuperset(calls):
-            raise UnsuitedGraph("several outputs that learn")
-
-
 def _check_value(value: Tensor) -> None:
     is_plain = value.layout is torch.strided and not value.is_complex()
     if not is_plain or not all(isinstance(size, int) for size in value.shape):
         raise UnsuitedGraph("tensors of another kind, or dynamic shapes")
+
+
+def list_before(node: Node) -> set[Node]:
+    """A node and all that it is computed from.
+
+    Args:
+        node: of the graph.
+    """
+    before, waiting = {node}, [node]
+    while waiting:
+        fresh = set(waiting.pop().all_input_nodes) - before
+        before |= fresh
+        waiting += fresh
+    return before
 
 
 def list_learning_outputs(graph: Graph) -> list[Node]:

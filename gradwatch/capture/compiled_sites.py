@@ -18,7 +18,6 @@ from gradwatch.capture.call_measures import list_settings
 from gradwatch.capture.compiled_nodes import (
     UnsuitedGraph,
     check_graph,
-    check_reach,
     learns,
     list_learning_outputs,
     read_example,
@@ -27,8 +26,10 @@ from gradwatch.capture.functions import FUNCTIONS, find_call
 from gradwatch.capture.plan import Slot
 
 _LINEAR = torch._C._nn.linear
-_SAME_ELEMENTS = frozenset(("view", "reshape", "flatten", "unflatten"))
-"""Methods whose result has the elements of what they are called on, in the same order."""
+_SAME_ELEMENTS = frozenset(
+    ("view", "reshape", "flatten", "unflatten", "transpose", "permute", "contiguous", "squeeze")
+)
+"""Methods whose result has the elements of what they are called on."""
 
 
 class Site(NamedTuple):
@@ -36,7 +37,7 @@ class Site(NamedTuple):
 
     Attributes:
         slot: of the plan.
-        output: node of what it gives.
+        outputs: nodes of what it gives; those of a module in any order.
         uses: what it was given, or another name of it inside, and the node that takes it: where the
             gradient leaves.
         given: its input; ``None``: no gradient leaves.
@@ -44,7 +45,7 @@ class Site(NamedTuple):
     """
 
     slot: Slot
-    output: Node
+    outputs: tuple[Node, ...]
     uses: tuple[tuple[Node, Node], ...] = ()
     given: Node | None = None
     attention: tuple[Node, Node, bool, float] | None = None
@@ -65,13 +66,13 @@ def find_sites(slots: Sequence[Slot], graph: Graph, root: int) -> list[Site]:
     finder = _Finder(graph, root)
     sites = [site for slot in slots if (site := finder.take(slot)) is not None]
     finder.check_end()
-    outputs = [site.output for site in sites if site.attention is None]
-    if len(set(outputs)) != len(outputs):
-        raise UnsuitedGraph("two calls with one output")
-    check_reach(graph, outputs)
-    for value in map(read_example, (node for site in sites for node in (site.output, site.given))):
-        if value is not None and value.numel() < 2:  # whose square may overflow
-            raise UnsuitedGraph("a tensor of one element")
+    if not list_learning_outputs(graph):
+        raise UnsuitedGraph("no output that learns")
+    for value in map(
+        read_example, (node for site in sites for node in (*site.outputs, site.given))
+    ):
+        if value is not None and not value.numel():
+            raise UnsuitedGraph("an empty tensor")
     return sites
 
 
@@ -117,10 +118,10 @@ class _Finder:
             return None
         suffix = f"@{number}" if number else ""
         inside = self._inside.get(f"{slot.module}{suffix}", [])
-        output = self._find_output(slot, set(inside))
-        _check_view(slot, output)
+        outputs = self._find_outputs(slot, set(inside))
+        _check_views(slot, outputs)
         given, uses = _find_given(slot, inside)
-        return Site(slot, output, uses, given)
+        return Site(slot, outputs, uses, given)
 
     def _take_function(self, slot: Slot) -> Site:
         waiting = self._functions[slot.module, slot.attention is not None]
@@ -128,7 +129,7 @@ class _Finder:
             raise UnsuitedGraph("a function that is not found")
         node = waiting.popleft()
         if slot.attention is not None:
-            return Site(slot, node, attention=_read_attention(node))
+            return Site(slot, (node,), attention=_read_attention(node))
         activation, settings = _find_activation(node)
         value = read_example(node)
         is_same = settings is not None and slot.settings is not None
@@ -138,22 +139,20 @@ class _Finder:
             raise UnsuitedGraph("another activation")
         if value is None or value.dim() != slot.n_dims:
             raise UnsuitedGraph("an activation of another shape")
-        _check_view(slot, node)
+        _check_views(slot, (node,))
         given = node.args[0]
         if not isinstance(given, Node) or read_example(given) is None:
             raise UnsuitedGraph("an activation of something else")
         has_gradient = bool(slot.inputs) and _is_data(given)
-        return Site(slot, node, ((given, node),) if has_gradient else (), given)
+        return Site(slot, (node,), ((given, node),) if has_gradient else (), given)
 
-    def _find_output(self, slot: Slot, inside: set[Node]) -> Node:
-        if slot.n_outputs != 1:
-            raise UnsuitedGraph("a call with several outputs")
+    def _find_outputs(self, slot: Slot, inside: set[Node]) -> tuple[Node, ...]:
         leaving = [node for node in inside if learns(node) and not inside >= set(node.users)]
         if not inside and slot.module == self._root:
             leaving = list_learning_outputs(self._graph)
-        if len(leaving) != 1:
+        if len(leaving) != slot.n_outputs:
             raise UnsuitedGraph("a call whose output is not found")
-        return leaving[0]
+        return tuple(leaving)
 
     def check_end(self) -> None:
         """Nothing may be left of what the plan has taken.
@@ -184,13 +183,16 @@ def _drop_flag(settings: Any) -> list[tuple[str, Any]]:
     return [setting for setting in settings if setting[0] != "inplace"]
 
 
-def _check_view(slot: Slot, output: Node) -> None:
-    """A gradient that is read behind a view has to have the view's elements."""
-    if not any(tap.path for tap in slot.outputs):
-        return
-    is_same = output.op == "call_method" and output.target in _SAME_ELEMENTS
-    if output.target is not _LINEAR and not is_same:
-        raise UnsuitedGraph("a gradient that is read behind a view")
+def _check_views(slot: Slot, outputs: Sequence[Node]) -> None:
+    """A gradient that is read behind views has to be that of the views, and of nobody else."""
+    for node in outputs if any(tap.path for tap in slot.outputs) else ():
+        while node.op == "call_method" and node.target in _SAME_ELEMENTS:
+            (node,) = node.all_input_nodes[:1]
+            if len(node.users) > 1:
+                raise UnsuitedGraph("a gradient that is read behind a view")
+        value = read_example(node)
+        if value is None or (value._is_view() and node.target is not _LINEAR):
+            raise UnsuitedGraph("a gradient that is read behind a view")
 
 
 def _find_given(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gradwatch.capture.attention import PART
 from gradwatch.capture.calls import Call, CallKey, CallTable
 from gradwatch.capture.compiled_graph import TappedGraph
-from gradwatch.capture.device_values import REST, ROOT
+from gradwatch.capture.device_values import REST
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.forward import ForwardTracker
 from gradwatch.capture.frames import Protect
@@ -50,7 +50,7 @@ class CompiledStep:
 
     Attributes:
         mismatch: what was otherwise than planned; ``""``: nothing so far.
-        is_refused: the graph could not be read; the plan is as good as before.
+        is_waiting: the graph was to run and has not, as where torch does not compile the call.
     """
 
     def __init__(
@@ -64,7 +64,8 @@ class CompiledStep:
         has_begun: bool = False,
     ) -> None:
         self.mismatch = ""
-        self.is_refused = False
+        self.is_waiting = False
+        self._is_refused = False
         self._table = table
         self._gradients = gradients
         self._firing = firing
@@ -78,7 +79,17 @@ class CompiledStep:
     @property
     def is_complete(self) -> bool:
         """Whether all was as planned."""
-        return not self.mismatch and self._passes > 0
+        return not self.mismatch and not self.is_waiting and self._passes > 0
+
+    @property
+    def is_refused(self) -> bool:
+        """The graph could not be read; the plan is as good as before."""
+        return self._is_refused or self.is_waiting
+
+    @property
+    def root(self) -> nn.Module | None:
+        """The module that forward begins with, while it is there."""
+        return self._root()
 
     def reject(self, mismatch: str) -> None:
         """As of ``Execution``.
@@ -94,7 +105,7 @@ class CompiledStep:
         Args:
             reason: in a few words.
         """
-        self.is_refused = True
+        self._is_refused = True
         self.reject(reason)
 
     def begin_pass(self) -> None:
@@ -114,9 +125,10 @@ class CompiledStep:
 
     def begin_call(self) -> None:
         """The model's compiled code is about to run."""
-        module = self._root()
+        module = self.root
         if module is None:
             return
+        self.is_waiting = True
         if self._has_begun:
             self._has_begun = False
             self.begin_root(module)
@@ -133,6 +145,7 @@ class CompiledStep:
             reached: taps that have a gradient, once backward has run.
             *given: as there.
         """
+        self.is_waiting = False
         self._guard(self._take, graph, reached, *given)
 
     @torch.no_grad()
@@ -154,11 +167,13 @@ class CompiledStep:
             ledger.add_column(name, places, roots, vector[start:stop], divisors, kind)
         for (site, samples), units in zip(graph.fired, fired, strict=True):
             self._firing.observe(calls[site].key, units, samples)
-        reach = partial(_reach, weakref.ref(self._gradients), self._guard, root)
-        for output in outputs:
+        arrived: set[int] = set()
+        for place, output in enumerate(outputs):
             if isinstance(output, Tensor) and output.grad_fn is not None:
-                output.grad_fn.register_prehook(reach)
-        read = partial(self._read, graph, reached, indices, root)
+                where = output.output_nr, graph.behind[place]
+                reach = partial(_reach, weakref.ref(self._gradients), self._guard, root)
+                output.grad_fn.register_prehook(partial(reach, arrived, *where))
+        read = partial(self._read, graph, reached, arrived, indices, root)
         probe.register_hook(partial(self._guard, read))
 
     def _find_call(self, key: CallKey | None, attention: str | None) -> Call:
@@ -168,32 +183,44 @@ class CompiledStep:
         return self._table.find_described(key)
 
     def _read(
-        self, graph: TappedGraph, reached: set[int], indices: list[int], root: int, grad: Tensor
+        self,
+        graph: TappedGraph,
+        reached: set[int],
+        arrived: set[int],
+        indices: list[int],
+        root: int,
+        grad: Tensor,
     ) -> None:
         """What was read of the gradients has arrived."""
         if not self._gradients.reach(root):
             return
-        ledger, n_outputs, grad = self._table.ledger, len(graph.outputs), grad.detach()
-        ones = [1.0] * n_outputs
-        chosen = [place for place in range(n_outputs) if place in reached]
-        parts = (
-            ("grad_output_l2_norm", ROOT, 0, ones),
-            ("grad_zero_fraction", REST, 1, graph.sizes),
-        )
-        for name, kind, column, sizes in parts:
-            places = [indices[graph.outputs[place]] for place in chosen]
-            divisors = [float(sizes[place]) for place in chosen]
-            values = grad[chosen, column]
-            ledger.add_column(name, places, [root] * len(places), values, divisors, kind)
-        chosen = [place for place in range(len(graph.inputs)) if place + n_outputs in reached]
-        places = [indices[graph.inputs[place]] for place in chosen]
-        values = grad[[place + n_outputs for place in chosen], 0]
-        ones, roots = [1.0] * len(places), [root] * len(places)
-        ledger.add_column("grad_input_l2_norm", places, roots, values, ones, ROOT)
+        grad = grad.detach()
+        groups: dict[tuple[str, int, int], list[tuple[int, float]]] = {}
+        for number in sorted(reached & arrived):
+            tap = graph.taps[number]
+            norm = "grad_output_l2_norm" if tap.size else "grad_input_l2_norm"
+            groups.setdefault((norm, 0, tap.kind), []).append((number, 1.0))
+            if tap.size:
+                rest = "grad_zero_fraction", 1, REST
+                groups.setdefault(rest, []).append((number, float(tap.size)))
+        for (name, column, kind), group in groups.items():
+            numbers, divisors = zip(*group, strict=True)
+            calls = [indices[graph.taps[number].site] for number in numbers]
+            values, roots = grad[list(numbers), column], [root] * len(calls)
+            self._table.ledger.add_column(name, calls, roots, values, divisors, kind)
 
 
-def _reach(gradients: weakref.ref[GradientReader], guard: Protect, root: int, grads: Any) -> None:
-    """Backward has come to what forward has returned."""
+def _reach(
+    gradients: weakref.ref[GradientReader],
+    guard: Protect,
+    root: int,
+    arrived: set[int],
+    number: int,
+    behind: Iterable[int],
+    grads: Any,
+) -> None:
+    """Backward has come to an output of the graph: if with a gradient, its taps will have some."""
     reader = gradients()
-    if reader is not None and any(grad is not None for grad in grads):
+    if reader is not None and grads[number] is not None:
+        arrived.update(behind)
         guard(reader.reach, root)

@@ -8,7 +8,7 @@ but a function. Every function here is traced, and must not read values.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,11 +20,14 @@ from gradwatch.capture.device_values import PLAIN, REST, ROOT, RawValue
 from gradwatch.capture.plan import CallSettings
 from gradwatch.schema.activations import ACTIVATIONS, SATURATION_SHARE
 
-Readings = list[tuple[str, RawValue]]
-"""Names of statistics, and their values."""
+NamedReading = tuple[str, RawValue]
+"""Name of a statistic, and its value."""
+
+Readings = list[NamedReading]
 
 N_OF_GRADIENT = 2
-"""Values that a tap makes of a gradient: its sum of squares, and its elements that are not zero."""
+"""Values that a tap makes of a gradient: what its norm is made of, and its elements that are not
+zero."""
 
 
 class _Tap(torch.autograd.Function):
@@ -84,14 +87,23 @@ def reduce_gradient(grad: Tensor) -> Tensor:
         grad: of any shape, not empty.
     """
     flat = statistics.flatten_dense(grad)
-    squares = _sum_squares(flat)
+    norm = _measure_norm(flat).value
     nonzero = torch.count_nonzero(statistics.take_sample(flat))
-    return torch.stack([squares, nonzero.to(squares.dtype)])
+    return torch.stack([norm, nonzero.to(norm.dtype)])
 
 
-def _sum_squares(flat: Tensor) -> Tensor:
-    values = statistics.widen(flat)
-    return _add_up(values * values)
+def find_norm_kind(values: Tensor) -> int:
+    """What the host makes of the norm that is read of a tensor, as of ``RawValue``.
+
+    Args:
+        values: not empty.
+    """
+    return ROOT if values.numel() > 1 else PLAIN  # the square of one may overflow
+
+
+def _measure_norm(flat: Tensor) -> RawValue:
+    values, kind = statistics.widen(flat), find_norm_kind(flat)
+    return RawValue(values.abs().sum() if kind == PLAIN else _add_up(values * values), kind)
 
 
 def _add_up(values: Tensor) -> Tensor:
@@ -119,7 +131,7 @@ def list_output_readings(y: Tensor) -> Readings:
     Args:
         y: not empty.
     """
-    return [("output_l2_norm", RawValue(_sum_squares(statistics.flatten_dense(y)), ROOT))]
+    return [("output_l2_norm", _measure_norm(statistics.flatten_dense(y)))]
 
 
 @torch.no_grad()
@@ -195,6 +207,23 @@ def measure_attention(q: Tensor, k: Tensor, is_causal: bool, scale: float) -> tu
 
 def _take_values(readings: Readings) -> tuple[Tensor, ...]:
     return tuple(reading.value.detach() for _, reading in readings)
+
+
+class Reader(NamedTuple):
+    """Reads some of a call's tensors.
+
+    Attributes:
+        describe: gives names and values.
+        measure: gives the values alone, as a graph can call it.
+    """
+
+    describe: Callable[..., Readings]
+    measure: Callable[..., tuple[Tensor, ...]]
+
+
+OUTPUT_READER = Reader(list_output_readings, measure_output)
+ACTIVATION_READER = Reader(list_activation_readings, measure_activation)
+ATTENTION_READER = Reader(list_attention_readings, measure_attention)
 
 
 @torch.no_grad()

@@ -16,6 +16,26 @@ from gradwatch.capture.sampled_step import SampledStep
 from gradwatch.capture.weak_calls import call_weakly
 
 
+def find_root(step: SampledStep, model: nn.Module) -> nn.Module | None:
+    """The module that forward begins with, without what compilation puts around it.
+
+    The watched one; or a part of it, where the training calls that and never the whole.
+
+    Args:
+        step: that is armed.
+        model: that is watched.
+
+    Returns:
+        ``None`` where the step has no plan that knows it.
+    """
+    execution = step.recorder.execution
+    if isinstance(execution, CompiledStep):
+        return execution.root
+    roots = execution.plan.list_roots() if isinstance(execution, Execution) else []
+    found = next((module for module in model.modules() if id(module) in roots), None)
+    return getattr(found, "_orig_mod", found)
+
+
 def turn_compiled(
     step: SampledStep, variant: CompiledVariant, call: CompiledCall, root: nn.Module
 ) -> CompiledStep | None:
@@ -25,7 +45,7 @@ def turn_compiled(
         step: that is armed.
         variant: the compilation that does it.
         call: of compiled code, that is about to run.
-        root: the outermost watched module, without what compilation puts around it.
+        root: as ``find_root`` has found it.
 
     Returns:
         What takes their values; ``None`` where the step has to run eagerly.

@@ -33,7 +33,13 @@ _numbers = itertools.count()
 
 
 class Taker(Protocol):
-    """A sampled step that takes what the graph gives."""
+    """A sampled step that takes what the graph gives.
+
+    Attributes:
+        is_waiting: the graph was to run and has not.
+    """
+
+    is_waiting: bool
 
     def begin_call(self) -> None:
         """The graph is about to run."""
@@ -83,7 +89,7 @@ class CompiledVariant:
         self._codes: list[CodeType] = []
         self._n_graphs = 0
         self._root = 0
-        self._taker: weakref.ref[Any] | None = None
+        self._taker: weakref.ref[Taker] | None = None
 
     # Choosing -------------------------------------------------------------------------------
 
@@ -118,7 +124,7 @@ class CompiledVariant:
             reason: in a few words; the first one stays.
         """
         self.refusal = self.refusal or reason
-        taker = None if self._taker is None else self._taker()
+        taker = self._find_taker()
         if taker is not None:
             taker.refuse(reason)
 
@@ -140,6 +146,9 @@ class CompiledVariant:
         self._taker = weakref.ref(taker)
         taker.begin_call()
         return self._backend
+
+    def _find_taker(self) -> Taker | None:
+        return None if self._taker is None else self._taker()
 
     # Compiling ------------------------------------------------------------------------------
 
@@ -202,7 +211,7 @@ class CompiledVariant:
             probe = _make_probe(graph)
             results = tapped(probe, *args)
             outputs, (vector, *fired) = results[:-n_extra], results[-n_extra:]
-            taker = None if variant is None or variant._taker is None else variant._taker()
+            taker = None if variant is None else variant._find_taker()
             if taker is not None:
                 taker.take(graph, reached, outputs, vector, fired, probe)
             return outputs
@@ -227,6 +236,9 @@ class CompiledVariant:
 
     def end_step(self) -> None:
         """What runs from now on is no sampled step."""
+        taker = self._find_taker()
+        if taker is not None and taker.is_waiting:
+            self.refuse("torch does not compile it")
         self._taker = None
 
     def clear(self) -> None:

@@ -18,7 +18,7 @@ from gradwatch.capture import compilation
 from gradwatch.capture.backward_passes import is_in_backward
 from gradwatch.capture.compiled_calls import find_compiled, leads_to
 from gradwatch.capture.compiled_conditions import load_dynamo, read_call
-from gradwatch.capture.compiled_turn import turn_compiled
+from gradwatch.capture.compiled_turn import find_root, turn_compiled
 from gradwatch.capture.compiled_variant import CompiledVariant
 from gradwatch.capture.sampled_step import SampledStep
 from gradwatch.capture.step_hooks import remove_hook
@@ -157,9 +157,7 @@ class EagerStance:
 
     def leave(self) -> None:
         """Back to the stance that was in force."""
-        if self._is_registered:
-            remove_hook(module_hooks._global_module_registration_hooks, self._hook)
-            self._is_registered = False
+        self._unregister()
         self._put_back()
         for callbacks, callback in self._callbacks:  # torch._dynamo.reset() removes them, too
             callbacks[:] = [kept for kept in callbacks if kept is not callback]
@@ -171,6 +169,11 @@ class EagerStance:
         if self._step is not None:
             self._is_wide |= self._has_let_by and not self._step.recorder.has_begun
             self._step = None
+
+    def _unregister(self) -> None:
+        if self._is_registered:
+            remove_hook(module_hooks._global_module_registration_hooks, self._hook)
+            self._is_registered = False
 
     def _put_back(self) -> None:
         if self._choice is not None:
@@ -199,11 +202,15 @@ class EagerStance:
         forward = step.recorder.forward
         if self._is_wide or function is None:
             return True
+        way: Any = False
         if forward.is_running or leads_to(function, self._goals):
-            return self._choose_variant(step, frame, function) or True
-        self._has_let_by = True
-        forward.leave_after_forward()  # dynamo would look for our mode, and compile it too
-        return False
+            way = self._choose_variant(step, frame, function) or True
+        else:
+            self._has_let_by = True
+            forward.leave_after_forward()  # dynamo would look for our mode, and compile it too
+        if way is not True:
+            self._unregister()  # code that takes a part of a ModuleList asks for such hooks
+        return way
 
     def _choose_variant(self, step: SampledStep, frame: FrameType, function: Any) -> Any:
         """The backend that makes the second compilation; ``None``: the call runs eagerly."""
@@ -213,8 +220,8 @@ class EagerStance:
         is_default = choice.before.stance == "default" and choice.before.backend is None
         if not (is_default and torch.is_grad_enabled() and model.training):
             return None
-        root = getattr(model, "_orig_mod", model)
-        if not leads_to(function, frozenset((id(root),))):
+        root = find_root(step, model)
+        if root is None or not leads_to(function, frozenset((id(root),))):
             return None
         call = read_call(frame, function)
         taker = None if call is None else turn_compiled(step, variant, call, root)

@@ -193,6 +193,10 @@ class Plan:
             )
         return tuple(_list_stops(each) for each in self.passes)
 
+    def list_roots(self) -> list[int]:
+        """``id`` of each outermost module, in the order of their calls."""
+        return [slot.root for each in self.passes for slot in each if slot.root is not None]
+
     def is_known(self, linked: Container[CallKey]) -> bool:
         """Whether a record has described all its calls.
 

@@ -67,6 +67,19 @@ def compile_neighbour(way: str, backend: Backend) -> Callable[[Tensor], Tensor]:
     return torch.compile(lambda x: net(x).softmax(1), backend=backend, fullgraph=True)
 
 
+class Cut(Net):
+    """Takes a part of its layers, which registers them once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([self.first, self.second])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:2]:
+            x = layer(x)
+        return x
+
+
 class Loss(nn.Module):
     """A perceptual loss: another network looks at what the watched one has made."""
 
@@ -202,3 +215,19 @@ def test_what_refers_to_too_much_may_lead_anywhere() -> None:
     assert leads_to(lambda: many, {id(many[0])})
     assert leads_to(lambda: many, set())
     assert not leads_to(lambda: few, set())
+
+
+def test_a_neighbour_that_registers_modules_is_compiled_once() -> None:
+    """A hook of ours on that would be another state of torch, and make dynamo compile again."""
+    backend, net = Backend(), make_net(0)
+    neighbour = torch.compile(Cut(), backend=backend, fullgraph=True)
+    neighbour(torch.randn(3, 4))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def loop() -> None:
+        for _ in range(2):
+            net(neighbour(torch.randn(3, 4)).detach()).sum().backward()
+            optimizer.step()
+
+    assert len(watch_run(net, optimizer, loop)) == 2
+    assert (backend.compiled, backend.runs) == (1, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import math
 import weakref
 from collections.abc import Callable
@@ -27,40 +28,16 @@ from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
 from gradwatch.records import StepRecord
 from tests.capture.tools import assert_no_trace
+from tests.compilation import (
+    COMPARED,
+    FOLLOWED,
+    FRAMES,
+    Backend,
+    assert_same_records,
+    needs_regions,
+)
 
-FRAMES: Any = torch._C._dynamo.eval_frame
-
-pytestmark = [
-    pytest.mark.usefixtures("fresh_dynamo"),
-    pytest.mark.skipif(
-        not hasattr(FRAMES, "_get_cache_entries_for_region"),
-        reason="this torch has one cache of compiled code for all",
-    ),
-]
-
-FOLLOWED = 3
-"""Steps before the first that has a plan."""
-
-COMPARED = 1
-"""Runs of each graph, with statistics and without, to see whether they compute the same."""
-
-
-class Backend:
-    """Counts the runs of what it compiles: of graphs with our statistics, and of others."""
-
-    def __init__(self, below: Callable[..., Any] = aot_eager) -> None:
-        self.below = below
-        self.runs = {True: 0, False: 0}
-
-    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
-        is_tapped = any(node.name == PROBE for node in graph.graph.nodes)
-        compiled = self.below(graph, inputs)
-
-        def run(*args: Any) -> Any:
-            self.runs[is_tapped] += 1
-            return compiled(*args)
-
-        return run
+pytestmark = [pytest.mark.usefixtures("fresh_dynamo"), needs_regions]
 
 
 class Mlp(nn.Module):
@@ -157,8 +134,26 @@ class Changing(Mlp):
 
 
 class Forked(Mlp):
+    """Of two outputs one goes nowhere."""
+
     def forward(self, x: Tensor) -> Any:
         return self.second(self.first(x).sigmoid()), self.first(x)
+
+
+class Holder(nn.Module):
+    """Is never called itself: its training calls the part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = Mlp()
+
+
+class Judging(Mlp):
+    """Gives its loss, and what a layer inside has given already."""
+
+    def forward(self, x: Tensor) -> Any:
+        logits = super().forward(x)
+        return logits.logsumexp(-1).mean(), logits
 
 
 MAKERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
@@ -169,7 +164,9 @@ MAKERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "graph break": (Broken, lambda: torch.randn(5, 6)),
     "lstm": (Recurrent, lambda: torch.randn(5, 6)),
     "change in place": (Changing, lambda: torch.randn(5, 6)),
+    "holder": (Holder, lambda: torch.randn(5, 6)),
     "two outputs": (Forked, lambda: torch.randn(5, 6)),
+    "loss and logits": (Judging, lambda: torch.randn(5, 6)),
 }
 
 
@@ -179,6 +176,12 @@ def compile_in(way: str, model: nn.Module, backend: Any) -> Callable[[Tensor], A
         return model
     if way == "function":
         return torch.compile(lambda x: model(x), backend=backend, fullgraph=True)
+    if way == "part":
+        part = torch.compile(model.part, backend=backend)
+        return lambda x: part(x)
+    if way == "numbered":  # as Lightning numbers its batches
+        numbers, step = itertools.count(), torch.compile(lambda x, _: model(x), backend=backend)
+        return lambda x: step(x, next(numbers))
     return torch.compile(model, backend=backend)
 
 
@@ -210,7 +213,7 @@ class Run:
     def backward(self, x: Tensor) -> None:
         y = self.forward(x)
         y = y[0] if isinstance(y, tuple) else y
-        loss = y.logsumexp(-1).mean()
+        loss = y.logsumexp(-1).mean() if y.dim() else y
         loss.backward()
         self.losses.append(loss.item())
 
@@ -234,16 +237,7 @@ class Run:
         return self
 
 
-def assert_same_records(left: list[StepRecord], right: list[StepRecord]) -> None:
-    assert [record.global_step for record in left] == [record.global_step for record in right]
-    for record, other in zip(left, right, strict=True):
-        assert record.layer_set == other.layer_set
-        for name in ("layer_values", "param_values", "step_values"):
-            values, others = getattr(record, name), getattr(other, name)
-            np.testing.assert_allclose(values, others, rtol=1e-6, atol=1e-12, err_msg=name)
-
-
-@pytest.mark.parametrize("name", ["mlp", "cnn", "transformer"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "transformer", "two outputs", "loss and logits"])
 def test_a_record_is_that_of_an_eager_step(name: str) -> None:
     bare = Run(name, None).train(FOLLOWED + 3)
     eager, inside = (Run(name, way).train(FOLLOWED + 3).stop() for way in (False, True))
@@ -254,16 +248,15 @@ def test_a_record_is_that_of_an_eager_step(name: str) -> None:
         assert torch.equal(param, other)
 
 
-@pytest.mark.parametrize("way", ["in_place", "function"])
+@pytest.mark.parametrize("way", ["in_place", "function", "part", "numbered"])
 def test_ways_to_compile(way: str) -> None:
-    eager, inside = (Run("mlp", each, way).train(FOLLOWED + 2).stop() for each in (False, True))
+    name = "holder" if way == "part" else "mlp"
+    eager, inside = (Run(name, each, way).train(FOLLOWED + 2).stop() for each in (False, True))
     assert inside.backend.runs[True] == 2 + COMPARED
     assert_same_records(eager.records, inside.records)
 
 
-@pytest.mark.parametrize(
-    "name", ["checkpoint", "graph break", "lstm", "change in place", "two outputs"]
-)
+@pytest.mark.parametrize("name", ["checkpoint", "graph break", "lstm", "change in place"])
 def test_what_cannot_be_read_inside_is_followed_as_ever(name: str) -> None:
     """One record is lost at most: of the step at which that turned out."""
     bare = Run(name, None).train(FOLLOWED + 3)
@@ -281,6 +274,22 @@ def test_what_cannot_be_read_inside_is_followed_as_ever(name: str) -> None:
 def _drop_note(record: StepRecord) -> StepRecord:
     notes = tuple(note for note in record.layer_set.notes if not note.startswith(NOT_INSIDE))
     return replace(record, layer_set=replace(record.layer_set, notes=notes))
+
+
+def test_what_torch_does_not_compile_is_followed_as_ever() -> None:
+    """Its own containers, compiled in place, are passed over without a word."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.Sigmoid(), nn.Linear(8, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.compile(backend="aot_eager")
+    with gradwatch.watch(model, optimizer, every_n_steps=1, compiled="in_graph") as watch:
+        for _ in range(FOLLOWED + 3):
+            model(torch.randn(5, 6)).square().mean().backward()
+            optimizer.step()
+    history = watch.report().history
+    assert history is not None
+    assert [record.global_step for record in history.records] == [0, 1, 2, 4, 5]
+    assert NOT_INSIDE + "torch does not compile it" in history.records[-1].layer_set.notes
+    assert not np.isnan(history.records[-1].layer("grad_output_l2_norm")).any()
 
 
 def test_other_batches_evaluation_and_accumulation() -> None:
