@@ -255,11 +255,6 @@ class Transfer:
         """Whether reading would not wait."""
         return all(event is None or event.query() for _, _, event in self.parts)
 
-    @property
-    def is_immediate(self) -> bool:
-        """Whether the values were on the host all along."""
-        return all(event is None for _, _, event in self.parts)
-
     def read(self) -> Array:
         """Raw values in the order of the places, float64; waits until they are there."""
         raw = np.full(len(self.statistics), np.nan)

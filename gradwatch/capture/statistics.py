@@ -121,22 +121,6 @@ def choose_stride(size: int) -> int:
 _USUAL_FACTORS = 2 * 3 * 5 * 7 * 11
 
 
-def view_sample(tensor: Tensor) -> Tensor:
-    """The elements of ``take_sample``, in whatever shape costs least; where grad is off.
-
-    Args:
-        tensor: of any shape.
-    """
-    if not tensor.is_contiguous():
-        return take_sample(tensor)
-    size = tensor.numel()
-    if size <= SAMPLE_SIZE:
-        return tensor
-    stride = choose_stride(size)
-    runs = (size - RUN_LENGTH) // stride + 1
-    return tensor.as_strided((runs, RUN_LENGTH), (stride, 1), tensor.storage_offset())
-
-
 def measure_l2_norm(tensor: Tensor) -> RawValue:
     """Euclidean norm over all elements.
 

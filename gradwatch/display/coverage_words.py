@@ -67,11 +67,15 @@ def _say_level(verdict: Verdict) -> str:
     if course.climbs:
         return ""
     if course.is_at_start:
-        return f", but the loss shows no fall by step {verdict.last_step:,}"
+        return _say_no_fall(verdict)
     if not math.isnan(course.levelled_at):
         fall = math.ceil(100 * max(course.levelled_at, 0.001))
         return f", but the loss has levelled off within {fall} % of where it began"
     return ""
+
+
+def _say_no_fall(verdict: Verdict) -> str:
+    return f", but the loss shows no fall by step {verdict.last_step:,}"
 
 
 def say_not_judged(verdict: Verdict) -> str:
@@ -103,7 +107,7 @@ def _say_stay(left: tuple[ParamState, ...], verdict: Verdict) -> str:
     """``"24 weights are trained, but the loss shows no fall by step 400"``, with what steps do."""
     count = sum(param.is_weight for param in left) or len(left)
     weights = f"{count:,} weights are" if count > 1 else "the weight is"
-    said = f"{weights} trained, but the loss shows no fall by step {verdict.last_step:,}"
+    said = f"{weights} trained{_say_no_fall(verdict)}"
     return f"{said}{_say_promise(verdict.course.promise)}"
 
 

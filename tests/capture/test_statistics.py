@@ -182,14 +182,6 @@ def test_updates_leave_decay_out() -> None:
     assert record.step("learning_rate") == pytest.approx(1e-3)
 
 
-@pytest.mark.parametrize("shape", [(7,), (64, 3, 3, 3), (128, 96, 3, 3), (300, 300), ()])
-def test_a_view_of_a_sample_has_the_elements_of_the_sample(shape: tuple[int, ...]) -> None:
-    tensor = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
-    for view in (tensor, tensor.transpose(0, -1) if shape else tensor):
-        expected = statistics.take_sample(view).reshape(-1)
-        assert torch.equal(statistics.view_sample(view).reshape(-1), expected)
-
-
 def test_a_norm_is_shared_by_all_that_lies_in_the_same_memory() -> None:
     norms, grad = SharedNorms(), torch.randn(6, 4, 50)
     first = norms.measure(grad)
