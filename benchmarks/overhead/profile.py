@@ -26,6 +26,7 @@ from gradwatch.capture.device_values import Ledger
 from gradwatch.capture.forward import ForwardTracker
 from gradwatch.capture.functions import FunctionMode
 from gradwatch.capture.fused_ops import InsideRecorder
+from gradwatch.capture.gates import GateFinder
 from gradwatch.capture.gradients import GradientReader
 from gradwatch.capture.planned_forward import PlannedForward
 from gradwatch.capture.sampled_step import SampledStep
@@ -63,7 +64,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
         (PlannedForward, "_leave"),
         (FunctionMode, "_record"),
         (functions, "_note_operands"),
-        (FunctionMode, "_follow_gates"),
+        (GateFinder, "follow"),
     ),
     "following backward": ((GradientReader, "_see"), (SampledStep, "_read_backward")),
     "arming: names, samples of weights": ((SampledStep, "__post_init__"), (Session, "_arm")),

@@ -8,8 +8,7 @@ it never interleaves with a context of the user's.
 from __future__ import annotations
 
 import sys
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +19,9 @@ from torch.overrides import TorchFunctionMode
 from gradwatch.capture.attention import Scores, find_attention
 from gradwatch.capture.attention_rows import find_node
 from gradwatch.capture.cuts import CutFinder
+from gradwatch.capture.gates import GateFinder
 from gradwatch.capture.graph import Edge, Node, collect_tensors, find_input_edges
+from gradwatch.capture.torch_callables import list_callables
 from gradwatch.capture.user_frames import DEPTH_OF_MODULES, find_caller, stand_in
 from gradwatch.interruption import is_foreign
 from gradwatch.schema.activations import ACTIVATIONS, Activation
@@ -29,42 +30,19 @@ from gradwatch.schema.derivatives import Options
 _HOMES: tuple[Any, ...] = (F, torch, Tensor, torch.special)
 
 
-def _list_callables(homes: Iterable[Any], names: Iterable[str]) -> list[Any]:
-    found = [getattr(home, name, None) for home in homes for name in names]
-    return [function for function in found if function is not None]
-
-
 def _map_functions() -> dict[Any, Activation]:
     return {
         function: activation
         for activation in ACTIVATIONS.values()
         for name in activation.functions
-        for function in _list_callables(_HOMES, (name, f"{name}_"))
+        for function in list_callables(_HOMES, name, f"{name}_")
     }
 
 
 FUNCTIONS: dict[Any, Activation] = _map_functions()
 """Every spelling of every activation, such as ``Tensor.tanh_``."""
 
-PRODUCTS = frozenset(
-    _list_callables((torch, Tensor), ("mul", "mul_", "multiply", "einsum", "lerp", "addcmul"))
-    + _list_callables((Tensor,), ("__mul__", "__rmul__", "__imul__"))
-)
-"""What makes a gate of an activation: its output multiplies something else that learns."""
-
-_CARRIER_NAMES = (
-    *("view", "view_as", "reshape", "unsqueeze", "squeeze", "expand", "expand_as", "permute"),
-    *("transpose", "flatten", "chunk", "split", "unbind", "contiguous", "repeat"),
-    *("repeat_interleave", "clone", "to", "float", "type_as", "__getitem__"),
-    *("add", "sub", "rsub", "mul", "neg", "__add__", "__radd__", "__sub__", "__rsub__"),
-    *("__mul__", "__rmul__", "__neg__"),
-)
-
-CARRIERS = frozenset(_list_callables((torch, Tensor), _CARRIER_NAMES))
-"""What hands a gate on: views, and arithmetic with plain numbers."""
-
-
-READINGS = frozenset(_list_callables((Tensor,), ("item", "tolist", "numpy", "__float__")))
+READINGS = list_callables((Tensor,), "item", "tolist", "numpy", "__float__")
 """What takes values out of a tensor; questions about its shape do not use it."""
 
 
@@ -164,7 +142,7 @@ class FunctionMode(TorchFunctionMode):
         super().__init__()
         self._observer = observer
         self._guard = guard
-        self._gates: dict[int, tuple[weakref.ref[Tensor], int]] = {}
+        self._gates = GateFinder(observer.mark_gate)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -201,8 +179,8 @@ class FunctionMode(TorchFunctionMode):
         operands = self._observer.operands
         if operands is not None and _reads_values(func, result):
             self._guard(_note_operands, operands, args, kwargs)
-        if self._gates and (func in PRODUCTS or func in CARRIERS):
-            self._guard(self._follow_gates, func, args, result)
+        if self._gates.is_asked(func):
+            self._guard(self._gates.follow, func, args, result)
         return result
 
     def _record_attention(
@@ -238,24 +216,7 @@ class FunctionMode(TorchFunctionMode):
     ) -> None:
         index = self._observer.record_activation(activation, *before, y, options)
         if index is not None:
-            self._gates[id(y)] = (weakref.ref(y), index)
-
-    def _find_gate(self, value: Any) -> int | None:
-        entry = self._gates.get(id(value))
-        return entry[1] if entry is not None and entry[0]() is value else None
-
-    def _follow_gates(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
-        tensors = collect_tensors(args, depth=2)
-        gates = [(tensor, self._find_gate(tensor)) for tensor in tensors]
-        for gate, index in gates:
-            if index is None:
-                continue
-            partners = [other for other in tensors if other is not gate]
-            if func in PRODUCTS and any(p.grad_fn is not None and p.dim() > 0 for p in partners):
-                self._observer.mark_gate(index)
-            elif func in CARRIERS and not partners:
-                for out in collect_tensors(result, depth=1):
-                    self._gates[id(out)] = (weakref.ref(out), index)
+            self._gates.begin(y, index, activation.is_log)
 
 
 def _run_backward(

@@ -62,6 +62,7 @@ class Activation:
         needs_input: the output alone does not determine the derivative.
         rectifies: off, or all but off, for about half of its inputs by design.
         has_set_ends: whoever calls it has set where it ends: values beyond are meant.
+        is_log: its output, or minus it, is the logarithm of a share, as that of a gate.
         is_elementwise: each output depends on one input; else it is no nonlinearity of a weight.
         scheme: initialisation that suits the weight before it.
         gain: factor of that initialisation; with Xavier it makes up for the slope at 0, so that W
@@ -80,6 +81,7 @@ class Activation:
     needs_input: bool = False
     rectifies: bool = False
     has_set_ends: bool = False
+    is_log: bool = False
     is_elementwise: bool = True
     scheme: str = HE
     gain: float = RECTIFIER_GAIN
@@ -206,10 +208,12 @@ _ROWS = (
     Activation(
         "logsigmoid", "one", derivatives.derive_logsigmoid, lambda z: -curves.draw_softplus(-z),
         modules=("LogSigmoid",), functions=("logsigmoid",), scheme=XAVIER, gain=2.0,
+        is_log=True,
     ),
     Activation(
         "softplus", "one", derivatives.derive_softplus, curves.draw_softplus,
         modules=("Softplus",), functions=("softplus",), options=("beta", "threshold"),
+        is_log=True,
     ),
     Activation(
         "elu", "one", piecewise.derive_elu, curves.draw_elu,

@@ -151,6 +151,29 @@ def test_a_gate_is_distinguished_from_an_activation() -> None:
     assert not layers["sigmoid"].is_head
 
 
+@pytest.mark.parametrize("is_exponential", [True, False])
+def test_a_gate_may_be_kept_as_a_logarithm(is_exponential: bool) -> None:
+    """As in linear attention: decays are summed over time before their exponential multiplies."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate, self.value, self.out = (nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            decay = F.logsigmoid(self.gate(x)).cumsum(0)
+            decay = torch.where(decay - decay.max() < 0, decay + self.value(x), -1.0)
+            decay = decay.exp() if is_exponential else decay
+            return self.out(decay * self.value(x) if is_exponential else decay)
+
+    model = Net()
+    x = torch.randn(9, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    record = watch_run(model, optimizer, make_loop(model, optimizer, x, steps=1))[0]
+    layers = {layer.fqn: layer for layer in record.layer_set.layers}
+    assert layers["logsigmoid"].is_gate is is_exponential
+
+
 class Attention(nn.Module):
     """Self-attention through ``scaled_dot_product_attention``."""
 
