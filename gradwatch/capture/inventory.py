@@ -56,8 +56,8 @@ def _list_members(modules: Iterable[nn.Module]) -> tuple[list[str], list[int], l
     members: list[Any] = []
     for module in modules:
         params, inner = module._parameters, module._modules
-        names += params
-        names += inner
+        names += params.keys()
+        names += inner.keys()
         members += params.values()
         members += inner.values()
         ends.append(len(names))

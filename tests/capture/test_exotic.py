@@ -301,3 +301,16 @@ def test_a_model_on_meta_is_seen_from_when_it_has_numbers() -> None:
     record = watch_run(model, None, loop, manual=True)[-1]
     for name in ("grad_l2_norm", "weight_l2_norm", "update_l2_norm"):
         assert np.isfinite(record.param(name)).all()
+
+
+@pytest.mark.parametrize("compiler", ["script", "trace"])
+def test_torchscript_shows_its_parameters(compiler: str) -> None:
+    """What runs inside it calls no module: layers are not seen, and nothing else is lost."""
+    x = torch.randn(7, 4)
+
+    def make() -> tuple[nn.Module, Tensor]:
+        plain = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
+        return torch.jit.script(plain) if compiler == "script" else torch.jit.trace(plain, x), x
+
+    records = assert_harmless(train(make))
+    assert np.isfinite(records[-1].param("update_l2_norm")).all()
