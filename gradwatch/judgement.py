@@ -3,59 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
-from gradwatch.errors import GradWatchError, NothingToJudge, UnreadableLog
+from gradwatch.errors import NothingToJudge
 from gradwatch.log.entries import Folder
 from gradwatch.log.reader import Run, find_logs, read_folder
-from gradwatch.records import StepRecord
-from gradwatch.run_marks import RunEnd, RunHeader
+from gradwatch.run_judgement import RunJudgement, choose_thresholds, judge_run
 from gradwatch.thresholds import Thresholds
-from gradwatch.verdict.engine import diagnose
 from gradwatch.verdict.findings import Verdict
 from gradwatch.verdict.own_rules import list_kinds
 from gradwatch.verdict.trials import Trial
 from gradwatch.workers.pool import Workers, count_cores
-
-
-@dataclass(frozen=True)
-class RunJudgement:
-    """What came of one run.
-
-    Attributes:
-        run: its name.
-        verdict: over the records that could be read; ``None`` without any.
-        header: how the watch began; ``None`` in logs from before there were marks.
-        end: how it ended; ``None`` when it has not.
-        problem: why the records are no proof whatever the options: damage, or an error of ours.
-        unfinished: why they are no proof unless unfinished runs are allowed.
-        notes: worth a line, and no more.
-        trials: the remedies that were tried on its model, best first.
-    """
-
-    run: str
-    verdict: Verdict | None = None
-    header: RunHeader | None = None
-    end: RunEnd | None = None
-    problem: str = ""
-    unfinished: str = ""
-    notes: tuple[str, ...] = ()
-    trials: tuple[Trial, ...] = ()
-
-    @property
-    def is_foreign(self) -> bool:
-        """Nothing of gradwatch's is there: somebody else's run."""
-        return not (self.verdict or self.header or self.problem or self.unfinished)
-
-    def find_obstacle(self, allow_unfinished: bool = False) -> str:
-        """Why this run is not judged, in words; ``""`` when it is.
-
-        Args:
-            allow_unfinished: a run without an end is judged up to its last record.
-        """
-        return self.problem or ("" if allow_unfinished else self.unfinished)
 
 
 @dataclass
@@ -117,8 +77,7 @@ def judge_logdir(
     allow_unfinished: bool = False,
     *,
     choose: Callable[[Sequence[Run]], Sequence[Run]] = list,
-    keeps_history: bool = True,
-    jobs: int | None = 1,
+    workers: Workers | None = None,
 ) -> Judgement:
     """Judge every run under a log directory, each by the thresholds that its log names.
 
@@ -129,12 +88,12 @@ def judge_logdir(
         overrides: thresholds by name, instead of those in the log.
         allow_unfinished: judge a run without an end up to its last record.
         choose: which of the runs to judge, and with which of their records.
-        keeps_history: verdicts have the history that figures are drawn from, 250 kB a short run.
-        jobs: worker processes; 1: none. ``None``: as many as there are cores, where there is
-            enough to read. A history does not leave its process: with it there are none.
+        workers: started here, one for each core where there is enough to read, and of use for what
+            comes after. Verdicts lack the history that figures are drawn from then, 250 kB a short
+            run. ``None``: all is done in this process.
 
     Returns:
-        Its outcomes are in the order of the chosen runs, and the same for any number of processes.
+        Its outcomes are in the order of the chosen runs, and the same for any number of workers.
 
     Raises:
         NothingToJudge: there is no such directory, or no event file below it.
@@ -149,18 +108,20 @@ def judge_logdir(
             "Give the directory that was passed as logdir."
         )
     list_kinds()  # what workers say of kinds of other packages is shown by this process
-    judge = partial(_judge_run, overrides=chosen, keeps_history=keeps_history)
-    with Workers(1 if keeps_history else _count_workers(folders, jobs)) as workers:
-        found = workers.map(read_folder, folders, _make_unread)
-        runs = list(choose([run for part in found for run in part]))
-        outcomes = list(workers.map(judge, runs, _make_unjudged))
+    judge = partial(judge_run, overrides=chosen, keeps_history=workers is None)
+    ask = Workers() if workers is None else workers
+    if workers is not None:
+        workers.start(_count_workers(folders, workers.most))
+    found = ask.map(read_folder, folders, _make_unread)
+    runs = list(choose([run for part in found for run in part]))
+    outcomes = list(ask.map(judge, runs, _make_unjudged))
     return Judgement(outcomes, _find_overrides(runs, chosen), allow_unfinished)
 
 
-def _count_workers(folders: Sequence[Folder], jobs: int | None) -> int:
+def _count_workers(folders: Sequence[Folder], most: int | None) -> int:
     """Never more than there are directories."""
-    if jobs is not None:
-        return min(jobs, len(folders))
+    if most is not None:
+        return min(most, len(folders))
     worth = sum(folder.count_bytes() for folder in folders) // BYTES_A_WORKER
     return min(count_cores(), len(folders), worth)
 
@@ -201,100 +162,3 @@ def judge_latest(directory: str | os.PathLike[str]) -> RunJudgement | None:
 
     outcomes = judge_logdir(os.fspath(directory), choose=choose).outcomes
     return outcomes[0] if outcomes else None
-
-
-def choose_thresholds(header: RunHeader | None, overrides: Mapping[str, object]) -> Thresholds:
-    """Those in force at the training, the defaults where the log names none; then overrides.
-
-    Args:
-        header: start of the log; ``None`` in logs from before there were marks.
-        overrides: fields by name.
-
-    Raises:
-        InvalidInput: no such threshold, or a value that it cannot have.
-    """
-    thresholds = header.thresholds if header else Thresholds()
-    return thresholds.replace(**overrides) if overrides else thresholds
-
-
-def _judge_run(
-    run: Run, overrides: Mapping[str, object], keeps_history: bool = True
-) -> RunJudgement:
-    problems = list(run.damage)
-    verdict: Verdict | None = None
-    trials: tuple[Trial, ...] = ()
-    try:
-        if len(run):
-            records = _read_on(run, problems)
-            verdict = diagnose(records, choose_thresholds(run.header, overrides), run.label)
-            verdict = replace(
-                verdict,
-                unstepped=run.end.unstepped if run.end else 0,
-                history=verdict.history if keeps_history else None,
-            )
-            trials = _read_trials(run, problems)
-    except (GradWatchError, OSError) as error:
-        problems.append(str(error))
-    except Exception as error:  # one run that we fail on must not hide the others
-        problems.append(f"gradwatch failed on it: {type(error).__name__}: {error}")
-    if run.end is not None and run.end.how == "failure":
-        problems.append(f"an error of gradwatch's own ended the watching: {run.end.detail}")
-    if verdict is not None and not verdict.records:
-        verdict = None
-    return RunJudgement(
-        run=run.label,
-        verdict=verdict,
-        header=run.header,
-        end=run.end,
-        problem="; ".join(problems),
-        unfinished=_describe_end(run),
-        notes=_list_notes(run),
-        trials=trials,
-    )
-
-
-def _read_on(run: Run, problems: list[str]) -> Iterable[StepRecord]:
-    """The records up to the first that cannot be read, which is a problem of the run."""
-    try:
-        yield from run.records()
-    except (UnreadableLog, OSError) as error:
-        problems.append(str(error))
-
-
-def _read_trials(run: Run, problems: list[str]) -> tuple[Trial, ...]:
-    try:
-        return run.trials
-    except (UnreadableLog, OSError) as error:
-        problems.append(str(error))
-        return ()
-
-
-def _describe_end(run: Run) -> str:
-    """Why the run is unfinished, in words; ``""`` when it is finished, or from before marks."""
-    if run.header is None:
-        return ""
-    if run.end is None:
-        last = (
-            "no record" if run.last_step is None else f"its last record is of step {run.last_step}"
-        )
-        return f"it has no end: still running, or killed ({last})"
-    if run.end.how == "exception":
-        return f"{run.end.detail} ended the training at step {run.end.last_step}"
-    if run.gaps:
-        lost = sum(gap.last - gap.first + 1 for gap in run.gaps)
-        return f"{lost} records could not be written ({run.gaps[-1].reason})"
-    if not len(run):
-        return "no step was recorded"
-    return ""
-
-
-def _list_notes(run: Run) -> tuple[str, ...]:
-    notes = list(run.notes)
-    if len(run) and run.header is None:
-        notes.append("written before logs had a start and an end; judged up to its last record")
-    if run.end is not None and run.end.how == "detached" and run.end.detail:
-        notes.append(f"nobody detached the watch: {run.end.detail} at step {run.end.last_step}")
-    ended = [session.end for session in run.sessions[:-1] if session.name]
-    if None in ended:
-        notes.append(f"{ended.count(None)} times preempted and resumed")
-    return tuple(notes)

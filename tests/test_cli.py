@@ -266,7 +266,7 @@ def test_a_fault_of_ours_is_not_taken_for_findings(tmp_path, capsys, monkeypatch
     def fail(*_: object) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr("gradwatch.judgement.diagnose", fail)
+    monkeypatch.setattr("gradwatch.run_judgement.diagnose", fail)
     write_run(tmp_path, WELL)
     assert main(["check", str(tmp_path)]) == 2
     assert "RuntimeError: a fault" in capsys.readouterr().err

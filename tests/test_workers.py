@@ -104,10 +104,10 @@ def describe(found: judgement.Judgement) -> str:
 
 
 def test_outcomes_are_the_same_and_hold_no_history(logdir: Path) -> None:
-    alone, shared, whole = (
-        judge_logdir(str(logdir), keeps_history=keeps, jobs=jobs)
-        for keeps, jobs in ((False, 1), (False, 2), (True, 2))
-    )
+    with Workers(1) as none, Workers(2) as two:
+        alone, shared, whole = (
+            judge_logdir(str(logdir), workers=workers) for workers in (none, two, None)
+        )
     assert describe(alone) == describe(shared) == describe(whole)
     assert {verdict.history for verdict in (*alone.verdicts, *shared.verdicts)} == {None}
     assert all(verdict.history is not None for verdict in whole.verdicts)
@@ -150,6 +150,12 @@ def test_the_program_that_asks_is_not_run_again(tmp_path: Path) -> None:
 EVIL = "__import__('os')._exit(3)"
 
 
+def start_two() -> Workers:
+    workers = Workers()
+    workers.start(2)
+    return workers
+
+
 def _interrupt(workers: Workers, asks: list[str]) -> None:
     """As Ctrl-C would, when the first answer has come."""
     with workers:
@@ -160,7 +166,7 @@ def _interrupt(workers: Workers, asks: list[str]) -> None:
 class TestWorkers:
     def test_only_what_it_dies_of_is_lost(self) -> None:
         items = [*map(str, range(12)), EVIL, *map(str, range(12, 20)), EVIL]
-        with Workers(2) as workers:
+        with start_two() as workers:
             found = list(workers.map(eval, items, lambda item, reason: reason))
         lost = "the process that was at it ended with status 3"
         assert found == [*range(12), lost, *range(12, 20), lost]
@@ -168,23 +174,23 @@ class TestWorkers:
     @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
     def test_a_signal_is_named(self) -> None:
         kill = "__import__('os').kill(__import__('os').getpid(), 9)"
-        with Workers(2) as workers:
+        with start_two() as workers:
             (reason,) = workers.map(eval, [kill], lambda item, reason: reason)
         assert reason == "the process that was at it was ended by SIGKILL"
 
     def test_they_load_no_torch(self) -> None:
         asks = ["__import__('gradwatch.judgement')", "'torch' in __import__('sys').modules"]
-        with Workers(2) as workers:
+        with start_two() as workers:
             found = list(workers.map(eval, [" or ".join(asks[1:]), asks[1]], str))
         assert found == [False, False]
 
     def test_an_exception_is_an_error_with_its_traceback(self) -> None:
-        with Workers(2) as workers, pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        with start_two() as workers, pytest.raises(RuntimeError, match="ZeroDivisionError"):
             list(workers.map(eval, ["1", "1 / 0"], str))
 
     def test_none_is_left_when_something_interrupts(self) -> None:
         asks = ["1"] * 9 + ["__import__('time').sleep(60)"] * 20
-        workers = Workers(2)
+        workers = start_two()
         with pytest.raises(KeyboardInterrupt):
             _interrupt(workers, asks)
         assert all(worker._process.poll() is not None for worker in workers._processes)
@@ -194,7 +200,7 @@ class TestWorkers:
         self, monkeypatch: pytest.MonkeyPatch, program: str
     ) -> None:
         monkeypatch.setattr(sys, "executable", program)
-        with Workers(2) as workers:
+        with start_two() as workers:
             assert list(workers.map(eval, ["__import__('os').getpid()"], str)) == [os.getpid()]
 
 

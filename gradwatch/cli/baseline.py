@@ -33,8 +33,10 @@ def _run_baseline(options: argparse.Namespace) -> int:
     from gradwatch.configuration import find_configuration
     from gradwatch.gate.baseline import Baseline
     from gradwatch.gate.outcome import HEALTHY, NOTHING_TO_JUDGE
+    from gradwatch.workers.pool import Workers
 
-    judgement = judge(options, find_configuration())
+    with Workers(options.jobs) as workers:
+        judgement = judge(options, find_configuration(), workers)
     if judgement.unreadable:  # what was not read would be held to be well
         return NOTHING_TO_JUDGE
     baseline = Baseline.of_verdicts(judgement.verdicts)

@@ -17,11 +17,12 @@ from gradwatch.cli.arguments import (
     add_thresholds,
     parse_step,
 )
-from gradwatch.cli.printing import draw, write, write_file
+from gradwatch.cli.printing import draw_parts, write, write_file
 
 if TYPE_CHECKING:
     from gradwatch.configuration import Configuration
     from gradwatch.gate.outcome import Outcome
+    from gradwatch.workers.pool import Workers
 
 _FORMATS = ("text", "json", "markdown", "github", "sarif", "junit")
 _SEVERITIES = ("warning", "critical")
@@ -81,15 +82,17 @@ def _run_check(options: argparse.Namespace) -> int:
     from gradwatch.gate.baseline import read_baseline
     from gradwatch.gate.outcome import Gate
     from gradwatch.thresholds import Thresholds
+    from gradwatch.workers.pool import Workers
 
     configuration = _override(find_configuration(), options)
     baseline = read_baseline(options.baseline) if options.baseline else None
-    judgement = judge(options, configuration)
     overrides = choose_overrides(options, configuration, speaks=False)
     thresholds = Thresholds().replace(**overrides)
     gate = Gate(configuration, baseline, options.since, thresholds)
-    outcome = replace(gate.decide(judgement, options.logdir), version=__version__)
-    _write_outcome(outcome, options)
+    with Workers(options.jobs) as workers:
+        judgement = judge(options, configuration, workers)
+        outcome = replace(gate.decide(judgement, options.logdir), version=__version__)
+        _write_outcome(outcome, options, workers)
     return outcome.status
 
 
@@ -101,11 +104,12 @@ def _override(configuration: Configuration, options: argparse.Namespace) -> Conf
     )
 
 
-def _write_outcome(outcome: Outcome, options: argparse.Namespace) -> None:
+def _write_outcome(outcome: Outcome, options: argparse.Namespace, workers: Workers) -> None:
     if options.format == "text":
-        from gradwatch.output.text import render_outcome
+        from gradwatch.output.text import list_parts
 
-        text = draw(render_outcome(outcome, options.rows), to_stdout=options.output is None)
+        parts = list_parts(outcome, options.rows)
+        text = draw_parts(parts, workers, to_stdout=options.output is None)
     else:
         from gradwatch.output import write_outcome
 

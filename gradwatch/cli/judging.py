@@ -9,6 +9,7 @@ from gradwatch.configuration import Configuration
 from gradwatch.errors import NothingToJudge
 from gradwatch.gate.selection import Selection
 from gradwatch.judgement import Judgement, judge_logdir
+from gradwatch.workers.pool import Workers
 
 
 def choose_overrides(
@@ -53,15 +54,14 @@ def _warn_of_runs(judgement: Judgement) -> None:
 
 
 def judge(
-    options: argparse.Namespace, configuration: Configuration, keeps_history: bool = False
+    options: argparse.Namespace, configuration: Configuration, workers: Workers | None = None
 ) -> Judgement:
     """Judge the chosen runs, and say what could not be read.
 
     Args:
-        options: of a command with ``add_logdir``, ``add_selection`` and ``add_thresholds``, and
-            with ``add_jobs`` unless histories are kept.
+        options: of a command with ``add_logdir``, ``add_selection`` and ``add_thresholds``.
         configuration: of the repository.
-        keeps_history: figures are drawn.
+        workers: as in ``judge_logdir``.
 
     Raises:
         NothingToJudge: no run has records, or none is chosen.
@@ -75,8 +75,7 @@ def judge(
         overrides,
         allow_unfinished,
         choose=selection.choose,
-        keeps_history=keeps_history,
-        jobs=getattr(options, "jobs", 1),
+        workers=workers,
     )
     _warn_of_runs(judgement)
     if judgement.without_records and judgement.verdicts:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from gradwatch.errors import GradWatchError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
+
+    from gradwatch.workers.pool import Workers
 
 _PLAIN_WIDTH = 100  # columns where the output is no terminal, as in a CI log
 
@@ -24,17 +29,70 @@ def draw(views: Iterable[RenderableType], to_stdout: bool = True) -> str:
         views: in the order in which they are shown.
         to_stdout: with the terminal's width and colours; otherwise plain, 100 columns.
     """
+    file = sys.stdout if to_stdout else io.StringIO()
+    text = _capture(_make_console(file), views)
+    return text if file.isatty() else _strip(text)
+
+
+def _make_console(file: TextIO, **settings: Any) -> Console:
     from rich.console import Console
 
-    file = sys.stdout if to_stdout else io.StringIO()
-    console = Console(file=file, width=None if file.isatty() else _PLAIN_WIDTH, highlight=False)
+    width = None if file.isatty() else _PLAIN_WIDTH
+    return Console(file=file, width=width, highlight=False, **settings)
+
+
+def _capture(console: Console, views: Iterable[RenderableType]) -> str:
     with console.capture() as captured:
         for place, view in enumerate(views):
             if place:
                 console.print()
             console.print(view)
-    text = captured.get()
-    return text if file.isatty() else "\n".join(line.rstrip() for line in text.split("\n"))
+    return captured.get()
+
+
+def _strip(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.split("\n"))
+
+
+class _Part(Protocol):
+    """What can be drawn without the others."""
+
+    def render(self) -> Iterable[RenderableType]:
+        """What rich prints, one piece after the other."""
+
+
+@dataclass(frozen=True)
+class _Paper:
+    """What rich has to know of where the text goes, which a worker process cannot see."""
+
+    encoding: str
+    legacy_windows: bool
+
+    def draw(self, part: _Part) -> str:
+        return _capture(_open_paper(self), part.render())
+
+
+@lru_cache(maxsize=1)
+def _open_paper(paper: _Paper) -> Console:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=paper.encoding)
+    return _make_console(file, legacy_windows=paper.legacy_windows)
+
+
+def draw_parts(parts: Sequence[_Part], workers: Workers, to_stdout: bool = True) -> str:
+    """As ``draw``, of much: by several processes where it is not for a terminal.
+
+    Args:
+        parts: that can be pickled, in the order in which they are shown.
+        workers: that draw them.
+        to_stdout: as in ``draw``.
+    """
+    file = sys.stdout if to_stdout else io.StringIO()
+    if file.isatty():
+        return draw(chain.from_iterable(part.render() for part in parts))
+    console = _make_console(file)
+    paper = _Paper(console.encoding, console.legacy_windows)
+    drawn = workers.map(paper.draw, parts, lambda part, reason: paper.draw(part))
+    return _strip("\n".join(drawn))
 
 
 def show(*views: RenderableType) -> None:

@@ -30,7 +30,7 @@ def _run_report(options: argparse.Namespace) -> int:
     from gradwatch.configuration import find_configuration
     from gradwatch.gate.outcome import HEALTHY, NOTHING_TO_JUDGE
 
-    judgement = judge(options, find_configuration(), keeps_history=True)
+    judgement = judge(options, find_configuration())
     if not judgement.verdicts:
         return NOTHING_TO_JUDGE
     from gradwatch.display.html import write_page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -74,7 +75,13 @@ class Selection:
 
 
 def _find_wall_time(run: Run) -> float:
-    return max((entry.wall_time for entry in run.entries), default=0.0)
+    """Of the newest record; where none could be read, when the run's directory has changed."""
+    if run.entries or not run.damage:
+        return max((entry.wall_time for entry in run.entries), default=0.0)
+    try:
+        return run.path.stat().st_mtime
+    except OSError:
+        return math.inf  # it may be the last one, and must not pass unseen
 
 
 def _name_steps(run: Run) -> str:

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
+from gradwatch.evidence.history import History
 from gradwatch.verdict.course import Course
 from gradwatch.verdict.coverage import HEALTHY, NOT_JUDGED, UNHEALTHY, Coverage
 from gradwatch.verdict.layer_rows import LayerSummary, Trained
 from gradwatch.verdict.own_rules import list_kinds
-
-if TYPE_CHECKING:
-    from gradwatch.evidence.history import History
 
 __all__ = [
     "Finding",
@@ -113,8 +111,7 @@ class Verdict:
             are too few to say that steps have stopped.
         coverage: which parameters were seen to learn; ``None`` where nobody has measured it.
         course: what words need to know of the run besides; not part of the data.
-        history: the records behind it, for figures; ``None`` where nobody draws any. Not part of
-            the data.
+        history: the records behind it, for figures; not part of the data. ``None``: let go of.
     """
 
     findings: tuple[Finding, ...] = ()

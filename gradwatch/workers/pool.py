@@ -32,25 +32,24 @@ def count_cores() -> int:
 class Workers:
     """Some worker processes; where there are none, everything happens in this process.
 
+    They end with the ``with`` statement, whatever they are at.
+
     Args:
-        count: of processes; fewer than two are none. There are none either where the system, or
-            a program that has its interpreter built in, starts none.
+        most: of processes that somebody wants; ``None``: nobody has said.
 
     Example:
-        >>> with Workers(1) as workers:
+        >>> with Workers() as workers:
         ...     list(workers.map(abs, [-1, 2], lambda number, reason: 0))
         [1, 2]
     """
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most
         self._processes: list[WorkerProcess] = []
         self._idle: queue.SimpleQueue[WorkerProcess] = queue.SimpleQueue()
         self._threads: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
-        if self._count > 1 and sys.executable and not getattr(sys, "frozen", False):
-            self._start()
         return self
 
     def __exit__(
@@ -64,15 +63,22 @@ class Workers:
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
 
-    def _start(self) -> None:
+    def start(self, count: int) -> None:
+        """Start the processes; none where no interpreter can be started.
+
+        Args:
+            count: of processes; fewer than two are none.
+        """
+        if count < 2 or not sys.executable or getattr(sys, "frozen", False):
+            return
         try:
-            for _ in range(self._count):
+            for _ in range(count):
                 self._processes.append(WorkerProcess())
             is_ready = all(process.is_ready() for process in self._processes)
         except OSError:
             is_ready = False
         if is_ready:
-            self._threads = ThreadPoolExecutor(self._count)
+            self._threads = ThreadPoolExecutor(count)
             for process in self._processes:
                 self._idle.put(process)
 

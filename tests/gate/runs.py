@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from gradwatch.judgement import Judgement, RunJudgement
+from gradwatch.judgement import Judgement
 from gradwatch.log.writer import EventLog
 from gradwatch.records import StepRecord
+from gradwatch.run_judgement import RunJudgement
 from gradwatch.verdict.findings import Finding, Verdict
 from tests.display.trainings import make_training
 

@@ -15,8 +15,9 @@ from gradwatch.cli import main
 from gradwatch.display.html import write_page
 from gradwatch.display.run_facts import RunFacts
 from gradwatch.journal import Journal
-from gradwatch.judgement import RunJudgement, judge_logdir
+from gradwatch.judgement import judge_logdir
 from gradwatch.live_judgement import LiveJudgement
+from gradwatch.run_judgement import RunJudgement
 from gradwatch.run_marks import RunDescription
 from gradwatch.tensorboard_plugin.runs import RunReader, WatchedRun
 from gradwatch.thresholds import Thresholds

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from gradwatch.cli.printing import draw
+from gradwatch.cli.printing import draw_parts
 from gradwatch.display.layer_table import LEGEND
 from gradwatch.gate.outcome import Gate
-from gradwatch.output.text import MAX_TABLES, render_outcome
+from gradwatch.output.text import MAX_TABLES, list_parts
 from gradwatch.verdict.engine import diagnose
+from gradwatch.workers.pool import Workers
 from tests.display.trainings import make_training
 from tests.gate.runs import HEALTHY, UNHEALTHY, wrap
 
@@ -14,7 +15,7 @@ from tests.gate.runs import HEALTHY, UNHEALTHY, wrap
 def write(*gains: float) -> str:
     verdicts = {gain: diagnose(make_training(gain)) for gain in set(gains)}
     outcome = Gate().decide(wrap(*(verdicts[gain] for gain in gains)))
-    return draw(render_outcome(outcome), to_stdout=False)
+    return draw_parts(list_parts(outcome), Workers(), to_stdout=False)
 
 
 def test_the_first_runs_with_findings_have_a_layer_table() -> None:
