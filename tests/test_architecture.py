@@ -140,7 +140,7 @@ def test_one_doctor_judges_everywhere() -> None:
         for path in PACKAGE.rglob("*.py")
         if re.search(r"\b(Doctor|diagnose)\(", path.read_text(encoding="utf-8"))
     }
-    assert callers == {"judgement", "live_judgement", "tensorboard_plugin", "verdict"}
+    assert callers == {"run_judgement", "live_judgement", "tensorboard_plugin", "verdict"}
 
 
 @pytest.mark.parametrize(("module", "name"), HOMES)

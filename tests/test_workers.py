@@ -17,6 +17,7 @@ from gradwatch.gate.outcome import FINDINGS, NOTHING_TO_JUDGE
 from gradwatch.judgement import judge_logdir
 from gradwatch.log.reader import find_logs
 from gradwatch.schema import kinds
+from gradwatch.workers import pool
 from gradwatch.workers.pool import Workers
 from tests.display.trainings import make_training
 from tests.gate.runs import HEALTHY, UNHEALTHY, damage, write_records, write_run
@@ -212,3 +213,16 @@ def test_there_are_as_many_as_pay(logdir: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(judgement, "BYTES_A_WORKER", 1000)
     monkeypatch.setattr(judgement, "count_cores", lambda: 4)
     assert judgement._count_workers(folders, None) == 4
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("150000 100000", 1), ("300000 100000", 3), ("max 100000", 4), (None, 4)]
+)
+def test_a_container_s_share_of_the_cores_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str | None, cores: int
+) -> None:
+    monkeypatch.setattr(pool, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
+    if quota:
+        (tmp_path / "cpu.max").write_text(quota)
+    assert pool.count_cores() == cores

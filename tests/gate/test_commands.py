@@ -70,6 +70,14 @@ class TestSelection:
         assert check("--run", "nothing") == 2
         assert "got only bad, good" in capsys.readouterr().err
 
+    def test_the_last_run_is_not_passed_over_where_nothing_of_it_can_be_read(
+        self, here: Path, capsys
+    ) -> None:
+        (here / "runs" / "newest").mkdir()
+        (here / "runs" / "newest" / "events.out.tfevents.1.gradwatch.0").write_bytes(b"\xff" * 99)
+        assert check("--last") == 2
+        assert "'newest' is not judged" in capsys.readouterr().err
+
     def test_until_is_as_if_the_training_had_ended_there(self, capsys) -> None:
         assert check("--run", "bad", "--until", "1", "--format", "json") == 2  # too few records
         run = json.loads(capsys.readouterr().out)["runs"][0]
