@@ -13,11 +13,10 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from gradwatch.log.checksums import crc32c, masked
 
@@ -113,8 +112,7 @@ class EventFile:
             self._file.close()
 
 
-@dataclass(frozen=True)
-class EventFrame:
+class EventFrame(NamedTuple):
     """Where a frame's data stands in its file, and the beginning of the data.
 
     Attributes:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from gradwatch.errors import UnreadableLog
 
@@ -20,8 +20,7 @@ MAX_PARTS = 1024
 """Layer sets times files in one directory; recurrent networks unrolled to any length have some."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """Where one event of gradwatch's stands, and what its beginning says.
 
     Attributes:
