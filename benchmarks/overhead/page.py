@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.overhead.sections import (
+    list_compiled,
     list_gpu,
     list_kinds,
     list_late_ranks,
@@ -28,8 +29,7 @@ GPU = ROOT / "benchmarks" / "results" / "overhead_gpu.json"
 
 KINDS = ROOT / "benchmarks" / "results" / "overhead_kinds.json"
 
-COMPILED = ROOT / "benchmarks" / "results" / "overhead_compiled.md"
-"""Written by hand: no program here measures it again."""
+COMPILED = ROOT / "benchmarks" / "results" / "overhead_compiled.json"
 
 MEMORY_TARGET = 0.02
 
@@ -46,6 +46,12 @@ def write_page(result: Mapping[str, Any], *, save: bool) -> str:
         PAGE.write_text(text, encoding="utf-8")
         draw_plots(result)
     return text
+
+
+def redraw_text() -> None:
+    """Write the page again, but for its pictures, from the figures that have been saved."""
+    result = json.loads(RESULTS.read_text(encoding="utf-8"))
+    PAGE.write_text(write_page(result, save=False), encoding="utf-8")
 
 
 def _list_lines(result: Mapping[str, Any]) -> Iterator[str]:
@@ -88,8 +94,7 @@ def _list_lines(result: Mapping[str, Any]) -> Iterator[str]:
         yield from (remark, "")
     yield from _list_notes(workloads)
     yield from list_kinds(_read(KINDS))
-    yield from COMPILED.read_text(encoding="utf-8").splitlines()
-    yield ""
+    yield from list_compiled(_read(COMPILED))
     yield from _list_growth(result["growth"])
     check = result["check"]
     yield f"`gradwatch check` on {check['layers']:,} layers x {check['steps']:,} steps under the"

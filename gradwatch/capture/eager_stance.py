@@ -60,7 +60,7 @@ class Choice:
     @property
     def stance(self) -> str:
         """The name of a stance, as ``torch.compiler.set_stance`` takes it."""
-        way = not self.is_over and self._find_way(sys._getframe(1))
+        way = not self.is_over and self._find_way(_find_asking(sys._getframe(1)))
         self._backend = way if callable(way) else None
         return "force_eager" if way is True else str(self.before.stance)
 
@@ -76,6 +76,16 @@ class Choice:
             name: of a field of dynamo's.
         """
         return getattr(self.before, name)
+
+
+def _find_asking(frame: FrameType) -> FrameType:
+    """Who wants to know: dynamo, perhaps through the choice of another watch."""
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+        frame = frame.f_back
+    return frame
+
+
+_PACKAGE = __name__.partition(".")[0] + "."
 
 
 def _skip_ended(stance: Any) -> Any:

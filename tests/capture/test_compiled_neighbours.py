@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch._dynamo
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
+import gradwatch
 from gradwatch.capture.compilation import HAS_STANCE
 from gradwatch.capture.compiled_calls import MAX_OBJECTS, leads_to
 from tests.capture.tools import list_keys, watch_run
@@ -231,3 +233,17 @@ def test_a_neighbour_that_registers_modules_is_compiled_once() -> None:
 
     assert len(watch_run(net, optimizer, loop)) == 2
     assert (backend.compiled, backend.runs) == (1, 3)
+
+
+def test_two_watches_at_once_leave_a_neighbour_compiled() -> None:
+    backend, nets = Backend(), [make_net(seed) for seed in range(2)]
+    neighbour = compile_neighbour("wrapped", backend)
+    optimizers = [torch.optim.SGD(net.parameters(), lr=0.1) for net in nets]
+    with ExitStack() as stack:
+        for net, optimizer in zip(nets, optimizers, strict=True):
+            stack.enter_context(gradwatch.watch(net, optimizer, every_n_steps=1))
+        for _ in range(2):
+            for net, optimizer in zip(nets, optimizers, strict=True):
+                net(neighbour(torch.randn(3, 4)).detach()).sum().backward()
+                optimizer.step()
+    assert (backend.compiled, backend.runs) == (1, 4)

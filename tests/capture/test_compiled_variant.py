@@ -362,8 +362,12 @@ def test_nothing_outlives_the_watch() -> None:
 
 
 def test_it_is_asked_for() -> None:
+    """Also where another watch is waiting for its model's step."""
     run = Run("mlp", None)
-    with gradwatch.watch(run.forward, run.optimizer, every_n_steps=1, compiled="in_graph"):
+    with (
+        gradwatch.watch(Mlp()),
+        gradwatch.watch(run.forward, run.optimizer, every_n_steps=1, compiled="in_graph"),
+    ):
         run.train(FOLLOWED + 1)
     assert run.backend.runs[True] == 1 + COMPARED
 
