@@ -177,6 +177,31 @@ def test_layers_are_read_in_their_graph(tmp_path: Path) -> None:
     assert_same_records(*records)
 
 
+@needs_regions
+@pytest.mark.usefixtures("fresh_dynamo")
+def test_a_language_model_with_padding_is_read_in_its_graph() -> None:
+    """A mask of four dimensions, keys that heads share, a loss and logits."""
+    size = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "use_cache": False}
+    tokens, mask = torch.randint(50, (3, 8)), torch.ones(3, 8, dtype=torch.long)
+    mask[1, 5:] = 0
+    records = []
+    for compiled in ("eager", "in_graph"):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**size, **heads)).train()
+        optimizer, backend = torch.optim.SGD(model.parameters(), lr=0.1), Backend()
+        model.compile(backend=backend)
+        with gradwatch.watch(model, optimizer, every_n_steps=1, compiled=compiled) as watch:
+            for _ in range(FOLLOWED + 1):
+                optimizer.zero_grad()
+                model(input_ids=tokens, attention_mask=mask, labels=tokens).loss.backward()
+                optimizer.step()
+        records.append(get_records(watch))
+    assert backend.runs[True] == 1 + COMPARED
+    assert_same_records(*records)
+
+
 def test_trains_bit_identically(tmp_path: Path) -> None:
     results = []
     for callbacks in ([], [GradWatchCallback(every_n_steps=1)]):

@@ -7,6 +7,7 @@ attention weights of a bounded sample follow from what they were called with.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -44,18 +45,42 @@ class Scores(NamedTuple):
     causal: tuple[Any, ...] = ()
 
 
-def find_attention(func: Any) -> Callable[..., Scores | str] | None:
-    """What samples this function's arguments, if it is an attention.
+Sampler = Callable[..., Scores | str]
+"""Takes the arguments of an attention, and gives their sample or why there is none."""
+
+
+def find_attention(func: Any) -> Sampler | None:
+    """What samples this function's arguments, if it is an attention, and they can be read.
 
     Args:
         func: that forward calls, as a torch function mode sees it.
 
     Returns:
-        A function of the call's own arguments; ``None`` for what is no fused attention.
+        ``None`` for what is no fused attention.
+    """
+    sampler = find_sampler(func)
+    return None if sampler is None else partial(_sample_readable, sampler)
+
+
+def find_sampler(func: Any) -> Sampler | None:
+    """What samples this function's arguments, if it is an attention.
+
+    Args:
+        func: that forward calls.
     """
     if func is F.scaled_dot_product_attention:
         return sample_attention
     return sample_multi_head if func is F.multi_head_attention_forward else None
+
+
+def _sample_readable(sampler: Sampler, *args: Any, **kwargs: Any) -> Scores | str:
+    given = {**dict(zip(("query", "key"), args, strict=False)), **kwargs}
+    if not (is_readable(given["query"]) and is_readable(given["key"])):
+        return _UNREADABLE
+    return sampler(*args, **kwargs)
+
+
+_UNREADABLE = "its attention is not seen, its inputs cannot be read"
 
 
 def sample_attention(
@@ -84,8 +109,8 @@ def sample_attention(
 
     Source: arguments as in the documentation of ``scaled_dot_product_attention``.
     """
-    if not (is_readable(query) and is_readable(key)) or not query.numel() or not key.numel():
-        return "its attention is not seen, its inputs cannot be read"
+    if not query.numel() or not key.numel():
+        return _UNREADABLE
     length, size = query.shape[-2:]
     with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
         if enable_gqa:
@@ -120,8 +145,6 @@ def sample_multi_head(*args: Any, **kwargs: Any) -> Scores | str:
     ):
         return "its attention is not seen, it adds keys of its own"
     query, key = given["query"].detach(), given["key"].detach()
-    if not is_readable(query) or not is_readable(key):
-        return "its attention is not seen, its inputs cannot be read"
     with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
         masks = [given.get("attn_mask"), given.get("key_padding_mask")]
         if query.dim() == 2:

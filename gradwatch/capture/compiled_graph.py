@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
 from gradwatch.capture import compiled_taps as taps
 from gradwatch.capture import statistics
 from gradwatch.capture.compiled_changes import avoid_changes
 from gradwatch.capture.compiled_nodes import (
+    UnsuitedGraph,
     expect_example,
     list_before,
     read_example,
@@ -138,9 +140,10 @@ class _Editor:
         self._end = next(node for node in self._graph.nodes if node.op == "output")
         self._mode: Any = nullcontext()
         for site in sites:
-            example = expect_example(site.outputs[0])
-            self._mode = getattr(example, "fake_mode", None) or nullcontext()
-            tapped.device = example.device
+            if site.attention is None:
+                example = expect_example(site.outputs[0])
+                self._mode = getattr(example, "fake_mode", None) or nullcontext()
+                tapped.device = example.device
 
     # Forward --------------------------------------------------------------------------------
 
@@ -182,7 +185,7 @@ class _Editor:
         if site.attention is not None:
             yield from self._read(output, taps.ATTENTION_READER, *site.attention)
         elif slot.activation is not None:
-            facts = slot.activation.name, slot.settings
+            facts = slot.activation.name, site.settings
             yield from self._read(output, taps.ACTIVATION_READER, site.given, output, *facts)
         else:
             for node in site.outputs:
@@ -192,8 +195,9 @@ class _Editor:
         self, place: Node, reader: taps.Reader, *args: Any
     ) -> Iterator[tuple[taps.NamedReading, Node]]:
         with self._mode:
-            examples = [read_example(arg) if isinstance(arg, Node) else arg for arg in args]
-            readings = reader.describe(*examples)
+            readings = reader.describe(*map_arg(args, read_example))
+        if not readings:
+            raise UnsuitedGraph("an attention whose softmax is not known")
         node = self._call_after(place, reader.measure, *args)
         with self._graph.inserting_after(node):
             for number, reading in enumerate(readings):

@@ -5,6 +5,7 @@ A call that is not found beyond doubt makes the whole graph unsuited: the step t
 
 from __future__ import annotations
 
+import operator
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import Graph, Node
 
+from gradwatch.capture.attention import find_sampler
 from gradwatch.capture.call_measures import list_settings
 from gradwatch.capture.compiled_nodes import (
     UnsuitedGraph,
@@ -23,7 +25,9 @@ from gradwatch.capture.compiled_nodes import (
     read_example,
 )
 from gradwatch.capture.functions import FUNCTIONS, find_call
-from gradwatch.capture.plan import Slot
+from gradwatch.capture.plan import CallSettings, Slot
+from gradwatch.schema.activations import Activation
+from gradwatch.schema.derivatives import Options
 
 _LINEAR = torch._C._nn.linear
 _SAME_ELEMENTS = frozenset(
@@ -41,14 +45,16 @@ class Site(NamedTuple):
         uses: what it was given, or another name of it inside, and the node that takes it: where the
             gradient leaves.
         given: its input; ``None``: no gradient leaves.
-        attention: queries, keys, whether it is causal, and scale, of a fused attention.
+        settings: arguments of an activation's call.
+        attention: of a fused attention, as ``compiled_taps.list_attention_readings`` takes it.
     """
 
     slot: Slot
     outputs: tuple[Node, ...]
     uses: tuple[tuple[Node, Node], ...] = ()
     given: Node | None = None
-    attention: tuple[Node, Node, bool, float] | None = None
+    settings: CallSettings | None = None
+    attention: tuple[bool, tuple[Any, ...], dict[str, Any]] | None = None
 
 
 def find_sites(slots: Sequence[Slot], graph: Graph, root: int) -> list[Site]:
@@ -100,7 +106,7 @@ class _Finder:
         for key in keys:
             self._inside[key].append(node)
         module = int(keys[-1].partition("@")[0]) if keys else self._root
-        is_attention = node.target is F.scaled_dot_product_attention
+        is_attention = find_sampler(node.target) is not None
         if is_attention or (_find_activation(node)[0] is not None and learns(node)):
             self._functions[module, is_attention].append(node)
 
@@ -130,12 +136,9 @@ class _Finder:
         node = waiting.popleft()
         if slot.attention is not None:
             return Site(slot, (node,), attention=_read_attention(node))
-        activation, settings = _find_activation(node)
-        value = read_example(node)
-        is_same = settings is not None and slot.settings is not None
-        if activation is not slot.activation or not is_same:
-            raise UnsuitedGraph("another activation")
-        if _drop_flag(settings) != _drop_flag(slot.settings):
+        activation, options = _find_activation(node)
+        value, settings = read_example(node), list_settings(options)
+        if activation is not slot.activation or _drop_flag(settings) != _drop_flag(slot.settings):
             raise UnsuitedGraph("another activation")
         if value is None or value.dim() != slot.n_dims:
             raise UnsuitedGraph("an activation of another shape")
@@ -144,7 +147,8 @@ class _Finder:
         if not isinstance(given, Node) or read_example(given) is None:
             raise UnsuitedGraph("an activation of something else")
         has_gradient = bool(slot.inputs) and _is_data(given)
-        return Site(slot, (node,), ((given, node),) if has_gradient else (), given)
+        uses = ((given, node),) if has_gradient else ()
+        return Site(slot, (node,), uses, given, settings or tuple(options.items()))
 
     def _find_outputs(self, slot: Slot, inside: set[Node]) -> tuple[Node, ...]:
         leaving = [node for node in inside if learns(node) and not inside >= set(node.users)]
@@ -167,20 +171,19 @@ class _Finder:
             raise UnsuitedGraph("calls that were not planned")
 
 
-def _find_activation(node: Node) -> tuple[Any, Any]:
-    """The activation that a node is, or ``None``, and its arguments."""
+def _find_activation(node: Node) -> tuple[Activation | None, Options]:
+    """The activation that a node is, or ``None``, and its arguments; tensors are nodes."""
     func: Any = node.target
     if node.op == "call_method":
         func = getattr(Tensor, str(func), None)
     if func not in FUNCTIONS:
-        return None, None
-    activation, options = find_call(func, node.args, node.kwargs)
-    return activation, list_settings(options)
+        return None, {}
+    return find_call(func, node.args, node.kwargs)
 
 
-def _drop_flag(settings: Any) -> list[tuple[str, Any]]:
+def _drop_flag(settings: CallSettings | None) -> CallSettings | None:
     """Arguments but for ``inplace``, which dynamo replaces by the name of the function."""
-    return [setting for setting in settings if setting[0] != "inplace"]
+    return settings and tuple(setting for setting in settings if setting[0] != "inplace")
 
 
 def _check_views(slot: Slot, outputs: Sequence[Node]) -> None:
@@ -191,8 +194,16 @@ def _check_views(slot: Slot, outputs: Sequence[Node]) -> None:
             if len(node.users) > 1:
                 raise UnsuitedGraph("a gradient that is read behind a view")
         value = read_example(node)
-        if value is None or (value._is_view() and node.target is not _LINEAR):
+        if value is None or (value._is_view() and not _ends_in_view(node)):
             raise UnsuitedGraph("a gradient that is read behind a view")
+
+
+def _ends_in_view(node: Node) -> bool:
+    """Whether a function gives a view of what it has computed, and looks at that no more."""
+    source = node.args[0] if node.target is operator.getitem else node
+    return isinstance(source, Node) and (
+        source.target is _LINEAR or find_sampler(source.target) is not None
+    )
 
 
 def _find_given(
@@ -210,6 +221,8 @@ def _find_given(
     if len({given for given, _ in pairs}) != 1:
         raise UnsuitedGraph("an input that is not found")
     uses = [use for pair in pairs for use in _follow_names(*pair)]
+    if len(slot.inputs) == 1:  # a function that takes it several times may let it out at one place
+        uses = list(dict.fromkeys(uses))
     if len(uses) != len(slot.inputs) or not own.issuperset(user for _, user in uses):
         raise UnsuitedGraph("an input that is not found")
     if len({user for _, user in uses}) != len(uses):
@@ -233,16 +246,7 @@ def _list_inputs(node: Node) -> Iterator[Node]:
     return iter(found)
 
 
-def _read_attention(node: Node) -> tuple[Node, Node, bool, float]:
-    names = "query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"
-    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    q, k = given["query"], given["key"]
-    queries, keys = read_example(q), read_example(k)
-    if given.get("attn_mask") is not None or given.get("enable_gqa"):
-        raise UnsuitedGraph("an attention with a mask")
-    if queries is None or keys is None or queries.shape[:-2] != keys.shape[:-2]:
-        raise UnsuitedGraph("an attention of another kind")
-    scale, is_causal = given.get("scale"), given.get("is_causal", False)
-    if not isinstance(is_causal, bool) or not isinstance(scale, (float, int, type(None))):
+def _read_attention(node: Node) -> tuple[bool, tuple[Any, ...], dict[str, Any]]:
+    if any(read_example(given) is None for given in node.all_input_nodes):
         raise UnsuitedGraph("an attention whose settings vary")
-    return q, k, is_causal, queries.shape[-1] ** -0.5 if scale is None else float(scale)
+    return node.target is F.multi_head_attention_forward, node.args, dict(node.kwargs)

@@ -7,15 +7,13 @@ but a function. Every function here is traced, and must not read values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gradwatch.capture import saturation, statistics
-from gradwatch.capture.attention import make_mask, measure_weights
-from gradwatch.capture.attention_rows import sample_kept
+from gradwatch.capture import attention, saturation, statistics
 from gradwatch.capture.device_values import PLAIN, REST, ROOT, RawValue
 from gradwatch.capture.plan import CallSettings
 from gradwatch.schema.activations import ACTIVATIONS, SATURATION_SHARE
@@ -162,18 +160,23 @@ def list_activation_readings(x: Tensor, y: Tensor, name: str, settings: CallSett
 
 
 @torch.no_grad()
-def list_attention_readings(q: Tensor, k: Tensor, is_causal: bool, scale: float) -> Readings:
-    """Of a fused attention, as ``attention_rows.ScoreRows`` reads them.
+def list_attention_readings(
+    is_multi_head: bool, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Readings:
+    """Of a fused attention, as ``attention.measure_scores`` reads them.
 
     Args:
-        q, k: its queries and keys.
-        is_causal: a query sees no key after its own place.
-        scale: of the scores.
+        is_multi_head: it projects by itself, as ``multi_head_attention_forward``.
+        args, kwargs: that it is called with.
+
+    Returns:
+        ``[]`` where these do not say what its softmax is taken of.
     """
-    q, k, causal = sample_kept(q.detach(), k.detach(), is_causal)
-    found = measure_weights((q * scale)[None], k[None], make_mask(causal))
-    names = "saturated_fraction", "derivative_mean"
-    return [(name, RawValue(v[0], PLAIN)) for name, v in zip(names, found, strict=True)]
+    sampler = attention.sample_multi_head if is_multi_head else attention.sample_attention
+    scores = sampler(*args, **kwargs)
+    if isinstance(scores, str):
+        return []
+    return [(name, reading) for _, name, reading in attention.measure_scores(scores)]
 
 
 def measure_output(y: Tensor) -> tuple[Tensor, ...]:
@@ -196,13 +199,15 @@ def measure_activation(
     return _take_values(list_activation_readings(x, y, name, settings))
 
 
-def measure_attention(q: Tensor, k: Tensor, is_causal: bool, scale: float) -> tuple[Tensor, ...]:
+def measure_attention(
+    is_multi_head: bool, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Tensor, ...]:
     """Values of ``list_attention_readings``.
 
     Args:
-        q, k, is_causal, scale: as there.
+        is_multi_head, args, kwargs: as there.
     """
-    return _take_values(list_attention_readings(q, k, is_causal, scale))
+    return _take_values(list_attention_readings(is_multi_head, args, kwargs))
 
 
 def _take_values(readings: Readings) -> tuple[Tensor, ...]:

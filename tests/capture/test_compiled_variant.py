@@ -84,6 +84,35 @@ class Block(nn.Module):
         return self.qkv(self.norm(x)).chunk(3, -1)
 
 
+class Biased(nn.Module):
+    """Heads of queries that share keys, under a mask that learns; a slope that learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act, self.queries = nn.Linear(8, 8), nn.PReLU(), nn.Linear(8, 8)
+        self.keys, self.bias = nn.Linear(8, 8), nn.Parameter(torch.randn(2, 5, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.first(x))
+        q, k = (y.unflatten(-1, (2, -1)).transpose(1, 2) for y in (self.queries(x), self.keys(x)))
+        k, v = k.chunk(2, 1)
+        return F.scaled_dot_product_attention(q, k, v, self.bias, enable_gqa=True).flatten(1)
+
+
+class Encoder(nn.Module):
+    """Torch's own layers, which project inside the attention, and padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.first, self.encoder = nn.Linear(8, 8), nn.TransformerEncoder(layer, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lengths = torch.tensor([5, 3, 4])
+        padding = torch.arange(x.shape[1]) >= lengths[:, None]
+        return self.encoder(self.first(x), src_key_padding_mask=padding)
+
+
 class Rms(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -160,6 +189,8 @@ MAKERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "mlp": (Mlp, lambda: torch.randn(5, 6)),
     "cnn": (Cnn, lambda: torch.randn(4, 2, 5, 5)),
     "transformer": (Transformer, lambda: torch.randint(9, (3, 5))[:, :4]),
+    "biased": (Biased, lambda: torch.randn(3, 5, 8)),
+    "encoder": (Encoder, lambda: torch.randn(3, 5, 8)),
     "checkpoint": (Checkpointed, lambda: torch.randn(5, 6)),
     "graph break": (Broken, lambda: torch.randn(5, 6)),
     "lstm": (Recurrent, lambda: torch.randn(5, 6)),
@@ -237,7 +268,10 @@ class Run:
         return self
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "transformer", "two outputs", "loss and logits"])
+@pytest.mark.parametrize(
+    "name",
+    ["mlp", "cnn", "transformer", "biased", "encoder", "two outputs", "loss and logits"],
+)
 def test_a_record_is_that_of_an_eager_step(name: str) -> None:
     bare = Run(name, None).train(FOLLOWED + 3)
     eager, inside = (Run(name, way).train(FOLLOWED + 3).stop() for way in (False, True))
