@@ -106,15 +106,21 @@ class LossLevels:
         a peak, or that it has fallen among the first ones already. Only after ``patience``
         optimizer steps; before that, or where no loss is known, False. So it is where one of the
         first losses is not above 0: such a value has no floor to fall to, as the surrogate loss of
-        a policy.
+        a policy. Of a run with few records it takes a clearer fall to be seen than of others.
         """
-        if isnan(self.fall[0]) or self._ages[-1] < self.thresholds.patience or min(self.early) <= 0:
+        if not self.latest or self._ages[-1] < self.thresholds.patience or min(self.early) <= 0:
             return False
-        early, late, latest = self._untouched, self._late, self._late[-FIRST_RECORDS:]
-        if max(latest) < min(early):  # as clear as can be, however few the early ones are
+        known = min(self.count // 2, EARLY_LOSSES)
+        early, late = self._untouched[:known], list(self.latest)[known - self.count :]
+        if max(late) < min(early):  # as clear as can be, however few they are
             return False
-        scores = score_fall(early, late), score_fall(early[:FIRST_RECORDS], latest)
+        scores = score_fall(early, late), score_fall(early[:FIRST_RECORDS], late[-FIRST_RECORDS:])
         return max(scores) < self.thresholds.seen_fall
+
+    @property
+    def lacks_records(self) -> bool:
+        """Whether the loss shows no fall in fewer records than one is looked for in."""
+        return self.count < EARLY_LOSSES + LATEST_RECORDS and self.is_at_start
 
     @property
     def _untouched(self) -> list[float]:

@@ -71,8 +71,26 @@ def shows_no_fall(history: History) -> bool:
         >>> shows_no_fall(make_history(records[:20])), shows_no_fall(make_history(records))
         (False, True)
     """
-    value_tells = not has_players(history.latest) and not history.loss_change.climbs
-    return history.losses.is_at_start and value_tells
+    return history.losses.is_at_start and _value_tells(history)
+
+
+def shows_no_fall_in_few_records(history: History) -> bool:
+    """Whether more records could show that the loss has fallen.
+
+    Args:
+        history: of the run so far.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> records = [make_record(5 * step, step={"loss": 2.3}) for step in range(40)]
+        >>> [shows_no_fall_in_few_records(make_history(records[:n])) for n in (5, 10, 40)]
+        [False, True, False]
+    """
+    return history.losses.lacks_records and _value_tells(history)
+
+
+def _value_tells(history: History) -> bool:
+    return not has_players(history.latest) and not history.loss_change.climbs
 
 
 def measure_overshoot(history: History, thresholds: Thresholds) -> float:

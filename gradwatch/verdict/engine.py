@@ -10,6 +10,7 @@ import numpy as np
 
 from gradwatch.evidence.gradient_flow import Reading, read_flow
 from gradwatch.evidence.history import History
+from gradwatch.evidence.progress import shows_no_fall_in_few_records
 from gradwatch.records import StepRecord
 from gradwatch.schema import kinds
 from gradwatch.thresholds import Thresholds
@@ -65,8 +66,8 @@ class Doctor:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a sign has shown that must last before it is a finding."""
-        return self._tracker.is_waiting
+        """Whether a sign has shown that must last, or no fall of the loss in too few records."""
+        return self._tracker.is_waiting or shows_no_fall_in_few_records(self.history)
 
     def observe(self, record: StepRecord) -> tuple[Change, ...]:
         """Take in the next record.
