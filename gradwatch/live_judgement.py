@@ -83,7 +83,9 @@ class LiveJudgement:
                 self._say(change.finding)
             if self._on_change is not None:
                 self._call(self._on_change, change)
-        return self._alertness.count_samples(record, self._doctor.is_waiting)
+        return self._alertness.count_samples(
+            record, self._doctor.is_waiting, self._doctor.lacks_losses
+        )
 
     def _say(self, finding: Finding) -> None:
         """One that comes and goes is said the first time."""

@@ -25,6 +25,9 @@ class LossLevels:
         early: of the first ``EARLY_LOSSES`` records.
         latest: of the latest ones that do not belong to the first ``FIRST_RECORDS``.
         count: of the records in which it was known.
+        lacks_records: the loss has shown no fall, and of the run's later half there are fewer
+            records than one is looked for in. It stays so until there are as many: whoever looks
+            until there is a fall will see one.
         thresholds: ``levelled``, ``levelled_records``, ``least_fall``, ``seen_fall`` and
             ``patience``.
 
@@ -38,6 +41,7 @@ class LossLevels:
     early: list[float] = field(default_factory=list)
     latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_RECORDS))
     count: int = 0
+    lacks_records: bool = False
     thresholds: Thresholds = DEFAULTS
     _ages: deque[int] = field(default_factory=lambda: deque(maxlen=LATEST_RECORDS))
     _first_step: int = 0
@@ -69,6 +73,12 @@ class LossLevels:
         if self.count > FIRST_RECORDS:
             self.latest.append(loss)
             self._ages.append(max(record.global_step - self._first_step, 1))
+            self._see_whether_records_lack()
+
+    def _see_whether_records_lack(self) -> None:
+        of_later_half = sum(2 * age >= self._ages[-1] for age in self._ages)
+        is_open = self.lacks_records or self.is_at_start
+        self.lacks_records = of_later_half < LATEST_RECORDS and is_open
 
     @property
     def beginning(self) -> float:
@@ -116,11 +126,6 @@ class LossLevels:
             return False
         scores = score_fall(early, late), score_fall(early[:FIRST_RECORDS], late[-FIRST_RECORDS:])
         return max(scores) < self.thresholds.seen_fall
-
-    @property
-    def lacks_records(self) -> bool:
-        """Whether the loss shows no fall in fewer records than one is looked for in."""
-        return self.count < EARLY_LOSSES + LATEST_RECORDS and self.is_at_start
 
     @property
     def _untouched(self) -> list[float]:

@@ -44,12 +44,16 @@ class Alertness:
         self._asked = 0
         self._is_broken = False
 
-    def count_samples(self, record: StepRecord, has_sign: bool) -> int:
+    def count_samples(
+        self, record: StepRecord, has_sign: bool, lacks_losses: bool = False
+    ) -> int:
         """Steps right after this record that call for a sample.
 
         Args:
             record: the newest.
             has_sign: something has shown that is no finding yet.
+            lacks_losses: the loss shows no fall, in few records. These samples, some ten for each
+                doubling of the steps, leave the allowance to the others.
 
         Returns:
             0 where the schedule is enough.
@@ -69,7 +73,7 @@ class Alertness:
         left = ALLOWANCE + self._records - 2 * self._asked
         granted = max(min(wanted, left), 0)
         self._asked += granted
-        return CLOSE_SAMPLES if self._find_break(record) else granted
+        return CLOSE_SAMPLES if self._find_break(record) else max(granted, int(lacks_losses))
 
     def _lacks_samples(self, record: StepRecord) -> bool:
         """Whether a rectifier is mostly silent, and batches are too small to say more."""

@@ -66,8 +66,13 @@ class Doctor:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a sign has shown that must last, or no fall of the loss in too few records."""
-        return self._tracker.is_waiting or shows_no_fall_in_few_records(self.history)
+        """Whether a sign has shown that must last before it is a finding."""
+        return self._tracker.is_waiting
+
+    @property
+    def lacks_losses(self) -> bool:
+        """Whether the loss shows no fall, in fewer records than one is looked for in."""
+        return shows_no_fall_in_few_records(self.history)
 
     def observe(self, record: StepRecord) -> tuple[Change, ...]:
         """Take in the next record.
