@@ -1,4 +1,4 @@
-"""What no gradient can move by construction: attention over one key, f(x) - x where f(x) is x."""
+"""What no gradient can move by construction: attention over one key, a norm over one value."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from gradwatch.thresholds import Thresholds
 
 NO_CHOICE = "its softmax has one key to choose from, so that queries and keys change nothing"
 NO_OUTPUT = "the softmax at the output has one entry to choose from, and is always 1"
+NO_SPREAD = (
+    "the normalisation behind has one value at a time, or equal ones, and returns its own bias "
+    "whatever it is given"
+)
 CANCELS = (
     "what uses its output sends back gradients that add up to zero, as x - f(x) does for f(x) = x"
 )
@@ -28,8 +32,8 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
         thresholds: ``profile``, above which a gradient is no rounding, and ``rounding_share``.
 
     Returns:
-        Indices of parameters by ``NO_CHOICE``, ``NO_OUTPUT`` or ``CANCELS``; a reason without any
-        is left out.
+        Indices of parameters by ``NO_CHOICE``, ``NO_OUTPUT``, ``NO_SPREAD`` or ``CANCELS``; a
+        reason without any is left out.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_layer_set, make_reading
@@ -40,7 +44,8 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
     """
     topology = reading.topology
     choiceless, shared = _find_choiceless(reading), _find_shared(topology)
-    if not (choiceless or shared):
+    spreadless = _find_spreadless(reading, thresholds.profile)
+    if not (choiceless or shared or spreadless):
         return {}
     faint = topology.is_held & ~(reading.param_gradient >= thresholds.profile)
     judged = np.flatnonzero(faint).tolist()
@@ -53,6 +58,7 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
     is_output = all(topology.layers[call].is_head for call in choiceless)
     found = {
         NO_OUTPUT if is_output else NO_CHOICE: idle,
+        NO_SPREAD: [i for i in judged if spreadless and _feeds_only(reading, i, spreadless)],
         CANCELS: [i for i in judged if i in shared and _cancels(reading, i)],
     }
     return {reason: indices for reason, indices in found.items() if indices}
@@ -66,6 +72,32 @@ def _find_choiceless(reading: Reading) -> set[int]:
     slope = reading.record.layer("derivative_mean")
     saturated = reading.record.layer("saturated_fraction")
     return {index for index in mixing if slope[index] == 0 and saturated[index] == 0}
+
+
+def _find_spreadless(reading: Reading, rounding: float) -> set[int]:
+    """Normalisations of which each value is its own mean: ``(x - mean) / std`` is 0 there.
+
+    A scale's gradient is the shift's times those zeros, and what goes on to the input cancels: of
+    either no more is left than rounding.
+    """
+    layers, grad = reading.topology.layers, reading.record.param("grad_l2_norm")
+    return {
+        call
+        for scale, shift in _find_affine(reading.topology)
+        if grad[scale] < rounding * grad[shift]
+        for call in reading.topology.calls[scale]
+        if layers[call].inputs
+        and all(reading.grad[i] < rounding * reading.grad[call] for i in layers[call].inputs)
+    }
+
+
+@lru_cache(maxsize=16)
+def _find_affine(topology: Topology) -> tuple[tuple[int, int], ...]:
+    """Scale and shift of each normalisation that has both."""
+    by_name = {param.fqn: index for index, param in enumerate(topology.params)}
+    norms = dict.fromkeys(layer.fqn for layer in topology.layers if layer.role == "norm")
+    pairs = ((by_name.get(f"{fqn}.weight", -1), by_name.get(f"{fqn}.bias", -1)) for fqn in norms)
+    return tuple(pair for pair in pairs if min(pair) >= 0)
 
 
 @lru_cache(maxsize=16)

@@ -44,9 +44,7 @@ class Alertness:
         self._asked = 0
         self._is_broken = False
 
-    def count_samples(
-        self, record: StepRecord, has_sign: bool, lacks_losses: bool = False
-    ) -> int:
+    def count_samples(self, record: StepRecord, has_sign: bool, lacks_losses: bool = False) -> int:
         """Steps right after this record that call for a sample.
 
         Args:

@@ -53,6 +53,31 @@ def test_a_loss_is_at_its_start_when_no_fall_is_seen_in_time(losses, is_at_start
     assert fill_levels(list(range(len(losses))), losses).is_at_start is is_at_start
 
 
+SCHEDULE = [0, 1, 2, 3, 4, 5, 7, 10, 15, 22, 33, 49]
+
+
+@pytest.mark.parametrize(
+    ("losses", "is_at_start"),
+    [
+        ([2.3, 2.4, 2.2] * 4, True),
+        ([2.3 - 0.01 * step for step in SCHEDULE], False),
+        ([2.3, 2.4, 2.2, 2.5, 2.1, 2.6, 2.3, 2.4, 2.2, 2.3, 1.8, 2.4], True),
+    ],
+    ids=["around where it was", "falls", "at one of the last two"],
+)
+def test_few_losses_have_to_show_a_fall_as_well(losses, is_at_start):
+    assert fill_levels(SCHEDULE, losses).is_at_start is is_at_start
+
+
+def test_losses_lack_until_the_later_half_of_the_run_has_enough():
+    """Also where the loss has fallen since the question was asked."""
+    levels, layer_set, lacking = LossLevels(), build_chain(2), []
+    for step in (*SCHEDULE[:-1], *range(34, 46), 90):
+        levels.add(make_record(layer_set, step, loss=2.3 if step < 40 else 1.0))
+        lacking.append(levels.lacks_records)
+    assert lacking == [False] * 10 + [True] * 10 + [False] * 4
+
+
 def test_too_few_losses_have_not_levelled():
     assert not fill_levels(list(range(9)), [1.0] * 9).has_levelled
     assert math.isnan(LossLevels().peak)

@@ -61,3 +61,41 @@ def test_what_cancels_by_construction_is_a_note(size: int) -> None:
     assert report.healthy
     notes = [note.layers for note in report.notes if "add up to zero" in note.message]
     assert notes == ([("norm",)] if size == 1 else [])
+
+
+class Gated(nn.Module):
+    """One input opens what another one gives; the loss can fall without."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.body, self.outer = nn.Linear(8, 12), nn.Linear(12, 3)
+        self.gate = nn.Sequential(nn.Linear(8, 12), norm, nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(self.body(x).tanh() * self.gate(x.flip(1)))
+
+
+class ByFeature(nn.LayerNorm):
+    """Of each feature alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[..., None])[..., 0]
+
+
+@pytest.mark.parametrize(
+    ("norm", "layers"),
+    [
+        (nn.GroupNorm(12, 12), ("gate.0",)),
+        (ByFeature(1), ("gate.0",)),
+        (nn.GroupNorm(4, 12), None),
+        (nn.LayerNorm(12), None),
+    ],
+    ids=["groups of one", "features of one", "groups of three", "all features"],
+)
+def test_nothing_is_learned_before_a_normalisation_of_single_values(
+    norm: nn.Module, layers: tuple[str, ...] | None
+) -> None:
+    """What rounding leaves of the gradient moves the weights under Adam, and is no learning."""
+    torch.manual_seed(0)
+    report = train(Gated(norm), make_labelled(8, 3), 30)
+    assert [found.layers for found in report.findings] == ([layers] if layers else [])

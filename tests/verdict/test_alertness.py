@@ -60,6 +60,13 @@ def test_a_sign_is_followed_step_by_step_but_not_for_ever() -> None:
     assert sum(asked) <= (100 + ALLOWANCE) / 2 + 1
 
 
+def test_losses_that_lack_are_sampled_beside_the_allowance() -> None:
+    alertness = Alertness()
+    records = [make_record(CHAIN, step, loss=1.0) for step in range(50)]
+    assert all(alertness.count_samples(record, False, lacks_losses=True) for record in records)
+    assert alertness.count_samples(make_record(CHAIN, 50, loss=9.0), False) == JUMP_SAMPLES
+
+
 def test_broken_weights_and_a_rollback_are_looked_at_closely() -> None:
     alertness = Alertness()
     plain = make_record(CHAIN, 0, loss=1.0)

@@ -139,3 +139,29 @@ def owe(width: int, is_rectified: bool) -> Training:
 
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     return drive(model, optimizer, draw, functional.mse_loss, 150)
+
+
+class Weigher(nn.Module):
+    """Features of one input, each times a gate that another input opens."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(8, width), nn.ReLU())
+        self.gate = nn.Sequential(nn.Linear(8, width), nn.GroupNorm(groups, width), nn.Sigmoid())
+        self.guess = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.guess(self.body(x[:, :8]) * self.gate(x[:, 8:]))
+
+
+def weigh(width: int, groups: int) -> Training:
+    """Two bits: one of the first input alone, one of both; a norm by channel keeps the gate shut."""
+    torch.manual_seed(0)
+    model, source = Weigher(width, groups), torch.Generator().manual_seed(0)
+
+    def draw(_: int) -> Batch:
+        x = torch.randn(64, 16, generator=source)
+        return x, (x[:, 0] > 0) + 2 * (x[:, 1] * x[:, 8] > 0)
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    return drive(model, optimizer, draw, functional.cross_entropy, 200)

@@ -64,6 +64,10 @@ CASES = (
         why="no two samples of a pair are the same",
     ),
     Case("sigmoid_over_one_output", partial(asked.decide, 48, has_one_entry=False), why="no cut"),
+    *(
+        Case(f"gate_of_{width}_normalised", partial(asked.weigh, width, 4), why="several values")
+        for width in (32, 48)
+    ),
     Case("cell_with_its_state", partial(asked.remember, 24, 20, is_cut=False), why="no cut"),
     Case("logarithm_of_a_gate_with_a_floor", partial(asked.gate, 48, 1e-6), why="never of 0"),
     Case(

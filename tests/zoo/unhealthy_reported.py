@@ -162,6 +162,19 @@ CASES = (
         why="a softmax over one entry is 1 whatever it is given",
         fixed=partial(asked.decide, 32, has_one_entry=False),
     ),
+    *(
+        Case(
+            f"gate_of_{width}_normalised_one_by_one",
+            partial(asked.weigh, width, width),
+            ("disconnected",),
+            (),
+            "disconnected",
+            ("gate.0",),
+            why="GroupNorm with one value in a group returns its bias whatever it is given",
+            fixed=partial(asked.weigh, width, 4),
+        )
+        for width in (32, 48)
+    ),
     Case(
         "cell_cut_at_each_step",
         partial(asked.remember, 32, 30, is_cut=True),

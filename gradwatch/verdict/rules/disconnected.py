@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradwatch.evidence.by_construction import NO_OUTPUT, find_idle
+from gradwatch.evidence.by_construction import NO_OUTPUT, NO_SPREAD, find_idle
 from gradwatch.evidence.cuts import find_cuts, find_readings, find_unused
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.half_precision import find_behind, find_flushed
@@ -107,6 +107,18 @@ _ZEROS = (
 )
 
 
+_ONE_ENTRY = (
+    "Replace the softmax by a sigmoid, or leave it out and use binary_cross_entropy_with_logits; "
+    "or give the last layer one output per class and use cross_entropy."
+)
+_ONE_VALUE = (
+    "Normalise over several values: LayerNorm over several features, GroupNorm with several "
+    "channels in a group or before the pooling, BatchNorm of different samples; or leave it out."
+)
+_FAULTY = {NO_OUTPUT: _ONE_ENTRY, NO_SPREAD: _ONE_VALUE}
+"""What to do, by the reason why nothing can be learned, where that is a mistake."""
+
+
 def _gets_zeros(reading: Reading, indices: list[int]) -> bool:
     """Whether a gradient comes to all of these parameters, and is 0."""
     grad = reading.record.param("grad_l2_norm")[indices]
@@ -134,17 +146,11 @@ def _say_readings(reading: Reading, layers: tuple[str, ...]) -> str:
     return f"; plain numbers were made of it at {describe_cuts(found)}" if found else ""
 
 
-_ONE_ENTRY = (
-    "Replace the softmax by a sigmoid, or leave it out and use binary_cross_entropy_with_logits; "
-    "or give the last layer one output per class and use cross_entropy."
-)
-
-
 def _describe_idle(reading: Reading, indices: list[int], reason: str) -> Sign:
     layers = _list_modules(reading, indices)
     message = f"{name_region(layers)} cannot learn ({_count(reading, indices)}): {reason}."
-    if reason == NO_OUTPUT:
-        return Sign(layers, "disconnected", 0.0, 0.0, message, remedy=_ONE_ENTRY)
+    if reason in _FAULTY:
+        return Sign(layers, "disconnected", 0.0, 0.0, message, remedy=_FAULTY[reason])
     remedy = (
         f"Nothing is broken; with larger inputs {name_patterns(layers, reading.topology.types)} "
         "may come into play. To spare the memory, freeze them or leave them out."
