@@ -155,7 +155,7 @@ class Weigher(nn.Module):
 
 
 def weigh(width: int, groups: int) -> Training:
-    """Two bits: one of the first input alone, one of both; a norm by channel keeps the gate shut."""
+    """Two bits: of the first input alone, and of both; a norm by channel keeps the gate shut."""
     torch.manual_seed(0)
     model, source = Weigher(width, groups), torch.Generator().manual_seed(0)
 
