@@ -96,6 +96,8 @@ def explain_by_ends(
         return None
     if HIDDEN_WAYS in reading.topology.layer_set.notes:
         return None  # where a way seems to end there, it goes on
+    if split is not None and _returns_zeros(reading, split.blocked_by):
+        return _explain_zeros(reading, unreached, split.blocked_by)
     head = message.partition(";")[0].rstrip(".")
     shut = find_closed_end(reading, unreached[0], thresholds)
     if shut >= 0 and not (split is not None and split.path):
@@ -114,6 +116,25 @@ def explain_by_ends(
     )
 
 
+def _returns_zeros(reading: Reading, index: int) -> bool:
+    """Whether a layer without weights or a slope of its own makes zeros of what it is given."""
+    is_plain = index >= 0 and reading.topology.layers[index].role == "other"
+    return is_plain and bool(reading.record.layer("output_l2_norm")[index] == 0)
+
+
+def _explain_zeros(reading: Reading, unreached: Sequence[int], index: int) -> Explanation:
+    """Nothing comes through on the way back, and nothing to learn from reaches what follows."""
+    names, layer = reading.topology.param_layers, reading.topology.layers[index]
+    layers = tuple(dict.fromkeys(names[i] for i in unreached))
+    verb = "gets" if len(layers) == 1 else "get"
+    message = (
+        f"{name_region(layers)} {verb} no gradient at all: what {say_name(layer.fqn)} "
+        f"({layer.type}) returns is 0 for every value."
+    )
+    remedy = _ZEROS.format(say_name(layer.fqn))
+    return Explanation("disconnected", message, (layer.key,), remedy)
+
+
 def _explain_inputs(
     reading: Reading, index: int, unreached: Sequence[int], head: str
 ) -> Explanation:
@@ -129,6 +150,11 @@ def _explain_inputs(
     return Explanation("weight_scale", message, remedy=_SMALL.format(fqn))
 
 
+_ZEROS = (
+    "Look at what {} does: a dropout of probability 1 (it takes the share to drop, not to keep), a "
+    "mask or a factor of zeros. The weights themselves are well: another initialisation changes "
+    "nothing."
+)
 _FAINT = (
     "Look at what stands between {} and the loss: the weight of its term in the loss, a gate or a "
     "routing weight near 0 (begin it open), a factor far below 1. The weights themselves are well: "

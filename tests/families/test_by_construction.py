@@ -99,3 +99,25 @@ def test_nothing_is_learned_before_a_normalisation_of_single_values(
     torch.manual_seed(0)
     report = train(Gated(norm), make_labelled(8, 3), 30)
     assert [found.layers for found in report.findings] == ([layers] if layers else [])
+
+
+def test_a_dropout_of_everything_is_to_blame_and_not_the_weights() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Dropout(1.0), nn.Linear(12, 3))
+    report = train(model, make_labelled(8, 3), 12)
+    assert report.findings[0].cause == "disconnected"
+    assert "layer 2 (Dropout) returns is 0" in report.findings[0].message
+
+
+def test_a_bias_without_a_gradient_follows_a_weight_behind_a_parametrization() -> None:
+    """A hinge of as many samples on either side: the bias raises one and lowers the other."""
+    torch.manual_seed(0)
+    critic = nn.utils.parametrizations.spectral_norm(nn.Linear(12, 1))
+    model = nn.Sequential(nn.Linear(8, 12), nn.Tanh(), critic)
+
+    def hinge(score: Tensor, y: Tensor) -> Tensor:
+        above, below = score[y == 0][:4], score[y == 1][:4]
+        return (1 - above).relu().mean() + (1 + below).relu().mean()
+
+    report = train(model, make_labelled(8, 2), 12, loss_fn=hinge)
+    assert report.healthy
