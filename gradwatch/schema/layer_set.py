@@ -173,6 +173,11 @@ class Param:
     replaced: bool = False
 
     @property
+    def layer(self) -> str:
+        """Fqn of the layer that it is of: its owner, or what a parametrization of torch's is on."""
+        return f".{self.module}".partition(".parametrizations.")[0].removeprefix(".")
+
+    @property
     def numel(self) -> int:
         """Number of elements of the whole parameter."""
         return int(np.prod(self.shape, dtype=np.int64))

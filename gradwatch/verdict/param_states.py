@@ -109,7 +109,7 @@ def _lack_fall(history: History) -> str:
 
 def _let_follow(states: list[ParamState], params: tuple[Param, ...]) -> tuple[ParamState, ...]:
     """Biases and scales whose weight learns may be zero by construction, as before BatchNorm."""
-    owners = {param.fqn: _find_layer(param.module) for param in params}
+    owners = {param.fqn: param.layer for param in params}
     learning = {owners[state.fqn] for state in states if state.state == LEARNS}
     return tuple(
         ParamState(state.fqn, BY_DESIGN, "follows its layer's weight", state.records, False)
@@ -117,8 +117,3 @@ def _let_follow(states: list[ParamState], params: tuple[Param, ...]) -> tuple[Pa
         else state
         for state in states
     )
-
-
-def _find_layer(module: str) -> str:
-    """The layer that a parameter is of, also where a parametrization of torch's holds it for it."""
-    return f".{module}".partition(".parametrizations.")[0].removeprefix(".")

@@ -44,7 +44,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     if not (missing or idle):
         return []
     learning = {
-        params[index].module for index in np.flatnonzero(history.params.without_gradient == 0)
+        params[index].layer for index in np.flatnonzero(history.params.without_gradient == 0)
     }
     used = [i for i in missing if params[i].used and not _is_idle_bias(params[i], learning)]
     unused = find_unused(reading, [i for i in used if not find_cuts(reading, [i])])
@@ -213,7 +213,7 @@ def _find_flushed(history: History, thresholds: Thresholds) -> Mask:
 def _is_idle_bias(param: Param, learning: set[str]) -> bool:
     """A bias that cannot matter while its weight learns, as under a loss of derivatives."""
     is_bias = param.fqn.rpartition(".")[2].startswith("bias")
-    return is_bias and param.module in learning
+    return is_bias and param.layer in learning
 
 
 DISCONNECTED = Rule(
