@@ -1,4 +1,4 @@
-"""A captured graph with statistics in it: what it gives besides its own outputs."""
+"""Puts statistics into a captured graph, as further outputs and as taps of gradients."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import operator
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,84 +24,12 @@ from gradwatch.capture.compiled_nodes import (
     read_example,
 )
 from gradwatch.capture.compiled_sites import Site, find_sites
-from gradwatch.capture.plan import Plan, Slot
+from gradwatch.capture.plan import Plan
+from gradwatch.capture.tapped_graph import Fired, TappedGraph, TapRow, VectorPart
 from gradwatch.capture.unit_axes import count_unit_samples
 
 PROBE = "gradwatch_probe"
 """Name of the input whose gradient is what was read of gradients."""
-
-
-class VectorPart(NamedTuple):
-    """Values of one statistic, side by side in the vector of all.
-
-    Attributes:
-        statistic: a key under which values wait.
-        kind: as of ``device_values.RawValue``.
-        start, stop: places in the vector.
-        sites: number of the call of each.
-        divisors: of each.
-    """
-
-    statistic: str
-    kind: int
-    start: int
-    stop: int
-    sites: list[int]
-    divisors: list[float]
-
-
-class Fired(NamedTuple):
-    """A rectifier whose units are counted.
-
-    Attributes:
-        site: number of its call.
-        samples: behind each unit.
-    """
-
-    site: int
-    samples: int
-
-
-class TapRow(NamedTuple):
-    """A place at which a gradient is read.
-
-    Attributes:
-        site: number of its call.
-        kind: as of ``device_values.RawValue``, of what the gradient's norm is made of.
-        size: elements that zeros are counted of; 0 at an input, where none are.
-    """
-
-    site: int
-    kind: int
-    size: int
-
-
-@dataclass
-class TappedGraph:
-    """A graph that gives its outputs, the vector of all values, and the units that fired.
-
-    Attributes:
-        module: takes the probe before its own inputs.
-        slots: of the plan, of each call.
-        columns: of the vector.
-        fired: of each further output.
-        taps: in the order of the probe's rows; those of outputs come first.
-        behind: of each of its own outputs, the taps that it depends on.
-        device: of the probe.
-    """
-
-    module: GraphModule
-    slots: list[Slot]
-    columns: list[VectorPart] = field(default_factory=list)
-    fired: list[Fired] = field(default_factory=list)
-    taps: list[TapRow] = field(default_factory=list)
-    behind: list[frozenset[int]] = field(default_factory=list)
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    @property
-    def probe_shape(self) -> tuple[int, int]:
-        """Of the probe: a row for each tap."""
-        return len(self.taps), taps.N_OF_GRADIENT
 
 
 def tap_graph(module: GraphModule, plan: Plan, number: int, root: int) -> TappedGraph:

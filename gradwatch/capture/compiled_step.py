@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from gradwatch.capture.attention import PART
 from gradwatch.capture.calls import Call, CallKey, CallTable
-from gradwatch.capture.compiled_graph import TappedGraph
 from gradwatch.capture.device_values import REST
 from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.forward import ForwardTracker
 from gradwatch.capture.frames import Protect
 from gradwatch.capture.gradients import GradientReader
+from gradwatch.capture.planned_step import PlannedStep
+from gradwatch.capture.tapped_graph import GraphRun, TapRow
 
 
 class CompiledForward(ForwardTracker):
@@ -36,7 +37,7 @@ class CompiledForward(ForwardTracker):
         super().disarm()
 
 
-class CompiledStep:
+class CompiledStep(PlannedStep):
     """Takes what a graph with statistics gives; in the place of an ``Execution``.
 
     Args:
@@ -49,7 +50,6 @@ class CompiledStep:
         has_begun: forward has begun, and what is around compiled code has been entered.
 
     Attributes:
-        mismatch: what was otherwise than planned; ``""``: nothing so far.
         is_waiting: the graph was to run and has not, as where torch does not compile the call.
     """
 
@@ -63,7 +63,7 @@ class CompiledStep:
         root: weakref.ref[nn.Module],
         has_begun: bool = False,
     ) -> None:
-        self.mismatch = ""
+        super().__init__()
         self.is_waiting = False
         self._is_refused = False
         self._table = table
@@ -90,14 +90,6 @@ class CompiledStep:
     def root(self) -> nn.Module | None:
         """The module that forward begins with, while it is there."""
         return self._root()
-
-    def reject(self, mismatch: str) -> None:
-        """As of ``Execution``.
-
-        Args:
-            mismatch: why; the first one stays.
-        """
-        self.mismatch = self.mismatch or mismatch
 
     def refuse(self, reason: str) -> None:
         """The graph cannot be read.
@@ -137,44 +129,34 @@ class CompiledStep:
 
     # Values ---------------------------------------------------------------------------------
 
-    def take(self, graph: TappedGraph, reached: set[int], *given: Any) -> None:
-        """The graph has run; as of ``compiled_variant.Taker``.
+    def take(self, run: GraphRun) -> None:
+        """As of ``compiled_variant.Taker``.
 
         Args:
-            graph: that has run.
-            reached: taps that have a gradient, once backward has run.
-            *given: as there.
+            run: of the graph.
         """
         self.is_waiting = False
-        self._guard(self._take, graph, reached, *given)
+        self._guard(self._take, run)
 
     @torch.no_grad()
-    def _take(
-        self,
-        graph: TappedGraph,
-        reached: set[int],
-        outputs: Sequence[Any],
-        vector: Tensor,
-        fired: Sequence[Tensor],
-        probe: Tensor,
-    ) -> None:
-        root, ledger = self._table.root, self._table.ledger
+    def _take(self, run: GraphRun) -> None:
+        graph, root, ledger = run.graph, self._table.root, self._table.ledger
         calls = [self._find_call(slot.key, slot.attention) for slot in graph.slots]
         indices = [call.index for call in calls]
         for name, kind, start, stop, sites, divisors in graph.columns:
             places = [indices[site] for site in sites]
             roots = [root] * len(places)
-            ledger.add_column(name, places, roots, vector[start:stop], divisors, kind)
-        for (site, samples), units in zip(graph.fired, fired, strict=True):
+            ledger.add_column(name, places, roots, run.vector[start:stop], divisors, kind)
+        for (site, samples), units in zip(graph.fired, run.fired, strict=True):
             self._firing.observe(calls[site].key, units, samples)
         arrived: set[int] = set()
-        for place, output in enumerate(outputs):
+        for place, output in enumerate(run.outputs):
             if isinstance(output, Tensor) and output.grad_fn is not None:
                 where = output.output_nr, graph.behind[place]
                 reach = partial(_reach, weakref.ref(self._gradients), self._guard, root)
                 output.grad_fn.register_prehook(partial(reach, arrived, *where))
-        read = partial(self._read, graph, reached, arrived, indices, root)
-        probe.register_hook(partial(self._guard, read))
+        read = partial(self._read, graph.taps, run.reached, arrived, indices, root)
+        run.probe.register_hook(partial(self._guard, read))
 
     def _find_call(self, key: CallKey | None, attention: str | None) -> Call:
         if attention is not None:
@@ -184,7 +166,7 @@ class CompiledStep:
 
     def _read(
         self,
-        graph: TappedGraph,
+        taps: Sequence[TapRow],
         reached: set[int],
         arrived: set[int],
         indices: list[int],
@@ -197,7 +179,7 @@ class CompiledStep:
         grad = grad.detach()
         groups: dict[tuple[str, int, int], list[tuple[int, float]]] = {}
         for number in sorted(reached & arrived):
-            tap = graph.taps[number]
+            tap = taps[number]
             norm = "grad_output_l2_norm" if tap.size else "grad_input_l2_norm"
             groups.setdefault((norm, 0, tap.kind), []).append((number, 1.0))
             if tap.size:
@@ -205,7 +187,7 @@ class CompiledStep:
                 groups.setdefault(rest, []).append((number, float(tap.size)))
         for (name, column, kind), group in groups.items():
             numbers, divisors = zip(*group, strict=True)
-            calls = [indices[graph.taps[number].site] for number in numbers]
+            calls = [indices[taps[number].site] for number in numbers]
             values, roots = grad[list(numbers), column], [root] * len(calls)
             self._table.ledger.add_column(name, calls, roots, values, divisors, kind)
 

@@ -23,9 +23,10 @@ from gradwatch.capture import compiled_taps
 from gradwatch.capture.calls import CallKey
 from gradwatch.capture.compiled_comparison import are_identical
 from gradwatch.capture.compiled_conditions import CompiledCall, find_obstacle, load_dynamo
-from gradwatch.capture.compiled_graph import TappedGraph, tap_graph
+from gradwatch.capture.compiled_graph import tap_graph
 from gradwatch.capture.compiled_nodes import UnsuitedGraph
 from gradwatch.capture.plan import Plan
+from gradwatch.capture.tapped_graph import GraphRun, TappedGraph
 from gradwatch.interruption import forget_frames, is_foreign
 from gradwatch.records import Layer
 
@@ -44,24 +45,11 @@ class Taker(Protocol):
     def begin_call(self) -> None:
         """The graph is about to run."""
 
-    def take(
-        self,
-        graph: TappedGraph,
-        reached: set[int],
-        outputs: Sequence[Any],
-        vector: Tensor,
-        fired: Sequence[Tensor],
-        probe: Tensor,
-    ) -> None:
+    def take(self, run: GraphRun) -> None:
         """The graph has run.
 
         Args:
-            graph: that has run.
-            reached: taps that have a gradient, once backward has run.
-            outputs: its own.
-            vector: all values of forward.
-            fired: units of each rectifier.
-            probe: whose gradient is what is read of gradients.
+            run: what it has given.
         """
 
     def refuse(self, reason: str) -> None:
@@ -213,7 +201,7 @@ class CompiledVariant:
             outputs, (vector, *fired) = results[:-n_extra], results[-n_extra:]
             taker = None if variant is None else variant._find_taker()
             if taker is not None:
-                taker.take(graph, reached, outputs, vector, fired, probe)
+                taker.take(GraphRun(graph, reached, outputs, vector, fired, probe))
             return outputs
 
         return run

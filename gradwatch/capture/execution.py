@@ -19,12 +19,13 @@ from gradwatch.capture.gradients import GradientReader
 from gradwatch.capture.graph import Node, find_outputs, is_functorch_wrapped, is_readable
 from gradwatch.capture.opposition import is_asked, watch_opposition
 from gradwatch.capture.plan import CallSettings, Plan, Slot, Stop, find_function
+from gradwatch.capture.planned_step import PlannedStep
 from gradwatch.capture.reach import follow
 from gradwatch.schema.activations import Activation
 from gradwatch.schema.derivatives import Options
 
 
-class Execution:
+class Execution(PlannedStep):
     """Meets the events of forward with the plan's, and reads what the plan says.
 
     Args:
@@ -33,9 +34,6 @@ class Execution:
         gradients: reads the gradients.
         measures: reads the outputs.
         insides: reads what happens inside recurrent modules.
-
-    Attributes:
-        mismatch: what was otherwise than planned; ``""``: nothing so far.
     """
 
     def __init__(
@@ -46,7 +44,7 @@ class Execution:
         measures: CallMeasures,
         insides: InsideRecorder,
     ) -> None:
-        self.mismatch = ""
+        super().__init__()
         self.plan = plan
         self._table = table
         self._gradients = gradients
@@ -64,14 +62,6 @@ class Execution:
         if self._measures.has_lost:
             self.reject("changed in place")
         return not self.mismatch and at_end and several in (1, self._passes)
-
-    def reject(self, mismatch: str) -> None:
-        """Reality is not as planned: nothing more is read.
-
-        Args:
-            mismatch: why, in a word or two; the first one stays.
-        """
-        self.mismatch = self.mismatch or mismatch
 
     def begin_pass(self) -> None:
         """A forward begins after a backward, or as the first one."""
