@@ -87,6 +87,12 @@ class LiveJudgement:
             record, self._doctor.is_waiting, self._doctor.lacks_losses
         )
 
+    @property
+    def latest(self) -> StepRecord | None:
+        """The newest record; ``None`` before the first."""
+        history = self._doctor.history
+        return history.latest.record if history.window else None
+
     def _say(self, finding: Finding) -> None:
         """One that comes and goes is said the first time."""
         place = finding.code, finding.layers

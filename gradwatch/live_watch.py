@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from gradwatch.capture.last_look import look_last
 from gradwatch.capture.own_statistics import OwnStatistic
 from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
@@ -177,7 +178,16 @@ class Watch:
         if _watches.get(self._model_id) is self:
             del _watches[self._model_id]
         self._session.stop()
+        if not remark:
+            self._session.guard(self._look_last)
         self._judgement.close(self.report, exception, self.global_step, remark)
+
+    def _look_last(self) -> None:
+        """What has broken after the last sampled step is judged with the rest."""
+        model, last = self._session.model, self._judgement.latest
+        record = None if model is None or last is None else look_last(model, last, self.global_step)
+        if record is not None:
+            self._take(record)
 
     def abandon(self) -> None:
         """The model or whoever held this is gone: ``detach`` that waits for nobody.

@@ -59,7 +59,8 @@ class Thresholds:
         stuck: loss against that at the start above which outputs that are saturated, while the
             loss has levelled off, keep it from falling.
         rare_output: scale of an output below which it is off nearly everywhere, as a detector of
-            rare things is right to be.
+            rare things is right to be; and share of its elements that the loss pulls back from
+            which these are not rare.
         output_gain: share of the gradient that an activation at the network's output lets through;
             below it since the first step, the outputs are saturated and not sure.
         flat_fraction: the same of an activation that is flat on one side only, such as ELU or SiLU,

@@ -82,6 +82,7 @@ class CutFinder:
         result: Any,
         is_outside: bool = False,
         args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> None:
         """Note a call if it was given what learns, and what it returned does not or may be Inf.
 
@@ -90,7 +91,7 @@ class CutFinder:
             inputs: see ``list_inputs``.
             result: what it returned.
             is_outside: of forward, where most of what is cut is for a log or a metric.
-            args: that it was given.
+            args, kwargs: that it was given.
         """
         name = _name_function(func)
         outputs = collect_tensors(result, depth=2)
@@ -106,7 +107,7 @@ class CutFinder:
             output.requires_grad or output.is_floating_point() for output in outputs
         )  # no indices
         is_flat = learns and name.strip("_") in FLAT
-        if learns and is_singular(name, args):
+        if learns and is_singular(name, args, kwargs):
             cut = self._note(name, find_source_line(), *find_origins(inputs, self._known))
             if cut is not None:
                 cut.is_singular = True

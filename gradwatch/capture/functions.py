@@ -160,7 +160,7 @@ class FunctionMode(TorchFunctionMode):
         inputs = self._guard(cuts.list_inputs, args, kwargs)
         result = self._call(run, func, args, kwargs)
         if inputs:
-            self._guard(cuts.look, func, inputs, result, is_outside, args)
+            self._guard(cuts.look, func, inputs, result, is_outside, args, kwargs)
         if is_outside:
             self._guard(cuts.follow_result, func, (args, kwargs), result)
         return result

@@ -21,12 +21,16 @@ _DIVISIONS = frozenset(("div", "divide", "true_divide"))
 _POWERS = frozenset(("pow", "float_power"))
 
 
-def is_singular(name: str, args: tuple[Any, ...]) -> bool:
+_ZERO_INFINITY = 6
+"""Place of ``zero_infinity`` among the arguments of ``ctc_loss``."""
+
+
+def is_singular(name: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> bool:
     """Whether a call can make what is finite infinite, forward or backward.
 
     Args:
         name: of the function, with or without underscores around it.
-        args: that it was called with.
+        args, kwargs: that it was called with.
 
     Example:
         >>> import torch
@@ -35,10 +39,15 @@ def is_singular(name: str, args: tuple[Any, ...]) -> bool:
         [True, False, True]
         >>> [is_singular("pow", (x, 0.5)), is_singular("pow", (x, 2))]
         [True, False]
+        >>> [is_singular("ctc_loss", (x,), {"zero_infinity": zero}) for zero in (False, True)]
+        [True, False]
     """
     plain = name.strip("_")
     if plain in _ALWAYS:
         return True
+    if plain == "ctc_loss":  # infinite where no alignment is long enough for a target
+        spares = args[_ZERO_INFINITY:] or ((kwargs or {}).get("zero_infinity", False),)
+        return not spares[0]
     second = args[1] if len(args) > 1 else None
     if plain in _DIVISIONS:
         return isinstance(second, Tensor)

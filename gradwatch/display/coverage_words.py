@@ -53,12 +53,24 @@ def say_healthy(verdict: Verdict) -> str:
     learned, weights = coverage.counted
     if not weights:
         return "No finding"
-    ending = _say_level(verdict)
-    verbs = ("are trained", "is trained") if ending else ("learn", "learns")
+    level = _say_level(verdict)
+    verbs = ("are trained", "is trained") if level else ("learn", "learns")
+    ending = level + _say_loose(verdict)
     if learned < weights:
         return f"{learned:,} of {weights:,} weights {verbs[0]}; the others need not{ending}"
     every = f"Every one of {weights:,} weights" if weights > 1 else "The weight"
     return f"{every} {verbs[1]}{ending}"
+
+
+def _say_loose(verdict: Verdict) -> str:
+    """What trains and is left out of every optimizer, as a clause: that may be meant, or not."""
+    left = [
+        layer
+        for note in verdict.notes
+        if note.cause == "not_optimized" and note.last_step == verdict.last_step
+        for layer in note.layers
+    ]
+    return f"; no optimizer holds {name_region(left)}" if left else ""
 
 
 def _say_level(verdict: Verdict) -> str:

@@ -57,8 +57,9 @@ class Origin:
 
     Attributes:
         layers: fully qualified names, the likeliest first.
-        what: ``"output"``, ``"gradient"`` (at a layer's output), ``"parameter"`` (its gradient) or
-            ``"unseen"``: the weights were broken before the record began.
+        what: ``"output"``, ``"gradient"`` (at a layer's output), ``"parameter"`` (its gradient),
+            ``"update"`` (the optimizer's step, all that it takes in was finite) or ``"unseen"``:
+            the weights were broken before the record began.
         behind: of a gradient, the layers that it came back through, none of them broken before;
             empty where it came from the loss.
     """
@@ -166,7 +167,7 @@ def find_origin(first: Reading, before: Reading | None) -> Origin:
     """
     record, topology = first.record, first.topology
     if np.isinf(record.param("weight_l2_norm")).any():
-        return _list_broken(first)
+        return _list_broken(first, "weight_l2_norm", "unseen")
     outputs = find_broken_outputs(first, before)
     handed_on = [i for i in outputs if _is_handed_on(first, i)]
     if handed_on:
@@ -181,6 +182,8 @@ def find_origin(first: Reading, before: Reading | None) -> Origin:
     broken = np.flatnonzero(np.isinf(record.param("grad_l2_norm")))
     if broken.size:
         return Origin((topology.params[broken[-1]].fqn,), "parameter")
+    if not np.isinf(record.step("loss")) and np.isinf(record.param("update_l2_norm")).any():
+        return _list_broken(first, "update_l2_norm", "update")
     last = [layer.fqn for layer in topology.layers[-1:]] or [
         param.fqn for param in topology.params[:1]
     ]
@@ -194,10 +197,30 @@ def _is_handed_on(reading: Reading, index: int) -> bool:
     return not behind or any(np.isinf(norms[user]) for user in behind)
 
 
-def _list_broken(reading: Reading) -> Origin:
-    """Layers with broken weights, from the loss back: gradients come from there."""
+def _list_broken(reading: Reading, statistic: str, what: str) -> Origin:
+    """Layers of parameters that are broken, from the loss back: gradients come from there."""
     topology = reading.topology
-    broken = np.flatnonzero(np.isinf(reading.record.param("weight_l2_norm"))).tolist()
+    broken = np.flatnonzero(np.isinf(reading.record.param(statistic))).tolist()
     broken.sort(key=lambda i: (-max(topology.calls[i], default=-1), -i))
     names = dict.fromkeys(topology.param_layers[i] for i in broken)
-    return Origin(tuple(names), "unseen")
+    return Origin(tuple(names), what)
+
+
+def is_update_in_float16(reading: Reading, origin: Origin) -> bool:
+    """Whether the optimizer's step broke weights that are held in float16.
+
+    Its state is in the weights' format then, in which 1e-8 is 0, and so is the second moment of a
+    small gradient: the step divides 0 by 0. bfloat16 has the range of float32.
+
+    Args:
+        reading: in which the break was met first.
+        origin: where it began.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_reading
+        >>> is_update_in_float16(make_reading(), Origin(("fc1",), "update"))
+        False
+    """
+    broken = np.isinf(reading.record.param("update_l2_norm"))
+    dtypes = {reading.topology.params[index].dtype for index in np.flatnonzero(broken)}
+    return origin.what == "update" and "float16" in dtypes

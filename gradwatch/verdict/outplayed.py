@@ -1,9 +1,10 @@
-"""A player of a game that cannot move, because the other is sure of what it would change."""
+"""A player of a game that cannot learn: an output, its own or another's, is at its wrong end."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from gradwatch.evidence.feeders import name_with_feeders
 from gradwatch.evidence.history import History
 from gradwatch.evidence.optimizer_pools import find_pools
 from gradwatch.evidence.topology import Indices, Mask
@@ -22,7 +23,7 @@ def find_outplayed(history: History, thresholds: Thresholds) -> list[Sign]:
     Args:
         history: of the run so far.
         thresholds: ``update_ratio`` of a weight that moves, ``saturated_fraction`` of an output
-            whose elements are saturated and pulled back.
+            whose elements are saturated and pulled back, ``converged`` of a gradient that is gone.
     """
     reading = history.latest
     outputs = list(reading.topology.outputs)
@@ -37,13 +38,19 @@ def find_outplayed(history: History, thresholds: Thresholds) -> list[Sign]:
 
 
 def _find_still(history: History, thresholds: Thresholds) -> Mask:
-    """Weights of optimizers of which none moves, beside others of which some do."""
+    """Weights of optimizers of which none moves, beside others of which some do.
+
+    What moves while next to nothing is left of its largest gradient is moved by what is left, as
+    Adam scales it up once the larger ones are forgotten.
+    """
     reading = history.latest
     group, _ = find_pools(reading.topology)
     update = reading.measure_update(thresholds.weight_floor) * history.rates.decay
     judged = reading.judged & ~np.isnan(update)
     judged &= ~find_ignored_params(reading.topology, thresholds.ignore_layers)
-    moving = judged & (update >= thresholds.update_ratio)
+    largest = history.standstill.largest_grad
+    is_gone = reading.record.param("grad_l2_norm") < thresholds.converged * largest
+    moving = judged & (update >= thresholds.update_ratio) & ~is_gone
     alive = np.isin(group, group[moving])
     found: Mask = judged & ~alive & moving.any()
     return found
@@ -54,14 +61,25 @@ def _describe(history: History, indices: Indices, output: int, thresholds: Thres
     layers = tuple(dict.fromkeys(topology.param_layers[index] for index in indices))
     name, key = say_name(topology.layers[output].fqn), topology.layers[output].key
     share = float(reading.record.layer("opposed_fraction")[output])
+    learn = "learns" if len(layers) == 1 else "learn"
     message = (
-        f"{name_region(layers)} stand still: {name_percent(share)} of the elements of {name} are "
-        "saturated, and the loss would have them back where there is a slope."
+        f"{name_region(layers)} {learn} nothing: {name_percent(share)} of the elements of {name} "
+        "are saturated, and the loss would have them back where there is a slope."
     )
+    limit, faults = thresholds.saturated_fraction, (key,)
+    if set(name_with_feeders(topology, [output])[1:]) & set(layers):  # its own output
+        remedy = _OWN.format(name_region(layers[:1]), name)
+        return Sign(layers, "saturation", share, limit, message, faults=faults, remedy=remedy)
     remedy = (
         f"Use a loss that is steep where {name} is sure: for a generator -log(D) in place of "
         "log(1 - D), that is binary_cross_entropy_with_logits against ones on what comes before "
         f"{name}; or hold the other player back (a smaller rate, fewer steps, noise on its inputs)."
     )
-    limit = thresholds.saturated_fraction
-    return Sign(layers, "saturation", share, limit, message, faults=(key,), remedy=remedy)
+    return Sign(layers, "saturation", share, limit, message, faults=faults, remedy=remedy)
+
+
+_OWN = (
+    "Normalise what {0} takes in to mean 0 and a size of about 1, and begin the last weight before "
+    "{1} small (within 3e-3, as in DDPG), so that {1} begins where it has a slope; a lower rate, "
+    "or a penalty on what comes into {1}, keeps it there."
+)

@@ -58,6 +58,12 @@ def advise_singular(cuts: Sequence[Cut]) -> str:
 
 def _advise(cut: Cut) -> str:
     name = f"what `{cut.function}` at {cut.source} takes in"
+    if cut.function == "ctc_loss":
+        return (
+            f"`ctc_loss` at {cut.source} is Inf where a target is longer than its input can carry, "
+            "one step for each label and one more between equal ones: leave such samples out, or "
+            "zero_infinity=True"
+        )
     if cut.function in _LOGS:
         return f"Keep {name} above 0: clamp(min=eps), or log_softmax or logsigmoid"
     if cut.function in ("sqrt", "rsqrt"):

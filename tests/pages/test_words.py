@@ -104,6 +104,24 @@ def test_headline_of_a_healthy_run_says_no_more_than_is_known() -> None:
     assert say(few) == "Not judged yet: 1 recorded step is too few to tell"
     proven = Verdict(records=9, coverage=make_coverage("learns", "learns"))
     assert say(proven) == "Every one of 2 weights learns"
+    note = Finding(
+        "GW801",
+        "unmoved",
+        "note",
+        "not_optimized",
+        ("crf",),
+        3,
+        8,
+        0.0,
+        0.0,
+        "It stays.",
+        "Add it.",
+    )
+    for last, words in ((8, "; no optimizer holds crf"), (5, "")):
+        left = dataclasses.replace(
+            proven, last_step=8, notes=(dataclasses.replace(note, last_step=last),)
+        )
+        assert say(left) == f"Every one of 2 weights learns{words}"
     rows: Any = {"step": {"loss": 2.3}, "param": {"update_l2_norm": 0.01}}
     still = diagnose(make_record(step, **rows) for step in range(40))
     assert say(still) == (

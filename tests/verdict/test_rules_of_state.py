@@ -34,6 +34,11 @@ def replace_loss(record: StepRecord, loss: float) -> StepRecord:
     return replace(record, step_values=values)
 
 
+def hold_weights_in(dtype: str, record: StepRecord) -> StepRecord:
+    params = tuple(replace(param, dtype=dtype) for param in record.layer_set.params)
+    return replace(record, layer_set=replace(record.layer_set, params=params))
+
+
 class TestDead:
     HEALTHY = make_record(build_chain(4, "ReLU"))
 
@@ -148,6 +153,19 @@ class TestSaturated:
         closed = [change(record, "saturated_fraction", {"act1": 0.9}) for record in last]
         assert len(examine(SATURATED, *first, *closed)) == signs
 
+    @pytest.mark.parametrize(("opposed", "signs"), [(0.01, 0), (0.2, 1), (np.nan, 0)])
+    def test_an_output_that_is_off_is_stuck_where_many_elements_are_to_be_on(self, opposed, signs):
+        net = Network()
+        net.add("fc", "Linear")
+        net.add("probability", "Sigmoid", is_head=True)
+        records = [make_record(net.build(), step, loss=0.7) for step in range(60)]
+        for statistic, value in (
+            *(("saturated_fraction", 1.0), ("opposed_fraction", opposed)),
+            ("output_l2_norm", 1e-3 * NUMEL**0.5),
+        ):
+            records = [change(record, statistic, {"probability": value}) for record in records]
+        assert len(examine(SATURATED, *records)) == signs
+
     @pytest.mark.parametrize(("fraction", "signs"), [(0.95, 0), (1.0, 1)])
     def test_what_is_flat_on_one_side_is_saturated_when_all_of_it_is(self, fraction, signs):
         record = change(make_record(build_chain(4, "SiLU")), "saturated_fraction", fraction)
@@ -189,9 +207,7 @@ class TestUnderflow:
     def test_half_precision_weights_that_hardly_change_are_seen(self, dtype, ratio):
         update = {"fc1.weight": ratio * WEIGHT_NORM}
         record = change_param(make_record(build_chain(3)), "update_l2_norm", update)
-        params = tuple(replace(param, dtype=dtype) for param in record.layer_set.params)
-        half = replace(record, layer_set=replace(record.layer_set, params=params))
-        sign = see(UNDERFLOW, *repeat(half, 6))
+        sign = see(UNDERFLOW, *repeat(hold_weights_in(dtype, record), 6))
         assert sign.layers == ("fc1",)
         assert dtype in sign.message
         assert examine(UNDERFLOW, *repeat(record, 6)) == []
@@ -250,6 +266,17 @@ class TestNonfinite:
         record = change(record, "output_l2_norm", {"fc2": scale * NUMEL**0.5})
         record = change(record, "grad_output_l2_norm", np.inf)
         assert see(NONFINITE, change_param(record, "update_l2_norm", np.inf)).cause == cause
+
+    @pytest.mark.parametrize(
+        ("dtype", "cause", "remedy"),
+        [("float16", "precision", "eps=1e-4"), ("bfloat16", None, "0 by 0")],
+    )
+    def test_a_step_that_breaks_what_was_finite_is_the_optimizers(self, dtype, cause, remedy):
+        record = hold_weights_in(dtype, make_record(build_chain(3)))
+        sign = see(NONFINITE, change_param(record, "update_l2_norm", {"fc0.weight": np.inf}))
+        assert (sign.cause, sign.layers) == (cause, ("fc0",))
+        assert "The optimizer's step" in sign.message
+        assert remedy in sign.remedy
 
     def test_finite_numbers_are_well_however_large(self):
         assert examine(NONFINITE, change(self.HEALTHY, "output_l2_norm", 1e30)) == []

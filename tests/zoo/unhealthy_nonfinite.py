@@ -209,6 +209,15 @@ class SquareFeatures(nn.Module):
         return self.head(self.norm(energy.float()))
 
 
+def float16_step(fixed: bool = False) -> Training:
+    """All in float16: Adam's eps of 1e-8 is 0 there, and so is the square of a small gradient."""
+    torch.manual_seed(8)
+    layers = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)).half()
+    optimizer = adam(layers, 1e-3, eps=1e-4 if fixed else 1e-8)
+    x, y = data.digits()
+    return supervised(layers, optimizer, (x.half(), y), steps=80, batch_size=32)
+
+
 def divergence_to_nan(fixed: bool = False) -> Training:
     """Momentum and a rate of 3 overflow float32 within a few steps."""
     torch.manual_seed(7)
@@ -241,5 +250,6 @@ CASES: tuple[Case, ...] = (
     _case("nan_in_batch_30", nan_in_data, ("*",), "a NaN in the data", since=30),
     _case("fully_masked_softmax", masked_softmax, ("*",), "softmax over -inf only", since=25),
     _case("float16_square_overflow", half_overflow, ("*",), "float16 ends at 65504", "precision"),
+    _case("float16_adam_eps", float16_step, ("*",), "0 / 0 in the first step of Adam", "precision"),
     _case("momentum_rate_3", divergence_to_nan, ("*",), "the loss overflows", "learning_rate"),
 )  # fmt: skip

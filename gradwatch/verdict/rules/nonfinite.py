@@ -14,6 +14,7 @@ from gradwatch.evidence.nonfinite import (
     find_origin,
     has_reached_anything,
     has_reached_weights,
+    is_update_in_float16,
 )
 from gradwatch.evidence.singular import find_singular, is_loss_broken
 from gradwatch.records import Layer
@@ -54,9 +55,11 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     count = float(np.nansum(history.latest.record.param("nonfinite_count")))
     is_behind = origin.what in ("gradient", "parameter")  # all outputs were finite
     may_share = cause is None or (cause == "learning_rate" and is_behind)
+    may_share &= origin.what != "update"
     suspects = find_singular(first, origin) if may_share else []
     message = f"{said}{_tell_suspects(origin, suspects)} ({count:,.0f} gradient elements now)."
-    remedy = "" if cause else _advise(origin, first, suspects)
+    is_own = cause is None or is_update_in_float16(first, origin)
+    remedy = _advise(origin, first, suspects) if is_own else ""
     if cause and suspects:
         standard = suggest_remedy("nonfinite", cause, origin.layers, first.topology)
         remedy = f"{standard} {advise_singular(suspects)}."
@@ -77,6 +80,11 @@ def _tell(origin: Origin, first: Reading, before: Reading | None) -> str:
         )
     if origin.what == "parameter":
         return f"The gradient of {where} was NaN or Inf at step {step}; all outputs were finite"
+    if origin.what == "update":
+        return (
+            f"The optimizer's step made NaN or Inf of {name_region(origin.layers)} at step {step}; "
+            "all weights, outputs and gradients were finite before it"
+        )
     if is_loss_broken(first):
         return (
             f"The loss was NaN or Inf at step {step}; all weights and outputs were finite, the "
@@ -118,6 +126,8 @@ def _advise(origin: Origin, first: Reading, suspects: Sequence[Cut]) -> str:
     if suspects and origin.what != "unseen":
         came_back = origin.what != "output" and not is_loss_broken(first)
         return f"{advise_singular(suspects)}.{_WHERE if came_back else ''}"
+    if origin.what == "update":
+        return _HALF_STEP if is_update_in_float16(first, origin) else _STEP
     if origin.what == "unseen":
         return _advise_unseen(origin, where, suspects)
     if origin.what == "output":
@@ -156,6 +166,15 @@ _VALUES = (
 _MASKED = (
     "Look at the scores that {} takes in: a row that is masked entirely is -inf throughout, and "
     "its softmax 0 / 0; leave one entry of each row open, or mask with a large number such as -1e9"
+)
+_STEP = (
+    "Look at the optimizer: with an eps of 0 it divides 0 by 0 where a gradient has been 0 so far, "
+    "and a rate, a momentum or a decay that is not finite breaks what it moves."
+)
+_HALF_STEP = (
+    "Give the optimizer an eps that float16 can hold, as eps=1e-4: there 1e-8 is 0, the second "
+    "moment of a small gradient as well, and 0 is divided by 0. Or keep the weights in float32 and "
+    "compute in half precision under autocast, with a GradScaler for float16."
 )
 _INPUTS = "Check the input batch for NaN or Inf first: no layer stands before. "
 _WHERE = (
@@ -205,6 +224,8 @@ def _find_cause(
     Steps that have replaced weights have not sent a loss to infinity whose outputs are of the scale
     that they had at first.
     """
+    if is_update_in_float16(first, origin):
+        return "precision"
     if has_overflowed_float16(first, thresholds, history.broken.before):
         return "precision"
     if history.was_diverging(thresholds):
@@ -243,9 +264,11 @@ One NaN in a gradient makes every weight NaN in the next step; the run is lost.
 ## How it is measured
 A norm over all elements is not finite as soon as one element is not. The record in which something
 was hurt first is kept: in it outputs are searched in the order of forward, without those that were
-so while all was whole, then gradients from the loss back. Where the weights were broken before that
+so while all was whole, then gradients from the loss back; where all of these were finite, the
+optimizer's step is what broke. Where the weights were broken before that
 record began, the origin was not seen, and the steps between which it lies are given; every step is
-sampled for a while from then on, and again after a rollback. A step that a GradScaler skipped is no
+sampled for a while from then on, and again after a rollback. When the watch ends, all weights are
+read once more. A step that a GradScaler skipped is no
 finding, and a non-finite gradient that never reaches the weights counts only when it lasts for
 `nonfinite_records`.
 
@@ -257,7 +280,8 @@ A value that overflows only inside a fused operation is named by the layer that 
 operation between two layers made it is not measured: those that can, such as a log or a division,
 are noted with their lines at some sampled steps, and all that stand at the place are named. Half
 precision is named as the cause where the first broken value is float16, or where float16 lies
-between it and layers whose outputs are larger than `overflow_rms`.
+between it and layers whose outputs are larger than `overflow_rms`, or where a step broke weights
+that are float16.
 
 ## Configure or silence
 `ignore_kinds=("nonfinite",)`.

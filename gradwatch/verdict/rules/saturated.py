@@ -76,14 +76,17 @@ def _find_stuck_outputs(history: History, thresholds: Thresholds) -> list[int]:
     """Activations of the network's outputs that are saturated although the task is not learned.
 
     Being sure is an output's job; beside a loss that has levelled off while it is still high, it is
-    sure of what is wrong.
+    sure of what is wrong. One that is off nearly everywhere may detect something rare, unless the
+    loss would have many of its elements back.
     """
     outputs = history.latest.topology.outputs
     if not outputs or not _has_stuck(history, thresholds):
         return []
     fraction = history.latest.record.layer("saturated_fraction")
     is_stuck = fraction >= thresholds.saturated_fraction
-    is_stuck &= measure_rms(history.latest) >= thresholds.rare_output
+    opposed = history.latest.record.layer("opposed_fraction")
+    is_rare = ~(opposed >= thresholds.rare_output)
+    is_stuck &= ~is_rare | (measure_rms(history.latest) >= thresholds.rare_output)
     return [index for index in outputs if is_stuck[index]]
 
 

@@ -170,13 +170,16 @@ def _is_unasked(history: History, indices: Indices) -> bool:
 
 
 def _have_outputs_closed(reading: Reading, thresholds: Thresholds) -> bool:
-    """Whether of a network that stands still the outputs take more than all the rest."""
+    """Whether of a network that stands still the outputs take more than all the rest.
+
+    Where the loss sends nothing even to outputs that are shut, what it makes of them is flat there.
+    """
     if reading.output_gain < thresholds.output_gain:
         return True
     saturated = reading.record.layer("saturated_fraction")[list(reading.topology.outputs)]
     inside = np.fmin.reduce(reading.param_gradient[reading.judged], initial=1.0)
     is_shut = bool(np.any(saturated >= thresholds.saturated_fraction))
-    return is_shut and bool(reading.output_gain < inside)
+    return is_shut and bool(reading.output_gain < inside or reading.error_signal == 0)
 
 
 _LIMITS = (
@@ -200,6 +203,11 @@ def _describe_outputs(history: History, indices: Indices, thresholds: Thresholds
         remedy = advise_to_raise(where, name_scales(reading, closed))
         return Sign(layers, "weight_scale", gain, thresholds.output_gain, message, remedy=remedy)
     message = f"Every layer gets {lack}: {outputs} lets almost nothing through."
+    if reading.error_signal == 0:
+        message = (
+            f"No gradient comes from the loss, not even to {outputs}: its elements are saturated, "
+            "and what is made of them is flat there."
+        )
     rectifies = any(is_flat(topology.layers[index], "zero") for index in closed)
     cause = "dead_units" if rectifies else "saturation"
     if history.broke_layers([topology.layers[index] for index in closed], thresholds):
