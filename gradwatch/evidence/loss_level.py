@@ -120,7 +120,7 @@ class LossLevels:
         """
         if not self.latest or self._ages[-1] < self.thresholds.patience or min(self.early) <= 0:
             return False
-        known = min(self.count // 2, EARLY_LOSSES)
+        known = min(max(self.count // 2, self.count - FIRST_RECORDS), EARLY_LOSSES)
         early, late = self._untouched[:known], list(self.latest)[known - self.count :]
         if max(late) < min(early):  # as clear as can be, however few they are
             return False
