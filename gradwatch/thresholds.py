@@ -121,6 +121,9 @@ class Thresholds:
         seen_fall: standard deviations by which the latest losses must rank below the first ones for
             a fall to be seen (of losses that stay, chance takes one in thirty beyond 2; 268 of the
             272 healthy runs of the zoo are beyond it).
+        paired_fall: share of the first loss that must have been lost by the gradients on the same
+            batches, by as many standard deviations, where the losses of different batches scatter
+            too much for a fall to be seen.
         progress: the error signal at the output has to fall below this share of its first values
             to count as learning.
         converged: the error signal below this share of its first values is that of a training which
@@ -233,6 +236,7 @@ class Thresholds:
     rank_spread: float = 1e-5
     least_fall: float = 0.12
     seen_fall: float = 2.0
+    paired_fall: float = 1e-2
     progress: float = 0.8
     converged: float = 1e-2
     patience: int = 30

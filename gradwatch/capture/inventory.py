@@ -12,6 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from gradwatch.capture.optimizer_groups import GroupMap
 from gradwatch.capture.parameters import Watched, list_parameters
+from gradwatch.capture.past_weights import PastWeights
 from gradwatch.capture.sample_rows import Gatherer
 from gradwatch.capture.weight_samples import WeightSamples
 from gradwatch.capture.wrappers import name_modules
@@ -73,12 +74,14 @@ class Inventory:
         gatherer: takes samples of the parameters.
         groups: of the optimizers that hold them.
         weights: of a step that is over, while the next one is armed in the same breath.
+        past: samples of the parameters at the sampled step before.
     """
 
     def __init__(self) -> None:
         self.gatherer = Gatherer()
         self.groups = GroupMap()
         self.weights: WeightSamples | None = None
+        self.past = PastWeights()
         self.listing = 0
         self.modules: dict[int, str] = {}
         self._members: _Members | None = None
@@ -112,6 +115,7 @@ class Inventory:
     def _list(self, model: nn.Module) -> list[Watched]:
         modules = name_modules(model)
         self.listing += 1
+        self.past.forget()
         self.modules = {id(module): fqn for fqn, module in modules}
         watched = list_parameters(modules)
         self._params = [

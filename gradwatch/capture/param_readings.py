@@ -20,6 +20,7 @@ from gradwatch.capture.param_values import (
     stamp_gradients,
 )
 from gradwatch.capture.parameters import Watched
+from gradwatch.capture.past_weights import PastWeights
 from gradwatch.capture.sample_rows import Gatherer
 from gradwatch.capture.statistics import SCALED_SUFFIX
 from gradwatch.capture.updates import StepGradients, note_updates
@@ -35,6 +36,7 @@ class ParamReadings:
         own: measures the statistics that are not gradwatch's.
         gatherer: takes samples, kept from step to step.
         weights: of the parameters, as they are before the step.
+        past: their samples at the sampled step before, kept from step to step.
 
     Attributes:
         taken: indices of those whose optimizer has stepped.
@@ -49,6 +51,7 @@ class ParamReadings:
         own: OwnMeasures,
         gatherer: Gatherer,
         weights: WeightSamples,
+        past: PastWeights,
     ) -> None:
         self.taken: set[int] = set()
         self.emptied: set[int] = set()
@@ -57,6 +60,7 @@ class ParamReadings:
         self._own = own
         self._gatherer = gatherer
         self.weights = weights
+        self._past = past
         self._before = weights.take_again()
         self._leftovers = Leftovers(watched)
         self._gradients: Ledger | None = None
@@ -154,6 +158,7 @@ class ParamReadings:
         after = self.weights.take()
         if waiting:
             after = [stepped for rows in after for stepped in rows.leave_out(waiting)]
+        self._past.note_changes(self._before, self._step_gradients, self._ledger)
         note_updates(self._before, after, decays, self._step_gradients, self._ledger)
 
     def _read_gradients(self, ledger: Ledger, mine: set[int] | None = None) -> GradientReading:

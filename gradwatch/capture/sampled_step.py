@@ -98,8 +98,8 @@ class SampledStep:
         )
         self._ledger = self.recorder.table.ledger
         weights = self.inventory.find_weights(self.watched)
-        gatherer = self.inventory.gatherer
-        self._params = ParamReadings(self.watched, self._ledger, self.own, gatherer, weights)
+        kept = self.inventory.gatherer, weights, self.inventory.past
+        self._params = ParamReadings(self.watched, self._ledger, self.own, *kept)
 
     def arm(self, used: Container[str], sees_layers: bool) -> None:
         """Begin to see; nobody looks for what forward uses where all of that is known.

@@ -134,14 +134,34 @@ def _note_update(
         norms = measure_sample_norms(change) * has_moved
     scales = [share**0.5 for share in table.shares]
     ledger.add_params("param.update_l2_norm", table.indices, norms, scales)
+    note_loss_changes("loss_change", change, gradients, ledger, has_moved)
+
+
+def note_loss_changes(
+    statistic: str,
+    change: StackedRows,
+    gradients: StepGradients,
+    ledger: Ledger,
+    weights: Tensor | None = None,
+) -> None:
+    """``g . dw`` of each parameter that has a gradient, scaled from sample to parameter.
+
+    Args:
+        statistic: of parameters, to which the values belong.
+        change: of the weights, samples.
+        gradients: samples of what the optimizer got.
+        ledger: takes them.
+        weights: ``(len(change.table.rows),)``, by which they are multiplied.
+    """
     for grads in gradients.rows:
         places, others = match_rows(change, grads)
-        if places:
-            kept = change.choose(places)
-            values = measure_loss_change(kept, grads.choose(others))
-            values *= has_moved if kept is change else torch.stack([has_moved[i] for i in places])
-            indices, shares = kept.table.indices, kept.table.shares
-            ledger.add_params("param.loss_change", indices, values, shares)
+        if not places:
+            continue
+        kept = change.choose(places)
+        values = measure_loss_change(kept, grads.choose(others))
+        if weights is not None:
+            values *= weights if kept is change else torch.stack([weights[i] for i in places])
+        ledger.add_params(f"param.{statistic}", kept.table.indices, values, kept.table.shares)
 
 
 def measure_loss_change(change: StackedRows, grads: StackedRows) -> Tensor:

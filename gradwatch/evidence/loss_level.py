@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import isfinite, isnan, log2, nan, sqrt
 from statistics import fmean, median
 
+from gradwatch.evidence.paired_falls import PairedFalls
 from gradwatch.evidence.rank_test import score_fall
 from gradwatch.evidence.windows import EARLY_LOSSES, FIRST_RECORDS, LATEST_RECORDS
 from gradwatch.records import StepRecord
@@ -28,8 +29,9 @@ class LossLevels:
         lacks_records: the loss has shown no fall, and of the run's later half there are fewer
             records than one is looked for in. It stays so until there are as many: whoever looks
             until there is a fall will see one.
+        paired: falls of the loss on the same batches.
         thresholds: ``levelled``, ``levelled_records``, ``least_fall``, ``seen_fall`` and
-            ``patience``.
+            ``patience``; those of ``PairedFalls``.
 
     Example:
         >>> levels = LossLevels([2.3] * 5)
@@ -42,6 +44,7 @@ class LossLevels:
     latest: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST_RECORDS))
     count: int = 0
     lacks_records: bool = False
+    paired: PairedFalls = field(default_factory=PairedFalls)
     thresholds: Thresholds = DEFAULTS
     _ages: deque[int] = field(default_factory=lambda: deque(maxlen=LATEST_RECORDS))
     _first_step: int = 0
@@ -68,6 +71,7 @@ class LossLevels:
         if not self.count:
             self._first_step = record.global_step
         self.count += 1
+        self.paired.add(record)
         if self.count <= EARLY_LOSSES:
             self.early.append(loss)
         if self.count > FIRST_RECORDS:
@@ -77,8 +81,17 @@ class LossLevels:
 
     def _see_whether_records_lack(self) -> None:
         of_later_half = sum(2 * age >= self._ages[-1] for age in self._ages)
-        is_open = self.lacks_records or self.is_at_start
-        self.lacks_records = of_later_half < LATEST_RECORDS and is_open
+        self.lacks_records = of_later_half < LATEST_RECORDS and self._is_open
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether no fall has been seen yet, or only after one was looked for several times."""
+        return self.is_at_start or (self.lacks_records and not self._is_paired)
+
+    @property
+    def _is_paired(self) -> bool:
+        """Whether a fall is seen on the same batches."""
+        return self.paired.are_seen(self.beginning, self.thresholds)
 
     @property
     def beginning(self) -> float:
@@ -113,10 +126,11 @@ class LossLevels:
         """Whether the loss shows no fall since the start, beyond what chance makes of it.
 
         Neither over many records nor over a few of either end, which leave out what lies between:
-        a peak, or that it has fallen among the first ones already. Only after ``patience``
-        optimizer steps; before that, or where no loss is known, False. So it is where one of the
-        first losses is not above 0: such a value has no floor to fall to, as the surrogate loss of
-        a policy. Of a run with few records it takes a clearer fall to be seen than of others.
+        a peak, or that it has fallen among the first ones already; nor on the same batches, by
+        their gradients. Only after ``patience`` optimizer steps; before that, or where no loss is
+        known, False. So it is where one of the first losses is not above 0: such a value has no
+        floor to fall to, as the surrogate loss of a policy. Of a run with few records it takes a
+        clearer fall to be seen than of others.
         """
         if not self.latest or self._ages[-1] < self.thresholds.patience or min(self.early) <= 0:
             return False
@@ -125,7 +139,8 @@ class LossLevels:
         if max(late) < min(early):  # as clear as can be, however few they are
             return False
         scores = score_fall(early, late), score_fall(early[:FIRST_RECORDS], late[-FIRST_RECORDS:])
-        return max(scores) < self.thresholds.seen_fall
+        is_seen = max(scores) >= self.thresholds.seen_fall
+        return not (is_seen or self._is_paired)
 
     @property
     def _untouched(self) -> list[float]:
@@ -148,6 +163,7 @@ class LossLevels:
     def mark_replaced(self) -> None:
         """The step behind the newest record has replaced weights; the first such step counts."""
         self._kept_weights = min(self._kept_weights, self.count)
+        self.paired.forget()
 
     @property
     def has_hardly_fallen(self) -> bool:

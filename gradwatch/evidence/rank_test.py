@@ -1,4 +1,4 @@
-"""Whether numbers have fallen from one time to another, by their ranks alone."""
+"""Whether numbers fall, or lie above 0, by their ranks alone."""
 
 from __future__ import annotations
 
@@ -37,3 +37,28 @@ def score_fall(early: Sequence[float], late: Sequence[float]) -> float:
     ties = sum(size**3 - size for size in Counter([*early, *late]).values())
     variance = pairs / 12 * (count + 1 - ties / (count * (count - 1)))
     return (below - pairs / 2) / sqrt(variance) if variance > 0 else 0.0
+
+
+def score_sign(values: Sequence[float]) -> float:
+    """By how many standard deviations numbers lie above 0 rather than below.
+
+    Args:
+        values: none of them NaN; zeros do not count.
+
+    Returns:
+        The score; above 0 where most of them, or the larger ones, are; 0 without any.
+
+    Source:
+        Wilcoxon (1945), "Individual comparisons by ranking methods": the signed-rank test. Of equal
+        sizes the earlier one has the lower rank.
+
+    Example:
+        >>> round(score_sign([0.5, 2.0, -0.1, 1.0]), 3), score_sign([1.0, -1.0, 0.0])
+        (1.461, -0.447)
+    """
+    ordered = sorted((value for value in values if value), key=abs)
+    count = len(ordered)
+    if not count:
+        return 0.0
+    total = sum(rank if value > 0 else -rank for rank, value in enumerate(ordered, start=1))
+    return total / sqrt(count * (count + 1) * (2 * count + 1) / 6)

@@ -213,6 +213,13 @@ for _row in (
         formula="(grad * update).sum()",
     ),
     Statistic(
+        "past_loss_change", "param", "", "last", "sum",
+        "g . (w - w at the sampled step before): where the loss is convex in between, it has come "
+        "down on this batch by no less, signed",
+        scales_with_loss=True,
+        source="Boyd & Vandenberghe (2004), Convex Optimization, section 3.1.3",
+    ),
+    Statistic(
         "learning_rate", "param", "", "last", "mean", "of its group; NaN when unknown"
     ),
     Statistic(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradwatch
+from gradwatch.capture.schedule import Schedule
 from gradwatch.records import StepRecord
 
 STEPS = 4
@@ -36,10 +37,14 @@ def draw(step: int) -> tuple[Tensor, Tensor]:
 
 
 def record_steps(
-    model: nn.Module, optimizer: torch.optim.Optimizer, step: Callable[[int], None]
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: Callable[[int], None],
+    every: int = 1,
+    steps: int = STEPS,
 ) -> tuple[StepRecord, ...]:
-    with gradwatch.watch(model, optimizer, every_n_steps=1) as watch:
-        for number in range(STEPS):
+    with gradwatch.watch(model, optimizer, every_n_steps=every) as watch:
+        for number in range(steps):
             step(number)
     history = watch.report().history
     assert history is not None
@@ -100,6 +105,32 @@ def test_gradient_at_the_step_is_the_clipped_one() -> None:
     for record in record_steps(model, optimizer, step):
         assert np.linalg.norm(record.param("step_grad_l2_norm")) == pytest.approx(0.01, rel=1e-3)
         assert np.linalg.norm(record.param("grad_l2_norm")) > 0.1
+
+
+@pytest.mark.parametrize("every", [1, 50])
+def test_loss_change_since_the_sampled_step_before(every: int) -> None:
+    """On the batch of the later one; what clipping leaves of its gradient."""
+    model, expected = build(), []
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    past: list[Tensor] = []
+    schedule = Schedule(every)
+
+    def step(number: int) -> None:
+        x, y = draw(number)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        if schedule.is_sampled(number):
+            now = copy_weights(model)
+            pairs = zip(model.parameters(), now, past, strict=True) if past else ()
+            expected.append([((new - old) * param.grad).sum().item() for param, new, old in pairs])
+            past[:] = now
+        optimizer.step()
+
+    records = record_steps(model, optimizer, step, every, 12)
+    first, *others = [record.param("past_loss_change") for record in records]
+    assert np.isnan(first).all()
+    np.testing.assert_allclose(others, expected[1:], rtol=1e-5, atol=1e-9)
 
 
 def test_sampled_dot_product_is_close_for_heavy_tails() -> None:

@@ -8,10 +8,17 @@ import pytest
 
 from gradwatch.evidence.first_levels import FirstLevels
 from gradwatch.evidence.loss_level import LossLevels
-from gradwatch.evidence.rank_test import score_fall
+from gradwatch.evidence.rank_test import score_fall, score_sign
 from gradwatch.evidence.windows import FIRST_RECORDS, LATEST_RECORDS
 from gradwatch.thresholds import Thresholds
-from tests.records_builder import build_chain, change, fill_history, make_record, read
+from tests.records_builder import (
+    build_chain,
+    change,
+    change_param,
+    fill_history,
+    make_record,
+    read,
+)
 
 
 def fill_levels(steps: list[int], losses: list[float]) -> LossLevels:
@@ -158,3 +165,43 @@ def test_a_step_that_replaces_weights_and_raises_nothing_leaves_the_early_losses
             levels.mark_replaced()
     assert not levels.is_at_start
     assert levels.leap == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_at_start"),
+    [
+        ([-0.01, -0.02, 0.005], False),
+        ([-0.01, -0.02, 0.035], True),
+        ([-1e-4], True),
+        ([], True),
+    ],
+    ids=["down, batch by batch", "up and down", "next to nothing", "not known"],
+)
+def test_a_fall_may_be_seen_batch_by_batch_where_the_losses_of_batches_differ(changes, is_at_start):
+    levels, layer_set = LossLevels(), build_chain(2)
+    for step in range(36):
+        record = make_record(layer_set, step, loss=[2.3, 2.9, 1.8][step % 3])
+        if changes:
+            change_value = changes[step % len(changes)]
+            record = change_param(record, "past_loss_change", {"fc0.weight": change_value})
+        levels.add(record)
+    assert levels.is_at_start is is_at_start
+
+
+def test_what_the_gradients_said_before_weights_were_replaced_counts_no_more():
+    levels, layer_set = LossLevels(), build_chain(2)
+    for step in range(36):
+        record = make_record(layer_set, step, loss=[2.3, 2.9, 1.8][step % 3])
+        levels.add(change_param(record, "past_loss_change", {"fc0.weight": -0.02}))
+    assert not levels.is_at_start
+    levels.mark_replaced()
+    assert levels.is_at_start
+
+
+@pytest.mark.parametrize(
+    ("values", "score"),
+    [([1.0] * 10, 2.803), ([-3.0, 1.0, 2.0], 0.0), ([-2.0, 0.0], -1.0), ([], 0.0)],
+    ids=["all above", "as many", "below", "none"],
+)
+def test_score_of_a_sign(values, score):
+    assert score_sign(values) == pytest.approx(score, abs=1e-3)
