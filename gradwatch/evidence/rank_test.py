@@ -53,7 +53,7 @@ def score_sign(values: Sequence[float]) -> float:
         sizes the earlier one has the lower rank.
 
     Example:
-        >>> round(score_sign([0.5, 2.0, -0.1, 1.0]), 3), score_sign([1.0, -1.0, 0.0])
+        >>> round(score_sign([0.5, 2.0, -0.1, 1.0]), 3), round(score_sign([1.0, -1.0, 0.0]), 3)
         (1.461, -0.447)
     """
     ordered = sorted((value for value in values if value), key=abs)
