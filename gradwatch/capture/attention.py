@@ -14,6 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gradwatch.capture.attention_masks import (
+    choose_of_mask,
+    make_additive,
+    make_mask,
+    merge_masks,
+)
 from gradwatch.capture.calls import Measured, Part
 from gradwatch.capture.device_values import RawValue
 from gradwatch.capture.graph import is_readable
@@ -125,7 +131,7 @@ def sample_attention(
             causal = rows.start, rows.stop, rows.step, k.shape[-2], k.device
             mask = make_mask(causal)
         if attn_mask is not None:
-            mask, causal = _make_additive(_choose_of_mask(attn_mask, chosen)), ()
+            mask, causal = make_additive(choose_of_mask(attn_mask, chosen)), ()
         return Scores(q, k, mask, causal)
 
 
@@ -153,7 +159,7 @@ def sample_multi_head(*args: Any, **kwargs: Any) -> Scores | str:
         heads = int(given["num_heads"])
         batch = spread_over(query.shape[1], max(MAX_HEADS // heads, 1))
         q, k = (_split(x[:, batch], heads, w, b) for x, w, b in _project(query, key, given))
-        mask = _merge_masks(masks[0], masks[1], batch, (query.shape[1], heads), len(key))
+        mask = merge_masks(masks[0], masks[1], batch, (query.shape[1], heads), len(key))
         return sample_attention(q, k, k, mask)
 
 
@@ -180,57 +186,6 @@ def _split(x: Tensor, heads: int, weight: Tensor, bias: Tensor | None) -> Tensor
     y: Tensor = F.linear(x.float(), weight.detach().float(), None if bias is None else bias.float())
     parts: Tensor = y.view(*y.shape[:-1], heads, -1)
     return parts.permute(1, 2, 0, 3)
-
-
-def _merge_masks(
-    mask: Tensor | None,
-    padding: Tensor | None,
-    batch: slice,
-    shape: tuple[int, int],
-    n_keys: int,
-) -> Tensor | None:
-    """Both masks as one to be added, broadcast to ``(N, heads, L, S)``, of the chosen batch."""
-    merged: Tensor | None = None
-    if mask is not None:
-        merged = _make_additive(mask, excludes=True)
-        if merged.dim() == 3:
-            merged = merged.unflatten(0, shape)[batch]
-    if padding is not None:
-        hidden = _make_additive(padding[batch], excludes=True).view(-1, 1, 1, n_keys)
-        merged = hidden if merged is None else merged + hidden
-    return merged
-
-
-def _make_additive(mask: Tensor, excludes: bool = False) -> Tensor:
-    """A mask to be added; in a boolean one ``True`` takes part unless ``excludes``."""
-    if mask.dtype is not torch.bool:
-        return mask.detach().float()
-    hidden = mask if excludes else ~mask
-    return torch.zeros(mask.shape, device=mask.device).masked_fill_(hidden, float("-inf"))
-
-
-def make_mask(causal: tuple[Any, ...]) -> Tensor | None:
-    """A mask to be added for the chosen queries, which see no key after their own.
-
-    Args:
-        causal: as of ``Scores``; ``()``: none is needed.
-    """
-    if not causal:
-        return None
-    *rows, n_keys, device = causal
-    queries = torch.arange(*rows, device=device)
-    return _make_additive(torch.arange(n_keys, device=device) <= queries.unsqueeze(1))
-
-
-def _choose_of_mask(mask: Tensor, chosen: tuple[slice, ...]) -> Tensor:
-    """The part of a mask for the chosen heads and queries; what is broadcast stays so."""
-    mask = mask.reshape(*[1] * (len(chosen) + 1 - mask.dim()), *mask.shape)
-    return mask[
-        tuple(
-            slice(None) if size == 1 else part
-            for size, part in zip(mask.shape, chosen, strict=False)
-        )
-    ]
 
 
 def choose_heads(shape: torch.Size) -> tuple[slice, ...]:

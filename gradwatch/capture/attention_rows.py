@@ -13,10 +13,10 @@ from torch import Tensor
 from gradwatch.capture.attention import (
     MAX_QUERIES,
     choose_heads,
-    make_mask,
     measure_weights,
     spread_over,
 )
+from gradwatch.capture.attention_masks import make_mask
 from gradwatch.capture.call_rows import Places
 from gradwatch.capture.device_values import Ledger
 from gradwatch.capture.graph import Node

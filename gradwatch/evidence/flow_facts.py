@@ -8,11 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from gradwatch.evidence.record_table import RecordTable
-from gradwatch.evidence.topology import Mask, Topology
+from gradwatch.evidence.spreading import spread_back
+from gradwatch.evidence.topology import Mask
 from gradwatch.records import Array
-
-FEW = 8
-"""Records up to which Python's numbers take less time than numpy's arrays of so many."""
 
 ROUNDED_NORM = 1e-25
 """Stands for a norm that float32 rounded to zero although some elements are not zero."""
@@ -267,33 +265,6 @@ def spread_references(table: RecordTable) -> Array:
     references = spread_back(topology, np.where(topology.is_reference, finite, 0.0))
     references[references == 0] = np.nan
     return references
-
-
-def spread_back(topology: Topology, values: Array) -> Array:
-    """Largest value at or behind each layer: one walk from the loss back, in place.
-
-    Args:
-        topology: of the network.
-        values: float64 ``(steps, n_layers)``, not NaN; is written to.
-
-    Returns:
-        The same array.
-
-    Example:
-        >>> from gradwatch.evidence.worked_example import make_reading
-        >>> spread_back(make_reading().topology, np.array([[1.0, 3.0, 2.0]])).tolist()
-        [[3.0, 3.0, 2.0]]
-    """
-    if len(values) > FEW:
-        for source, index in topology.links_back:
-            np.maximum(values[:, source], values[:, index], out=values[:, source])
-        return values
-    rows = values.tolist()
-    for row in rows:
-        for source, index in topology.links_back:
-            row[source] = max(row[source], row[index])
-    values[:] = rows
-    return values
 
 
 def measure_output_rms(table: RecordTable) -> Array:

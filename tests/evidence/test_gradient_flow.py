@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradwatch.evidence.flow_facts import ROUNDED_NORM, spread_back
+from gradwatch.evidence.flow_facts import ROUNDED_NORM
 from gradwatch.evidence.gradient_flow import read_flow
+from gradwatch.evidence.spreading import spread_back
 from gradwatch.evidence.topology import map_topology
 from tests.records_builder import (
     WEIGHT_NORM,
