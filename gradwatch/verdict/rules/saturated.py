@@ -77,9 +77,10 @@ def _find_stuck_outputs(history: History, thresholds: Thresholds) -> list[int]:
 
     Being sure is an output's job; beside a loss that has levelled off while it is still high, it is
     sure of what is wrong. One that is off nearly everywhere may detect something rare, unless the
-    loss would have many of its elements back.
+    loss would have many of its elements back; a gate may close a way.
     """
-    outputs = history.latest.topology.outputs
+    topology = history.latest.topology
+    outputs = [index for index in topology.outputs if not topology.layers[index].is_gate]
     if not outputs or not _has_stuck(history, thresholds):
         return []
     fraction = history.latest.record.layer("saturated_fraction")
