@@ -36,7 +36,7 @@ UNDECIDING = {
         "SILENT", "UNKNOWN_RECORDS",
     ),
     "how much is held or looked through": (
-        "KEPT", "_KEPT", "WALKED", "BATCH", "BATCH_LAYERS", "FEW",
+        "KEPT", "_KEPT", "WALKED", "BATCH", "BATCH_LAYERS", "FEW", "MOST_FALLS",
     ),
     "what is said": ("SHOWN_GAPS", "SHOWN", "LITTLE"),
     "a mark, or an example": ("MOVED", "_RATE"),

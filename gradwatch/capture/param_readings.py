@@ -84,7 +84,12 @@ class ParamReadings:
         return measure_residue(self._watched)
 
     def begin_backward(self) -> None:
-        """A backward pass begins, for the first time in this step or after others."""
+        """A backward pass begins, for the first time in this step or after others.
+
+        Weights that were put back or clipped since the step was armed are no part of its update.
+        """
+        if self._gradients is None and not (self.taken or self._has_closure):
+            self._before = self.weights.renew(self._before)
         self._leftovers.begin_pass()
 
     def read_backward(self) -> None:

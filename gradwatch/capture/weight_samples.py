@@ -58,6 +58,7 @@ class WeightSamples:
         self._params: list[Tensor] = [entry.param for entry in watched]
         self._gatherer = gatherer
         self._latest: tuple[list[int], list[StackedRows]] | None = None
+        self._versions: list[int] = []
         self._bind()
 
     @property
@@ -84,8 +85,20 @@ class WeightSamples:
         """Copy the samples."""
         self._refresh()
         rows = self.samples.take()
-        self._latest = list(map(_VERSION, self._params)), rows
+        self._versions = list(map(_VERSION, self._params))
+        self._latest = self._versions, rows
         return rows
+
+    def renew(self, rows: list[StackedRows]) -> list[StackedRows]:
+        """The rows that were taken last, or new ones where somebody has written to a weight since.
+
+        Args:
+            rows: that were taken last; they stay where a weight is elsewhere in memory, as those
+                that are sharded but for the time of forward and backward.
+        """
+        if not self._is_current() or self._versions == list(map(_VERSION, self._params)):
+            return rows
+        return self.take()
 
     def take_again(self) -> list[StackedRows]:
         """As ``take``, right after it: nobody but us has run since, or their changes count up."""

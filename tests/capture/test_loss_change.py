@@ -133,6 +133,29 @@ def test_loss_change_since_the_sampled_step_before(every: int) -> None:
     np.testing.assert_allclose(others, expected[1:], rtol=1e-5, atol=1e-9)
 
 
+def test_weights_that_are_put_back_before_forward_are_no_part_of_the_update() -> None:
+    model = build()
+    optimizer, start = torch.optim.SGD(model.parameters(), 0.1), copy_weights(model)
+    updates: list[list[float]] = []
+
+    def step(number: int) -> None:
+        with torch.no_grad():
+            for param, value in zip(model.parameters(), start, strict=True):
+                param.copy_(value)
+        x, y = draw(number)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        pairs = zip(model.parameters(), start, strict=True)
+        updates.append([(param.detach() - value).norm().item() for param, value in pairs])
+
+    records = record_steps(model, optimizer, step)
+    for record, expected in zip(records, updates, strict=True):
+        np.testing.assert_allclose(record.param("update_l2_norm"), expected, rtol=1e-4)
+    for record in records[1:]:
+        assert not record.param("past_loss_change").any()
+
+
 def test_sampled_dot_product_is_close_for_heavy_tails() -> None:
     """Gradients and updates of a large matrix whose elements differ by orders of magnitude."""
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ CASES = (
         ("saturated", "vanishing"),
         (),
         "saturation",
-        ("", "sigmoid", "score*", "users", "items"),
+        ("sigmoid", "score*", "users", "items"),
         60,
         "all scores go to 0, the least that the loss can be given, and the sigmoid closes",
         fixed=partial(opposed.recommend, is_squashed=False),

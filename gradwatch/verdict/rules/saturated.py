@@ -76,8 +76,8 @@ def _find_stuck_outputs(history: History, thresholds: Thresholds) -> list[int]:
     """Activations of the network's outputs that are saturated although the task is not learned.
 
     Being sure is an output's job; beside a loss that has levelled off while it is still high, it is
-    sure of what is wrong. One that is off nearly everywhere may detect something rare, unless the
-    loss would have many of its elements back; a gate may close a way.
+    sure of what is wrong where the loss would have many of its elements back. Where that is not
+    known, one that is off nearly everywhere may detect something rare. A gate may close a way.
     """
     topology = history.latest.topology
     outputs = [index for index in topology.outputs if not topology.layers[index].is_gate]
@@ -86,8 +86,8 @@ def _find_stuck_outputs(history: History, thresholds: Thresholds) -> list[int]:
     fraction = history.latest.record.layer("saturated_fraction")
     is_stuck = fraction >= thresholds.saturated_fraction
     opposed = history.latest.record.layer("opposed_fraction")
-    is_rare = ~(opposed >= thresholds.rare_output)
-    is_stuck &= ~is_rare | (measure_rms(history.latest) >= thresholds.rare_output)
+    is_on = measure_rms(history.latest) >= thresholds.rare_output
+    is_stuck &= np.where(np.isnan(opposed), is_on, opposed >= thresholds.rare_output)
     return [index for index in outputs if is_stuck[index]]
 
 
