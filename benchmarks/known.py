@@ -18,4 +18,7 @@ KNOWN: dict[str, dict[str, str]] = {
     "relu_mlp_std0001_sgd": {"extra": _IDLE_UNITS},
     "relu_mlp_std001_sgd": {"extra": _IDLE_UNITS},
     "tanh_rate_too_high": {"extra": "the steps that are too large also saturate its units"},
+    "weight_decay_wrong_sign": {
+        "extra": "before its dead units no gradient is left; what the loop scales is no update"
+    },
 }
