@@ -57,7 +57,7 @@ class WeightSamples:
     def __init__(self, watched: Sequence[Watched], gatherer: Gatherer) -> None:
         self._params: list[Tensor] = [entry.param for entry in watched]
         self._gatherer = gatherer
-        self._latest: tuple[list[int], list[StackedRows]] | None = None
+        self._latest: list[StackedRows] | None = None
         self._versions: list[int] = []
         self._bind()
 
@@ -86,7 +86,7 @@ class WeightSamples:
         self._refresh()
         rows = self.samples.take()
         self._versions = list(map(_VERSION, self._params))
-        self._latest = self._versions, rows
+        self._latest = rows
         return rows
 
     def renew(self, rows: list[StackedRows]) -> list[StackedRows]:
@@ -96,17 +96,18 @@ class WeightSamples:
             rows: that were taken last; they stay where a weight is elsewhere in memory, as those
                 that are sharded but for the time of forward and backward.
         """
-        if not self._is_current() or self._versions == list(map(_VERSION, self._params)):
-            return rows
-        return self.take()
+        return self.take() if self._is_current() and self._are_written() else rows
 
     def take_again(self) -> list[StackedRows]:
         """As ``take``, right after it: nobody but us has run since, or their changes count up."""
         latest, self._latest = self._latest, None
-        if latest is None or not self._is_current():
+        if latest is None or not self._is_current() or self._are_written():
             return self.take()
-        versions, rows = latest
-        return rows if versions == list(map(_VERSION, self._params)) else self.take()
+        return latest
+
+    def _are_written(self) -> bool:
+        """Whether somebody has written to a weight since the samples were taken last."""
+        return self._versions != list(map(_VERSION, self._params))
 
     @torch.no_grad()
     def take_shown(self) -> list[StackedRows]:
