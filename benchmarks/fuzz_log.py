@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import os
 import random
 import resource
@@ -24,28 +23,21 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-from tensorboard.compat.proto import event_pb2, summary_pb2
-
+from benchmarks.crafted_logs import MAKERS
 from gradwatch.cli import main as run_cli
-from gradwatch.log import summaries
-from gradwatch.log.checksums import crc32c, masked
 from gradwatch.log.event_file import make_frame
 from gradwatch.log.writer import EventLog
-from gradwatch.records import LayerSet, StepRecord
-from gradwatch.run_marks import RunDescription, RunEnd, RunGap, RunHeader
+from gradwatch.run_marks import RunDescription
 from gradwatch.thresholds import Thresholds
 from tests.display.trainings import make_training
 
 LIMIT_BYTES = 256 << 20
 LIMIT_SECONDS = 10.0
 HEALTHY, UNHEALTHY = 1.0, 0.22  # gain of the activation in the trainings of the seeds
-EVENT = event_pb2.Event(file_version="brain.Event:2", wall_time=1.0)
 
 
 def write_seed(folder: Path, gain: float = HEALTHY, steps: int = 30, marks: bool = True) -> Path:
@@ -153,141 +145,6 @@ def is_evidence(frame: bytes) -> bool:
     )
 
 
-# Crafted files ------------------------------------------------------------------------------------
-
-
-def make_event(step: int, *values: summary_pb2.Summary.Value) -> bytes:
-    """One frame."""
-    summary = summary_pb2.Summary(value=values)
-    return make_frame(
-        event_pb2.Event(wall_time=1e9, step=step, summary=summary).SerializeToString()
-    )
-
-
-def make_record_event(
-    text: bytes, vector: np.ndarray, step: int = 0, digest: str = "0" * 8
-) -> bytes:
-    """A record with any layer set and any numbers."""
-    values = np.asarray(vector, dtype=np.float32)
-    content = zlib.compress(text)
-    return make_event(
-        step, summaries._tensor_value(summaries.RECORD_PREFIX + digest, values, content)
-    )
-
-
-def make_set(n_layers: int, **changes: object) -> bytes:
-    """JSON of a layer set of plain layers, with fields changed."""
-    layers = [{"fqn": f"n.{i}", "role": "weight", "inputs": [], **changes} for i in range(n_layers)]
-    return json.dumps({**json.loads(LayerSet().to_json()), "layers": layers}).encode()
-
-
-def repeat_packed(n_layers: int, n_records: int) -> bytes:
-    """Records of some bytes each that unpack to ``n_layers`` numbers a row."""
-    text = make_set(n_layers)
-    packed = pack_equal(text)
-    return b"".join(make_record_event(text if i == 0 else b"", packed, i) for i in range(n_records))
-
-
-def pack_equal(text: bytes) -> np.ndarray:
-    """The shortest record of a layer set: all rows of equal numbers."""
-    layer_set = LayerSet.from_json(text.decode())
-    sizes = (len(summaries_sizes()[0]), len(layer_set.layers)), (summaries_sizes()[1], 0)
-    blank = StepRecord(
-        0,
-        layer_set,
-        np.ones(sizes[0]),
-        np.ones(sizes[1]),
-        np.ones(summaries_sizes()[2]),
-    )
-    return blank.to_vector()
-
-
-def summaries_sizes() -> tuple[tuple[str, ...], int, int]:
-    """Rows of layers, of parameters, and of steps."""
-    from gradwatch import records
-
-    names = records.LAYER_STATISTICS
-    return names, len(records.PARAM_STATISTICS), len(records.STEP_STATISTICS)
-
-
-def craft_files() -> Iterator[tuple[str, bytes]]:
-    """Name and content of files that were made to do harm; each below 10 MB."""
-    begin = make_frame(EVENT.SerializeToString())
-    small = make_set(2)
-    good = pack_equal(small)
-    yield "empty", b""
-    yield "zeros", bytes(1 << 20)
-    yield (
-        "length of 2^63",
-        struct.pack("<Q", 2**63) + struct.pack("<I", masked(crc32c(struct.pack("<Q", 2**63)))),
-    )
-    yield "600,000 empty frames", begin + make_frame(b"") * 600_000
-    yield "NaN as mask", begin + make_record_event(small, [good[0], np.nan, *good[2:]])
-    yield "infinite mask", begin + make_record_event(small, [good[0], np.inf, *good[2:]])
-    yield "negative mask", begin + make_record_event(small, [good[0], -5, *good[2:]])
-    yield "deep JSON", begin + make_record_event(b"[" * 5_000_000, good)
-    yield (
-        "ten million brackets",
-        begin + make_record_event(b"[" + b"{}," * 3_000_000 + b"{}]", good),
-    )
-    yield "a bomb of 100 MB", begin + make_record_event(b" " * (100 << 20), good)
-    yield "a layer set of a megabyte", begin + repeat_packed(15_000, 200)
-    yield "40,000 layers in 5,000 records", begin + repeat_packed(40_000, 5_000)
-    yield (
-        "text as version",
-        begin
-        + make_record_event(small.replace(b'"schema_version": 3', b'"schema_version": "x"'), good),
-    )
-    yield "negative inputs", begin + make_record_event(make_set(2, inputs=[-1]), good)
-    yield "inputs beyond the end", begin + make_record_event(make_set(2, inputs=[2**70]), good)
-    yield "a number as name", begin + make_record_event(make_set(2, fqn=3), good)
-    yield "negative counts", begin + make_record_event(make_set(2, output_numel=-7), good)
-    yield "a step of 2^62", begin + make_record_event(small, good, 2**62)
-    yield "a step below 0", begin + make_record_event(small, good, -(2**40))
-    yield (
-        "3,000 layer sets",
-        begin + b"".join(make_record_event(small, good, 0, f"{i:08x}") for i in range(3_000)),
-    )
-    yield (
-        "20 layer sets of a megabyte",
-        begin
-        + b"".join(
-            make_record_event(make_set(10_000), pack_equal(make_set(10_000)), i, f"{i:08x}")
-            for i in range(20)
-        ),
-    )
-    marks = [RunHeader(f"{i:08x}", 1e9) for i in range(3_000)]
-    yield (
-        "3,000 starts",
-        begin + b"".join(make_event(0, summaries.summarise_mark(m)) for m in marks),
-    )
-    yield (
-        "an end of 2^47 records",
-        begin
-        + b"".join(
-            make_event(0, summaries.summarise_mark(mark))
-            for mark in (
-                RunHeader("0" * 8, 1e9),
-                RunGap("0" * 8, 0, 2**46),
-                RunEnd("0" * 8, records=2**47),
-            )
-        ),
-    )
-    negative = summaries.summarise_mark(RunHeader("0" * 8, 1e9))
-    negative.tensor.string_val[0] = negative.tensor.string_val[0].replace(
-        b'"persistence":3', b'"persistence":-3'
-    )
-    yield "negative thresholds", begin + make_event(0, negative) + make_record_event(small, good)
-    yield (
-        "60,000 small records",
-        begin
-        + b"".join(
-            make_record_event(make_set(1) if i == 0 else b"", pack_equal(make_set(1)), i)
-            for i in range(60_000)
-        ),
-    )
-
-
 # Judging ------------------------------------------------------------------------------------------
 
 
@@ -367,7 +224,8 @@ def fuzz(n_mutations: int, seed: int, root: Path, every_apart: int = 500) -> Cou
 def try_crafted(root: Path) -> Counter[str]:
     """Judge crafted files, each in a process of its own."""
     counts: Counter[str] = Counter()
-    for name, content in craft_files():
+    for name, make in MAKERS.items():
+        content = make()
         folder = root / "crafted"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
