@@ -98,6 +98,7 @@ def quiet() -> Iterator[None]:
 def test_everything_goes_with_the_model(way: Way, keeps_optimizer: bool, tmp_path: Path) -> None:
     kept: list[Optimizer] = []
     models = []
+    threshold = gc.get_threshold()
     for number in range(5):
         model = make_model()
         optimizer = SGD(model.parameters(), lr=0.1)
@@ -108,6 +109,7 @@ def test_everything_goes_with_the_model(way: Way, keeps_optimizer: bool, tmp_pat
     del model, optimizer
     gc.collect()
     assert [model() for model in models] == [None] * 5
+    assert gc.get_threshold() == threshold
     assert not has_global_hooks()
     assert torch.overrides._get_current_function_mode() is None
     assert not list_open_files(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -65,6 +66,7 @@ def list_attachments(
         "function modes": torch._C._len_torch_function_stack(),
         "dispatch modes": torch._C._len_torch_dispatch_stack(),
         "grad mode": torch.is_grad_enabled(),
+        "objects that make Python collect": gc.get_threshold(),
     }
     for name in ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks"):
         found[name] = len(getattr(module_hooks, name))

@@ -10,6 +10,7 @@ from gradwatch.capture.compiled_variant import CompiledVariant
 from gradwatch.capture.eager_stance import EagerStance
 from gradwatch.capture.graph_clock import GraphClock
 from gradwatch.capture.sampled_step import SampledStep
+from gradwatch.capture.spaced_collections import SpacedCollections
 
 
 class Arming:
@@ -36,6 +37,7 @@ class Arming:
         self._variant = CompiledVariant() if reads_in_graph else None
         self._stance = EagerStance(model, self._make_way, self._variant)
         self._retired: list[SampledStep] = []
+        self._collections = SpacedCollections()
         self.clock = GraphClock()
 
     def arm(self, step: SampledStep, used: Container[str]) -> None:
@@ -46,6 +48,7 @@ class Arming:
             used: fqns of the parameters that forward is known to use.
         """
         self.step = step
+        self._collections.begin(len(step.modules))
         step.arm(used, sees_layers=self._stance.enter(step))
 
     def disarm(self) -> None:
@@ -73,6 +76,8 @@ class Arming:
         """
         if self._retired:
             self.finish()
+        if self.step is None:  # only now the graph of a step before is gone
+            self._collections.end()
         return self.step
 
     def note_end(self, is_complete: bool) -> None:
@@ -94,6 +99,7 @@ class Arming:
 
     def close(self) -> None:
         """Leave torch, and keep nothing alive."""
+        self._collections.end()
         self.disarm()
         self.finish()
         if self._variant is not None:
