@@ -48,9 +48,10 @@ class RunJudgement:
         """Why this run is not judged, in words; ``""`` when it is.
 
         Args:
-            allow_unfinished: a run without an end is judged up to its last record.
+            allow_unfinished: a run without an end is judged up to its last record, if it has any.
         """
-        return self.problem or ("" if allow_unfinished else self.unfinished)
+        is_allowed = allow_unfinished and self.verdict is not None
+        return self.problem or ("" if is_allowed else self.unfinished)
 
 
 def choose_thresholds(header: RunHeader | None, overrides: Mapping[str, object]) -> Thresholds:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -30,6 +31,13 @@ def write_run(
         log.write_record(record)
     if how:
         log.end(how, "" if how == "detached" else "ValueError", 30)
+    log.close()
+
+
+def begin_run(logdir) -> None:
+    """A training that is killed before its first record."""
+    log = EventLog(logdir)
+    log.begin(Thresholds(), RunDescription(model="Sequential"))
     log.close()
 
 
@@ -109,9 +117,15 @@ class TestNothingToJudge:
         write_foreign(tmp_path / "other")
         assert "Expected records of gradwatch" in self.check(tmp_path, capsys)
 
-    def test_a_watch_that_saw_no_step(self, tmp_path, capsys) -> None:
+    def test_a_log_without_an_event(self, tmp_path, capsys) -> None:
         EventLog(tmp_path).close()
-        assert "at least one step" in self.check(tmp_path, capsys)
+        assert "ends before its first event" in self.check(tmp_path, capsys)
+
+    @pytest.mark.parametrize("logdir", ["", " "])
+    def test_a_variable_that_is_not_set(self, tmp_path, capsys, monkeypatch, logdir) -> None:
+        write_run(tmp_path, WELL)
+        monkeypatch.chdir(tmp_path)
+        assert "Expected a log directory" in self.check(logdir, capsys)
 
     def test_garbage(self, tmp_path, capsys) -> None:
         write_garbage(tmp_path / "run")
@@ -136,6 +150,17 @@ class TestSomeRunsCannotBeJudged:
         write_garbage(tmp_path / "broken")
         assert main(["check", str(tmp_path)]) == 2
         assert "'broken' is not judged: " in capsys.readouterr().err
+
+    @pytest.mark.parametrize("length", [0, 30, 100])
+    def test_a_log_of_ours_that_is_cut_before_its_first_event_is_not_someone_elses(
+        self, tmp_path, capsys, length
+    ) -> None:
+        write_run(tmp_path / "a", WELL)
+        write_run(tmp_path / "b", WELL)
+        (path,) = (tmp_path / "b").iterdir()
+        os.truncate(path, length)
+        assert main(["check", str(tmp_path)]) == 2
+        assert "'b' is not judged: " in capsys.readouterr().err
 
     def test_findings_outrank_an_unreadable_run(self, tmp_path) -> None:
         write_run(tmp_path / "mine", UNHEALTHY)
@@ -179,6 +204,12 @@ class TestEnds:
         assert main(["check", str(tmp_path), "--allow-unfinished"]) == 0
         write_run(tmp_path / "b", UNHEALTHY, how)
         assert main(["check", str(tmp_path)]) == 1
+
+    def test_without_a_record_nothing_is_allowed(self, tmp_path, capsys) -> None:
+        write_run(tmp_path / "a", WELL)
+        begin_run(tmp_path / "b")
+        assert main(["check", str(tmp_path), "--allow-unfinished"]) == 2
+        assert "'b' is not judged: it has no end" in capsys.readouterr().err
 
     def test_our_own_failure_is_2_whatever_is_allowed(self, tmp_path, capsys) -> None:
         write_run(tmp_path, WELL, "failure")
@@ -394,6 +425,31 @@ def test_a_reader_that_goes_away_leaves_the_status(tmp_path) -> None:
     os.close(writing)
     assert done.returncode == 1
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+@pytest.mark.parametrize(("phi_gain", "status"), [(WELL, 0), (UNHEALTHY, 1), (None, 2)])
+def test_a_closed_stream_leaves_the_status(tmp_path, monkeypatch, name, phi_gain, status) -> None:
+    if phi_gain:
+        write_run(tmp_path, phi_gain)
+    monkeypatch.setattr(sys, name, None)
+    assert main(["check", str(tmp_path)]) == status
+    getattr(sys, name).close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+def test_a_full_disk_behind_stdout_is_2_in_one_line(tmp_path) -> None:
+    write_run(tmp_path, WELL)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gradwatch", "check", str(tmp_path)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"gradwatch: Expected a stdout that can be written")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_ascii_terminal(tmp_path) -> None:

@@ -353,6 +353,39 @@ def test_model(gradwatch, gradwatch_check):
     run(suite, body).assert_outcomes(passed=1)
 
 
+RUN_TWICE = """
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    for attempt in range(2):  # as pytest-rerunfailures does
+        item._initrequest()
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+
+
+def test_a_test_that_is_run_again_is_judged_by_its_new_reports_alone(
+    suite: pytest.Pytester,
+) -> None:
+    suite.makeconftest(RUN_TWICE)
+    body = """
+from itertools import count
+mended, emptied = count(), count()
+
+def test_mended(gradwatch_check):
+    gradwatch_check(healthy() if next(mended) else unhealthy(), BATCHES, LOSS, steps=8)
+
+def test_emptied(gradwatch_check):
+    if not next(emptied):
+        gradwatch_check(healthy(), BATCHES, LOSS, steps=8)
+"""
+    result = run(suite, body)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["FAILED *test_emptied*"])
+
+
 def test_junit_holds_the_three_lines_and_the_table_apart(suite: pytest.Pytester) -> None:
     run(suite, UNHEALTHY, "--junitxml=junit.xml", "-o", "junit_logging=all")
     case = ElementTree.parse(suite.path / "junit.xml").find(".//testcase")

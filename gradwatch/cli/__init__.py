@@ -19,7 +19,7 @@ from gradwatch.cli.check import add_check
 from gradwatch.cli.compare import add_compare
 from gradwatch.cli.demo import add_demo
 from gradwatch.cli.explain import add_explain
-from gradwatch.cli.printing import print_warning
+from gradwatch.cli.printing import open_closed_streams, print_warning
 from gradwatch.cli.report import add_report
 from gradwatch.errors import GradWatchError
 
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: what argparse ends with, for ``--help``, ``--version`` and unknown options.
     """
     given = sys.argv[1:] if arguments is None else arguments
+    open_closed_streams()
     options = build_parser().parse_args(join_kinds(given))
     try:
         return int(options.run(options))

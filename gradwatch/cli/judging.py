@@ -47,7 +47,7 @@ def _warn_of_runs(judgement: Judgement) -> None:
         print_warning(f"run {run!r}: {note}")
     if judgement.allow_unfinished:
         for found in judgement.outcomes:
-            if found.unfinished and not found.problem:
+            if found.verdict is not None and found.unfinished and not found.problem:
                 print_warning(
                     f"run {found.run!r} is judged up to its last record: {found.unfinished}"
                 )

@@ -95,6 +95,13 @@ def draw_parts(parts: Sequence[_Part], workers: Workers, to_stdout: bool = True)
     return _strip("\n".join(drawn))
 
 
+def open_closed_streams() -> None:
+    """Give a stdout or stderr that is closed (``>&-``) a place to write to: nobody reads there."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+
+
 def show(*views: RenderableType) -> None:
     """Print what rich draws.
 
@@ -109,6 +116,9 @@ def write(text: str) -> None:
 
     Args:
         text: characters that the terminal's encoding lacks are escaped; a line's end is added.
+
+    Raises:
+        GradWatchError: stdout takes nothing, as on a full disk.
     """
     if not text:
         return
@@ -117,9 +127,14 @@ def write(text: str) -> None:
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # The interpreter flushes stdout once more at exit, and would complain then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise GradWatchError(
+                f"Expected a stdout that can be written, got an error ({error}). "
+                "Make room, or write to a file with -o."
+            ) from error
 
 
 def write_file(path: Path, text: str) -> None:

@@ -20,7 +20,7 @@ class Selection:
 
     Attributes:
         runs: ``fnmatch`` patterns for the names of runs; all when empty.
-        last: only the run whose newest record is the newest of all.
+        last: only the run whose newest record, or start of a watch, is the newest of all.
         since: only findings that were still there at this global step or later count.
         until: records after this global step are left out, as if the training had ended there.
     """
@@ -40,11 +40,7 @@ class Selection:
             NothingToJudge: none is left.
         """
         named = [run for run in runs if not self.runs or self._matches(run)]
-        if not named:
-            raise NothingToJudge(
-                f"Expected a run that matches {' or '.join(map(repr, self.runs))}, got only "
-                f"{', '.join(run.label for run in runs)}. Give one of these, or a pattern."
-            )
+        self._require_each([run.label for run in runs])
         if self.last:
             named = [max(named, key=_find_wall_time)]
         chosen = [self._cut(run) for run in named]
@@ -55,6 +51,15 @@ class Selection:
                 f"{', '.join(map(_name_steps, short))}. Change --since, --until or --run."
             )
         return chosen
+
+    def _require_each(self, labels: Sequence[str]) -> None:
+        """A run that was asked for and is not there must not pass beside one that is."""
+        for pattern in self.runs:
+            if not any(fnmatchcase(label, pattern) for label in labels):
+                raise NothingToJudge(
+                    f"Expected a run that matches {pattern!r}, got only {', '.join(labels)}. "
+                    "Give one of these, or a pattern."
+                )
 
     def _matches(self, run: Run) -> bool:
         return any(fnmatchcase(run.label, pattern) for pattern in self.runs)
@@ -75,9 +80,11 @@ class Selection:
 
 
 def _find_wall_time(run: Run) -> float:
-    """Of the newest record; where none could be read, when the run's directory has changed."""
-    if run.entries or not run.damage:
-        return max((entry.wall_time for entry in run.entries), default=0.0)
+    """Of its newest record or start; where nothing could be read, its directory's last change."""
+    times = [entry.wall_time for entry in run.entries]
+    times += [session.header.started_at for session in run.sessions if session.header is not None]
+    if times or not run.damage:
+        return max(times, default=0.0)
     try:
         return run.path.stat().st_mtime
     except OSError:

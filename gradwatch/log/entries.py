@@ -67,21 +67,27 @@ class Scan:
         Args:
             path: of an event file, which may be growing.
         """
+        is_silent = _OWN_FILE in path.name
         try:
             for frame in scan_frames(path, _HEAD_BYTES):
-                self._take_frame(path, frame)
+                is_silent &= not self._take_frame(path, frame)
         except (DamageError, OSError) as error:
             is_own = _OWN_FILE in path.name or isinstance(error, OSError)
             self.is_cut = True
             (self.damage if is_own else self.foreign).append(f"{path.name}: {error}")
+            return
+        if is_silent:  # a full disk, or a copy that was cut: not somebody else's run
+            self.damage.append(f"{path.name}: ends before its first event")
 
-    def _take_frame(self, path: Path, frame: EventFrame) -> None:
+    def _take_frame(self, path: Path, frame: EventFrame) -> bool:
+        """Whether it is gradwatch's, or may have been."""
         is_ours = TAG_PREFIX.encode() in frame.head
         if not frame.is_sound or (is_ours and frame.length > MAX_FRAME_BYTES):
             text = f"{path.name}: damaged in the frame at byte {frame.position}"
             (self.damage if is_ours or _OWN_FILE in path.name else self.foreign).append(text)
         elif is_ours:
             self._take_event(path, frame)
+        return is_ours or not frame.is_sound
 
     def _take_event(self, path: Path, frame: EventFrame) -> None:
         try:

@@ -223,6 +223,11 @@ def find_logs(logdir: str | os.PathLike[str]) -> list[Folder]:
         NothingToJudge: there is no such directory or file.
         InvalidInput: nothing here reads such an address.
     """
+    if not os.fspath(logdir).strip():  # as of a variable that is not set: not the working directory
+        raise NothingToJudge(
+            f"Expected a log directory, got {os.fspath(logdir)!r}. "
+            "Give the directory that was passed as logdir; '.' is the working directory."
+        )
     is_here = not is_remote(logdir)
     root = Path(logdir).expanduser() if is_here else fetch_logdir(os.fspath(logdir))
     if root.is_dir():

@@ -35,10 +35,6 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def gradwatch_check(request: pytest.FixtureRequest) -> Generator[GradWatchFixture]:
     """Call it as ``gradwatch.check(...)``, or its ``watch(...)``: the test fails when unhealthy."""
-    shared = request.node.stash.get(_KEY, None)
-    if shared is not None:  # the other name of the fixture, in the same test
-        yield shared
-        return
     try:
         fixture = GradWatchFixture(read_settings(request.config, request.node))
     except pytest.UsageError as error:  # its marker's: one line, and no traceback of ours
@@ -46,6 +42,7 @@ def gradwatch_check(request: pytest.FixtureRequest) -> Generator[GradWatchFixtur
     request.node.stash[_KEY] = fixture
     yield fixture
     fixture.close()
+    del request.node.stash[_KEY]  # a test that is run again is judged by its new reports alone
 
 
 @pytest.fixture

@@ -9,6 +9,9 @@ import pytest
 
 from gradwatch.cli import main
 from gradwatch.cli.arguments import join_kinds
+from gradwatch.log.writer import EventLog
+from gradwatch.run_marks import RunDescription
+from gradwatch.thresholds import Thresholds
 from tests.gate.runs import HEALTHY, UNHEALTHY, damage, write_run
 
 
@@ -69,6 +72,19 @@ class TestSelection:
         capsys.readouterr()
         assert check("--run", "nothing") == 2
         assert "got only bad, good" in capsys.readouterr().err
+
+    def test_each_pattern_has_a_run(self, capsys) -> None:
+        assert check("--run", "good", "--run", "goood") == 2
+        assert "a run that matches 'goood', got only bad, good" in capsys.readouterr().err
+
+    def test_the_last_run_is_not_passed_over_where_it_was_killed_before_its_first_record(
+        self, here: Path, capsys
+    ) -> None:
+        log = EventLog(here / "runs" / "newest")
+        log.begin(Thresholds(), RunDescription())
+        log.close()
+        assert check("--last") == 2
+        assert "'newest' is not judged" in capsys.readouterr().err
 
     def test_the_last_run_is_not_passed_over_where_nothing_of_it_can_be_read(
         self, here: Path, capsys
