@@ -105,7 +105,7 @@ def judge_run(
         header=run.header,
         end=run.end,
         problem="; ".join(problems),
-        unfinished=_describe_end(run),
+        unfinished=describe_end(run),
         notes=_list_notes(run),
         trials=trials,
     )
@@ -127,8 +127,12 @@ def _read_trials(run: Run, problems: list[str]) -> tuple[Trial, ...]:
         return ()
 
 
-def _describe_end(run: Run) -> str:
-    """Why the run is unfinished, in words; ``""`` when it is finished, or from before marks."""
+def describe_end(run: Run) -> str:
+    """Why the run is unfinished, in words; ``""`` when it is finished, or from before marks.
+
+    Args:
+        run: with or without records.
+    """
     if run.header is None:
         return ""
     if run.end is None:

@@ -258,9 +258,10 @@ class TestThresholdsOfTheLog:
         assert main(["check", str(tmp_path), "--threshold", given]) == 0
         assert "given instead" not in capsys.readouterr().err
 
-    def test_a_negative_one_is_refused_in_one_line(self, tmp_path, capsys) -> None:
+    @pytest.mark.parametrize("given", ["profile=-1", "persistence=0"])
+    def test_one_that_makes_no_sense_is_refused_in_one_line(self, tmp_path, capsys, given) -> None:
         write_run(tmp_path, WELL)
-        assert main(["check", str(tmp_path), "--threshold", "profile=-1"]) == 2
+        assert main(["check", str(tmp_path), "--threshold", given]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
@@ -372,6 +373,7 @@ class TestExplain:
         ["check"],
         ["check", "x", "--fail-on", "nonsense"],
         ["check", "x", "--format", "xml"],
+        ["check", "x", "--rows", "0"],
         ["check", "x", "--threshold", "persistence"],
         ["check", "x", "--threshold", "nonsense=1"],
         ["check", "x", "--threshold", "persistence=1.5"],

@@ -28,6 +28,15 @@ def test_healthy_and_unhealthy() -> None:
     assert report.records == 20
 
 
+def test_a_layer_replaced_after_the_optimizer_was_made_is_no_pass() -> None:
+    """Twenty steps are too few for GW801."""
+    network = make_mlp()
+    network.model[2] = nn.Linear(*reversed(network.model[2].weight.shape))
+    report = gradwatch.check(network.model, network.batches, cross_entropy, network.optimizer)
+    assert report.status == "not_judged"
+    assert "2.weight and 2.bias: not judged, no optimizer holds it" in str(report)
+
+
 def test_is_the_training_that_it_stands_for() -> None:
     """The steps are those of a loop of one's own, with the optimizer's state carried on."""
     network = make_mlp().train(3)

@@ -129,9 +129,21 @@ class TestAction:
             assert self.run_steps(folder, logdir="runs/smoke", **inputs)[0] == 0
 
     def test_no_log_is_no_pass(self, repository: Path) -> None:
-        status, output, _ = self.run_steps(repository / "before", logdir="runs/nowhere")
+        folder = repository / "before"
+        (folder / "gradwatch-report").mkdir(exist_ok=True)
+        page = folder / "gradwatch-report" / "report.html"
+        page.write_text("of the job before", encoding="utf-8")
+        status, output, summary = self.run_steps(folder, logdir="runs/nowhere")
         assert status == 2
-        assert "does not exist" in output
+        assert "::error title=gradwatch%3A not judged::runs/nowhere: " in output
+        assert "does not exist" in summary.read_text(encoding="utf-8")
+        assert not page.exists()
+
+    def test_a_python_without_gradwatch_is_no_finding(self, repository: Path) -> None:
+        folder = repository / "before"
+        status, output, _ = self.run_steps(folder, logdir="runs/smoke", python="false")
+        assert status == 2
+        assert "false cannot run gradwatch" in output
 
 
 def test_the_samples_test_is_red_exactly_after_the_change(repository: Path) -> None:

@@ -33,6 +33,19 @@ def add_output(command: argparse.ArgumentParser, default: Path | None = None) ->
     command.add_argument("-o", "--output", type=Path, metavar="FILE", default=default, help=words)
 
 
+def add_allow_unfinished(command: argparse.ArgumentParser) -> None:
+    """Whether a training that broke off counts.
+
+    Args:
+        command: gets ``--allow-unfinished``.
+    """
+    command.add_argument(
+        "--allow-unfinished",
+        action="store_true",
+        help="judge a run that has no end, or that an exception ended, up to its last record",
+    )
+
+
 def add_selection(command: argparse.ArgumentParser) -> None:
     """Which runs, and up to which step.
 

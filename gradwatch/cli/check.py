@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch import __version__
 from gradwatch.cli.arguments import (
+    add_allow_unfinished,
     add_fail_on,
     add_jobs,
     add_logdir,
     add_output,
     add_selection,
     add_thresholds,
+    parse_positive,
     parse_step,
 )
-from gradwatch.cli.printing import draw_parts, write, write_file
+from gradwatch.cli.printing import draw_parts, print_warning, write, write_file
+from gradwatch.errors import GradWatchError
 
 if TYPE_CHECKING:
     from gradwatch.configuration import Configuration
@@ -60,16 +63,12 @@ def add_check(commands: Any) -> None:
     )
     check.add_argument(
         "--rows",
-        type=int,
+        type=parse_positive,
         default=20,
         metavar="N",
         help="rows of a layer table beyond which its middle is left out (%(default)s)",
     )
-    check.add_argument(
-        "--allow-unfinished",
-        action="store_true",
-        help="judge a run that has no end, or that an exception ended, up to its last record",
-    )
+    add_allow_unfinished(check)
     add_selection(check)
     add_jobs(check)
     add_thresholds(check)
@@ -77,23 +76,33 @@ def add_check(commands: Any) -> None:
 
 
 def _run_check(options: argparse.Namespace) -> int:
+    from gradwatch.gate.outcome import NOTHING_TO_JUDGE, Outcome
+    from gradwatch.workers.pool import Workers
+
+    with Workers(options.jobs) as workers:
+        try:
+            outcome = _find_outcome(options, workers)
+        except GradWatchError as error:  # a file of the job before must not stand for this one
+            print_warning(str(error))
+            unread = {options.logdir: str(error)}
+            outcome = Outcome(NOTHING_TO_JUDGE, options.logdir, unreadable=unread)
+        _write_outcome(replace(outcome, version=__version__), options, workers)
+    return outcome.status
+
+
+def _find_outcome(options: argparse.Namespace, workers: Workers) -> Outcome:
     from gradwatch.cli.judging import choose_overrides, judge
     from gradwatch.configuration import find_configuration
     from gradwatch.gate.baseline import read_baseline
     from gradwatch.gate.outcome import Gate
     from gradwatch.thresholds import Thresholds
-    from gradwatch.workers.pool import Workers
 
     configuration = _override(find_configuration(), options)
     baseline = read_baseline(options.baseline) if options.baseline else None
     overrides = choose_overrides(options, configuration, speaks=False)
     thresholds = Thresholds().replace(**overrides)
     gate = Gate(configuration, baseline, options.since, thresholds)
-    with Workers(options.jobs) as workers:
-        judgement = judge(options, configuration, workers)
-        outcome = replace(gate.decide(judgement, options.logdir), version=__version__)
-        _write_outcome(outcome, options, workers)
-    return outcome.status
+    return gate.decide(judge(options, configuration, workers), options.logdir)
 
 
 def _override(configuration: Configuration, options: argparse.Namespace) -> Configuration:
@@ -106,10 +115,12 @@ def _override(configuration: Configuration, options: argparse.Namespace) -> Conf
 
 def _write_outcome(outcome: Outcome, options: argparse.Namespace, workers: Workers) -> None:
     if options.format == "text":
-        from gradwatch.output.text import list_parts
+        from gradwatch.output.text import list_parts, list_unread
 
         parts = list_parts(outcome, options.rows)
         text = draw_parts(parts, workers, to_stdout=options.output is None)
+        if options.output is not None:  # where no stderr stands beside it
+            text = "\n".join(filter(None, [text, *list_unread(outcome)]))
     else:
         from gradwatch.output import write_outcome
 

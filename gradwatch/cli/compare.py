@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Any
 
-from gradwatch.cli.arguments import add_output, add_thresholds
+from gradwatch.cli.arguments import add_allow_unfinished, add_output, add_thresholds
 from gradwatch.cli.printing import draw, print_warning, write, write_file
 
 
@@ -22,7 +22,8 @@ def add_compare(commands: Any) -> None:
         description="Compare the runs under B with those under A, layer by layer, over the later "
         "half of the steps that all of them sampled. Several runs under A (seeds of the same "
         "training) tell how far two may lie apart; for a single one a factor of ten is allowed.",
-        epilog="Exit status: 0 no layer learns less; 1 some do; 2 they cannot be compared.",
+        epilog="Exit status: 0 no layer learns less; 1 some do; 2 they cannot be compared, "
+        "or a run is damaged or unfinished.",
     )
     compare.add_argument("before", metavar="A", help="log directory of the runs to hold against")
     compare.add_argument("after", metavar="B", help="log directory of the runs in question")
@@ -33,6 +34,7 @@ def add_compare(commands: Any) -> None:
         help="fail from this factor on, such as 10x, whatever the spread of A",
     )
     compare.add_argument("--format", choices=("text", "json"), default="text", help="(%(default)s)")
+    add_allow_unfinished(compare)
     add_output(compare)
     add_thresholds(compare)
     compare.set_defaults(run=_run_compare)
@@ -57,7 +59,11 @@ def _run_compare(options: argparse.Namespace) -> int:
 
     thresholds = Thresholds().replace(**choose_overrides(options, find_configuration()))
     comparison = compare_logdirs(
-        options.before, options.after, thresholds, factor=options.fail_on_worse
+        options.before,
+        options.after,
+        thresholds,
+        options.fail_on_worse,
+        options.allow_unfinished,
     )
     for words in comparison.warnings:
         print_warning(words)

@@ -156,7 +156,7 @@ def read_baseline(path: Path) -> Baseline:
         InvalidInput: it is no baseline, or of a newer schema.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a mark before it
     except (OSError, UnicodeDecodeError) as error:
         raise NothingToJudge(
             f"Expected a baseline at {str(path)!r}, got an error ({error}). "
@@ -174,5 +174,23 @@ def read_baseline(path: Path) -> Baseline:
 def _parse(content: Any) -> Baseline:
     if content["schema_version"] != BASELINE_VERSION:
         raise ValueError(f"schema_version {content['schema_version']!r}")
-    rows = [KnownFinding(**{**row, "layers": tuple(row["layers"])}) for row in content["findings"]]
-    return Baseline(tuple(content["runs"]), tuple(rows))
+    return Baseline(
+        _parse_names(content["runs"]), tuple(_parse_finding(row) for row in content["findings"])
+    )
+
+
+def _parse_finding(row: dict[str, Any]) -> KnownFinding:
+    """A finding whose fields are what they must be: one that was edited wrongly hides nothing."""
+    known = KnownFinding(**{**row, "layers": _parse_names(row["layers"])})
+    _parse_names([known.run, known.code, known.kind])
+    Severity[known.severity.upper()]  # a KeyError is answered by read_baseline
+    for number in (known.threshold, 0.0 if known.observed is None else known.observed):
+        if type(number) not in (int, float) or not math.isfinite(number):
+            raise TypeError(f"a number of {number!r}")
+    return known
+
+
+def _parse_names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise TypeError(f"names of {value!r}")
+    return tuple(value)

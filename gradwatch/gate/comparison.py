@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from gradwatch.gate.layer_measures import (
 )
 from gradwatch.gate.outcome import FINDINGS, HEALTHY, NOTHING_TO_JUDGE
 from gradwatch.log.reader import Run, read_runs
+from gradwatch.run_judgement import describe_end
 from gradwatch.thresholds import Thresholds
 
 
@@ -70,7 +71,7 @@ class Comparison:
         n_layers: layers that were compared.
         n_before, n_after: runs on either side.
         warnings: what was not compared, in words.
-        is_whole: nothing on either side was damaged, and B has every layer of A.
+        is_whole: nothing on either side was damaged or unfinished, and B has every layer of A.
     """
 
     regressions: tuple[Regression, ...]
@@ -90,7 +91,11 @@ class Comparison:
 
 
 def compare_logdirs(
-    before: str, after: str, thresholds: Thresholds | None = None, factor: float | None = None
+    before: str,
+    after: str,
+    thresholds: Thresholds | None = None,
+    factor: float | None = None,
+    allow_unfinished: bool = False,
 ) -> Comparison:
     """Hold the runs under one directory against those under another.
 
@@ -98,11 +103,26 @@ def compare_logdirs(
         before, after: log directories.
         thresholds: ``compare_*``.
         factor: fail from this factor on, whatever the spread.
+        allow_unfinished: a run without an end counts as far as its records go, if it has any.
 
     Raises:
         NothingToJudge: no run, no step or no layer in common.
     """
-    return compare_runs(_read(before), _read(after), thresholds, factor, (before, after))
+    old, new = _read(before), _read(after)
+    kept, others = ([run for run in runs if len(run)] for runs in (old, new))
+    comparison = compare_runs(kept, others, thresholds, factor, (before, after))
+    unfinished = _list_unfinished([*old, *new], allow_unfinished)
+    return replace(
+        comparison,
+        warnings=(*comparison.warnings, *unfinished),
+        is_whole=comparison.is_whole and not unfinished,
+    )
+
+
+def _list_unfinished(runs: Sequence[Run], allowed: bool) -> list[str]:
+    """A training that broke off shows nothing of the steps that it did not make."""
+    ends = [(run, describe_end(run)) for run in runs if not (allowed and len(run))]
+    return [f"{run.label} is not finished: {end}" for run, end in ends if end]
 
 
 def compare_runs(
@@ -156,14 +176,13 @@ def compare_runs(
 
 def _read(logdir: str) -> list[Run]:
     runs = read_runs(logdir)
-    kept = [run for run in runs if len(run)]
-    if not kept or any(run.damage and not len(run) for run in runs):
+    if not any(map(len, runs)) or any(run.damage and not len(run) for run in runs):
         raise NothingToJudge(
             f"Expected runs with records of gradwatch under {logdir!r}, got "
             f"{', '.join(run.label for run in runs if not len(run)) or 'none'} without. "
             "Give the directory that was passed as logdir."
         )
-    return kept
+    return runs
 
 
 def _has_frozen(old: Sequence[ComparedRun], new: Sequence[ComparedRun]) -> bool:

@@ -68,6 +68,13 @@ class RunOutcome:
         """Whether one of its findings fails the job."""
         return any(ruling.fails for ruling in self.rulings)
 
+    @property
+    def leaves_unjudged(self) -> bool:
+        """Also beside findings that fail nothing: who waives those has not waived the rest."""
+        verdict = self.verdict
+        left = verdict.coverage.of_state(NOT_JUDGED) if verdict.coverage else ()
+        return verdict.status == NOT_JUDGED or bool(left or verdict.failure)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -172,11 +179,5 @@ def _overlap(finding: Finding, known: Sequence[KnownFinding]) -> list[KnownFindi
 def _choose_status(judgement: Judgement, runs: Sequence[RunOutcome]) -> int:
     if any(run.fails for run in runs):
         return FINDINGS
-    unjudged = any(_leaves_unjudged(run.verdict) for run in runs)
+    unjudged = any(run.leaves_unjudged for run in runs)
     return NOTHING_TO_JUDGE if judgement.unreadable or unjudged or not runs else HEALTHY
-
-
-def _leaves_unjudged(verdict: Verdict) -> bool:
-    """Also beside findings that fail nothing: who waives those has not waived the rest."""
-    left = verdict.coverage.of_state(NOT_JUDGED) if verdict.coverage else ()
-    return verdict.status == NOT_JUDGED or bool(left or verdict.failure)

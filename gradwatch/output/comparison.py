@@ -26,8 +26,10 @@ def render_comparison(comparison: Comparison) -> Iterator[Text]:
     layers = len({regression.fqn for regression in comparison.regressions})
     if comparison.regressions:
         words = f"✗ {layers} of {comparison.n_layers} layers learn less"
-    else:
+    elif comparison.is_whole:
         words = f"✓ No layer of {comparison.n_layers} learns less"
+    else:
+        words = f"! Not compared whole; of what was, no layer of {comparison.n_layers} learns less"
     yield Text(f"{words}  ({window}, {sides})")
     shown = comparison.regressions[:_MOST_LINES]
     lines = [f"  {make_printable(str(regression))}" for regression in shown]

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from gradwatch.display.layer_table import make_printable
 from gradwatch.gate.outcome import Outcome, Ruling, RunOutcome
 from gradwatch.output.locations import find_location
-from gradwatch.output.ruling_words import describe_gone
+from gradwatch.output.ruling_words import describe_gone, describe_unjudged
 from gradwatch.schema.kinds import find_kind
-from gradwatch.verdict.coverage import NOT_JUDGED
 
 _IN_MESSAGE = (("%", "%25"), ("\r", "%0D"), ("\n", "%0A"))
 _IN_PROPERTY = (*_IN_MESSAGE, (":", "%3A"), (",", "%2C"))
@@ -40,10 +39,12 @@ def _rank(command: str) -> int:
 
 def _list_commands(outcome: Outcome) -> Iterator[str]:
     for name, reason in outcome.unreadable.items():
-        yield write_command("error", f"{name}: {reason}", title="gradwatch: damaged run")
+        yield write_command("error", f"{name}: {reason}", title="gradwatch: not judged")
     for run in outcome.runs:
-        if run.verdict.status == NOT_JUDGED:
-            yield write_command("error", f"{run.verdict.run}: not judged", title="gradwatch")
+        unjudged = describe_unjudged(run)
+        if unjudged:
+            text = f"{run.verdict.run}: {unjudged}"
+            yield write_command("error", text, title="gradwatch: not judged")
         yield from (_write_ruling(ruling, run) for ruling in run.rulings)
         for known in run.gone:
             text = f"{run.verdict.run}: {describe_gone(known)} is gone; write the baseline again"

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from gradwatch.display.coverage_words import describe_coverage
-from gradwatch.display.headline import write_headline
 from gradwatch.gate.outcome import Outcome, Ruling, RunOutcome
 from gradwatch.output.locations import find_location
+from gradwatch.output.ruling_words import describe_unjudged
 from gradwatch.verdict.coverage import NOT_JUDGED
 from gradwatch.verdict.own_rules import list_kinds
 
@@ -65,8 +65,8 @@ def _build_properties(run: RunOutcome) -> Iterator[ElementTree.Element]:
 
 
 def _build_damage(run: str, reason: str) -> ElementTree.Element:
-    case = _make_case("can be read", run)
-    ElementTree.SubElement(case, "error", message=_clean(reason), type="damaged")
+    case = _make_case("can be judged", run)
+    ElementTree.SubElement(case, "error", message=_clean(reason), type=NOT_JUDGED)
     return case
 
 
@@ -81,12 +81,12 @@ def _build_case(kind: str, run: RunOutcome) -> ElementTree.Element:
     failing = [ruling for ruling in rulings if ruling.fails]
     if failing:
         _add_result(case, "failure", failing)
-    elif run.verdict.status == NOT_JUDGED:
-        error = ElementTree.SubElement(case, "error", type=NOT_JUDGED)
-        error.set("message", _clean(write_headline(run.verdict)))
-        error.text = _clean(describe_coverage(run.verdict.coverage))
     elif rulings:
         _add_result(case, "skipped", rulings)
+    elif describe_unjudged(run):
+        error = ElementTree.SubElement(case, "error", type=NOT_JUDGED)
+        error.set("message", _clean(describe_unjudged(run)))
+        error.text = _clean(describe_coverage(run.verdict.coverage))
     return case
 
 

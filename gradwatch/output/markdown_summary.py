@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from gradwatch.display.markdown import escape_prose, write_name, write_report
 from gradwatch.gate.outcome import Outcome, RunOutcome
 from gradwatch.output.ruling_words import list_rulings
-from gradwatch.verdict.coverage import HEALTHY
+
+_NOT_JUDGED = "⚠️ not judged"
 
 
 def write_summary(outcome: Outcome) -> str:
@@ -35,7 +36,7 @@ def _write_overview(outcome: Outcome) -> Iterator[str]:
         kinds = ", ".join(dict.fromkeys(ruling.finding.kind for ruling in run.rulings))
         yield f"| {write_name(run.verdict.run)} | {name_result(run)} | {kinds} |"
     for name, reason in outcome.unreadable.items():
-        yield f"| {write_name(name)} | ❌ damaged | {escape_prose(reason)} |"
+        yield f"| {write_name(name)} | {_NOT_JUDGED} | {escape_prose(reason)} |"
     yield ""
 
 
@@ -45,8 +46,8 @@ def name_result(run: RunOutcome) -> str:
     Args:
         run: with its rulings.
     """
-    status = run.verdict.status
     if run.fails:
         return "❌ fails"
-    words = "passes" if run.rulings else status.replace("_", " ")
-    return f"✅ {words}" if run.rulings or status == HEALTHY else f"⚠️ {words}"
+    if run.leaves_unjudged:
+        return _NOT_JUDGED
+    return "✅ passes" if run.rulings else "✅ healthy"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gradwatch.display.coverage_words import describe_coverage
+from gradwatch.display.headline import write_headline
 from gradwatch.gate.baseline import KnownFinding
 from gradwatch.gate.outcome import RunOutcome
+from gradwatch.verdict.coverage import NOT_JUDGED
 
 
 def list_rulings(run: RunOutcome) -> Iterator[str]:
-    """A line for each ruling with a reason, and for each known finding that is gone.
+    """A line for each ruling with a reason, for what is left, and for known findings that are gone.
 
     Args:
         run: with its rulings.
@@ -21,8 +24,22 @@ def list_rulings(run: RunOutcome) -> Iterator[str]:
         if ruling.reason:
             words = "fails" if ruling.fails else "passes"
             yield f"{ruling.finding.kind} ({ruling.finding.code}) {words}: {ruling.reason}"
+    if run.rulings and describe_unjudged(run):
+        yield f"Not judged: {describe_unjudged(run)}"
     for known in run.gone:
         yield f"Gone since the baseline: {describe_gone(known)}"
+
+
+def describe_unjudged(run: RunOutcome) -> str:
+    """Why a run without a finding that fails is no pass all the same; ``""`` where it is one.
+
+    Args:
+        run: with its rulings.
+    """
+    if run.fails or not run.leaves_unjudged:
+        return ""
+    is_headline = run.verdict.status == NOT_JUDGED or run.verdict.failure
+    return write_headline(run.verdict) if is_headline else describe_coverage(run.verdict.coverage)
 
 
 def describe_gone(known: KnownFinding) -> str:

@@ -25,7 +25,7 @@ from gradwatch.gate.outcome import (
     RunOutcome,
 )
 from gradwatch.output.locations import Location, find_location
-from gradwatch.output.ruling_words import describe_gone
+from gradwatch.output.ruling_words import describe_gone, describe_unjudged
 from gradwatch.verdict.own_rules import list_rules
 from gradwatch.verdict.rule import Rule
 
@@ -80,9 +80,11 @@ def _first_paragraph(rule: Rule) -> str:
 
 
 def _describe_invocation(outcome: Outcome) -> dict[str, Any]:
+    unjudged = [(run.verdict.run, describe_unjudged(run)) for run in outcome.runs]
     notices = [
         {"level": "error", "message": {"text": _clean(f"{name}: {reason}")}}
-        for name, reason in outcome.unreadable.items()
+        for name, reason in (*outcome.unreadable.items(), *unjudged)
+        if reason
     ]
     return {
         "executionSuccessful": outcome.status != NOTHING_TO_JUDGE,

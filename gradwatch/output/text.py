@@ -59,6 +59,18 @@ class LastWords:
         yield Text(words, style="dim")
 
 
+def list_unread(outcome: Outcome) -> list[str]:
+    """A line for each run that is no proof, with the reason.
+
+    Args:
+        outcome: of all runs.
+    """
+    return [
+        make_printable(f"! {name}: not judged: {reason}")
+        for name, reason in outcome.unreadable.items()
+    ]
+
+
 def list_parts(outcome: Outcome, max_rows: int = DEFAULT_ROWS) -> list[RunPart | LastWords]:
     """What is drawn, one part after the other.
 

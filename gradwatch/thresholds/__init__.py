@@ -41,7 +41,7 @@ class Thresholds(  # a dataclass takes the fields of its last base first
         ignore_layers: the same by ``fnmatch`` patterns of layers' names.
 
     Raises:
-        InvalidInput: a number is none, is not finite or is below 0.
+        InvalidInput: a number is none, is not finite or is below 0, or ``persistence`` below 1.
 
     Example:
         >>> Thresholds(saturated_fraction=0.9).saturated_fraction
@@ -68,6 +68,11 @@ class Thresholds(  # a dataclass takes the fields of its last base first
                     f"Expected {row.name} to be finite and not below 0, got {value}. "
                     "Leave the field out for its default."
                 )
+        if self.persistence < 1:
+            raise InvalidInput(
+                f"Expected persistence to be 1 or more, got {self.persistence}: of no sampled step "
+                "at all every weight would count as seen to learn. Leave it out for its default."
+            )
 
     def replace(self, **changes: object) -> Thresholds:
         """A copy with some fields changed.

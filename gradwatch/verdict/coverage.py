@@ -34,6 +34,8 @@ class ParamState:
 class Coverage:
     """All trainable parameters that an optimizer holds; all trainable ones where none was given.
 
+    One in whose place an optimizer holds a tensor that the model has no longer is among them.
+
     Attributes:
         params: one state each, in the model's order.
         records: sampled steps that were judged.

@@ -52,7 +52,7 @@ def measure_coverage(
     lack = "" if unhealthy or not shows_no_fall(history) else _lack_fall(history)
     states = []
     for index, param in enumerate(params):
-        if not (param.trainable and param.optimized):
+        if not (param.trainable and (param.optimized or param.replaced)):
             continue
         seen = int(counts.learned[index]), int(counts.called[index])
         states.append(_judge(param, seen, unhealthy, explained, thresholds, lack))
@@ -93,6 +93,8 @@ def _find_state(
         return BY_DESIGN, f"called at {called} sampled step{'' if called == 1 else 's'}"
     if names & explained:
         return BY_DESIGN, "explained by a note or ignored"
+    if not param.optimized:
+        return NOT_JUDGED, "no optimizer holds it"
     return NOT_JUDGED, f"seen to learn at {learned} of {called} sampled steps that used it"
 
 

@@ -185,6 +185,14 @@ class TestOutput:
         assert capsys.readouterr().out == ""
         assert (here / "out.txt").read_text(encoding="utf-8").split() == shown.split()
 
+    @pytest.mark.parametrize("layout", ["text", "json", "markdown", "github", "sarif", "junit"])
+    def test_no_file_of_the_job_before_stands_for_one_without_a_log(
+        self, here: Path, layout
+    ) -> None:
+        (here / "out.txt").write_text("as it was", encoding="utf-8")
+        assert check("--format", layout, "--output", "out.txt") == 2
+        assert "Expected a log directory" in (here / "out.txt").read_text(encoding="utf-8")
+
     def test_a_file_that_cannot_be_written_is_2(self, here: Path) -> None:
         write_run(here / "runs", HEALTHY)
         assert check("--output", "nowhere/out.txt") == 2

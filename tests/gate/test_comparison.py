@@ -10,9 +10,11 @@ import pytest
 
 from gradwatch.errors import NothingToJudge
 from gradwatch.gate.comparison import Comparison, compare_logdirs, compare_runs
-from gradwatch.output.comparison import describe_comparison
+from gradwatch.log.writer import EventLog
+from gradwatch.output.comparison import describe_comparison, render_comparison
 from gradwatch.records import StepRecord
 from gradwatch.run_marks import RunDescription, RunHeader
+from gradwatch.thresholds import Thresholds
 from tests.gate.runs import damage, write_records
 from tests.records_builder import build_chain, change, change_param, make_record
 
@@ -198,6 +200,22 @@ class TestCannotBeCompared:
         comparison = compare_logdirs(str(tmp_path / "a"), str(tmp_path / "b"))
         assert comparison.status == 2
         assert "0 is damaged" in comparison.warnings[0]
+
+    @pytest.mark.parametrize(("records", "allowed"), [(20, True), (0, False)])
+    def test_a_training_that_broke_off_is_no_pass(self, tmp_path, records, allowed) -> None:
+        for side in ("a", "b"):
+            write_records(tmp_path / side / "0", make_run())
+        log = EventLog(tmp_path / "b" / "1")
+        log.begin(Thresholds(), RunDescription())
+        for record in make_run(steps=records):
+            log.write_record(record)
+        log.close()
+        sides = str(tmp_path / "a"), str(tmp_path / "b")
+        comparison = compare_logdirs(*sides)
+        assert comparison.status == 2
+        assert "1 is not finished: it has no end" in comparison.warnings[0]
+        assert "! Not compared whole" in next(render_comparison(comparison)).plain
+        assert compare_logdirs(*sides, allow_unfinished=True).status == (0 if allowed else 2)
 
 
 def _rename(layer_set):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -140,3 +141,32 @@ class TestBaseline:
             path.write_text(text, encoding="utf-8")
             with pytest.raises(InvalidInput, match="schema version 1"):
                 read_baseline(path)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("observed", math.nan),
+            ("observed", "1e-6"),
+            ("threshold", None),
+            ("severity", "grave"),
+            ("layers", "fc1"),
+            ("layers", [1]),
+            ("kind", 7),
+            ("new", 0),
+        ],
+    )
+    def test_a_finding_that_was_edited_wrongly_hides_nothing(self, tmp_path, field, value) -> None:
+        content = json.loads(
+            Baseline.of_verdicts(make_judgement(make_finding()).verdicts).to_json()
+        )
+        content["findings"][0][field] = value
+        path = tmp_path / "known.json"
+        path.write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(InvalidInput, match="schema version 1"):
+            read_baseline(path)
+
+    def test_a_byte_order_mark_is_no_content(self, tmp_path) -> None:
+        baseline = Baseline.of_verdicts(make_judgement(make_finding()).verdicts)
+        path = tmp_path / "known.json"
+        path.write_text(baseline.to_json(), encoding="utf-8-sig")
+        assert read_baseline(path) == baseline

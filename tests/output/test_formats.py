@@ -18,6 +18,7 @@ from gradwatch.gate.baseline import Baseline
 from gradwatch.gate.outcome import Gate, Outcome
 from gradwatch.output import FORMATS, write_outcome
 from gradwatch.output.github import write_command
+from gradwatch.verdict.coverage import Coverage, ParamState
 from gradwatch.verdict.findings import Finding, Verdict
 from gradwatch.verdict.rules import DEFAULT_RULES
 from tests.gate.runs import make_finding, make_judgement, wrap
@@ -47,12 +48,21 @@ def make_all_rulings() -> Outcome:
     return decide(*findings, gate=gate, unreadable={"torn": "byte 3"})
 
 
+def leave_unjudged() -> Outcome:
+    """A finding that is waived, and a weight that nothing is known of."""
+    states = (ParamState("fc1.weight", "unhealthy"), ParamState("head.weight", "not_judged", "x"))
+    verdict = Verdict((make_finding(),), run="exp", records=9, coverage=Coverage(states, 9))
+    return Gate(Configuration(fail_on=("dead",))).decide(wrap(verdict), "runs")
+
+
 OUTCOMES = {
     "healthy": decide(),
     "rulings": make_all_rulings(),
     "nasty": decide(make_finding(layers=(NASTY,), message=NASTY, remedy=NASTY), run=NASTY),
     "infinite": decide(make_finding(observed=float("inf"))),
     "placed": decide(place(make_finding(), "src/my model.py:12")),
+    "left": leave_unjudged(),
+    "nothing": Outcome(2, "runs", unreadable={"runs": "Expected a log directory."}),
     "not judged": Gate().decide(wrap(Verdict(run="x"), unreadable={NASTY: NASTY})),
 }
 
@@ -210,7 +220,7 @@ class TestMarkdown:
     def test_rulings_and_damage_are_listed(self) -> None:
         text = write_outcome(OUTCOMES["rulings"], "markdown")
         assert "| `exp` | ❌ fails | saturated, vanishing, dead |" in text
-        assert "| `torn` | ❌ damaged | byte 3 |" in text
+        assert "| `torn` | ⚠️ not judged | byte 3 |" in text
         assert "- vanishing (GW101) passes: in the baseline" in text
         assert "- dead (GW401) passes: pruned" in text
         assert "- Gone since the baseline: exploding at fc9" in text
@@ -222,6 +232,16 @@ class TestMarkdown:
         text = write_outcome(OUTCOMES["nasty"], "markdown")
         assert "<c>" not in text
         assert "\x00" not in text
+
+
+@pytest.mark.parametrize("layout", FORMATS[2:])
+@pytest.mark.parametrize(
+    ("name", "words"), [("left", "head.weight: not judged"), ("nothing", "Expected")]
+)
+def test_each_says_why_it_is_no_pass(layout: str, name: str, words: str) -> None:
+    text = write_outcome(OUTCOMES[name], layout)
+    assert words in text.replace("`", "")
+    assert "✅" not in text
 
 
 @pytest.mark.parametrize("layout", FORMATS[1:])

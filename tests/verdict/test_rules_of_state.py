@@ -100,7 +100,7 @@ class TestDead:
         assert examine(DEAD, change(quiet, "unit_samples", {"act1": 10.0})) == []
 
     @pytest.mark.parametrize(
-        "setting", [{"dead_rarity": 0.01}, {"dead_rarity": 0.0}, {"persistence": 0}]
+        "setting", [{"dead_rarity": 0.01}, {"dead_rarity": 0.0}, {"persistence": 1}]
     )
     def test_any_setting_can_be_judged_by(self, setting):
         dead = change(self.HEALTHY, "dead_fraction", {"act1": 0.8})
