@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,6 +17,7 @@ from gradwatch.capture.schedule import Schedule
 from gradwatch.capture.session import Session
 from gradwatch.records import LAYER_STATISTICS, PARAM_STATISTICS, StepRecord
 from tests.capture.tools import list_keys, take_state
+from tests.rank_processes import run_job
 
 pytestmark = pytest.mark.distributed
 
@@ -59,38 +56,24 @@ def train(
     return records, take_state(model, (optimizer,)), session.failure
 
 
-def run_rank(rank: int, world: int, port: int, names: list[str], folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=world)
-    try:
-        result = {name: CASES[name](rank, world) for name in names}
-        torch.save(result, Path(folder) / f"{rank}.pt")
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
+def run_cases(rank: int, world: int, names: list[str]) -> dict[str, Any]:
+    return {name: CASES[name](rank, world) for name in names}
 
 
-def launch(names: list[str], world: int, folder: Path) -> dict[str, list[Any]]:
+def launch(names: list[str], world: int) -> dict[str, list[Any]]:
     """What each rank gave in each case; the processes are started once."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    mp.spawn(run_rank, (world, port, names, str(folder)), nprocs=world)
-    files = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world)]
-    return {name: [file[name] for file in files] for name in names}
+    found = run_job(run_cases, world, world, names)
+    return {name: [found[rank][name] for rank in range(world)] for name in names}
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
-    return launch(
-        ["plain", "inner", "inside", "branches", "alone"], 2, tmp_path_factory.mktemp("two")
-    )
+def two() -> dict[str, list[Any]]:
+    return launch(["plain", "inner", "inside", "branches", "alone"], 2)
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
-    return launch(["plain", "many"], 4, tmp_path_factory.mktemp("four"))
+def four() -> dict[str, list[Any]]:
+    return launch(["plain", "many"], 4)
 
 
 def choose(rank: int, world: int) -> Callable[[Tensor], Tensor]:

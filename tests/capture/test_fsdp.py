@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
@@ -23,6 +19,7 @@ from gradwatch.capture.session import Session
 from gradwatch.records import StepRecord
 from gradwatch.verdict.engine import diagnose
 from tests.capture.tools import list_keys, make_loop, watch_run
+from tests.rank_processes import run_job
 
 fsdp = pytest.importorskip("torch.distributed.fsdp")
 pytestmark = [
@@ -91,31 +88,19 @@ KINDS: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
-def run_rank(rank: int, port: int, kind: str, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=WORLD)
-    try:
-        results = [train(KINDS[kind](make_net()), rank, WORLD, watched) for watched in (0, 1)]
-        torch.save(results, Path(folder) / f"{rank}.pt")
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
+def train_twice(rank: int, kind: str) -> list[Any]:
+    """Without a watch, and with."""
+    return [train(KINDS[kind](make_net()), rank, WORLD, is_watched) for is_watched in (False, True)]
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_sharded_parameters(kind: str, tmp_path: Path) -> None:
+def test_sharded_parameters(kind: str) -> None:
     if kind == "fully_shard" and not hasattr(torch.cpu.Stream, "record_event"):
         pytest.skip("this torch cannot run fully_shard on a CPU")
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    mp.spawn(run_rank, (port, kind, str(tmp_path)), nprocs=WORLD)
+    ranks = run_job(train_twice, WORLD, kind)
+    assert len(ranks) == WORLD
     single, *_ = train(make_net(), 0, 1)
-    for rank in range(WORLD):
-        (_, expected, _), (records, losses, failure) = torch.load(
-            tmp_path / f"{rank}.pt", weights_only=False
-        )
+    for (_, expected, _), (records, losses, failure) in ranks.values():
         assert failure == "None"
         assert losses == expected
         assert len(records) == 4

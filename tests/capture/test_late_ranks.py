@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import gradwatch
 from gradwatch.capture import exchange
+from tests.rank_processes import run_job
 
 pytestmark = pytest.mark.distributed
 
@@ -76,7 +73,7 @@ def watches(name: str, rank: int) -> bool:
     return not name.endswith("only") or name == f"rank {rank} only"
 
 
-def run(name: str, rank: int, is_watched: bool) -> dict[str, Any]:
+def run(rank: int, name: str, is_watched: bool) -> dict[str, Any]:
     model = make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     dist.barrier()
@@ -103,21 +100,8 @@ def run(name: str, rank: int, is_watched: bool) -> dict[str, Any]:
     return found
 
 
-def run_rank(rank: int, world: int, port: int, name: str, is_watched: bool, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=world)
-    torch.save(run(name, rank, is_watched), Path(folder) / f"{rank}.pt")
-
-
 def launch(name: str, world: int = 2, is_watched: bool = True) -> dict[int, dict[str, Any]]:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(run_rank, (world, port, name, is_watched, folder), nprocs=world)
-        files = Path(folder).glob("*.pt")
-        return {int(file.stem): torch.load(file, weights_only=False) for file in files}
+    return run_job(run, world, name, is_watched, ends_together=False)
 
 
 def test_ranks_that_come_are_merged_whole() -> None:

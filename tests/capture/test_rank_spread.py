@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks import post_localSGD_hook as local_sgd
 from torch.nn.parallel import DistributedDataParallel
 
 import gradwatch
+from tests.rank_processes import run_job
 
 pytestmark = pytest.mark.distributed
 
@@ -234,34 +231,23 @@ if hasattr(torch.cpu.Stream, "record_event"):  # else fully_shard does not run o
     SCENES["sharded"] = shard, []
 
 
-def run_rank(rank: int, port: int, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    try:
-        results = {}
-        for name, (scene, _) in SCENES.items():
-            report = scene(rank)
-            found = [
-                (finding.kind, finding.cause, tuple(sorted(finding.layers)))
-                for finding in report.findings
-            ]
-            results[name] = found, report.unseen
-        torch.save(results, Path(folder) / f"{rank}.pt")
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
+def play_scenes(rank: int) -> dict[str, tuple[Found, tuple[str, ...]]]:
+    results = {}
+    for name, (scene, _) in SCENES.items():
+        report = scene(rank)
+        found = [
+            (finding.kind, finding.cause, tuple(sorted(finding.layers)))
+            for finding in report.findings
+        ]
+        results[name] = found, report.unseen
+    return results
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+def reports() -> list[Any]:
     """What each of two ranks reports of each scene; the processes are started once."""
-    folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    mp.spawn(run_rank, (port, str(folder)), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    found = run_job(play_scenes, 2)
+    return [found[rank] for rank in range(2)]
 
 
 @pytest.mark.parametrize("name", SCENES)

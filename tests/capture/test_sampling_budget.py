@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,6 +17,7 @@ from gradwatch.capture.session import Session
 from gradwatch.errors import InvalidInput
 from gradwatch.records import StepRecord
 from tests.capture.tools import has_global_hooks
+from tests.rank_processes import run_job
 
 STEP_S = 0.1
 
@@ -249,25 +247,16 @@ def test_unsampled_steps_stay_free_of_hooks() -> None:
     session.stop()
 
 
-def run_rank(rank: int, folder: str) -> None:
+def list_sampled(rank: int) -> list[tuple[int, float]]:
     """Each rank's clock says something else; watching is dear on rank 0 only."""
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    try:
-        torch.manual_seed(0)
-        model = DistributedDataParallel(Net())
-        records = train(model, Clock(), STEP_S * (1 + rank), 2 * STEP_S * (rank == 0))
-        found = [(record.global_step, record.step("interval")) for record in records]
-        torch.save(found, Path(folder) / f"{rank}.pt")
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
+    torch.manual_seed(0)
+    model = DistributedDataParallel(Net())
+    records = train(model, Clock(), STEP_S * (1 + rank), 2 * STEP_S * (rank == 0))
+    return [(record.global_step, record.step("interval")) for record in records]
 
 
 @pytest.mark.distributed
-def test_every_rank_samples_the_same_steps(tmp_path: Path) -> None:
-    mp.spawn(run_rank, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert first == second
-    assert first[-1][1] == 20.0
+def test_every_rank_samples_the_same_steps() -> None:
+    ranks = run_job(list_sampled, 2)
+    assert ranks[0] == ranks[1]
+    assert ranks[0][-1][1] == 20.0

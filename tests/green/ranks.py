@@ -7,9 +7,7 @@ would say by itself that nothing is wrong. The processes are started once for al
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,13 +18,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 import gradwatch
 from tests.green.program import Family, Program, build_deep, draw, sgd
+from tests.rank_processes import run_job
 
 RANKS = Family("Ranks that are not merged")
 
@@ -126,43 +124,29 @@ def train_branches(name: str, logdir: Path) -> gradwatch.Report:
     return replace(watch.report(), history=None)
 
 
-def run_rank(rank: int, port: int, folder: str, names: list[str]) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank))
-    os.environ.update(WORLD_SIZE=str(WORLD), NODE_RANK="0")
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=WORLD)
-    try:
-        reports = {name: train_branches(name, Path(folder, name)) for name in names}
-        torch.save(reports, Path(folder, f"{rank}.pt"))
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
+def run_rank(rank: int, folder: str, names: list[str]) -> dict[str, gradwatch.Report]:
+    return {name: train_branches(name, Path(folder, name)) for name in names}
 
 
 @lru_cache(maxsize=1)
-def run_job() -> Path:
-    """A folder with the log of each program and the reports of each rank."""
+def run_programs() -> tuple[Path, dict[str, gradwatch.Report]]:
+    """A folder with the log of each program, and the reports of rank 0."""
     folder = Path(tempfile.mkdtemp(prefix="gradwatch_ranks_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     has_fabric = find_spec("lightning") is not None
     names = [name for name, (form, _) in PROGRAMS.items() if form is not fabric or has_fabric]
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    mp.spawn(run_rank, (port, str(folder), names), nprocs=WORLD)
-    return folder
+    return folder, run_job(run_rank, WORLD, str(folder), names)[0]
 
 
 def make_program(name: str) -> Program:
     """The report of rank 0 and the log."""
 
     def program(logdir: Path) -> gradwatch.Report:
-        folder = run_job()
-        if not (folder / name).exists():
+        folder, reports = run_programs()
+        if name not in reports:
             pytest.skip("needs lightning")
         shutil.copytree(folder / name, logdir, dirs_exist_ok=True)
-        report: gradwatch.Report = torch.load(folder / "0.pt", weights_only=False)[name]
-        return report
+        return reports[name]
 
     program.__name__ = name
     program.marks = (pytest.mark.distributed,)  # type: ignore[attr-defined]
