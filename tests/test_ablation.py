@@ -17,6 +17,7 @@ from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.engine import Doctor
 from gradwatch.verdict.findings import Verdict
 from tests.display.trainings import make_training
+from tests.records_builder import build_chain, change_param, make_record
 
 NUMBERS = [row.name for row in dataclasses.fields(Thresholds) if not isinstance(row.default, tuple)]
 RECORDS = make_training(0.22, 6)
@@ -123,6 +124,17 @@ def test_the_page_shows_what_was_measured() -> None:
     assert [change for change in changes if f"`{change.run}`" not in page] == []
     assert [name for name in (*weighed.sides, *weighed.unread) if f"`{name}`" not in page] == []
     assert [name for name in weighed.guards if f"| {name} |" not in page] == []
+
+
+def test_a_loss_that_stays_asks_whether_a_fall_is_seen() -> None:
+    """So that the ablation moves these two as well."""
+    thresholds, trace = trace_thresholds(Thresholds())
+    doctor, layer_set = Doctor(thresholds), build_chain(2)
+    for step in range(36):
+        record = make_record(layer_set, step, loss=[2.3, 2.9, 1.8][step % 3])
+        doctor.observe(change_param(record, "past_loss_change", {"fc0.weight": -0.01}))
+    doctor.judge()
+    assert {"seen_fall", "paired_fall"} <= set(trace.sides)
 
 
 def test_the_page_can_be_made_again() -> None:

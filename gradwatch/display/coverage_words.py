@@ -9,7 +9,7 @@ from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.course import Promise
 from gradwatch.verdict.coverage import BY_DESIGN, NOT_JUDGED, Coverage, ParamState
 from gradwatch.verdict.findings import Verdict
-from gradwatch.wording.phrases import name_number, name_percent, name_region
+from gradwatch.wording.phrases import name_number, name_percent, name_region, say_no_fall
 
 _REASONS = {BY_DESIGN: "", NOT_JUDGED: "not judged, "}
 
@@ -79,15 +79,11 @@ def _say_level(verdict: Verdict) -> str:
     if course.climbs:
         return ""
     if course.is_at_start:
-        return _say_no_fall(verdict)
+        return f", {say_no_fall(verdict.last_step)}"
     if not math.isnan(course.levelled_at):
         fall = math.ceil(100 * max(course.levelled_at, 0.001))
         return f", but the loss has levelled off within {fall} % of where it began"
     return ""
-
-
-def _say_no_fall(verdict: Verdict) -> str:
-    return f", but the loss shows no fall by step {verdict.last_step:,}"
 
 
 def say_not_judged(verdict: Verdict) -> str:
@@ -119,7 +115,7 @@ def _say_stay(left: tuple[ParamState, ...], verdict: Verdict) -> str:
     """``"24 weights are trained, but the loss shows no fall by step 400"``, with what steps do."""
     count = sum(param.is_weight for param in left) or len(left)
     weights = f"{count:,} weights are" if count > 1 else "the weight is"
-    said = f"{weights} trained{_say_no_fall(verdict)}"
+    said = f"{weights} trained, {say_no_fall(verdict.last_step)}"
     return f"{said}{_say_promise(verdict.course.promise)}"
 
 

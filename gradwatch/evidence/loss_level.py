@@ -114,12 +114,11 @@ class LossLevels:
         """
         if self.count < EARLY_LOSSES + FIRST_RECORDS or not self.beginning > 0:
             return nan, nan
-        return _measure_fall(self.early, self._late)
+        return _measure_fall(self.early, self._list_late(EARLY_LOSSES))
 
-    @property
-    def _late(self) -> list[float]:
-        """The latest losses, none of the early ones among them."""
-        return list(self.latest)[-max(self.count - EARLY_LOSSES, 1) :]
+    def _list_late(self, known: int) -> list[float]:
+        """The latest losses, none of the first ``known`` among them; fewer than there were."""
+        return list(self.latest)[known - self.count :]
 
     @property
     def is_at_start(self) -> bool:
@@ -135,7 +134,7 @@ class LossLevels:
         if not self.latest or self._ages[-1] < self.thresholds.patience or min(self.early) <= 0:
             return False
         known = min(max(self.count // 2, self.count - FIRST_RECORDS), EARLY_LOSSES)
-        early, late = self._untouched[:known], list(self.latest)[known - self.count :]
+        early, late = self._untouched[:known], self._list_late(known)
         if max(late) < min(early):  # as clear as can be, however few they are
             return False
         scores = score_fall(early, late), score_fall(early[:FIRST_RECORDS], late[-FIRST_RECORDS:])

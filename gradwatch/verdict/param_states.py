@@ -18,6 +18,7 @@ from gradwatch.verdict.coverage import (
     ParamState,
 )
 from gradwatch.verdict.findings import Finding
+from gradwatch.wording.phrases import say_no_fall
 
 
 def measure_coverage(
@@ -106,7 +107,7 @@ def _is_waived(param: Param, thresholds: Thresholds) -> bool:
 
 def _lack_fall(history: History) -> str:
     """Weights that move while the loss stays where it was: what they learn is not known."""
-    return f"moves, but the loss shows no fall by step {history.last_step:,}"
+    return f"moves, {say_no_fall(history.last_step)}"
 
 
 def _let_follow(states: list[ParamState], params: tuple[Param, ...]) -> tuple[ParamState, ...]:

@@ -118,3 +118,16 @@ def name_percent(share: float) -> str:
         '87 %'
     """
     return f"{100 * share:.0f} %"
+
+
+def say_no_fall(step: int) -> str:
+    """What is left open where weights move and the loss stays, as a clause.
+
+    Args:
+        step: the last one.
+
+    Example:
+        >>> say_no_fall(1200)
+        'but the loss shows no fall by step 1,200'
+    """
+    return f"but the loss shows no fall by step {step:,}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable, Sequence
 
 import pytest
 
@@ -21,10 +23,29 @@ from tests.records_builder import (
 )
 
 
-def fill_levels(steps: list[int], losses: list[float]) -> LossLevels:
+def fill_levels(
+    losses: Iterable[float],
+    steps: Iterable[int] | None = None,
+    changes: Sequence[float] = (),
+    is_replaced: bool = False,
+) -> LossLevels:
+    """Of one record for each loss.
+
+    Args:
+        losses: of the records.
+        steps: theirs; without, 0, 1, 2, ...
+        changes: what the loss on each batch has changed by since the step before, in turn.
+        is_replaced: the first step replaces weights.
+    """
     levels, layer_set = LossLevels(), build_chain(2)
-    for step, loss in zip(steps, losses, strict=True):
-        levels.add(make_record(layer_set, step, loss=loss))
+    for count, (step, loss) in enumerate(zip(steps or itertools.count(), losses, strict=False)):
+        record = make_record(layer_set, step, loss=loss)
+        if changes:
+            past = {"fc0.weight": changes[count % len(changes)]}
+            record = change_param(record, "past_loss_change", past)
+        levels.add(record)
+        if is_replaced and count == 0:
+            levels.mark_replaced()
     return levels
 
 
@@ -35,7 +56,7 @@ def test_whether_a_loss_has_levelled_does_not_depend_on_how_densely_it_is_sample
 ):
     """Of a power law of the steps, the exponent decides."""
     steps = [*range(FIRST_RECORDS), *(round(20 * growth**n) for n in range(LATEST_RECORDS))]
-    levels = fill_levels(steps, [max(step, 1) ** -exponent for step in steps])
+    levels = fill_levels([max(step, 1) ** -exponent for step in steps], steps)
     assert levels.has_levelled is has_levelled
 
 
@@ -57,7 +78,7 @@ def test_whether_a_loss_has_levelled_does_not_depend_on_how_densely_it_is_sample
     ],
 )
 def test_a_loss_is_at_its_start_when_no_fall_is_seen_in_time(losses, is_at_start):
-    assert fill_levels(list(range(len(losses))), losses).is_at_start is is_at_start
+    assert fill_levels(losses).is_at_start is is_at_start
 
 
 SCHEDULE = [0, 1, 2, 3, 4, 5, 7, 10, 15, 22, 33, 49]
@@ -73,7 +94,7 @@ SCHEDULE = [0, 1, 2, 3, 4, 5, 7, 10, 15, 22, 33, 49]
     ids=["around where it was", "falls", "at one of the last two"],
 )
 def test_few_losses_have_to_show_a_fall_as_well(losses, is_at_start):
-    assert fill_levels(SCHEDULE, losses).is_at_start is is_at_start
+    assert fill_levels(losses, SCHEDULE).is_at_start is is_at_start
 
 
 def test_losses_lack_until_the_later_half_of_the_run_has_enough():
@@ -86,13 +107,13 @@ def test_losses_lack_until_the_later_half_of_the_run_has_enough():
 
 
 def test_too_few_losses_have_not_levelled():
-    assert not fill_levels(list(range(9)), [1.0] * 9).has_levelled
+    assert not fill_levels([1.0] * 9).has_levelled
     assert math.isnan(LossLevels().peak)
 
 
 def test_a_jump_of_the_loss_is_remembered_for_a_while():
     count = FIRST_RECORDS + LATEST_RECORDS
-    levels = fill_levels(list(range(count)), [2.0] * (count - 3) + [8e3, 2.0, 2.0])
+    levels = fill_levels([2.0] * (count - 3) + [8e3, 2.0, 2.0])
     assert levels.peak == pytest.approx(4e3)
     assert levels.remaining == pytest.approx(1.0)
 
@@ -138,8 +159,8 @@ def test_score_of_a_fall(early, late, score):
 def test_a_loss_without_a_floor_is_not_held_to_its_start():
     """That began around zero, as a policy's surrogate: where it is says nothing."""
     losses = [0.01, -0.02, 0.03] * 12
-    assert not fill_levels(list(range(36)), losses).is_at_start
-    assert fill_levels(list(range(36)), [0.1 + loss for loss in losses]).is_at_start
+    assert not fill_levels(losses).is_at_start
+    assert fill_levels([0.1 + loss for loss in losses]).is_at_start
 
 
 @pytest.mark.parametrize(
@@ -148,21 +169,14 @@ def test_a_loss_without_a_floor_is_not_held_to_its_start():
     ids=["back at chance", "below it", "not always"],
 )
 def test_coming_back_from_where_a_step_has_sent_the_loss_is_no_fall(late, is_at_start):
-    losses, levels, layer_set = [2.3, 900.0, 80.0, *[9.0] * 7, *late], LossLevels(), build_chain(2)
-    for step, loss in enumerate(losses):
-        levels.add(make_record(layer_set, step, loss=loss))
-        if step == 0:
-            levels.mark_replaced()
+    levels = fill_levels([2.3, 900.0, 80.0, *[9.0] * 7, *late], is_replaced=True)
     assert levels.is_at_start is is_at_start
     assert levels.leap == pytest.approx(900 / 2.3)
 
 
 def test_a_step_that_replaces_weights_and_raises_nothing_leaves_the_early_losses_as_they_are():
-    levels, layer_set = LossLevels(), build_chain(2)
-    for step, loss in enumerate([2.3, *[2.2, 2.1, 2.4] * 5, *[1.2, 1.5, 2.35] * 4]):
-        levels.add(make_record(layer_set, step, loss=loss))
-        if step == 0:
-            levels.mark_replaced()
+    losses = [2.3, *[2.2, 2.1, 2.4] * 5, *[1.2, 1.5, 2.35] * 4]
+    levels = fill_levels(losses, is_replaced=True)
     assert not levels.is_at_start
     assert levels.leap == 1.0
 
@@ -178,21 +192,11 @@ def test_a_step_that_replaces_weights_and_raises_nothing_leaves_the_early_losses
     ids=["down, batch by batch", "up and down", "next to nothing", "not known"],
 )
 def test_a_fall_may_be_seen_batch_by_batch_where_the_losses_of_batches_differ(changes, is_at_start):
-    levels, layer_set = LossLevels(), build_chain(2)
-    for step in range(36):
-        record = make_record(layer_set, step, loss=[2.3, 2.9, 1.8][step % 3])
-        if changes:
-            change_value = changes[step % len(changes)]
-            record = change_param(record, "past_loss_change", {"fc0.weight": change_value})
-        levels.add(record)
-    assert levels.is_at_start is is_at_start
+    assert fill_levels([2.3, 2.9, 1.8] * 12, changes=changes).is_at_start is is_at_start
 
 
 def test_what_the_gradients_said_before_weights_were_replaced_counts_no_more():
-    levels, layer_set = LossLevels(), build_chain(2)
-    for step in range(36):
-        record = make_record(layer_set, step, loss=[2.3, 2.9, 1.8][step % 3])
-        levels.add(change_param(record, "past_loss_change", {"fc0.weight": -0.02}))
+    levels = fill_levels([2.3, 2.9, 1.8] * 12, changes=[-0.02])
     assert not levels.is_at_start
     levels.mark_replaced()
     assert levels.is_at_start
