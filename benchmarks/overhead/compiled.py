@@ -7,15 +7,13 @@ One thread and the processor time of this process and of the compilers that it s
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,8 @@ import torch
 import torch.nn.functional as F
 
 import gradwatch
-from benchmarks.overhead.kinds import find_processor, time_step
+from benchmarks.overhead.command import run_command
+from benchmarks.overhead.kinds import time_step
 from benchmarks.overhead.page import redraw_text
 from benchmarks.overhead.timing import summarise
 from benchmarks.overhead.workloads import GPT, Training, Workload, build_mlp
@@ -126,27 +125,17 @@ def _check(watch: Watch) -> None:
             raise RuntimeError(f"Expected steps that are read in the graph, got: {note}.")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and with ``--save`` keep the figures and write the page."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead.compiled")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--save", action="store_true")
-    chosen = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+def measure_all(rounds: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Title and figures of each workload."""
     torch._inductor.config.compile_threads = 1  # whose time is that of this process
     warnings.simplefilter("ignore")
-    began, workloads = time.perf_counter(), {}
     for workload in WORKLOADS:
-        workloads[workload.title] = measure(workload, chosen.rounds)
-        print(workload.title, workloads[workload.title], flush=True)
-    machine = {"processor": find_processor(), "torch": str(torch.__version__)}
-    result = {"machine": machine, "rounds": chosen.rounds, "workloads": workloads}
-    print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
-    if chosen.save:
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        redraw_text()
-    return 0
+        yield workload.title, measure(workload, rounds)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    began = time.perf_counter()
+    is_kept = run_command("benchmarks.overhead.compiled", measure_all, RESULTS, 15)
+    print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
+    if is_kept:
+        redraw_text()

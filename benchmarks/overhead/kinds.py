@@ -7,13 +7,9 @@ One thread and the processor time of this process, so that other jobs on the mac
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 
+from benchmarks.overhead.command import run_command
 from benchmarks.overhead.ours import run_bare, run_sampled
 from benchmarks.overhead.workloads import GPT, WORKLOADS, Training
 from gradwatch.capture import native
@@ -123,36 +120,15 @@ def _sum_up(ratios: dict[str, float], reader: str, steps: int) -> float:
     return 1 + sum((ratios[f"{kind}, {reader}"] - 1) * count / steps for kind, count in counts)
 
 
-def find_processor() -> str:
-    """Model of the processor."""
-    source = Path("/proc/cpuinfo")
-    lines = source.read_text(encoding="utf-8").splitlines() if source.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and with ``--save`` keep the figures."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead.kinds")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--save", action="store_true")
-    chosen = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+def measure_all(rounds: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Title and figures of each workload."""
     trainings: dict[str, Callable[[], Training]] = {
         SMALL: build_small_gpt,
         **{workload.title: workload.start for workload in WORKLOADS.values()},
     }
-    workloads = {}
     for title, start in trainings.items():
-        workloads[title] = summarise(measure(start(), chosen.rounds))
-        print(title, workloads[title], flush=True)
-    machine = {"processor": find_processor(), "torch": str(torch.__version__)}
-    facts = {"machine": machine, "rounds": chosen.rounds, "steps": HORIZONS}
-    result = {**facts, "workloads": workloads}
-    if chosen.save:
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return 0
+        yield title, summarise(measure(start(), rounds))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command("benchmarks.overhead.kinds", measure_all, RESULTS, 7, steps=HORIZONS)
