@@ -103,7 +103,7 @@ def _make_masked(mask: float) -> bytes:
     return BEGIN + make_record_event(SMALL, vector)
 
 
-def _repeat_packed(n_layers: int, n_records: int) -> bytes:
+def repeat_packed(n_layers: int, n_records: int) -> bytes:
     """Records of some bytes each that unpack to ``n_layers`` numbers a row."""
     text = make_set(n_layers)
     packed = pack_equal(text)
@@ -153,8 +153,8 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "deep JSON": lambda: _make_small(b"[" * 5_000_000),
     "ten million brackets": lambda: _make_small(b"[" + b"{}," * 3_000_000 + b"{}]"),
     "a bomb of 100 MB": lambda: _make_small(b" " * (100 << 20)),
-    "a layer set of a megabyte": partial(_repeat_packed, 15_000, 200),
-    "40,000 layers in 5,000 records": partial(_repeat_packed, 40_000, 5_000),
+    "a layer set of a megabyte": partial(repeat_packed, 15_000, 200),
+    "40,000 layers in 5,000 records": partial(repeat_packed, 40_000, 5_000),
     "text as version": lambda: _make_small(_put(SMALL, "schema_version", "x")),
     "negative inputs": partial(_make_changed, inputs=[-1]),
     "inputs beyond the end": partial(_make_changed, inputs=[2**70]),
@@ -172,7 +172,7 @@ MAKERS: dict[str, Callable[[], bytes]] = {
         RunEnd(DIGEST, records=2**47),
     ),
     "negative thresholds": _make_negative_thresholds,
-    "60,000 small records": partial(_repeat_packed, 1, 60_000),
+    "60,000 small records": partial(repeat_packed, 1, 60_000),
 }
 """What makes each file, below 10 MB."""
 

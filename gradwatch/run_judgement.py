@@ -147,7 +147,19 @@ def describe_end(run: Run) -> str:
         return f"{lost} records could not be written ({run.gaps[-1].reason})"
     if not len(run):
         return "no step was recorded"
-    return ""
+    return "its latest training made no step" if _is_begun_in_vain(run) else ""
+
+
+def _is_begun_in_vain(run: Run) -> bool:
+    """Whether the newest watch began the training again and saw no step of it.
+
+    What an earlier one saw proves nothing of it then; a finished training that is resumed, and has
+    nothing left to do, begins behind the last record.
+    """
+    latest = run.sessions[-1]
+    if latest.entries or latest.header is None or run.last_step is None:
+        return False
+    return latest.header.description.first_step <= run.last_step
 
 
 def _list_notes(run: Run) -> tuple[str, ...]:
@@ -158,5 +170,6 @@ def _list_notes(run: Run) -> tuple[str, ...]:
         notes.append(f"nobody detached the watch: {run.end.detail} at step {run.end.last_step}")
     ended = [session.end for session in run.sessions[:-1] if session.name]
     if None in ended:
-        notes.append(f"{ended.count(None)} times preempted and resumed")
+        count = ended.count(None)
+        notes.append(f"preempted and resumed {'once' if count == 1 else f'{count} times'}")
     return tuple(notes)

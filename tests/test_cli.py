@@ -211,6 +211,18 @@ class TestEnds:
         assert main(["check", str(tmp_path), "--allow-unfinished"]) == 2
         assert "'b' is not judged: it has no end" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(("first_step", "status"), [(0, 2), (29, 2), (30, 0)])
+    def test_a_training_begun_again_without_a_step_is_not_that_of_before(
+        self, tmp_path, capsys, first_step, status
+    ) -> None:
+        write_run(tmp_path, WELL)
+        log = EventLog(tmp_path)
+        log.begin(Thresholds(), RunDescription(first_step=first_step))
+        log.end("detached", "", first_step)
+        log.close()
+        assert main(["check", str(tmp_path)]) == status
+        assert ("its latest training made no step" in capsys.readouterr().err) == (status == 2)
+
     def test_our_own_failure_is_2_whatever_is_allowed(self, tmp_path, capsys) -> None:
         write_run(tmp_path, WELL, "failure")
         assert main(["check", str(tmp_path), "--allow-unfinished"]) == 2
