@@ -240,12 +240,12 @@ def test_model(gradwatch):
 
 def test_only_chosen_kinds_fail(suite: pytest.Pytester) -> None:
     run(suite, UNHEALTHY, "--gradwatch-fail-on", "dead").assert_outcomes(passed=1)
-    both = ("--gradwatch-fail-on", "dead", "--gradwatch-fail-on", "vanishing")
+    both = ("--gradwatch-fail-on", "dead", "--gradwatch-fail-on", "saturated, vanishing")
     run(suite, UNHEALTHY, *both).assert_outcomes(failed=1)
 
 
 def test_the_ini_chooses_and_the_command_line_overrides(suite: pytest.Pytester) -> None:
-    suite.makeini("[pytest]\ngradwatch_fail_on = dead saturated\n")
+    suite.makeini("[pytest]\ngradwatch_fail_on = dead,exploding saturated\n")
     run(suite, UNHEALTHY).assert_outcomes(passed=1)
     run(suite, UNHEALTHY, "--gradwatch-fail-on", "vanishing").assert_outcomes(failed=1)
 
@@ -254,6 +254,11 @@ def test_an_unknown_kind_is_refused_at_once(suite: pytest.Pytester) -> None:
     result = run(suite, UNHEALTHY, "--gradwatch-fail-on", "sad")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*vanishing*'sad'*Did you mean*"])
+
+
+def test_no_step_is_refused_at_once(suite: pytest.Pytester) -> None:
+    result = run(suite, UNHEALTHY, "--gradwatch-steps", "0")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
 def test_help_names_the_option_and_the_fixture(suite: pytest.Pytester) -> None:

@@ -5,7 +5,7 @@ What comes first in this list wins, and what a test passes itself wins over all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,7 @@ def add_options(parser: pytest.Parser) -> None:
     kinds = "kind of finding that fails a test with the fixture gradwatch_check (default: all)"
     group = parser.getgroup("gradwatch", "gradients that do not reach every layer")
     group.addoption(
-        "--gradwatch-fail-on", action="append", dest=_FAIL_ON, metavar="KIND", help=kinds
+        "--gradwatch-fail-on", action="append", dest=_FAIL_ON, metavar="KIND[,KIND]", help=kinds
     )
     parser.addini(_FAIL_ON, f"{kinds}, several separated by spaces", type="args", default=[])
     for name, text in ((_STEPS, "training steps of a check"), (_SEEDS, "trainings of a check")):
@@ -103,7 +103,7 @@ def check_options(config: pytest.Config) -> None:
         pytest.UsageError: an unknown kind or threshold, or a count that is none.
     """
     names = (_FAIL_ON, _STEPS, _SEEDS)
-    given = any(config.getoption(name) or config.getini(name) for name in names)
+    given = any(config.getoption(name) is not None or config.getini(name) for name in names)
     if given or config.getini(_THRESHOLDS):  # else nothing is imported in vain
         try:
             _read(config)
@@ -136,10 +136,17 @@ def _read(config: pytest.Config) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the command line and the ini file give, under the names of ``Settings``."""
     command_line = {name: config.getoption(name) for name in (_FAIL_ON, _STEPS, _SEEDS, _REPORT)}
     ini = {name: config.getini(name) for name in (_FAIL_ON, _THRESHOLDS)}
+    for given in (command_line, ini):
+        given[_FAIL_ON] = _split_kinds(given[_FAIL_ON])
     ini |= {name: _read_int(name, config.getini(name)) for name in (_STEPS, _SEEDS)}
     ini[_REPORT] = config.getini(_REPORT)
     ini[_THRESHOLDS] = dict(map(_split_threshold, ini[_THRESHOLDS]))
     return _parse(command_line), _parse(ini)
+
+
+def _split_kinds(texts: Sequence[str] | None) -> list[str]:
+    """As ``gradwatch check`` takes them: one or several, with commas between them."""
+    return [kind.strip() for text in texts or () for kind in text.split(",")]
 
 
 def _read_int(name: str, text: str) -> int | None:
