@@ -41,8 +41,8 @@ def gradwatch_check(request: pytest.FixtureRequest) -> Generator[GradWatchFixtur
         pytest.fail(str(error), pytrace=False)
     request.node.stash[_KEY] = fixture
     yield fixture
-    fixture.close()
     del request.node.stash[_KEY]  # a test that is run again is judged by its new reports alone
+    fixture.close()
 
 
 @pytest.fixture
