@@ -1,10 +1,18 @@
-"""The benchmark's detection result, which is deterministic, and the arithmetic behind it."""
+"""The benchmark's detection result, which is deterministic, and the arithmetic behind it.
+
+An unhealthy run is trained once with a watch and once without, and ends the same to the last bit:
+it is deterministic, and the watch changes nothing of it. Of the first steps of the healthy ones
+``test_do_no_harm`` holds the same.
+"""
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +23,9 @@ from benchmarks.rivals import RIVALS
 from benchmarks.scoring import judge_outcome, measure_delay, score_detector
 from benchmarks.sighting import Sighting
 from benchmarks.tables import PAGE, score_all, summarise, write_page
-from benchmarks.trial import Outcome, find_detectors, run_case
+from benchmarks.trial import Outcome, run_case
+from benchmarks.watched import GradWatch
+from tests.traces import capture_results, list_attachments, list_differences
 from tests.zoo import CASES, Case, Training
 
 EVERY_N_STEPS = 50
@@ -25,13 +35,50 @@ NAME = f"gradwatch@{EVERY_N_STEPS}"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+class Traced(GradWatch):
+    """And what the training leaves behind.
+
+    Attributes:
+        losses: of each step.
+        results: weights, states and losses at the end.
+        attached: hooks and attributes before the watch and after it.
+    """
+
+    losses: Sequence[float]
+    results: dict[str, Any]
+
+    def attach(self, training: Training) -> None:
+        self._training = training
+        self.attached = [list_attachments(training.model, training.optimizers)]
+        super().attach(training)
+
+    def judge(self, losses: Sequence[float]) -> list[Sighting]:
+        training, self.losses = self._training, losses
+        self.attached.append(list_attachments(training.model, training.optimizers))
+        self.results = capture_results(training.model, training.optimizers, losses)
+        return super().judge(losses)
+
+
+def run_unwatched(case: Case) -> dict[str, Any]:
+    """As ``Traced.results``."""
+    training = case.build()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        losses = training.run()
+    return capture_results(training.model, training.optimizers, losses)
+
+
 @pytest.mark.zoo
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_gradwatch_judges_the_run_as_it_is_labelled(case: Case) -> None:
-    factories = find_detectors([EVERY_N_STEPS])
-    outcome = run_case(case, {NAME: factories[NAME]})[0]
+    watched = Traced(EVERY_N_STEPS)
+    outcome = run_case(case, {NAME: lambda: watched})[0]
     problems = judge_outcome(case, outcome)
     assert set(problems) == set(KNOWN.get(case.name, {})), problems
+    if not case.healthy:
+        assert 60 <= len(watched.losses) <= 400
+        assert list_differences(*watched.attached) == []
+        assert list_differences(run_unwatched(case), watched.results) == []
 
 
 def test_exceptions_are_of_cases_that_there_are() -> None:

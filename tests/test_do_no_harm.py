@@ -1,4 +1,7 @@
-"""A training goes to the last bit as it would have gone without a watch, and nothing stays."""
+"""A training goes to the last bit as it would have gone without a watch, and nothing stays.
+
+Of the zoo's unhealthy runs, whole, ``test_detection`` holds the same.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +117,9 @@ def _run_zoo_case(case: Case, losses: list[Tensor], is_watched: bool) -> dict[st
 
 @pytest.mark.zoo
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.healthy], ids=lambda case: case.name
+)
 def test_zoo_case_trains_bit_identically(case: Case, losses: list[Tensor]) -> None:
     expected = _run_zoo_case(case, losses, is_watched=False)
     assert list_differences(expected, _run_zoo_case(case, losses, is_watched=True)) == []
