@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -147,27 +149,64 @@ assert answer["figures"]["grad_floor"]["data"][0]["type"] == "heatmap"
 }
 
 
-def run_effect(root: Path, title: str) -> subprocess.CompletedProcess[str]:
-    """The effect's script in a fresh interpreter that knows only the copy."""
-    command = [sys.executable, "-c", TRAIN + EFFECTS[title]]
-    environment = {"PYTHONPATH": str(root), "PATH": "", "HOME": str(root)}
-    return subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment)
+FORKS = """
+import json, os, sys, traceback
+import torch
+
+for root, folder, code in json.load(sys.stdin):
+    child = os.fork()
+    if not child:
+        sys.path.insert(0, root)
+        os.chdir(folder)
+        try:
+            exec(code, {"__name__": "__main__"})
+        except BaseException:
+            with open("error.txt", "w") as file:
+                traceback.print_exc(file=file)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+"""Runs scripts, each in a process of its own that has loaded torch and no gradwatch yet."""
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "gradwatch", tmp_path / "gradwatch", ignore=ignored)
-    return tmp_path
-
-
-@pytest.mark.parametrize("title", SECTIONS)
-def test_an_extension_has_its_effect(copy: Path, title: str) -> None:
-    assert run_effect(copy, title).returncode != 0, "the effect is there without the extension"
-    for block in read_section(title):
-        apply(copy, block)
-    done = run_effect(copy, title)
+def run_effects(copies: dict[str, Path], folder: Path) -> dict[str, str]:
+    """With what each effect's script ended, ``""`` for well, when it knows only its copy."""
+    tasks = []
+    for number, (title, root) in enumerate(copies.items()):
+        (folder / str(number)).mkdir(parents=True)
+        tasks.append((str(root), str(folder / str(number)), TRAIN + EFFECTS[title]))
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS],
+        input=json.dumps(tasks),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={"PATH": "", "HOME": str(folder)},
+    )
     assert done.returncode == 0, done.stderr
+    errors = [folder / str(number) / "error.txt" for number in range(len(tasks))]
+    texts = [path.read_text(encoding="utf-8") if path.exists() else "" for path in errors]
+    return dict(zip(copies, texts, strict=True))
+
+
+def copy_package(root: Path) -> Path:
+    """With what is compiled, which stays valid, but for files that are just being written."""
+    ignored = shutil.ignore_patterns("*.pyc.*")
+    shutil.copytree(ROOT / "gradwatch", root / "gradwatch", ignore=ignored)
+    return root
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_each_extension_has_its_effect_and_nothing_else_has(tmp_path: Path) -> None:
+    bare = copy_package(tmp_path / "bare")
+    extended = {title: copy_package(tmp_path / title) for title in SECTIONS}
+    for title, root in extended.items():
+        for block in read_section(title):
+            apply(root, block)
+    without = run_effects(dict.fromkeys(SECTIONS, bare), tmp_path / "without")
+    assert [title for title, error in without.items() if not error] == []
+    found = run_effects(extended, tmp_path / "with")
+    assert found == dict.fromkeys(SECTIONS, "")
 
 
 @pytest.mark.parametrize("title", SECTIONS)

@@ -27,7 +27,8 @@ import sys
 from pathlib import Path
 import {INSTALLED[0]} as pl
 from tests import test_lightning_strategies as t
-t.run(pl, sys.argv[1], Path(sys.argv[2]))
+for folder in sys.argv[2:]:
+    t.run(pl, sys.argv[1], Path(folder))
 """
 
 
@@ -88,15 +89,16 @@ def run(pl: Any, kind: str, folder: Path) -> None:
         torch.save(weights, folder / "weights.pt")
 
 
-def start(kind: str, folder: Path) -> Any:
-    """Weights after the training in processes of its own."""
-    folder.mkdir()
-    script = folder / "script.py"
+def start(kind: str, *folders: Path) -> list[Any]:
+    """Weights after each training, one after the other in processes of their own."""
+    for folder in folders:
+        folder.mkdir()
+    script = folders[0] / "script.py"
     script.write_text(SCRIPT)
     root = Path(__file__).parents[1]
     inherited = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(
-        [sys.executable, str(script), kind, str(folder)],
+        [sys.executable, str(script), kind, *map(str, folders)],
         cwd=root,
         env={**inherited, "PYTHONPATH": str(root)},
         capture_output=True,
@@ -104,7 +106,7 @@ def start(kind: str, folder: Path) -> Any:
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    return torch.load(folder / "weights.pt")
+    return [torch.load(folder / "weights.pt") for folder in folders]
 
 
 def run_single() -> list[StepRecord]:
@@ -124,7 +126,7 @@ def run_single() -> list[StepRecord]:
 def test_equal_to_one_process_and_unchanged(kind: str, tmp_path: Path) -> None:
     if kind == "model_parallel" and not hasattr(torch.cpu.Stream, "record_event"):
         pytest.skip("this torch cannot run fully_shard on a CPU")
-    bare, watched = start(kind, tmp_path / "bare"), start(kind, tmp_path / "watched")
+    bare, watched = start(kind, tmp_path / "bare", tmp_path / "watched")
     assert all(torch.equal(tensor, other) for tensor, other in zip(bare, watched, strict=True))
     records = list(read_run(tmp_path / "watched").records())
     assert len(records) == N_STEPS
