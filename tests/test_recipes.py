@@ -139,6 +139,11 @@ class TestAction:
         assert "does not exist" in summary.read_text(encoding="utf-8")
         assert not page.exists()
 
+    def test_what_was_not_judged_mends_no_alert_of_code_scanning(self) -> None:
+        action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+        (upload,) = (step for step in action["runs"]["steps"] if "sarif" in step.get("uses", ""))
+        assert "steps.check.outputs.status != '2'" in upload["if"]
+
     def test_a_python_without_gradwatch_is_no_finding(self, repository: Path) -> None:
         folder = repository / "before"
         status, output, _ = self.run_steps(folder, logdir="runs/smoke", python="false")

@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def gradwatch_check(request: pytest.FixtureRequest) -> Generator[GradWatchFixture]:
-    """Call it as ``gradwatch.check(...)``, or its ``watch(...)``: the test fails when unhealthy."""
+    """Call it with what ``gradwatch.check`` takes, or use its ``watch``; no pass fails the test."""
     try:
         fixture = GradWatchFixture(read_settings(request.config, request.node))
     except pytest.UsageError as error:  # its marker's: one line, and no traceback of ours
