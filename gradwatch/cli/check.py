@@ -49,18 +49,7 @@ def add_check(commands: Any) -> None:
     add_fail_on(check)
     check.add_argument("--format", choices=_FORMATS, default="text", help="(%(default)s)")
     add_output(check)
-    check.add_argument(
-        "--baseline", type=Path, metavar="FILE", help="fail only for what is new or worse"
-    )
-    check.add_argument(
-        "--min-severity", choices=_SEVERITIES, help="mildest severity that fails (warning)"
-    )
-    check.add_argument(
-        "--since",
-        type=parse_step,
-        metavar="STEP",
-        help="only findings that were still there at this step or later make it fail",
-    )
+    _add_limits(check)
     check.add_argument(
         "--rows",
         type=parse_positive,
@@ -73,6 +62,22 @@ def add_check(commands: Any) -> None:
     add_jobs(check)
     add_thresholds(check)
     check.set_defaults(run=_run_check)
+
+
+def _add_limits(check: argparse.ArgumentParser) -> None:
+    """Which findings make it fail."""
+    check.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="fail only for what is new or worse"
+    )
+    check.add_argument(
+        "--min-severity", choices=_SEVERITIES, help="mildest severity that fails (warning)"
+    )
+    check.add_argument(
+        "--since",
+        type=parse_step,
+        metavar="STEP",
+        help="only findings that were still there at this step or later make it fail",
+    )
 
 
 def _run_check(options: argparse.Namespace) -> int:

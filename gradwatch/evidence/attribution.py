@@ -8,7 +8,7 @@ normalisation its own; what no layer accounts for is a constant factor in forwar
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -210,18 +210,7 @@ def _summarise(
     layers = reading.topology.layers
     acts = [i for i in path if layers[i].role == "activation"]
     rows = {i: row for i in acts if (row := find_activation(layers[i].type)) is not None}
-    mean = reading.record.layer("derivative_mean")
-    relative = [
-        mean[i] / row.maximum for i, row in rows.items() if row.squashes and row.is_elementwise
-    ]
     rectifying = [i for i, row in rows.items() if row.can_die]
-    flat = [i for i, row in rows.items() if _may_rest(row)]
-    saturated = reading.record.layer("saturated_fraction")[flat]
-    closed = [
-        not rows[i].is_elementwise and reading.gains[i] < thresholds.closed_softmax for i in flat
-    ]
-    saturated = np.where(closed, 1.0, saturated)
-    dead = reading.record.layer("dead_fraction")[rectifying]
     shift = RECTIFIER_LOG_GAIN * len(rectifying)
     measured = {i: log for i, log in factors.items() if _was_measured(reading, i)}
     return Attribution(
@@ -232,9 +221,9 @@ def _summarise(
         other=shares["other"],
         n_activations=counts["activation"],
         n_weights=counts["weight"],
-        derivative=float(np.add.reduce(relative)) / len(relative) if relative else math.nan,
-        saturated=float(np.nanmax(saturated)) if np.isfinite(saturated).any() else math.nan,
-        dead=float(np.nanmax(dead)) if np.isfinite(dead).any() else math.nan,
+        derivative=_find_derivative(reading, rows),
+        saturated=_find_saturated(reading, rows, thresholds),
+        dead=_find_largest(reading.record.layer("dead_fraction")[rectifying]),
         blocked_by=blocked,
         culprit=find_culprit(measured, thresholds, list(gaps.values())),
         factors=factors,
@@ -243,6 +232,30 @@ def _summarise(
         n_norms=counts.get("norm", 0),
         n_rounded=counts.get("rounded", 0),
     )
+
+
+def _find_derivative(reading: Reading, rows: Mapping[int, Activation]) -> float:
+    """Mean slope of what squashes, against its maximum."""
+    mean = reading.record.layer("derivative_mean")
+    relative = [
+        mean[i] / row.maximum for i, row in rows.items() if row.squashes and row.is_elementwise
+    ]
+    return float(np.add.reduce(relative)) / len(relative) if relative else math.nan
+
+
+def _find_saturated(
+    reading: Reading, rows: Mapping[int, Activation], thresholds: Thresholds
+) -> float:
+    """Largest share of flat elements of what may rest; all those of a closed softmax are."""
+    flat = [i for i, row in rows.items() if _may_rest(row)]
+    closed = [
+        not rows[i].is_elementwise and reading.gains[i] < thresholds.closed_softmax for i in flat
+    ]
+    return _find_largest(np.where(closed, 1.0, reading.record.layer("saturated_fraction")[flat]))
+
+
+def _find_largest(shares: np.ndarray) -> float:
+    return float(np.nanmax(shares)) if np.isfinite(shares).any() else math.nan
 
 
 def _was_measured(reading: Reading, index: int) -> bool:
