@@ -16,7 +16,7 @@ from tests.networks import NETWORKS, make_mlp
 from tests.traces import capture_results, list_attachments, list_differences
 from tests.zoo import CASES, Case
 
-STEPS = 200
+STEPS = 80
 ZOO_STEPS = 10
 
 
