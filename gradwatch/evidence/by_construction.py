@@ -21,6 +21,10 @@ NO_SPREAD = (
 CANCELS = (
     "what uses its output sends back gradients that add up to zero, as x - f(x) does for f(x) = x"
 )
+NO_SIZE = (
+    "what uses the output of its softmax does not depend on it, as a weight that is divided by "
+    "itself, and sends back no more than rounding"
+)
 """Reasons, as phrases."""
 
 
@@ -32,8 +36,8 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
         thresholds: ``profile``, above which a gradient is no rounding, and ``rounding_share``.
 
     Returns:
-        Indices of parameters by ``NO_CHOICE``, ``NO_OUTPUT``, ``NO_SPREAD`` or ``CANCELS``; a
-        reason without any is left out.
+        Indices of parameters by ``NO_CHOICE``, ``NO_OUTPUT``, ``NO_SPREAD``, ``NO_SIZE`` or
+        ``CANCELS``; a reason without any is left out.
 
     Example:
         >>> from gradwatch.evidence.worked_example import make_layer_set, make_reading
@@ -45,7 +49,8 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
     topology = reading.topology
     choiceless, shared = _find_choiceless(reading), _find_shared(topology)
     spreadless = _find_spreadless(reading, thresholds.profile)
-    if not (choiceless or shared or spreadless):
+    sizeless = _find_sizeless(reading, thresholds.rounding_share)
+    if not (choiceless or shared or spreadless or sizeless):
         return {}
     faint = topology.is_held & ~(reading.param_gradient >= thresholds.profile)
     judged = np.flatnonzero(faint).tolist()
@@ -59,6 +64,7 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
     found = {
         NO_OUTPUT if is_output else NO_CHOICE: idle,
         NO_SPREAD: [i for i in judged if spreadless and _feeds_only(reading, i, spreadless)],
+        NO_SIZE: [i for i in judged if sizeless and _feeds_only(reading, i, sizeless)],
         CANCELS: [i for i in judged if i in shared and _cancels(reading, i)],
     }
     return {reason: indices for reason, indices in found.items() if indices}
@@ -72,6 +78,23 @@ def _find_choiceless(reading: Reading) -> set[int]:
     slope = reading.record.layer("derivative_mean")
     saturated = reading.record.layer("saturated_fraction")
     return {index for index in mixing if slope[index] == 0 and saturated[index] == 0}
+
+
+def _find_sizeless(reading: Reading, rounding: float) -> set[int]:
+    """Softmaxes whose output gets no more of a gradient than rounding leaves of an exact zero.
+
+    All that use it get one, and nothing that is recorded stands in between: what comes of a router
+    that chooses one expert and divides its weight by the sum of the weights chosen, which is 1.
+    """
+    topology, given = reading.topology, reading.record.layer("grad_input_l2_norm")
+    return {
+        call
+        for call in _find_mixing(topology)
+        if topology.consumers[call]
+        and all(
+            0 < reading.grad[call] < rounding * given[user] for user in topology.consumers[call]
+        )
+    }
 
 
 def _find_spreadless(reading: Reading, rounding: float) -> set[int]:

@@ -101,6 +101,37 @@ def test_nothing_is_learned_before_a_normalisation_of_single_values(
     assert [found.layers for found in report.findings] == ([layers] if layers else [])
 
 
+class Routed(nn.Module):
+    """Of four experts some are chosen; their weights are divided by their sum."""
+
+    def __init__(self, chosen: int, divides: bool) -> None:
+        super().__init__()
+        self.gate, self.outer = nn.Linear(8, 4, bias=False), nn.Linear(12, 3)
+        self.experts = nn.ModuleList(nn.Linear(8, 12) for _ in range(4))
+        self.chosen, self.divides = chosen, divides
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, places = self.gate(x).softmax(-1).topk(self.chosen, -1)
+        if self.divides:
+            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+        given = torch.zeros(len(x), 4).scatter(1, places, weights)
+        told = torch.stack([expert(x).tanh() for expert in self.experts], 1)
+        return self.outer((given[..., None] * told).sum(1))
+
+
+@pytest.mark.parametrize(("chosen", "divides"), [(1, True), (1, False), (2, True)])
+def test_a_router_whose_only_weight_is_divided_by_itself_learns_nothing(
+    chosen: int, divides: bool
+) -> None:
+    torch.manual_seed(0)
+    report = train(Routed(chosen, divides), make_labelled(8, 3), 30)
+    is_faulty = chosen == 1 and divides
+    assert [found.layers for found in report.findings] == ([("gate",)] if is_faulty else [])
+    if is_faulty:
+        assert "divided by itself" in report.findings[0].message
+        assert "choose two or more" in report.findings[0].remedy
+
+
 def test_a_dropout_of_everything_is_to_blame_and_not_the_weights() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Dropout(1.0), nn.Linear(12, 3))

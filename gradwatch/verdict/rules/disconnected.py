@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradwatch.evidence.by_construction import NO_OUTPUT, NO_SPREAD, find_idle
+from gradwatch.evidence.by_construction import NO_OUTPUT, NO_SIZE, NO_SPREAD, find_idle
 from gradwatch.evidence.cuts import find_cuts, find_readings, find_unused
 from gradwatch.evidence.gradient_flow import Reading
 from gradwatch.evidence.half_precision import find_behind, find_flushed
@@ -36,7 +36,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     if history.count < thresholds.disconnected_records:
         return []
     reading, params = history.latest, history.latest.topology.params
-    idle = find_idle(reading, thresholds)
+    idle = _find_idle(history, thresholds)
     by_design = {index for indices in idle.values() for index in indices}
     ignored = find_ignored_params(reading.topology, thresholds.ignore_layers)
     found = [index for index in _find_missing(history, thresholds) if not ignored[index]]
@@ -57,6 +57,15 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         signs.append(_describe_never(history, never, thresholds))
     signs += [_describe_idle(reading, indices, reason) for reason, indices in idle.items()]
     return signs
+
+
+def _find_idle(history: History, thresholds: Thresholds) -> dict[str, list[int]]:
+    """What nothing can teach, by the reason; one that rounding has to show holds for long."""
+    idle = find_idle(history.latest, thresholds)
+    if NO_SIZE in idle:
+        lasts = history.loss_change.peak_share < thresholds.rounding_share
+        idle[NO_SIZE] = [index for index in idle[NO_SIZE] if lasts[index]]
+    return {reason: indices for reason, indices in idle.items() if indices}
 
 
 def _find_missing(history: History, thresholds: Thresholds) -> list[int]:
@@ -115,7 +124,11 @@ _ONE_VALUE = (
     "Normalise over several values: LayerNorm over several features, GroupNorm with several "
     "channels in a group or before the pooling, BatchNorm of different samples; or leave it out."
 )
-_FAULTY = {NO_OUTPUT: _ONE_ENTRY, NO_SPREAD: _ONE_VALUE}
+_ONE_WEIGHT = (
+    "Multiply by the weight as the softmax gave it where one is chosen, or choose two or more "
+    "before their weights are divided by their sum."
+)
+_FAULTY = {NO_OUTPUT: _ONE_ENTRY, NO_SPREAD: _ONE_VALUE, NO_SIZE: _ONE_WEIGHT}
 """What to do, by the reason why nothing can be learned, where that is a mistake."""
 
 
