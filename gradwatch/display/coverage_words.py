@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 
 from gradwatch.thresholds import Thresholds
-from gradwatch.verdict.course import Promise
+from gradwatch.verdict.course import Course
 from gradwatch.verdict.coverage import BY_DESIGN, NOT_JUDGED, Coverage, ParamState
 from gradwatch.verdict.findings import Verdict
 from gradwatch.wording.phrases import name_number, name_percent, name_region, say_no_fall
@@ -81,8 +81,9 @@ def _say_level(verdict: Verdict) -> str:
     if course.is_at_start:
         return f", {say_no_fall(verdict.last_step)}"
     if not math.isnan(course.levelled_at):
+        verb = "is" if course.is_slow else "has levelled off"
         fall = math.ceil(100 * max(course.levelled_at, 0.001))
-        return f", but the loss has levelled off within {fall} % of where it began"
+        return f", but the loss {verb} within {fall} % of where it began"
     return ""
 
 
@@ -106,7 +107,8 @@ def say_not_judged(verdict: Verdict) -> str:
     left = () if verdict.coverage is None else verdict.coverage.of_state(NOT_JUDGED)
     if not left:
         return "Not judged: nothing was seen to learn"
-    if verdict.course.is_at_start and all(param.records >= least for param in left):
+    stays = verdict.course.is_at_start or verdict.course.is_slow
+    if stays and all(param.records >= least for param in left):
         return f"Not judged: {_say_stay(left, verdict)}"
     return f"Not judged: {_name(left)} not seen to learn"
 
@@ -115,19 +117,21 @@ def _say_stay(left: tuple[ParamState, ...], verdict: Verdict) -> str:
     """``"24 weights are trained, but the loss shows no fall by step 400"``, with what steps do."""
     count = sum(param.is_weight for param in left) or len(left)
     weights = f"{count:,} weights are" if count > 1 else "the weight is"
-    said = f"{weights} trained, {say_no_fall(verdict.last_step)}"
-    return f"{said}{_say_promise(verdict.course.promise)}"
+    return f"{weights} trained{_say_level(verdict)}{_say_promise(verdict.course)}"
 
 
-def _say_promise(promise: Promise) -> str:
+def _say_promise(course: Course) -> str:
     """What the steps were to do to the loss, where that is far too much or too little."""
+    promise = course.promise
     if promise.overshoot:
         share = name_percent(promise.overshoot)
         return f", where each step was to take {share} off it: lower the rate"
     if promise.leap > 1:
         return f", after a step that took it to {name_number(promise.leap)} times that"
-    if promise.way < promise.scatter:
-        words = f"all steps together promise {100 * promise.way:.1g} %, less than it scatters"
+    if course.is_slow or promise.way < promise.scatter:
+        share = f"{100 * promise.way:.1g} %"
+        share = f"no more than {share}" if course.is_slow else f"{share}, less than it scatters"
+        words = f"all steps together promise {share}"
         return f", and {words}: raise the rate or train longer"
     return ""
 

@@ -49,7 +49,7 @@ def find_idle(reading: Reading, thresholds: Thresholds) -> dict[str, list[int]]:
     topology = reading.topology
     choiceless, shared = _find_choiceless(reading), _find_shared(topology)
     spreadless = _find_spreadless(reading, thresholds.profile)
-    sizeless = _find_sizeless(reading, thresholds.rounding_share)
+    sizeless = _find_sizeless(reading, thresholds.rounding_share) - choiceless
     if not (choiceless or shared or spreadless or sizeless):
         return {}
     faint = topology.is_held & ~(reading.param_gradient >= thresholds.profile)

@@ -74,6 +74,31 @@ def shows_no_fall(history: History) -> bool:
     return history.losses.is_at_start and _value_tells(history)
 
 
+def is_slow(history: History, thresholds: Thresholds) -> bool:
+    """Whether the loss has come down by next to nothing, and its steps were to take no more off.
+
+    A loss that is at its floor falls as little, but there steps promise much and take each other
+    back. Here they are too small, or too few so far, to tell whether anything is learned.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``least_fall``, of what counts as progress.
+
+    Source:
+        Lan, Liu, Zhou & Yosinski (2019), "LCA: Loss Change Allocation", equation 2.
+
+    Example:
+        >>> from gradwatch.evidence.worked_example import make_history, make_record
+        >>> rows = {"loss_change": -1e-5}
+        >>> falls = [make_record(i, param=rows, step={"loss": 1 - i / 5e4}) for i in range(60)]
+        >>> is_slow(make_history(falls), Thresholds())
+        True
+    """
+    if not (history.losses.has_hardly_fallen and _value_tells(history)):
+        return False
+    return measure_way(history) < thresholds.least_fall
+
+
 def shows_no_fall_in_few_records(history: History) -> bool:
     """Whether more records could show that the loss has fallen.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradwatch.evidence.history import History
-from gradwatch.evidence.progress import measure_overshoot, measure_way
+from gradwatch.evidence.progress import is_slow, measure_overshoot, measure_way
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Course:
         is_at_start: the loss shows no fall since the start.
         levelled_at: share by which the loss had fallen when it levelled off too soon; NaN where it
             has not.
-        promise: of the steps, where the loss is at its start.
+        is_slow: all steps together were to take no more off the loss than that, see
+            ``evidence.progress.is_slow``.
+        promise: of the steps, where the loss is at its start, or they are so small.
     """
 
     steps: tuple[int, ...] = ()
@@ -46,6 +48,7 @@ class Course:
     climbs: bool = False
     is_at_start: bool = False
     levelled_at: float = math.nan
+    is_slow: bool = False
     promise: Promise = Promise()
 
 
@@ -71,12 +74,13 @@ def describe_course(history: History, is_unhealthy: bool = False) -> Course:
 
 
 def _describe_loss(history: History) -> dict[str, Any]:
-    losses = history.losses
+    losses, slow = history.losses, is_slow(history, history.thresholds)
     return {
         "climbs": history.loss_change.climbs,
         "is_at_start": losses.is_at_start,
         "levelled_at": losses.fall_lately[0] if losses.has_hardly_fallen else math.nan,
-        "promise": _find_promise(history) if losses.is_at_start else Promise(),
+        "is_slow": slow,
+        "promise": _find_promise(history) if losses.is_at_start or slow else Promise(),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from gradwatch.evidence.history import History
-from gradwatch.evidence.progress import shows_no_fall
+from gradwatch.evidence.progress import is_slow, shows_no_fall
 from gradwatch.records import Param
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.coverage import (
@@ -50,7 +50,7 @@ def measure_coverage(
     explained = {name for note in notes if note.kind == "disconnected" for name in note.layers}
     explained |= set(ignored)
     counts = history.learning
-    lack = "" if unhealthy or not shows_no_fall(history) else _lack_fall(history)
+    lack = "" if unhealthy else _lack_fall(history, thresholds)
     states = []
     for index, param in enumerate(params):
         if not (param.trainable and (param.optimized or param.replaced)):
@@ -105,9 +105,13 @@ def _is_waived(param: Param, thresholds: Thresholds) -> bool:
     return any(fnmatchcase(name, pattern) for name in names for pattern in waived)
 
 
-def _lack_fall(history: History) -> str:
+def _lack_fall(history: History, thresholds: Thresholds) -> str:
     """Weights that move while the loss stays where it was: what they learn is not known."""
-    return f"moves, {say_no_fall(history.last_step)}"
+    if shows_no_fall(history):
+        return f"moves, {say_no_fall(history.last_step)}"
+    if is_slow(history, thresholds):
+        return f"moves, but too little for the loss to fall by step {history.last_step:,}"
+    return ""
 
 
 def _let_follow(states: list[ParamState], params: tuple[Param, ...]) -> tuple[ParamState, ...]:
