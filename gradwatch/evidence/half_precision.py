@@ -142,10 +142,24 @@ def find_rounded_away(history: History, thresholds: Thresholds) -> list[int]:
         >>> find_rounded_away(make_history(map(make_record, range(9))), Thresholds())
         []
     """
+    found = find_still_halves(history, thresholds)
+    return [index for index in found if history.latest.topology.is_judged[index]]
+
+
+def find_still_halves(history: History, thresholds: Thresholds) -> list[int]:
+    """Parameters in half precision of any role, norms' scales among them, likewise.
+
+    Args:
+        history: of the run so far.
+        thresholds: ``lost_records``.
+
+    Returns:
+        Indices of parameters.
+    """
     topology = history.latest.topology
     if not topology.has_half:
         return []
     is_lost = history.params.unmoved >= thresholds.lost_records
-    is_lost &= topology.is_judged & (topology.half_ulps > 0)
-    lost: list[int] = np.flatnonzero(is_lost).tolist()
-    return lost
+    params = topology.params
+    found = np.flatnonzero(is_lost & (topology.half_ulps > 0)).tolist()
+    return [index for index in found if params[index].trainable and params[index].optimized]

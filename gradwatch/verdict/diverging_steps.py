@@ -19,8 +19,8 @@ from gradwatch.wording.module_names import name_owners
 from gradwatch.wording.phrases import name_number, name_region
 
 _CALM = (
-    "Lower the learning rate or warm it up, and look at the optimizer's momentum (below 1) and "
-    "weight decay (not below 0) as well."
+    "Lower the learning rate, warm it up, or clip gradients, and look at the optimizer's momentum "
+    "(below 1) and weight decay (not below 0) as well."
 )
 
 BOUND = (

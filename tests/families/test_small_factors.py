@@ -106,3 +106,21 @@ def test_where_a_checkpoint_hides_the_way_no_factor_is_blamed(activation, found)
     report = train(model, make_labelled(12, 4), 20, optimizer)
     assert list_kinds(report) == (["vanishing"] if found else [])
     assert [finding.cause for finding in report.findings] == ["activation_derivative"] * found
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rate"), [("bfloat16", 6e-4), ("bfloat16", 0.02), ("float32", 6e-4)]
+)
+def test_scales_that_half_precision_holds_at_one_are_a_note(dtype: str, rate: float) -> None:
+    torch.manual_seed(0)
+    layers = nn.Linear(8, 16), nn.LayerNorm(16), nn.Tanh(), nn.Linear(16, 3)
+    model, batch = nn.Sequential(*layers).to(getattr(torch, dtype)), make_labelled(8, 3)
+
+    def cast(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = batch(step)
+        return x.to(getattr(torch, dtype)), y
+
+    report = train(model, cast, 40, torch.optim.Adam(model.parameters(), rate))
+    assert list_kinds(report) == []
+    notes = [note.layers for note in report.notes if note.kind == "underflow"]
+    assert notes == ([("1",)] if (dtype, rate) == ("bfloat16", 6e-4) else [])

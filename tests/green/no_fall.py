@@ -104,6 +104,24 @@ def recall(logdir: Path, rate: float) -> gradwatch.Watch:
     return fit(logdir, model, sgd(model, rate), find_loss, _STEPS)
 
 
+def descend(logdir: Path, rate: float) -> gradwatch.Watch:
+    """On one batch: what is left of the fall is all that the steps have made."""
+    torch.manual_seed(0)
+    model = build()
+    x, y = draw(0)
+    return fit(logdir, model, sgd(model, rate), lambda _: cross_entropy(model(x), y), _STEPS)
+
+
+@NO_FALL.is_unproven
+def steps_that_are_too_small(logdir: Path) -> gradwatch.Watch:
+    return descend(logdir, 1e-4)
+
+
+@NO_FALL.is_honest
+def the_same_at_a_larger_rate(logdir: Path) -> gradwatch.Watch:
+    return descend(logdir, 0.1)
+
+
 @NO_FALL.is_unproven
 def steps_that_overshoot(logdir: Path) -> gradwatch.Watch:
     return recall(logdir, 0.3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradwatch.evidence.half_precision import find_behind, find_flushed, find_rounded_away
+from gradwatch.evidence.half_precision import find_behind, find_flushed, find_still_halves
 from gradwatch.evidence.history import History
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.ignored import find_ignored_layers, find_ignored_params
@@ -47,7 +47,9 @@ def _look_at_updates(history: History, thresholds: Thresholds) -> list[Sign]:
     reading = history.latest
     params = reading.topology.params
     ignored = find_ignored_params(reading.topology, thresholds.ignore_layers)
-    lost = [index for index in find_rounded_away(history, thresholds) if not ignored[index]]
+    still = [index for index in find_still_halves(history, thresholds) if not ignored[index]]
+    weights = [index for index in still if reading.topology.is_judged[index]]
+    lost = weights or still
     if not lost:
         return []
     names = name_owners(params[index] for index in lost)
@@ -60,7 +62,8 @@ def _look_at_updates(history: History, thresholds: Thresholds) -> list[Sign]:
         f"Keep the weights of {name_patterns(names, reading.topology.types)} in float32 and "
         "compute in half precision under torch.autocast, or let the optimizer keep a float32 copy."
     )
-    return [Sign(names, "precision", 0.0, 0.0, message, remedy=remedy)]
+    severity = "critical" if weights else "note"  # scales beside weights that learn
+    return [Sign(names, "precision", 0.0, 0.0, message, severity, remedy=remedy)]
 
 
 UNDERFLOW = Rule(
@@ -88,7 +91,8 @@ precision training", section 3.2.
 ## Known limits
 bfloat16 has float32's range and does not underflow; its 8 bits lose an update below about 2^-9 of
 the weight. This is found when over `lost_records` steps a weight has never changed by more than a
-hundredth of that, so that only elements near zero move; a partial loss is not.
+hundredth of that, so that only elements near zero move; a partial loss is not. Of the scales of
+norms, which begin at 1, it is a note.
 
 ## Configure or silence
 `Thresholds(underflow_zero_fraction=..., underflow_rms=...)`; `ignore_kinds=("underflow",)`.
