@@ -112,7 +112,8 @@ def _describe_cut(reading: Reading, indices: list[int], thresholds: Thresholds) 
 _ZEROS = (
     "The way from the loss to {} is there, and what comes back on it is 0: look for a factor of 0 "
     "(a weight of the loss, a mask, an advantage that is its own baseline), for a clamp beyond "
-    "whose limits all values lie, for a margin that is met, or for differences of equal values."
+    "whose limits all values lie, for a function of your own whose backward is 0 there (such as a "
+    "narrow surrogate of a step), for a margin that is met, or for differences of equal values."
 )
 
 
