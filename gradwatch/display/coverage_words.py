@@ -132,7 +132,8 @@ def _say_promise(course: Course) -> str:
         share = f"{100 * promise.way:.1g} %"
         share = f"no more than {share}" if course.is_slow else f"{share}, less than it scatters"
         words = f"all steps together promise {share}"
-        return f", and {words}: raise the rate or train longer"
+        advice = "raise the rate or train longer" if promise.lacks_rate else "the gradient is weak"
+        return f", and {words}: {advice}"
     return ""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradwatch.evidence.history import History
-from gradwatch.evidence.progress import is_slow, measure_overshoot, measure_way
+from gradwatch.evidence.progress import is_slow, lacks_rate, measure_overshoot, measure_way
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,14 @@ class Promise:
         leap: how many times its start the loss was soon after a step that has replaced weights.
         way: share of the loss that all steps together were to take off.
         scatter: standard error of the loss's fall, a share of the first loss.
+        lacks_rate: where they promise little, the gradient is there, and the rate is small.
     """
 
     overshoot: float = 0.0
     leap: float = 1.0
     way: float = math.nan
     scatter: float = math.nan
+    lacks_rate: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,4 +92,5 @@ def _find_promise(history: History) -> Promise:
         leap=history.losses.leap,
         way=measure_way(history),
         scatter=history.losses.fall[1],
+        lacks_rate=lacks_rate(history, history.thresholds),
     )
