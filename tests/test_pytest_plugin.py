@@ -140,6 +140,32 @@ def test_model(checked):
     run(suite, body).assert_outcomes(failed=1)
 
 
+def test_a_check_in_a_teardown_counts_too(suite: pytest.Pytester) -> None:
+    body = """
+@pytest.fixture
+def checked_later(gradwatch):
+    yield
+    gradwatch.check(unhealthy(), BATCHES, LOSS)
+
+def test_model(gradwatch, checked_later):
+    gradwatch.check(healthy(), BATCHES, LOSS, steps=8)
+"""
+    run(suite, body).assert_outcomes(passed=1, errors=1)
+
+
+def test_a_test_that_is_skipped_after_a_check_stays_one(suite: pytest.Pytester) -> None:
+    body = """
+@pytest.fixture
+def skipping(gradwatch):
+    gradwatch.check(unhealthy(), BATCHES, LOSS)
+    pytest.skip("later")
+
+def test_model(skipping):
+    pass
+"""
+    run(suite, body).assert_outcomes(skipped=1)
+
+
 def test_a_unittest_counts_too(suite: pytest.Pytester) -> None:
     body = """
 import unittest

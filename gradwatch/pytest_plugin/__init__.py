@@ -43,6 +43,8 @@ def gradwatch_check(request: pytest.FixtureRequest) -> Generator[GradWatchFixtur
     yield fixture
     del request.node.stash[_KEY]  # a test that is run again is judged by its new reports alone
     fixture.close()
+    if fixture.has_later_reports:  # made by another fixture's teardown
+        _fail_by(fixture, request.node)
 
 
 @pytest.fixture
@@ -54,13 +56,22 @@ def gradwatch(gradwatch_check: GradWatchFixture) -> GradWatchFixture:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Fail the test itself, and not its teardown, where it saw an unhealthy report."""
-    result = yield
-    fixture = item.stash.get(_KEY, None)
-    if fixture is not None:
-        failure = fixture.judge()
-        if failure is not None:
-            if failure.details:
-                item.add_report_section("call", "gradwatch layers", failure.details)
-            page = fixture.write_page(item.nodeid, failure)
-            pytest.fail("\n".join(filter(None, (failure.message, page))), pytrace=False)
+    try:
+        result = yield
+    except BaseException:  # the test's own failure, or a skip, says all
+        if _KEY in item.stash:
+            item.stash[_KEY].take_reports()
+        raise
+    if _KEY in item.stash:
+        _fail_by(item.stash[_KEY], item)
     return result
+
+
+def _fail_by(fixture: GradWatchFixture, item: pytest.Item) -> None:
+    failure = fixture.judge()
+    if failure is None:
+        return
+    if failure.details:
+        item.add_report_section("call", "gradwatch layers", failure.details)
+    page = fixture.write_page(item.nodeid, failure)
+    pytest.fail("\n".join(filter(None, (failure.message, page))), pytrace=False)

@@ -46,6 +46,7 @@ class GradWatchFixture:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self._reports: list[Callable[[], Report]] = []
+        self._is_over = False
         self._watches: list[Watch] = []
 
     if TYPE_CHECKING:  # the arguments stand in one place: those of gradwatch.check and watch
@@ -86,6 +87,16 @@ class GradWatchFixture:
         given["thresholds"] = self.settings.choose_thresholds(given.get("thresholds"))
         return {**given, **{k: v for k, v in agreed.items() if given.get(k) is None}}
 
+    def take_reports(self) -> list[Callable[[], Report]]:
+        """Those of now, which count no more: what is made later, as in a teardown, is apart."""
+        taken, self._reports, self._is_over = self._reports, [], True
+        return taken
+
+    @property
+    def has_later_reports(self) -> bool:
+        """Whether one was made after the test itself; of a test that never ran none counts."""
+        return self._is_over and bool(self._reports)
+
     def judge(self) -> Failure | None:
         """Why the test fails, if it does.
 
@@ -94,7 +105,7 @@ class GradWatchFixture:
         from gradwatch.errors import NothingToJudge
 
         try:
-            reports = [give() for give in self._reports]
+            reports = [give() for give in self.take_reports()]
             if not reports:
                 raise NothingToJudge(
                     "Expected gradwatch_check(...) or its watch(...) in a test that asks for the "
