@@ -26,12 +26,17 @@ import gradwatch
 from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
 from gradwatch.journal import LOG10_FLOOR
 from gradwatch.log.writer import Run, read_runs
-from gradwatch.records import StepRecord
 from gradwatch.watcher import watch
 from tests.compilation import COMPARED, FOLLOWED, Backend, assert_same_records, needs_regions
 from tests.families.test_cuts import Coder, call_detach, draw, find_line, go_by_numpy
 from tests.networks import build_chain
-from tests.traces import capture_results, list_attachments, list_differences
+from tests.traces import (
+    capture_results,
+    get_records,
+    list_attachments,
+    list_differences,
+    list_found,
+)
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 INSTALLED = [package for package in PACKAGES if find_spec(package.partition(".")[0])]
@@ -50,13 +55,9 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def quiet(one_thread: None, caplog: pytest.LogCaptureFixture) -> None:
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.ERROR)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=PACKAGES)
@@ -137,12 +138,6 @@ def make_trainer(pl: Any, callbacks: Any, root: Path, **options: Any) -> Any:
         **options,
     }
     return pl.Trainer(callbacks=callbacks, **settings)
-
-
-def get_records(watching: Any) -> tuple[StepRecord, ...]:
-    history = watching.report().history
-    assert history is not None
-    return tuple(history.records)
 
 
 CLIPPED = ("step_grad_l2_norm", "loss_change", "past_loss_change")
@@ -861,10 +856,6 @@ def fit_watched(pl: Any, root: Path, module: Any, *callbacks: Any, **options: An
     trainer = make_trainer(pl, [*callbacks, callback], root, **options)
     trainer.fit(module, make_data())
     return callback.report()
-
-
-def list_found(findings: Any) -> Found:
-    return [(finding.kind, finding.cause) for finding in findings]
 
 
 @pytest.mark.parametrize("frozen", [False, True])

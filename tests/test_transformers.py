@@ -7,7 +7,6 @@ import dataclasses
 import logging
 import pickle
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,11 +21,16 @@ import gradwatch
 from gradwatch.errors import InvalidInput, NothingToJudge, UnhealthyGradients
 from gradwatch.journal import LOG10_FLOOR
 from gradwatch.log.writer import Run, read_runs
-from gradwatch.records import StepRecord
 from tests.compilation import COMPARED, FOLLOWED, Backend, assert_same_records, needs_regions
 from tests.families.test_cuts import Coder, call_detach, draw, find_line, go_by_numpy
 from tests.networks import build_chain
-from tests.traces import capture_results, list_attachments, list_differences
+from tests.traces import (
+    capture_results,
+    get_records,
+    list_attachments,
+    list_differences,
+    list_found,
+)
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -42,12 +46,8 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def quiet(one_thread: None) -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    yield
-    torch.set_num_threads(before)
 
 
 class Classifier(nn.Module):
@@ -101,12 +101,6 @@ def make_trainer(folder: Path, model: nn.Module, callbacks: list[Any], **options
     }
     args = transformers.TrainingArguments(output_dir=str(folder), **settings)
     return InOrder(model=model, args=args, train_dataset=Examples(), callbacks=callbacks)
-
-
-def get_records(watching: Any) -> tuple[StepRecord, ...]:
-    history = watching.report().history
-    assert history is not None
-    return tuple(history.records)
 
 
 def require_resume(folder: Path) -> None:
@@ -445,10 +439,6 @@ def train_watched(root: Path, kind: type[Any] = InOrder, **options: Any) -> Any:
     trainer.optimizer, trainer.lr_scheduler = optimizers
     trainer.train()
     return callback.report()
-
-
-def list_found(findings: Any) -> list[tuple[str, str | None]]:
-    return [(finding.kind, finding.cause) for finding in findings]
 
 
 @pytest.mark.parametrize("is_early", [False, True])

@@ -1,4 +1,4 @@
-"""What a training leaves behind, to the last bit: its results, and what hangs on the process."""
+"""What a training leaves behind: results to the last bit, hooks on the process, and a report."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
+
+from gradwatch.records import StepRecord
+from gradwatch.verdict.findings import Finding
 
 
 def capture_results(
@@ -86,3 +89,15 @@ def list_attachments(
             if name.endswith("_hooks"):
                 found[f"optimizer {number} {name}"] = len(value)
     return found
+
+
+def get_records(watching: Any) -> tuple[StepRecord, ...]:
+    """All records of a watch, or of a callback that has one."""
+    history = watching.report().history
+    assert history is not None
+    return tuple(history.records)
+
+
+def list_found(findings: Iterable[Finding]) -> list[tuple[str, str | None]]:
+    """Kind and cause of each finding."""
+    return [(finding.kind, finding.cause) for finding in findings]

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.capture.tools import assert_harmless, make_loop, read, read_param, watch_run
-
-
-def make_net() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+from tests.capture.tools import (
+    assert_harmless,
+    make_loop,
+    make_net,
+    read,
+    read_param,
+    watch_run,
+)
 
 
 def make_optimizer(model: nn.Module, fused: bool) -> torch.optim.Optimizer:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch._dynamo
@@ -21,11 +19,8 @@ needs_stance = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    torch._dynamo.reset()
+def uncounted(fresh_dynamo: None) -> None:
     counters.clear()
-    yield
-    torch._dynamo.reset()
 
 
 class Block(nn.Module):

@@ -10,14 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.records import StepRecord
-from tests.capture.tools import assert_harmless, watch_run
+from tests.capture.tools import assert_harmless, make_net, watch_run
 
 Zero = Callable[[torch.optim.Optimizer], None]
-
-
-def make_net() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
 
 
 def measure_loss(model: nn.Module, rows: int = 8) -> Tensor:

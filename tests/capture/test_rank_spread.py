@@ -13,6 +13,7 @@ from torch.distributed.algorithms.ddp_comm_hooks import post_localSGD_hook as lo
 from torch.nn.parallel import DistributedDataParallel
 
 import gradwatch
+from tests.capture.tools import make_net
 from tests.rank_processes import run_job
 
 pytestmark = pytest.mark.distributed
@@ -21,11 +22,6 @@ STEPS = 12
 KINDS = ("mishandled", "ranks", "unmoved")
 Scene = Callable[[int], gradwatch.Report]
 Found = list[tuple[str, str | None, tuple[str, ...]]]
-
-
-def make_net() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
 
 
 def run(

@@ -150,6 +150,12 @@ def list_keys(record: StepRecord) -> list[str]:
     return [layer.key for layer in record.layer_set.layers]
 
 
+def make_net() -> nn.Sequential:
+    """Two layers with a tanh in between, always the same."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+
+
 def make_loop(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
