@@ -113,7 +113,7 @@ def find_counting(table: RecordTable) -> Mask:
 
 
 def measure_made(table: RecordTable) -> Array:
-    """``|g . dw|`` of all that is counted, gradients as the optimizer got them ``(n_records,)``.
+    """``|g . dw|`` of all that is counted, as in ``measure_changes`` ``(n_records,)``.
 
     Args:
         table: of records.
@@ -122,7 +122,7 @@ def measure_made(table: RecordTable) -> Array:
         NaN where it is not known.
     """
     _, counted = find_pools(table.topology)
-    sizes = np.compress(counted, np.abs(table.param("loss_change")), axis=1)
+    sizes = np.compress(counted, table.ask(measure_changes), axis=1)
     is_known = np.isfinite(sizes).any(axis=1)
     whole = np.add.reduce(np.where(np.isnan(sizes), 0.0, sizes), axis=1)
     return np.where(is_known, whole, np.nan)
@@ -221,7 +221,7 @@ class LossChangeHistory:
     def run_total(self) -> float:
         """Sum of ``|g . dw|`` over all steps so far, in units of the loss; NaN before the first.
 
-        Each record stands for the steps up to the next one; gradients as the optimizer got them.
+        Each record stands for the steps up to the next one.
         """
         return float("nan") if self._latest is None else self._made + self._latest[1]
 

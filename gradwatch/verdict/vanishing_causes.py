@@ -83,10 +83,10 @@ def explain(
     remedy = _advise(history, reading, split, cause, thresholds)
     if (
         cause in _BY_INITIALISATION
-        and not remedy
+        and (history.has_replaced_weights or not remedy)
         and have_steps_taken(history, unreached, thresholds)
-    ):
-        cause, message = "learning_rate", _tell_first(history, message, unreached)
+    ):  # a factor that was open and that no step has broken is closed for a reason of its own
+        cause, message, remedy = "learning_rate", _tell_first(history, message, unreached), ""
     if cause == "weight_decay":
         left = float(measure_left(history)[unreached[0]])
         fqn = reading.topology.params[unreached[0]].fqn

@@ -101,6 +101,24 @@ class TestVanishing:
         assert sign.cause == cause
         assert f"each normalisation multiplies by about {gain}" in sign.message
 
+    @pytest.mark.parametrize(
+        ("update", "cause"), [(100.0, "learning_rate"), (1e-3, "weight_scale")]
+    )
+    def test_a_scale_that_was_open_has_been_closed_by_steps_that_replace_weights(
+        self, update, cause, monkeypatch
+    ):
+        advise = "gradwatch.verdict.vanishing_causes.advise_on_factor"
+        monkeypatch.setattr(advise, lambda *_: "Raise what multiplies the signal.")
+        net = Network()
+        net.add("fc0", "Linear")
+        net.add("scale", "LayerNorm")
+        net.add("fc1", "Linear", is_head=True)
+        layer_set = net.build()
+        began = make_record(layer_set, update_ratio=update)
+        sign = see(VANISHING, began, make_record(layer_set, 1, gains={"scale": 1e-7}))
+        assert (sign.layers, sign.cause) == (("fc0",), cause)
+        assert ("Raise what multiplies" in sign.remedy) == (cause == "weight_scale")
+
     def test_an_optimizer_that_makes_up_for_it_does_no_harm(self):
         """The same profile under Adam: every weight moves."""
         record = make_record(build_chain(10), gains=SIGMOIDS, update_ratio=1e-3)
@@ -214,17 +232,20 @@ class TestVanishing:
 class TestThroughTime:
     GRADS = (1e-8, 1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 
-    @pytest.mark.parametrize("is_replaced", [False, True])
-    def test_time_steps_that_had_a_gradient_were_cut_off_by_the_steps(self, is_replaced):
+    def test_time_steps_that_had_a_gradient_were_cut_off_by_a_step_that_replaced_weights(self):
         whole = give(unroll(8), [0.5] * 7 + [1.0])
-        if is_replaced:
-            whole = change_param(whole, "update_l2_norm", {"cell.weight": 100.0})
+        broken = change_param(whole, "update_l2_norm", {"cell.weight": 100.0})
         later = repeat(give(unroll(8), list(self.GRADS)), 7, every=10, start=10)
-        assert see(THROUGH_TIME, whole, *later).cause == "learning_rate"
-        if is_replaced:  # and where it was so from the start, that step says nothing of time
-            lost = replace(later[0], global_step=0)
-            lost = change_param(lost, "update_l2_norm", {"cell.weight": 100.0})
-            assert examine(THROUGH_TIME, lost, *later) == []
+        assert see(THROUGH_TIME, broken, *later).cause == "learning_rate"
+        # where it was so from the start, that step says nothing of time
+        lost = replace(later[0], global_step=0)
+        lost = change_param(lost, "update_l2_norm", {"cell.weight": 100.0})
+        assert examine(THROUGH_TIME, lost, *later) == []
+
+    def test_a_layer_that_remembered_and_was_taught_to_forget_lacks_nothing(self):
+        whole = give(unroll(8), [0.5] * 7 + [1.0])
+        later = repeat(give(unroll(8), list(self.GRADS)), 7, every=10, start=10)
+        assert examine(THROUGH_TIME, whole, *later) == []
 
     def test_lost_time_steps_without_progress_are_seen(self):
         records = repeat(give(unroll(8), list(self.GRADS)), 7, every=10)

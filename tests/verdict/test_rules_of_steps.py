@@ -35,6 +35,13 @@ class TestUnmoved:
         assert examine(UNMOVED, *repeat(self.STILL, 2, every=30)) == []
         assert examine(UNMOVED, *repeat(self.STILL, 9)) == []
 
+    def test_a_gradient_too_large_to_be_squared_makes_steps_of_nothing(self):
+        huge = change_param(self.STILL, "grad_l2_norm", {"fc0.weight": 1e20})
+        sign = see(UNMOVED, huge, *repeat(self.STILL, 3, every=10, start=10))
+        assert (sign.layers, sign.cause) == (("fc0",), "precision")
+        assert "1e+20" in sign.message
+        assert "clip" in sign.remedy
+
     def test_one_that_moves_between_samples_is_not_still(self):
         records = [
             change_param(record, "weight_l2_norm", {"fc0.weight": 8.0 + number})
@@ -65,6 +72,16 @@ class TestUnmoved:
     def test_half_precision_rounds_away_what_an_underflow_tells(self):
         record = describe(self.STILL, dtype="bfloat16")
         assert examine(UNMOVED, *repeat(record, 9, every=10)) == []
+
+    @pytest.mark.parametrize(("used", "signs"), [(1.0, 1), (1e-6, 0)])
+    def test_clipping_for_which_an_optimizer_makes_up_is_no_want_of_steps(self, used, signs):
+        """``g . dw`` is recorded with the clipped gradient; the loss knows the whole one."""
+        record = make_record(build_chain(3, "Tanh"), loss=1.0)
+        record = change_param(record, "grad_l2_norm", 1.0)
+        record = change_param(record, "step_grad_l2_norm", used)
+        record = change_param(record, "loss_change", -1e-9)
+        found = examine(UNMOVED, *repeat(record, 12, every=10))
+        assert [sign.cause for sign in found] == ["learning_rate"] * signs
 
     def test_nobody_calls_a_lost_step_vanishing(self):
         assert examine(VANISHING, *repeat(self.STILL, 9, every=10)) == []

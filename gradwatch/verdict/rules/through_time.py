@@ -29,8 +29,13 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
     """
     reading = history.latest
     profiles = measure_time_share(reading, thresholds)
-    if history.has_replaced_weights:  # such a step is why, if it was otherwise at first
-        profiles = [row for row in profiles if have_steps_taken_time(history, row, thresholds)]
+    # where a step has replaced weights it is why, if it was otherwise at first; without such a step
+    # a layer that remembered at first has been taught to forget, and that takes nothing from it
+    profiles = [
+        row
+        for row in profiles
+        if have_steps_taken_time(history, row, thresholds) == history.has_replaced_weights
+    ]
     if not profiles:
         return []
     lasting = _find_lasting(history, thresholds)
@@ -163,6 +168,8 @@ although the shared weights get a healthy gradient from the last steps.
 The gradient arriving at the hidden state of the first quarter of the time steps is below
 `time_gain` of the largest, and after `time_patience` optimizer steps the loss has not fallen by
 `least_fall` of its first values, its scatter considered. While that is not known it is a note.
+A layer whose first time steps had a gradient at first has learned to forget, and lacks nothing,
+unless a step has replaced weights (`replacing_update`) since.
 A state that is detached from step to step is named by its line.
 Source: Bengio, Simard & Frasconi (1994); Hochreiter & Schmidhuber (1997).
 

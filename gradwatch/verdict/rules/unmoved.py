@@ -16,12 +16,17 @@ from gradwatch.evidence.progress import (
     measure_scaled_clipping,
     measure_way,
 )
-from gradwatch.evidence.standstill import find_cleared, find_lost, is_resting
-from gradwatch.evidence.topology import Mask, Topology, map_topology
-from gradwatch.records import StepRecord
+from gradwatch.evidence.standstill import (
+    LARGEST_SQUARED,
+    find_cleared,
+    find_lost,
+    is_resting,
+)
+from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.ignored import find_ignored_params
-from gradwatch.verdict.rule import Explanation, Rule, Sign
+from gradwatch.verdict.lost_steps import explain_lost
+from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.module_names import count_params, name_owners, name_patterns
 from gradwatch.wording.phrases import name_number, name_region
 
@@ -198,25 +203,11 @@ def _look_at_lost(history: History, held: Mask, thresholds: Thresholds) -> list[
     indices = np.flatnonzero(lost).tolist()
     if not indices:
         return []
-    say = partial(_explain_lost, record, indices, _measure_span(history, indices))
+    largest = float(history.standstill.largest_grad[indices].min())
+    say = partial(explain_lost, record, indices, _measure_span(history, indices), largest)
     layers = _name_modules(history, indices)
-    return [Sign(layers, "lost_update", 0.0, 0.0, "", "critical", True, explain=say)]
-
-
-def _explain_lost(record: StepRecord, indices: list[int], span: int) -> Explanation:
-    params = [record.layer_set.params[index] for index in indices]
-    layers, types = name_owners(params), map_topology(record.layer_set).types
-    grad, rate = (record.param(name)[indices[0]] for name in ("step_grad_l2_norm", "learning_rate"))
-    message = (
-        f"{name_region(layers)} has not changed at all over {span} steps, although its optimizer "
-        f"stepped with a gradient of {grad:.2g} and a rate of {rate:.2g} ({count_params(params)})."
-    )
-    remedy = (
-        f"Compare {name_patterns(layers, types)} before and after optimizer.step(): the "
-        "step is not written to the tensor that forward uses. Look at copies, views and compiled "
-        "or fused optimizers; foreach=False, fused=False and no torch.compile show which."
-    )
-    return Explanation("lost_update", message, remedy=remedy)
+    cause = "precision" if largest >= LARGEST_SQUARED else "lost_update"
+    return [Sign(layers, cause, 0.0, 0.0, "", "critical", True, explain=say)]
 
 
 def _look_at_way(history: History, thresholds: Thresholds) -> list[Sign]:
@@ -274,11 +265,12 @@ At each sampled step the norm of the weight is compared with the one before, and
 the optimizer's step. Equal over `still_records` sampled steps with a gradient and `still_steps`
 optimizer steps is *still*. A step is *lost* when the learning rate times the gradient that the
 optimizer got is more than float32 could round away (2^-22 of the weight) and a weight that moved
-before has a gradient as large as then. What half precision rounds away is GW501's. The steps of a
-network are too small when the sum of `|g . dw|` over the run is below `run_progress` of the loss at
-the start, or no weight moves, although `||g||*||w||` reaches `elasticity` of it. Source: Lan et al.
-(2019), "LCA: Loss Change Allocation", for the sum; Jiang et al. (2025), "Training with Confidence"
-(TrainCheck), for errors of this kind.
+before has a gradient as large as then. Behind a gradient whose square float32 cannot hold (1.8e19)
+an optimizer that divides by a running mean of squares makes steps of 0. What half precision rounds
+away is GW501's. The steps of a network are too small when the sum of `|g . dw|` over the run is
+below `run_progress` of the loss at the start, or no weight moves, although `||g||*||w||` reaches
+`elasticity` of it. Source: Lan et al. (2019), "LCA: Loss Change Allocation", for the sum; Jiang et
+al. (2025), "Training with Confidence" (TrainCheck), for errors of this kind.
 
 ## Example
 `optimizer = Adam(model.parameters())`, and then `model.head = nn.Linear(512, 10)`.
