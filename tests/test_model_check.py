@@ -37,6 +37,15 @@ def test_a_layer_replaced_after_the_optimizer_was_made_is_no_pass() -> None:
     assert "2.weight and 2.bias: not judged, no optimizer holds it" in str(report)
 
 
+def test_what_a_layer_learned_before_it_was_replaced_is_not_its_successors() -> None:
+    network = make_mlp()
+    with gradwatch.watch(network.model, network.optimizer, every_n_steps=1) as watch:
+        network.train(6)
+        network.model[2] = nn.Linear(*reversed(network.model[2].weight.shape))
+        network.train(6)
+    assert watch.report().status == "not_judged"
+
+
 def test_is_the_training_that_it_stands_for() -> None:
     """The steps are those of a loop of one's own, with the optimizer's state carried on."""
     network = make_mlp().train(3)

@@ -55,7 +55,10 @@ def measure_coverage(
     for index, param in enumerate(params):
         if not (param.trainable and (param.optimized or param.replaced)):
             continue
-        seen = int(counts.learned[index]), int(counts.called[index])
+        learned = int(counts.learned[index])
+        if param.replaced and history.standstill.records[index] >= thresholds.persistence:
+            learned = 0  # that was the tensor in whose place it stands
+        seen = learned, int(counts.called[index])
         states.append(_judge(param, seen, unhealthy, explained, thresholds, lack))
     return Coverage(_let_follow(states, params), history.count)
 
