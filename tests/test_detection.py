@@ -74,7 +74,7 @@ def test_gradwatch_judges_the_run_as_it_is_labelled(case: Case) -> None:
     watched = Traced(EVERY_N_STEPS)
     outcome = run_case(case, {NAME: lambda: watched})[0]
     problems = judge_outcome(case, outcome)
-    assert set(problems) == set(KNOWN.get(case.name, {})), problems
+    assert set(problems) <= set(KNOWN.get(case.name, {})), problems  # some by one processor only
     if not case.healthy:
         assert 60 <= len(watched.losses) <= 400
         assert list_differences(*watched.attached) == []

@@ -8,38 +8,8 @@ import threading
 OBJECTS_PER_MODULE = 12
 """That wait for the end of a sampled step which is planned; about 30 where calls are followed."""
 
-
-class _Thresholds:
-    """Those of this process: what the user has set, and what all watches have added.
-
-    Attributes:
-        added: objects that do not count now.
-    """
-
-    def __init__(self) -> None:
-        self.added = 0
-        self._base = self._current = gc.get_threshold()
-        self._lock = threading.RLock()  # a collection inside may end another watch
-
-    def add(self, n_objects: int) -> None:
-        """Let so many more live before Python collects; fewer, where below 0.
-
-        Args:
-            n_objects: that a sampled step keeps, or kept.
-        """
-        with self._lock:
-            found = gc.get_threshold()
-            is_ours = found == self._current and self.added > 0
-            if not is_ours:  # somebody else has set it since
-                self._base = found
-            self.added += n_objects
-            first, *others = self._base
-            if first and (is_ours or n_objects > 0):  # 0: collections are switched off
-                gc.set_threshold(first + self.added, *others)
-            self._current = gc.get_threshold()
-
-
-_THRESHOLDS = _Thresholds()
+_TURN = threading.Lock()
+"""Held by the sampled step of this process that has raised the threshold."""
 
 
 class SpacedCollections:
@@ -50,6 +20,10 @@ class SpacedCollections:
     is imported. None of ours is garbage while the step or its graph lives, and most are freed
     without a collection. The training's own objects are counted as ever, so that a step that never
     ends changes next to nothing.
+
+    Of steps that are sampled at the same time only the first counts, so that what to go back to
+    is never a sum of what several have added. An exception between any two lines, as of a signal,
+    leaves the threshold as it was, or lets ``end`` find what it has to take back.
 
     Example:
         >>> before = gc.get_threshold()
@@ -62,8 +36,8 @@ class SpacedCollections:
         True
     """
 
-    def __init__(self) -> None:
-        self._n_objects = 0
+    _found: tuple[int, ...] = ()
+    _raised: tuple[int, ...] = ()
 
     def begin(self, n_modules: int) -> None:
         """A step is about to be sampled.
@@ -71,16 +45,28 @@ class SpacedCollections:
         Args:
             n_modules: that are watched.
         """
-        self._keep(OBJECTS_PER_MODULE * n_modules)
+        n_objects = OBJECTS_PER_MODULE * n_modules
+        first, *others = found = gc.get_threshold()
+        if found == self._raised and first - self._found[0] == n_objects:
+            return  # taken back in between, Python would collect
+        self.end()
+        first, *others = found = gc.get_threshold()
+        if first and n_objects and _TURN.acquire(blocking=False):  # 0: collections are off
+            self._found = found
+            self._raised = (first + n_objects, *others)
+            gc.set_threshold(*self._raised)
 
     def end(self) -> None:
         """Its objects are gone; what somebody else has set meanwhile stays."""
-        self._keep(0)
+        if self._raised:
+            if gc.get_threshold() == self._raised:
+                gc.set_threshold(*self._found)
+            self._raised = ()
+            _TURN.release()
 
-    def _keep(self, n_objects: int) -> None:
-        before, self._n_objects = self._n_objects, n_objects
-        if before != n_objects:
-            _THRESHOLDS.add(n_objects - before)
+    def __reduce__(self) -> tuple[type[SpacedCollections], tuple[()]]:
+        """A copy has raised nothing."""
+        return SpacedCollections, ()
 
     def __del__(self) -> None:
         self.end()

@@ -73,12 +73,12 @@ class Run:
         return [record.global_step for record in self.records]
 
 
-def assert_alike(left: list[StepRecord], right: list[StepRecord]) -> None:
+def assert_alike(left: list[StepRecord], right: list[StepRecord], rtol: float = 1e-6) -> None:
     assert [record.global_step for record in left] == [record.global_step for record in right]
     for record, other in zip(left, right, strict=True):
         assert record.layer_set == other.layer_set
         for name in ("layer_values", "param_values", "step_values"):
-            np.testing.assert_allclose(getattr(record, name), getattr(other, name), rtol=1e-6)
+            np.testing.assert_allclose(getattr(record, name), getattr(other, name), rtol=rtol)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

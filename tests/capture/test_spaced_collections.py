@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import gc
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
+from itertools import count
+from types import FrameType
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import gradwatch
+from gradwatch.capture import spaced_collections
 from gradwatch.capture.spaced_collections import SpacedCollections
 
 MINE = (1000, 11, 12)
@@ -47,18 +55,29 @@ def test_a_sampled_step_makes_nobody_collect() -> None:
     assert count_collections(True, 5) <= count_collections(False, 5) + 1
 
 
-def test_sampled_steps_do_not_count_while_they_live() -> None:
-    first, second = SpacedCollections(), SpacedCollections()
-    first.begin(100)
-    alone = gc.get_threshold()
-    second.begin(100)
-    both = gc.get_threshold()
-    assert MINE[0] < alone[0] < both[0]
-    assert alone[1:] == both[1:] == MINE[1:]
-    first.end()
-    assert gc.get_threshold() == alone
-    first.end()
-    second.end()
+def test_what_a_sampled_step_keeps_does_not_count_while_it_lives() -> None:
+    spaced = SpacedCollections()
+    spaced.begin(100)
+    small = gc.get_threshold()
+    spaced.begin(200)
+    assert MINE[0] < small[0] < gc.get_threshold()[0]
+    assert small[1:] == MINE[1:]
+    spaced.end()
+    spaced.end()
+    assert gc.get_threshold() == MINE
+
+
+@pytest.mark.parametrize("ends_first", [0, 1])
+def test_steps_that_are_sampled_together_leave_nothing(ends_first: int) -> None:
+    both = [SpacedCollections(), SpacedCollections()]
+    for spaced in both:
+        spaced.begin(100)
+    both[ends_first].end()
+    both[1 - ends_first].end()
+    assert gc.get_threshold() == MINE
+    both[1].begin(100)
+    assert gc.get_threshold() != MINE
+    both[1].end()
     assert gc.get_threshold() == MINE
 
 
@@ -71,6 +90,66 @@ def test_what_the_user_sets_meanwhile_stays() -> None:
     assert gc.get_threshold() == (5000, 5, 5)
     second.end()
     assert gc.get_threshold() == (5000, 5, 5)
+
+
+@pytest.mark.parametrize("make_copy", [copy.copy, copy.deepcopy])
+def test_a_copy_takes_nothing_back(
+    make_copy: Callable[[SpacedCollections], SpacedCollections],
+) -> None:
+    spaced = SpacedCollections()
+    spaced.begin(100)
+    raised = gc.get_threshold()
+    make_copy(spaced).end()
+    assert gc.get_threshold() == raised
+    spaced.end()
+    assert gc.get_threshold() == MINE
+
+
+class Interrupted(BaseException):
+    """As a signal's handler raises it."""
+
+
+def interrupt_at(line: int, call: Callable[[], None]) -> bool:
+    """Raise at the so-manieth line that a call runs of the module; whether it has that many."""
+    left = line
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        nonlocal left
+        if frame.f_code.co_filename != spaced_collections.__file__:
+            return None
+        if event == "line":
+            left -= 1
+            if left < 0:
+                raise Interrupted
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except Interrupted:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("name", ["begin", "end"])
+def test_a_signal_between_two_lines_leaves_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for line in count():
+        monkeypatch.setattr(spaced_collections, "_TURN", threading.Lock())
+        spaced = SpacedCollections()
+        if name == "end":
+            spaced.begin(100)
+        call = partial(spaced.begin, 100) if name == "begin" else spaced.end
+        was_interrupted = interrupt_at(line, call)
+        spaced.end()
+        assert gc.get_threshold() == MINE, line
+        if not was_interrupted:
+            break
+    assert line > 3
 
 
 def test_the_next_sampled_step_is_added_to_what_the_user_has_set() -> None:

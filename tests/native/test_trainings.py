@@ -25,6 +25,8 @@ from tests.traces import capture_results, list_attachments, list_differences
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 7
+ERROR_OF_TORCH = 4e-6
+"""Of a norm of 30,000 elements that are added up in float32: 1.8e-6 with AVX512 on an AMD EPYC."""
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def test_a_run_of_the_zoo_gives_the_same_records(name: str, package: Any) -> Non
             run = Run(patch)
             run.train(training.model, training.optimizers, lambda: stop_early(training))  # noqa: B023
         runs.append(run.records)
-    assert_alike(*runs)
+    assert_alike(*runs, rtol=ERROR_OF_TORCH)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -211,7 +211,7 @@ class Scaled(nn.Module):
 def _train_scaled(factor: Tensor) -> Training:
     blocks = [Scaled(24, factor.clone()) for _ in range(6)]
     model = nn.Sequential(nn.Linear(2, 24), *blocks, nn.Linear(24, 2))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.07, momentum=0.9)
     return train(model, optimizer, spirals(), _cross_entropy, steps=300)
 
 
