@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import sys
@@ -30,6 +31,16 @@ def seeded() -> None:
     np.random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+THRESHOLD = gc.get_threshold()
+
+
+@pytest.fixture(autouse=True)
+def alone() -> None:
+    """A watch that a test before has dropped, as a training that raised does, is freed."""
+    if gc.get_threshold() != THRESHOLD:
+        gc.collect()
 
 
 @pytest.fixture
