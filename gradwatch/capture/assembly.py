@@ -101,6 +101,7 @@ class Assembler:
             "passes": float(len(passes)),
             "loss_scale": scale,
             "nonfinite_passes": float(_count_broken_passes(sample, layout, values)),
+            "raising_passes": float(len(sample.raising.intersection(passes))),
             "learning_rate": float(np.fmax.reduce(rates)),
             "interval": float(interval),
             "loss": add_losses(whole("pass.loss"), passes) / scale,

@@ -16,7 +16,7 @@ _ROOTS = {
 """The calls that start a pass, with the names of what they start from and of its gradients."""
 
 
-def find_loss(thread: int) -> Tensor | None:
+def find_root(thread: int) -> Tensor | None:
     """Value that a thread has called ``backward`` or ``autograd.grad`` on; nothing is computed.
 
     The engine may run hooks in a thread of the device's; the caller waits in its own, and its stack
@@ -26,12 +26,12 @@ def find_loss(thread: int) -> Tensor | None:
         thread: identifier of the thread that runs the training.
 
     Returns:
-        A copy of the scalar ``()`` on its device; ``None`` where the pass began at several values,
-        at none that is a scalar, or with gradients of the caller's.
+        The scalar itself, of any shape; ``None`` where the pass began at several values, at none
+        that is a scalar, or with gradients of the caller's.
 
     Example:
         >>> import threading
-        >>> find_loss(threading.get_ident()) is None  # no pass is running
+        >>> find_root(threading.get_ident()) is None  # no pass is running
         True
     """
     found = None
@@ -48,7 +48,7 @@ def _read_root(frame: FrameType) -> Tensor | None:
     scalars = [roots] if isinstance(roots, Tensor) else list(roots or ())
     if len(scalars) != 1 or scalars[0].numel() != 1 or not _is_plain(weights):
         return None
-    return scalars[0].detach().reshape(()).clone()
+    return scalars[0]
 
 
 def _is_plain(weights: Any) -> bool:

@@ -23,6 +23,7 @@ class Sample:
         global_step: of the step.
         learning_rate: the largest of those on the host; NaN without one.
         events: numbers of the passes in their order, and ``CLAIM`` between them.
+        raising: numbers of the passes that began at the negative of a loss.
         root_passes: by number of an outermost call, the pass in which it ran.
         reached_roots: outermost calls that a training pass went back through.
         calls: all that have an entry, in the order of forward.
@@ -40,6 +41,7 @@ class Sample:
     global_step: int
     learning_rate: float
     events: list[int]
+    raising: set[int]
     root_passes: list[int]
     reached_roots: set[int]
     calls: list[Call]

@@ -19,7 +19,8 @@ from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.frames import Protect
 from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.layers import LayerRecorder
-from gradwatch.capture.loss import find_loss
+from gradwatch.capture.loss import find_root
+from gradwatch.capture.negated_loss import raises_own_loss
 from gradwatch.capture.optimizer_state import note_scaling, read_rates
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.param_readings import ParamReadings
@@ -73,6 +74,7 @@ class SampledStep:
     planner: Planner | None = None
     passes: int = 0
     _events: list[int] = field(default_factory=list)
+    _raising: set[int] = field(default_factory=set)
     _stepped: set[int] = field(default_factory=set)
     _thread: int = field(default_factory=threading.get_ident)
     _stepping: Optimizer | None = None
@@ -159,10 +161,13 @@ class SampledStep:
             return
         if not self.counts_grad:  # which adds to nothing
             self._params.begin_backward()
-        loss = find_loss(self._thread)
-        if loss is not None:
+        root = find_root(self._thread)
+        if root is not None:
             number = self.recorder.table.pass_number
+            loss = root.detach().reshape(()).clone()
             self._ledger.add("pass.loss", number, WHOLE_STEP, RawValue(loss))
+            if raises_own_loss(root, self.optimizers, self.watched):
+                self._raising.add(number)
 
     def _end_backward(self) -> None:
         self.guard(self._read_backward)
@@ -259,6 +264,7 @@ class SampledStep:
             global_step=self.global_step,
             learning_rate=read_rates(self.optimizers, self._ledger),
             events=self._events,
+            raising=self._raising,
             root_passes=table.root_passes,
             reached_roots=self.recorder.gradients.reached_roots,
             calls=list(table.calls.values()),

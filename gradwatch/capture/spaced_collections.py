@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
-import threading
 
 OBJECTS_PER_MODULE = 12
 """That wait for the end of a sampled step which is planned; about 30 where calls are followed."""
 
-_TURN = threading.Lock()
-"""Held by the sampled step of this process that has raised the threshold."""
+_TURN = "turn"
+_HOLDERS: dict[str, object] = {}
+"""Under ``_TURN`` the token of who in this process may raise the threshold; a dictionary, since
+claiming an entry cannot be cut short."""
 
 
 class SpacedCollections:
@@ -36,8 +37,10 @@ class SpacedCollections:
         True
     """
 
-    _found: tuple[int, ...] = ()
-    _raised: tuple[int, ...] = ()
+    def __init__(self) -> None:
+        self._token = object()
+        self._found: tuple[int, ...] = ()
+        self._raised: tuple[int, ...] = ()
 
     def begin(self, n_modules: int) -> None:
         """A step is about to be sampled.
@@ -51,18 +54,22 @@ class SpacedCollections:
             return  # taken back in between, Python would collect
         self.end()
         first, *others = found = gc.get_threshold()
-        if first and n_objects and _TURN.acquire(blocking=False):  # 0: collections are off
+        if first and n_objects and self._claim():  # 0: collections are off
             self._found = found
             self._raised = (first + n_objects, *others)
             gc.set_threshold(*self._raised)
 
     def end(self) -> None:
         """Its objects are gone; what somebody else has set meanwhile stays."""
-        if self._raised:
-            if gc.get_threshold() == self._raised:
+        if _HOLDERS.get(_TURN) is self._token:
+            if self._raised and gc.get_threshold() == self._raised:
                 gc.set_threshold(*self._found)
             self._raised = ()
-            _TURN.release()
+            del _HOLDERS[_TURN]
+
+    def _claim(self) -> bool:
+        """Whether no other step has raised the threshold; none does from here on."""
+        return _HOLDERS.setdefault(_TURN, self._token) is self._token
 
     def __reduce__(self) -> tuple[type[SpacedCollections], tuple[()]]:
         """A copy has raised nothing."""

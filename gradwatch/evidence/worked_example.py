@@ -45,6 +45,7 @@ _STEP: Mapping[str, float] = {
     "passes": 1.0,
     "loss_scale": 1.0,
     "nonfinite_passes": 0.0,
+    "raising_passes": 0.0,
     "learning_rate": _RATE,
     "interval": 1.0,
     "loss": 1.0,

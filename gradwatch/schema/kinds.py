@@ -57,7 +57,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "mishandled", "Mishandled gradients", ("GW802",),
-            ("not_cleared", "cleared", "not_unscaled"), is_recalled=True,
+            ("loss_sign", "not_cleared", "cleared", "not_unscaled"), is_recalled=True,
         ),
         Kind(
             "ranks", "Ranks that differ", ("GW803",),
@@ -110,6 +110,7 @@ CAUSES: dict[str, Cause] = {
         Cause("not_optimized", "no optimizer that holds it"),
         Cause("not_stepped", "an optimizer that is never stepped"),
         Cause("lost_update", "a step that never reaches the weight"),
+        Cause("loss_sign", "the sign of the loss"),
         Cause("not_cleared", "gradients that are never cleared"),
         Cause("cleared", "gradients that are cleared before the step"),
         Cause("not_unscaled", "clipping of gradients that are still scaled"),

@@ -114,8 +114,8 @@ def list_names(*scopes: Scope) -> tuple[str, ...]:
         scopes: any number of them.
 
     Example:
-        >>> list_names("step")
-        ('passes', 'loss_scale', 'nonfinite_passes', 'learning_rate', 'interval', 'loss')
+        >>> list_names("step")[-3:]
+        ('learning_rate', 'interval', 'loss')
     """
     return tuple(row.name for scope in scopes for row in STATISTICS.values() if row.scope == scope)
 
@@ -252,6 +252,10 @@ for _row in (
     Statistic(
         "nonfinite_passes", "step", "", "last", "sum",
         "passes with a NaN or Inf in an activation's gradient",
+    ),
+    Statistic(
+        "raising_passes", "step", "", "last", "mean",
+        "passes that began at the negative of a loss whose last layer is trained here",
     ),
     Statistic(
         "learning_rate", "step", "", "last", "mean",

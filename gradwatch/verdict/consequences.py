@@ -12,6 +12,9 @@ from gradwatch.verdict.findings import Finding
 _TAKES_THE_SIGNAL = ("weight_scale", "depth", "learning_rate")
 """Causes of a lack of gradient that leave the units behind it with next to no input."""
 
+_BREAKS_STEPS = ("loss_sign", "not_cleared")
+"""Causes of steps that are too large, or lead to where they are."""
+
 
 def drop_consequences(findings: Sequence[Finding], reading: Reading) -> list[Finding]:
     """Leave out what gets no gradient because a recurrent layer has no unit left that fires.
@@ -37,7 +40,7 @@ def drop_consequences(findings: Sequence[Finding], reading: Reading) -> list[Fin
 
 
 def inherit_mishandling(findings: Sequence[Finding]) -> list[Finding]:
-    """Gradients that pile up break a run as a rate that is too high does: that is their cause.
+    """Gradients that pile up, or that raise the loss, break a run as too high a rate does.
 
     Args:
         findings: of the verdict.
@@ -45,11 +48,11 @@ def inherit_mishandling(findings: Sequence[Finding]) -> list[Finding]:
     Returns:
         The same findings, those without a better cause with that one and its remedy.
     """
-    piled = next((finding for finding in findings if finding.cause == "not_cleared"), None)
-    if piled is None:
+    source = next((finding for finding in findings if finding.cause in _BREAKS_STEPS), None)
+    if source is None:
         return list(findings)
     return [
-        replace(finding, cause=piled.cause, remedy=piled.remedy)
+        replace(finding, cause=source.cause, remedy=source.remedy)
         if finding.cause in (None, "learning_rate")
         else finding
         for finding in findings

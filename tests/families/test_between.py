@@ -312,6 +312,58 @@ def test_gradients_that_are_never_cleared(every_n_steps: int) -> None:
     assert "mishandled" in list_kinds(report)
 
 
+@pytest.mark.parametrize("make_optimizer", [SGD, torch.optim.Adam])
+@pytest.mark.parametrize("every_n_steps", [1, 50])
+def test_a_loss_that_is_negated(every_n_steps: int, make_optimizer: Any) -> None:
+    model = make_net()
+    optimizer = make_optimizer(model.parameters(), lr=0.05)
+
+    def body(_: int, x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        (-measure_loss(model, x, y)).backward()
+        optimizer.step()
+
+    report = watch_loop(model, optimizer, body, steps=110, every_n_steps=every_n_steps)
+    assert {finding.cause for finding in report.findings} == {"loss_sign"}
+    assert "mishandled" in list_kinds(report)
+    assert report.findings[0].first_step == 0
+
+
+def test_an_optimizer_that_maximises_the_negative() -> None:
+    model = make_net()
+    optimizer = SGD(model.parameters(), lr=0.1, maximize=True)
+
+    def body(_: int, x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        (-measure_loss(model, x, y)).backward()
+        optimizer.step()
+
+    assert watch_loop(model, optimizer, body, steps=120, every_n_steps=1).findings == ()
+
+
+@pytest.mark.parametrize("watches_both", [False, True])
+def test_a_player_that_raises_the_loss_of_another(watches_both: bool) -> None:
+    model, judge = make_net(), nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))
+    optimizer, its_own = SGD(model.parameters(), lr=0.01), SGD(judge.parameters(), lr=0.01)
+
+    def body(_: int, x: Tensor, __: Tensor) -> None:
+        its_own.zero_grad()
+        real, fake = judge(torch.randn(32, 4) + 1), judge(model(x).detach())
+        score(real, 1.0).add(score(fake, 0.0)).backward()
+        its_own.step()
+        optimizer.zero_grad()
+        (-score(judge(model(x)), 0.0)).backward()
+        optimizer.step()
+
+    def score(logits: Tensor, target: float) -> Tensor:
+        wanted = torch.full_like(logits, target)
+        return nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+
+    watched = nn.ModuleList([model, judge]) if watches_both else model
+    optimizers = [its_own, optimizer] if watches_both else optimizer
+    assert watch_loop(watched, optimizers, body, steps=120, every_n_steps=1).findings == ()
+
+
 def test_accumulation_clears_at_the_right_place() -> None:
     model = make_net()
     optimizer = SGD(model.parameters(), lr=0.1)

@@ -122,6 +122,7 @@ def _step_values() -> np.ndarray:
     known = {
         "passes": 1.0,
         "nonfinite_passes": 0.0,
+        "raising_passes": 0.0,
         "loss_scale": 1.0,
         "learning_rate": 1e-3,
         "interval": 1.0,

@@ -26,6 +26,13 @@ def describe(record: StepRecord, **facts) -> StepRecord:
     return replace(record, layer_set=replace(record.layer_set, params=params))
 
 
+def change_step(record: StepRecord, **values: float) -> StepRecord:
+    """The same with other numbers of the whole step."""
+    names = record.layer_set.rows.step
+    known = {**dict(zip(names, record.step_values, strict=True)), **values}
+    return replace(record, step_values=np.array([known[name] for name in names]))
+
+
 class TestUnmoved:
     STILL = change_param(HEALTHY, "update_l2_norm", {"fc0.weight": 0.0})
 
@@ -106,6 +113,24 @@ class TestUnmoved:
 
 
 class TestMishandled:
+    NEGATED = change_step(HEALTHY, raising_passes=1.0, loss=-2.0)
+
+    def test_a_loss_that_is_negated(self):
+        assert see(MISHANDLED, self.NEGATED).cause == "loss_sign"
+        assert diagnose(repeat(self.NEGATED, 2)).findings == ()
+        assert [found.cause for found in diagnose(repeat(self.NEGATED, 3)).findings] == [
+            "loss_sign"
+        ]
+
+    @pytest.mark.parametrize("facts", [{"passes": 2.0}, {"loss": 2.0}, {"raising_passes": np.nan}])
+    def test_one_that_is_only_a_part_of_a_step_or_not_known(self, facts):
+        record = change_step(self.NEGATED, **facts)
+        assert examine(MISHANDLED, record) == []
+
+    def test_one_that_an_optimizer_goes_up(self):
+        climbs = change_param(self.NEGATED, "loss_change", 0.1)
+        assert examine(MISHANDLED, *repeat(climbs, 3)) == []
+
     def test_a_gradient_that_is_left_over(self):
         record = change_param(HEALTHY, "stale_grad_l2_norm", {"fc1.weight": 0.5})
         assert see(MISHANDLED, record).layers == ("fc1",)

@@ -1,4 +1,4 @@
-"""GW802: what happens to a gradient between backward and step."""
+"""GW802: a gradient that is used in a wrong way: of the wrong sign, piled up, cleared, clipped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gradwatch.wording.phrases import name_number, name_region
 
 
 def examine(history: History, thresholds: Thresholds) -> list[Sign]:
-    """Gradients that are not cleared, cleared too early, or clipped while they are scaled.
+    """Gradients that raise the loss, are not cleared, cleared too early, or clipped while scaled.
 
     Args:
         history: of the run so far.
@@ -33,6 +33,7 @@ def examine(history: History, thresholds: Thresholds) -> list[Sign]:
         ['not_cleared']
     """
     return [
+        *_look_at_sign(history),
         *_look_at_leftovers(history, thresholds),
         *_look_at_cleared(history, thresholds),
         *_look_at_clipping(history, thresholds),
@@ -47,6 +48,31 @@ def _name_modules(history: History, found: Mask) -> tuple[str, ...]:
 def _name_owners(topology: Topology, found: bytes) -> tuple[str, ...]:
     indices = np.flatnonzero(np.frombuffer(found, dtype=bool))
     return name_owners(topology.params[index] for index in indices)
+
+
+def _look_at_sign(history: History) -> list[Sign]:
+    """All of a step's passes raise a loss, and the optimizer goes down what they began at.
+
+    A game's player may raise the loss of another one; a step with other losses raises only a part.
+    """
+    record = history.latest.record
+    raising, loss = record.step("raising_passes"), record.step("loss")
+    if not 0 < raising == record.step("passes") or loss > 0 or history.loss_change.climbs:
+        return []
+    layers = _name_modules(history, find_fed(record) & history.latest.topology.is_held)
+    if not layers:
+        return []
+    began = -history.losses.beginning
+    way = f": from {name_number(began)} to {name_number(-loss)}" if loss < -began else ""
+    message = (
+        f"backward() is called on the negative of a loss, so that each step raises the loss{way}."
+    )
+    remedy = (
+        "Call backward() on the loss itself, without the minus before it: an optimizer goes down "
+        "what backward() is called on."
+    )
+    share = float(raising / record.step("passes"))
+    return [Sign(layers, "loss_sign", share, 0.0, message, "critical", remedy=remedy)]
 
 
 def _look_at_leftovers(history: History, thresholds: Thresholds) -> list[Sign]:
@@ -142,33 +168,39 @@ MISHANDLED = Rule(
     examine=examine,
     doc="""\
 ## What it does
-Finds gradients with which something goes wrong between `backward()` and `step()`: they are never
-cleared, cleared before the optimizer has used them, or clipped while a `GradScaler` has them
-scaled.
+Finds gradients with which something goes wrong between the loss and `step()`: they are those of
+the negative of a loss, are never cleared, cleared before the optimizer has used them, or clipped
+while a `GradScaler` has them scaled.
 
 ## Why it matters
-Each of these trains, in a way. Gradients that pile up act like a momentum of 1, and the run breaks
-some hundred steps later, as if the learning rate were too high. Gradients that are cleared early
-leave the weights as they are. Gradients of 2^16 times their size that are clipped to a norm of 1
-are next to nothing once they are unscaled.
+Each of these trains, in a way. The negative of a loss falls as it should, and without end, while
+the network gets ever more wrong. Gradients that pile up act like a momentum of 1, and the run
+breaks some hundred steps later, as if the learning rate were too high. Gradients that are cleared
+early leave the weights as they are. Gradients of 2^16 times their size that are clipped to a norm
+of 1 are next to nothing once they are unscaled.
 
 ## How it is measured
-*Not cleared*: when the first backward pass after a step begins, the gradient of before is still
+*Sign*: `backward()` was called on the negative of one of torch's own losses that are never below 0
+(cross entropy, `mse_loss`, `binary_cross_entropy` with and without logits, `smooth_l1_loss`,
+`huber_loss`), be it averaged or divided by a number, at each pass of the step; its outputs come
+from a layer that an optimizer in use here holds; and the steps go down what `backward()` was called
+on. *Not cleared*: when the first backward pass after a step begins, the gradient of before is still
 there, unchanged, and it is so at every further pass until the optimizer that holds it steps; three
 sampled steps in a row. What another model's backward leaves, as a generator's in a discriminator,
 is cleared before its own. *Cleared*: a gradient was there when backward ended, for everything that
 the optimizer holds, and none when it stepped. *Clipped while scaled*: the gradient at the step,
 against the one that arrived, is below `clipped`, and its norm before unscaling below the root of
-the loss scale, halfway between a usual limit and that limit times the scale. It is a note where
-the weights move all the same and the loss falls: Adam divides by the gradient's size.
+the loss scale, halfway between a usual limit and that limit times the scale. It is a note where the
+weights move all the same and the loss falls: Adam divides by the gradient's size.
 
 ## Example
 A loop without `optimizer.zero_grad()`.
 
 ## Known limits
-An optimizer that calls a closure runs `backward()` itself: of what happens to the gradient behind
-it only is seen that it was cleared (set to `None`). Clipping by value looks like
-clipping by norm here.
+A loss multiplied by -1, by a policy's return or by a `GradScaler`'s scale is not looked at: of a
+factor nothing but its presence is known when its product is gone back through. An optimizer that
+calls a closure runs `backward()` itself: of what happens to the gradient behind it only is seen
+that it was cleared (set to `None`). Clipping by value looks like clipping by norm here.
 
 ## Configure or silence
 `Thresholds(clipped=..., progress=...)`; `ignore_kinds=("mishandled",)`; `ignore_layers=(...)`.
