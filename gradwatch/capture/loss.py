@@ -16,7 +16,7 @@ _ROOTS = {
 """The calls that start a pass, with the names of what they start from and of its gradients."""
 
 
-def find_root(thread: int) -> Tensor | None:
+def find_pass_root(thread: int) -> Tensor | None:
     """Value that a thread has called ``backward`` or ``autograd.grad`` on; nothing is computed.
 
     The engine may run hooks in a thread of the device's; the caller waits in its own, and its stack
@@ -31,7 +31,7 @@ def find_root(thread: int) -> Tensor | None:
 
     Example:
         >>> import threading
-        >>> find_root(threading.get_ident()) is None  # no pass is running
+        >>> find_pass_root(threading.get_ident()) is None  # no pass is running
         True
     """
     found = None

@@ -19,7 +19,7 @@ from gradwatch.capture.firing_history import FiringHistory
 from gradwatch.capture.frames import Protect
 from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.layers import LayerRecorder
-from gradwatch.capture.loss import find_root
+from gradwatch.capture.loss import find_pass_root
 from gradwatch.capture.negated_loss import raises_own_loss
 from gradwatch.capture.optimizer_state import note_scaling, read_rates
 from gradwatch.capture.own_statistics import OwnMeasures
@@ -161,7 +161,7 @@ class SampledStep:
             return
         if not self.counts_grad:  # which adds to nothing
             self._params.begin_backward()
-        root = find_root(self._thread)
+        root = find_pass_root(self._thread)
         if root is not None:
             number = self.recorder.table.pass_number
             loss = root.detach().reshape(()).clone()
