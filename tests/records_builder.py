@@ -175,6 +175,13 @@ def change_param(
     return replace(record, param_values=rows)
 
 
+def change_step(record: StepRecord, **values: float) -> StepRecord:
+    """The record with other numbers of the whole step."""
+    names = record.layer_set.rows.step
+    known = {**dict(zip(names, record.step_values, strict=True)), **values}
+    return replace(record, step_values=np.array([known[name] for name in names]))
+
+
 def _put(rows: np.ndarray, row: int, names: list[str], values: Mapping[str, float] | float):
     changed = rows.copy()
     given = values if isinstance(values, Mapping) else dict.fromkeys(names, values)

@@ -24,10 +24,11 @@ Edge = tuple[Node, int]
 EdgeKey = tuple[int, str, int]
 """Stands for an edge without keeping its graph alive: sequence number, name, output number."""
 
-_NORM_PRESERVING = frozenset(
+WHOLE_VIEWS = frozenset(
     f"{name}Backward0"
     for name in ("View", "UnsafeView", "ReshapeAlias", "Transpose", "Permute", "Squeeze", "T")
 ) | {"UnsqueezeBackward0", "SqueezeBackward1", "AliasBackward0"}
+"""Operations that keep every element as it is, and change its place at most."""
 
 is_functorch_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _FakeTensor = torch._subclasses.FakeTensor
@@ -51,6 +52,15 @@ def find_kind_of(node: Node | None) -> NodeKind:
     """
     kind = type(node)
     return node.name() if node is not None and kind.__name__ == "CppFunction" else kind
+
+
+def adds_to_grad(node: Node) -> bool:
+    """Whether a node stands for a leaf, whose gradient it adds to.
+
+    Args:
+        node: of an autograd graph.
+    """
+    return bool(node.name().endswith("AccumulateGrad"))
 
 
 def find_edge(tensor: Tensor) -> Edge | None:
@@ -170,9 +180,9 @@ def skip_views(edge: Edge, stop: frozenset[Edge]) -> Edge:
         stop: edges that are not passed, such as a call's inputs.
     """
     node, number = edge
-    while node.name() in _NORM_PRESERVING and len(node.next_functions) == 1:
+    while node.name() in WHOLE_VIEWS and len(node.next_functions) == 1:
         below = node.next_functions[0]
-        if below[0] is None or below in stop or below[0].name().endswith("AccumulateGrad"):
+        if below[0] is None or below in stop or adds_to_grad(below[0]):
             break
         node, number = below
     return node, number

@@ -7,12 +7,12 @@ which parameters made these. Nothing is computed, and nothing waits for the devi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
-from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gradwatch.capture.graph import WHOLE_VIEWS, Node, adds_to_grad
+from gradwatch.capture.optimizer_groups import find_held_ids
 from gradwatch.capture.parameters import Watched
 
 MOST_NODES = 32
@@ -20,14 +20,9 @@ MOST_NODES = 32
 
 _NEGATIVE = "NegBackward0"
 _REDUCTIONS = frozenset(("MeanBackward0", "MeanBackward1", "SumBackward0", "SumBackward1"))
-_VIEWS = frozenset(
-    (
-        *("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "AliasBackward0"),
-        *("SqueezeBackward0", "SqueezeBackward1", "UnsqueezeBackward0", "SelectBackward0"),
-        *("SliceBackward0", "TransposeBackward0", "PermuteBackward0", "TBackward0"),
-        *("ToCopyBackward0", "CloneBackward0"),
-    )
-)
+_VIEWS = WHOLE_VIEWS | {
+    *("SelectBackward0", "SliceBackward0", "ToCopyBackward0", "CloneBackward0"),
+}
 _SCALINGS = _REDUCTIONS | _VIEWS | {_NEGATIVE, "DivBackward0"}
 """What only multiplies a scalar by a number; a factor of its own, as a policy's return, does not
 count: it may be below 0 itself."""
@@ -42,7 +37,6 @@ without bound by outputs that are ever more wrong."""
 
 _LOG_SOFTMAX = "LogSoftmaxBackward0"
 _HEADS = _VIEWS | {_LOG_SOFTMAX, "SigmoidBackward0"}
-_LEAF = "torch::autograd::AccumulateGrad"
 
 
 def raises_own_loss(
@@ -58,9 +52,8 @@ def raises_own_loss(
     raised = find_raised_params(root)
     if not raised:
         return False
-    groups = [group["params"] for optimizer in optimizers for group in optimizer.param_groups]
-    trained = chain.from_iterable(groups) if groups else (entry.param for entry in watched)
-    return not {id(param) for param in raised}.isdisjoint(id(param) for param in trained)
+    trained = find_held_ids(optimizers) or {id(entry.param) for entry in watched}
+    return any(id(param) in trained for param in raised)
 
 
 def find_raised_params(root: Tensor) -> list[Tensor]:
@@ -93,7 +86,7 @@ def find_raised_params(root: Tensor) -> list[Tensor]:
     return []
 
 
-def _walk(node: Any) -> Iterator[Any]:
+def _walk(node: Node | None) -> Iterator[Node]:
     """A node and those before it, as long as there is one way only."""
     for _ in range(MOST_NODES):
         if node is None:
@@ -103,11 +96,11 @@ def _walk(node: Any) -> Iterator[Any]:
         node = before[0] if len(before) == 1 else None
 
 
-def _list_before(node: Any) -> list[Any]:
+def _list_before(node: Node) -> list[Node]:
     return [source for source, _ in node.next_functions if source is not None]
 
 
-def _find_last_params(loss: Any) -> list[Tensor]:
+def _find_last_params(loss: Node) -> list[Tensor]:
     before = _list_before(loss)
     if len(before) != 1:  # a target that learns as well
         return []
@@ -120,11 +113,11 @@ def _find_last_params(loss: Any) -> list[Tensor]:
     return []
 
 
-def _list_own(node: Any) -> list[Tensor]:
+def _list_own(node: Node) -> list[Tensor]:
     """Parameters that a node was given, transposed or converted at most."""
     own = []
     for source in _list_before(node):
         end = next((found for found in _walk(source) if found.name() not in _VIEWS), None)
-        if end is not None and end.name() == _LEAF:
+        if end is not None and adds_to_grad(end):
             own.append(end.variable)
     return own

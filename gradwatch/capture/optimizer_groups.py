@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +102,23 @@ class GroupMap:
         pairs = zip(_list_groups(optimizers), self._strangers, strict=True)
         found = (group["params"][place] for (_, group), places in pairs for place in places)
         return frozenset(tuple(param.shape) for param in found if param.grad is None)
+
+
+def find_held_ids(optimizers: Iterable[Optimizer]) -> set[int]:
+    """``id`` of each parameter that one of them holds.
+
+    Args:
+        optimizers: any number of them.
+
+    Example:
+        >>> import torch
+        >>> layer = torch.nn.Linear(3, 2)
+        >>> held = find_held_ids([torch.optim.SGD([layer.weight])])
+        >>> [id(param) in held for param in layer.parameters()]
+        [True, False]
+    """
+    groups = [group["params"] for optimizer in optimizers for group in optimizer.param_groups]
+    return {id(param) for params in groups for param in params}
 
 
 def _list_groups(optimizers: Sequence[Optimizer]) -> Iterator[tuple[Optimizer, dict[str, Any]]]:

@@ -21,6 +21,7 @@ from gradwatch.capture.inventory import Inventory
 from gradwatch.capture.layers import LayerRecorder
 from gradwatch.capture.loss import find_pass_root
 from gradwatch.capture.negated_loss import raises_own_loss
+from gradwatch.capture.optimizer_groups import find_held_ids
 from gradwatch.capture.optimizer_state import note_scaling, read_rates
 from gradwatch.capture.own_statistics import OwnMeasures
 from gradwatch.capture.param_readings import ParamReadings
@@ -241,7 +242,7 @@ class SampledStep:
     def _find_indices(self, optimizer: Optimizer | None) -> set[int]:
         if optimizer is None or len(self.optimizers) == 1:
             return set(range(len(self.watched)))
-        ids = {id(param) for group in optimizer.param_groups for param in group["params"]}
+        ids = find_held_ids([optimizer])
         return {i for i, entry in enumerate(self.watched) if id(entry.param) in ids}
 
     def _find_waiting(self) -> set[int]:

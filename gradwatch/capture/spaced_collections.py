@@ -49,14 +49,13 @@ class SpacedCollections:
             n_modules: that are watched.
         """
         n_objects = OBJECTS_PER_MODULE * n_modules
-        first, *others = found = gc.get_threshold()
-        if found == self._raised and first - self._found[0] == n_objects:
+        if self._raised and gc.get_threshold() == self._raised == _raise(self._found, n_objects):
             return  # taken back in between, Python would collect
         self.end()
-        first, *others = found = gc.get_threshold()
-        if first and n_objects and self._claim():  # 0: collections are off
+        found = gc.get_threshold()
+        if found[0] and n_objects and self._claim():  # 0: collections are off
             self._found = found
-            self._raised = (first + n_objects, *others)
+            self._raised = _raise(found, n_objects)
             gc.set_threshold(*self._raised)
 
     def end(self) -> None:
@@ -77,3 +76,8 @@ class SpacedCollections:
 
     def __del__(self) -> None:
         self.end()
+
+
+def _raise(threshold: tuple[int, ...], n_objects: int) -> tuple[int, ...]:
+    first, *others = threshold
+    return first + n_objects, *others

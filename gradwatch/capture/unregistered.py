@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradwatch.capture.optimizer_groups import find_held_ids
 from gradwatch.capture.wrappers import unwrap
 
 
@@ -30,8 +31,7 @@ def describe_unregistered(
     own = {id(param) for param in params if param.requires_grad}
     if not own or not torch.is_grad_enabled() or unwrap(module)[1] or model is None:
         return ""
-    groups = [group["params"] for optimizer in optimizers for group in optimizer.param_groups]
-    held = {id(param) for params in groups for param in params}
+    held = find_held_ids(optimizers)
     if not held or own & held or own & {id(param) for param in model.parameters()}:
         return ""
     return (

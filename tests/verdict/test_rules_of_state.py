@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradwatch.records import STEP_STATISTICS, StepRecord
+from gradwatch.records import StepRecord
 from gradwatch.schema.cut import Cut
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.rules.dead import DEAD
@@ -22,16 +22,11 @@ from tests.records_builder import (
     build_chain,
     change,
     change_param,
+    change_step,
     make_record,
     repeat,
 )
 from tests.verdict.examination import examine, see
-
-
-def replace_loss(record: StepRecord, loss: float) -> StepRecord:
-    values = record.step_values.copy()
-    values[STEP_STATISTICS.index("loss")] = loss
-    return replace(record, step_values=values)
 
 
 def hold_weights_in(dtype: str, record: StepRecord) -> StepRecord:
@@ -63,8 +58,8 @@ class TestDead:
         act = net.add("act", "ReLU")
         net.add("head", "Linear", inputs=(stem, act), is_head=True)
         record = change(make_record(net.build()), "dead_fraction", {"act": 0.9})
-        at_first = replace_loss(record, 1.0)
-        sign = see(DEAD, *repeat(at_first, 5), *repeat(replace_loss(record, loss), 8))
+        at_first = change_step(record, loss=1.0)
+        sign = see(DEAD, *repeat(at_first, 5), *repeat(change_step(record, loss=loss), 8))
         assert sign.severity == severity
 
     @pytest.mark.parametrize(
@@ -77,8 +72,8 @@ class TestDead:
         layer_set = replace(
             self.HEALTHY.layer_set, layers=(*inner, head, self.HEALTHY.layer_set.layers[-1])
         )
-        began = replace_loss(replace(self.HEALTHY, layer_set=layer_set), 1.0)
-        silent = replace_loss(change(began, "dead_fraction", {fqn: 1.0}), loss)
+        began = change_step(replace(self.HEALTHY, layer_set=layer_set), loss=1.0)
+        silent = change_step(change(began, "dead_fraction", {fqn: 1.0}), loss=loss)
         records = [*repeat(began, 5), *repeat(silent, 5, start=5)]
         assert bool(examine(DEAD, *records)) == counts
 

@@ -13,7 +13,7 @@ from gradwatch.verdict.rules.mishandled import MISHANDLED
 from gradwatch.verdict.rules.ranks import RANKS
 from gradwatch.verdict.rules.unmoved import UNMOVED
 from gradwatch.verdict.rules.vanishing import VANISHING
-from tests.records_builder import build_chain, change_param, make_record, repeat
+from tests.records_builder import build_chain, change_param, change_step, make_record, repeat
 from tests.verdict.examination import examine, see
 
 HEALTHY = make_record(build_chain(3, "Tanh"), loss=1.0)
@@ -24,13 +24,6 @@ def describe(record: StepRecord, **facts) -> StepRecord:
     first, *others = record.layer_set.params
     params = (replace(first, **facts), *others)
     return replace(record, layer_set=replace(record.layer_set, params=params))
-
-
-def change_step(record: StepRecord, **values: float) -> StepRecord:
-    """The same with other numbers of the whole step."""
-    names = record.layer_set.rows.step
-    known = {**dict(zip(names, record.step_values, strict=True)), **values}
-    return replace(record, step_values=np.array([known[name] for name in names]))
 
 
 class TestUnmoved:

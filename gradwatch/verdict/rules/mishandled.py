@@ -71,8 +71,7 @@ def _look_at_sign(history: History) -> list[Sign]:
         "Call backward() on the loss itself, without the minus before it: an optimizer goes down "
         "what backward() is called on."
     )
-    share = float(raising / record.step("passes"))
-    return [Sign(layers, "loss_sign", share, 0.0, message, "critical", remedy=remedy)]
+    return [Sign(layers, "loss_sign", 1.0, 0.0, message, "critical", remedy=remedy)]
 
 
 def _look_at_leftovers(history: History, thresholds: Thresholds) -> list[Sign]:

@@ -16,16 +16,11 @@ from gradwatch.evidence.progress import (
     measure_scaled_clipping,
     measure_way,
 )
-from gradwatch.evidence.standstill import (
-    LARGEST_SQUARED,
-    find_cleared,
-    find_lost,
-    is_resting,
-)
+from gradwatch.evidence.standstill import LARGEST_SQUARED, find_cleared, find_lost, is_resting
 from gradwatch.evidence.topology import Mask, Topology
 from gradwatch.thresholds import Thresholds
 from gradwatch.verdict.ignored import find_ignored_params
-from gradwatch.verdict.lost_steps import explain_lost
+from gradwatch.verdict.lost_steps import explain_lost, explain_overflow
 from gradwatch.verdict.rule import Rule, Sign
 from gradwatch.wording.module_names import count_params, name_owners, name_patterns
 from gradwatch.wording.phrases import name_number, name_region
@@ -203,10 +198,11 @@ def _look_at_lost(history: History, held: Mask, thresholds: Thresholds) -> list[
     indices = np.flatnonzero(lost).tolist()
     if not indices:
         return []
+    layers, span = _name_modules(history, indices), _measure_span(history, indices)
     largest = float(history.standstill.largest_grad[indices].min())
-    say = partial(explain_lost, record, indices, _measure_span(history, indices), largest)
-    layers = _name_modules(history, indices)
-    cause = "precision" if largest >= LARGEST_SQUARED else "lost_update"
+    cause, say = "lost_update", partial(explain_lost, record, indices, span)
+    if largest >= LARGEST_SQUARED:
+        cause, say = "precision", partial(explain_overflow, record, indices, span, largest)
     return [Sign(layers, cause, 0.0, 0.0, "", "critical", True, explain=say)]
 
 
